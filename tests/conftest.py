@@ -1,0 +1,133 @@
+"""What the tests share: a simulated account, the function with a clean slate, and a way to run it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from simulated_aws import LambdaContext, SimulatedAccount, running_event
+
+import lambda_traffic_mirror
+
+VARIABLES = (
+    "filter_id",
+    "targets",
+    "LOCAL_ZONE_ONLY",
+    "LOCAL_VPC_ONLY",
+    "INCLUDE_TAGS",
+    "EXCLUDE_TAGS",
+    "SESSION_NUMBER",
+    "VIRTUAL_NETWORK_ID",
+    "PACKET_LENGTH",
+    "ALLOW_UNVERIFIED",
+    "CACHE_SECONDS",
+    "DRY_RUN",
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh execution environment: nothing configured, no client, nothing cached."""
+    for variable in (*VARIABLES, "AWS_LAMBDA_FUNCTION_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(lambda_traffic_mirror, "_client", None)
+    monkeypatch.setattr(lambda_traffic_mirror, "_cache", None)
+
+
+@pytest.fixture
+def account(clean_slate: None) -> Iterator[SimulatedAccount]:
+    """A simulated AWS account, in memory."""
+    with SimulatedAccount() as account:
+        yield account
+
+
+@dataclass
+class Sleeps:
+    """The seconds that the function and botocore would have slept."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+@pytest.fixture
+def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
+    """Nobody sleeps: not the function between two looks, not botocore between two attempts."""
+    sleeps = Sleeps()
+    monkeypatch.setattr("time.sleep", sleeps)
+    return sleeps
+
+
+@dataclass
+class Answer:
+    """A result of the handler, taken apart."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def interfaces(self) -> list[dict[str, Any]]:
+        return self.body["interfaces"]
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [entry["outcome"] for entry in self.interfaces]
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The only interface's entry."""
+        (entry,) = self.interfaces
+        return entry
+
+    @property
+    def sensors(self) -> dict[str, dict[str, Any]]:
+        """The only interface's sensors, by target ID."""
+        return {sensor["target_id"]: sensor for sensor in self.entry["sensors"]}
+
+
+def answer_of(result: dict[str, Any]) -> Answer:
+    assert set(result) == {"statusCode", "body"}
+    return Answer(result["statusCode"], json.loads(result["body"]))
+
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture
+def configure(account: SimulatedAccount, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set environment variables: `configure(targets, LOCAL_ZONE_ONLY="false")`."""
+
+    def configure(targets: str | Sequence[str] = (), **variables: str) -> None:
+        targets = [targets] if isinstance(targets, str) else targets
+        monkeypatch.setenv("filter_id", account.filter_id)
+        monkeypatch.setenv("targets", ", ".join(targets))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return configure
+
+
+@pytest.fixture
+def run(account: SimulatedAccount) -> Run:
+    """Run the handler: for an instance ID with EventBridge's event, else with the event given."""
+
+    def run(event: object, context: object = None) -> Answer:
+        if isinstance(event, str):
+            event = running_event(event)
+        context = LambdaContext() if context is None else context
+        return answer_of(lambda_traffic_mirror.lambda_handler(event, context))
+
+    return run
+
+
+def pytest_configure() -> None:
+    # botocore and urllib3 log every request; a failing test's output should show ours.
+    for name in ("botocore", "boto3", "urllib3", "moto", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
