@@ -1,0 +1,935 @@
+"""What the simulated account promises, seen through a plain boto3 client."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
+from simulated_aws import (
+    OTHER_ACCOUNT_ID,
+    LambdaContext,
+    Refusal,
+    SimulatedAccount,
+    acl_entry,
+    rule,
+    running_event,
+    scheduled_event,
+    sqs_event,
+)
+
+
+@pytest.fixture
+def account() -> Iterator[SimulatedAccount]:
+    with SimulatedAccount() as started:
+        yield started
+
+
+@pytest.fixture
+def client(account: SimulatedAccount) -> Any:
+    return account.client(retries={"total_max_attempts": 1})
+
+
+def refused(call: Callable[..., Any], **parameters: Any) -> str:
+    """The error code that the call meets, with its status in front: '400 InvalidParameterValue'."""
+    with pytest.raises(ClientError) as caught:
+        call(**parameters)
+    answer = caught.value.response
+    assert answer["Error"]["Message"]
+    return f"{answer['ResponseMetadata']['HTTPStatusCode']} {answer['Error']['Code']}"
+
+
+def source(account: SimulatedAccount, **kwargs: Any) -> str:
+    return account.interfaces_of(account.instance(**kwargs))[0]
+
+
+def request(account: SimulatedAccount, target: str, **changes: Any) -> dict[str, Any]:
+    parameters = {
+        "NetworkInterfaceId": changes.pop("NetworkInterfaceId", None) or source(account),
+        "TrafficMirrorTargetId": target,
+        "TrafficMirrorFilterId": account.filter_id,
+        "SessionNumber": 1,
+    }
+    return {**parameters, **changes}
+
+
+# --- CreateTrafficMirrorSession
+
+
+def test_a_session_is_created_as_asked(account: SimulatedAccount, client: Any) -> None:
+    tag = {"Key": "Name", "Value": "x < y & z"}
+    specification = {"ResourceType": "traffic-mirror-session", "Tags": [tag]}
+    asked = request(account, account.sensor(), PacketLength=100, VirtualNetworkId=7)
+    made = client.create_traffic_mirror_session(**asked, TagSpecifications=[specification])
+    session = made["TrafficMirrorSession"]
+    assert {**session, **asked} == session
+    assert session["Tags"] == [tag]
+    assert session["OwnerId"] == account.account_id
+    assert client.describe_traffic_mirror_sessions()["TrafficMirrorSessions"] == [session]
+    assert account.sessions(interface_id=asked["NetworkInterfaceId"]) == [session]
+    assert account.sessions(target_id="tmt-other") == []
+    named = [{"Name": "tag:Name", "Values": ["x*"]}]
+    assert client.describe_traffic_mirror_sessions(Filters=named)["TrafficMirrorSessions"]
+
+
+def test_aws_picks_what_is_left_open(account: SimulatedAccount, client: Any) -> None:
+    plain = client.create_traffic_mirror_session(**request(account, account.sensor()))
+    assert 0 <= plain["TrafficMirrorSession"]["VirtualNetworkId"] < 2**24
+    assert "PacketLength" not in plain["TrafficMirrorSession"]
+    balanced = request(account, account.nlb_sensor([account.subnet()]))
+    made = client.create_traffic_mirror_session(**balanced)["TrafficMirrorSession"]
+    assert made["PacketLength"] == 8500
+
+
+REFUSALS: dict[str, tuple[Callable[[SimulatedAccount], dict[str, Any]], str]] = {
+    "unknown interface": (
+        lambda a: request(a, a.sensor(), NetworkInterfaceId="eni-00000000000000000"),
+        "InvalidNetworkInterfaceID.NotFound",
+    ),
+    "unknown target": (
+        lambda a: request(a, a.missing_sensor()),
+        "InvalidTrafficMirrorTargetId.NotFound",
+    ),
+    "unknown filter": (
+        lambda a: request(a, a.sensor(), TrafficMirrorFilterId="tmf-00000000000000000"),
+        "InvalidTrafficMirrorFilterId.NotFound",
+    ),
+    "sensor stopped": (
+        lambda a: request(a, a.sensor(state="stopped")),
+        "InvalidTrafficMirrorTarget",
+    ),
+    "sensor pending": (
+        lambda a: request(a, a.sensor(state="pending")),
+        "InvalidTrafficMirrorTarget",
+    ),
+    "sensor terminated": (
+        lambda a: request(a, a.sensor(state="terminated")),
+        "InvalidTrafficMirrorTarget",
+    ),
+    "source is a target": (
+        lambda a: request(a, a.sensor(), NetworkInterfaceId=a.sensor_interface(a.sensor())),
+        "InvalidParameterValue",
+    ),
+    "source of another type": (
+        lambda a: request(a, a.sensor(), NetworkInterfaceId=source(a, interface_type="efa")),
+        "InvalidParameterValue",
+    ),
+    "source without IPv4": (
+        lambda a: request(a, a.sensor(), NetworkInterfaceId=source(a, ipv6_only=True)),
+        "InvalidParameterValue",
+    ),
+    "source not attached": (
+        lambda a: request(a, a.sensor(), NetworkInterfaceId=a.interface()),
+        "NetworkInterfaceNotSupported",
+    ),
+    "target full": (
+        lambda a: request(a, a.sensor(quota=4, sessions=4)),
+        "TrafficMirrorSourcesPerTargetLimitExceeded",
+    ),
+    "session number 0": (
+        lambda a: request(a, a.sensor(), SessionNumber=0),
+        "InvalidParameterValue",
+    ),
+    "session number 32767": (
+        lambda a: request(a, a.sensor(), SessionNumber=32767),
+        "InvalidParameterValue",
+    ),
+    "network identifier -1": (
+        lambda a: request(a, a.sensor(), VirtualNetworkId=-1),
+        "InvalidParameterValue",
+    ),
+    "network identifier 2^24": (
+        lambda a: request(a, a.sensor(), VirtualNetworkId=2**24),
+        "InvalidParameterValue",
+    ),
+    "packet length 0": (lambda a: request(a, a.sensor(), PacketLength=0), "InvalidParameterValue"),
+    "packet length 8501": (
+        lambda a: request(a, a.sensor(), PacketLength=8501),
+        "InvalidParameterValue",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_create_is_refused(account: SimulatedAccount, client: Any, case: str) -> None:
+    build, code = REFUSALS[case]
+    parameters = build(account)
+    before = account.sessions()
+    assert refused(client.create_traffic_mirror_session, **parameters) == f"400 {code}"
+    assert account.sessions() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SessionNumber": 32766},
+        {"VirtualNetworkId": 0},
+        {"VirtualNetworkId": 2**24 - 1},
+        {"PacketLength": 1},
+        {"PacketLength": 8500},
+    ],
+)
+def test_limits_are_inclusive(
+    account: SimulatedAccount, client: Any, changes: dict[str, Any]
+) -> None:
+    client.create_traffic_mirror_session(**request(account, account.sensor(), **changes))
+
+
+def test_unsupported_instance_type(account: SimulatedAccount, client: Any) -> None:
+    account.unsupported_types = {"t2.micro"}
+    interface = source(account, instance_type="t2.micro")
+    asked = request(account, account.sensor(), NetworkInterfaceId=interface)
+    assert (
+        refused(client.create_traffic_mirror_session, **asked) == "400 NetworkInterfaceNotSupported"
+    )
+
+
+def test_account_full(account: SimulatedAccount, client: Any) -> None:
+    target = account.sensor(sessions=3)
+    account.account_quota = 3
+    code = refused(client.create_traffic_mirror_session, **request(account, target))
+    assert code == "400 TrafficMirrorSessionLimitExceeded"
+
+
+def test_sessions_of_one_interface(account: SimulatedAccount, client: Any) -> None:
+    asked = request(account, account.sensor(quota=1))
+    for number in (1, 2, 3):  # one source, so the target's quota of one source is kept
+        client.create_traffic_mirror_session(**{**asked, "SessionNumber": number})
+    assert refused(client.create_traffic_mirror_session, **asked) == "400 InvalidParameterValue"
+    code = refused(client.create_traffic_mirror_session, **{**asked, "SessionNumber": 4})
+    assert code == "400 TrafficMirrorSessionsPerInterfaceLimitExceeded"
+
+
+@pytest.mark.parametrize("kind", ["nlb", "gwlb"])
+def test_load_balancers_have_no_quota(account: SimulatedAccount, client: Any, kind: str) -> None:
+    subnets = [account.subnet("a"), account.subnet("b")]
+    target = account.nlb_sensor(subnets) if kind == "nlb" else account.gwlb_sensor(subnets)
+    account._load(target, 500)
+    client.create_traffic_mirror_session(**request(account, target))
+    account.delete_sensor_interface(target)
+    code = refused(client.create_traffic_mirror_session, **request(account, target))
+    assert code == "400 InvalidTrafficMirrorTarget"
+
+
+def test_unattached_and_foreign_sensors_are_usable(account: SimulatedAccount, client: Any) -> None:
+    for target in (account.sensor(attached=False), account.foreign_sensor()):
+        client.create_traffic_mirror_session(**request(account, target))
+
+
+def test_client_token(account: SimulatedAccount, client: Any) -> None:
+    asked = request(account, account.sensor(), ClientToken="token")
+    first = client.create_traffic_mirror_session(**asked)
+    again = client.create_traffic_mirror_session(**asked)
+    assert again["TrafficMirrorSession"] == first["TrafficMirrorSession"]
+    assert len(account.sessions()) == 1
+    asked["SessionNumber"] = 2
+    code = refused(client.create_traffic_mirror_session, **asked)
+    assert code == "400 IdempotentParameterMismatch"
+    del asked["ClientToken"]
+    client.create_traffic_mirror_session(**asked)
+
+
+def test_a_refused_token_may_be_used_again(account: SimulatedAccount, client: Any) -> None:
+    target = account.sensor(state="stopped")
+    asked = request(account, target, ClientToken="token")
+    refused(client.create_traffic_mirror_session, **asked)
+    account.set_state(account.sensor_instance(target), "running")
+    client.create_traffic_mirror_session(**asked)
+
+
+def test_creates_are_atomic(account: SimulatedAccount, client: Any) -> None:
+    target = account.sensor(quota=10)
+    interfaces = [account.interfaces_of(i)[0] for i in account.instances(40)]
+
+    def create(interface: str) -> bool:
+        try:
+            client.create_traffic_mirror_session(
+                **request(account, target, NetworkInterfaceId=interface)
+            )
+        except ClientError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(create, interfaces)) == 10
+    assert len(account.sessions(target_id=target)) == 10
+    assert account.count("CreateTrafficMirrorSession") == 40
+
+
+def test_sessions_go_with_their_interface(account: SimulatedAccount, client: Any) -> None:
+    target = account.sensor(sessions=1)
+    instances = [account.instance(interfaces=2) for _ in range(3)]
+    for instance in instances:
+        for interface in account.interfaces_of(instance):
+            account.session(interface, target)
+    assert len(account.sessions()) == 7
+    account.terminate(instances[0])
+    assert len(account.sessions()) == 5
+    account.ec2.terminate_instances(InstanceIds=[instances[1]])
+    assert len(account.sessions()) == 3
+    account.delete_interface(account.interfaces_of(instances[2])[1])
+    assert len(account.sessions()) == 2
+    account.delete_session(account.sessions()[-1]["TrafficMirrorSessionId"])
+    assert len(account.sessions()) == 1
+    account.delete_sensor_interface(target)  # the target's side leaves them alone
+    assert len(account.sessions()) == 1
+    gone = client.describe_instances(InstanceIds=instances[:1])["Reservations"][0]["Instances"][0]
+    assert gone["State"]["Name"] == "terminated"
+    assert gone["NetworkInterfaces"] == []
+    assert "SubnetId" not in gone
+
+
+def test_delete_and_modify(account: SimulatedAccount, client: Any) -> None:
+    one, other = account.sensor(quota=1), account.sensor()
+    made = client.create_traffic_mirror_session(**request(account, one))
+    session = made["TrafficMirrorSession"]["TrafficMirrorSessionId"]
+    client.modify_traffic_mirror_session(
+        TrafficMirrorSessionId=session, TrafficMirrorTargetId=other
+    )
+    assert [s["TrafficMirrorSessionId"] for s in account.sessions(target_id=other)] == [session]
+    client.create_traffic_mirror_session(**request(account, one))
+    client.delete_traffic_mirror_session(TrafficMirrorSessionId=session)
+    code = refused(client.delete_traffic_mirror_session, TrafficMirrorSessionId=session)
+    assert code == "400 InvalidTrafficMirrorSessionId.NotFound"
+    assert account.sessions(target_id=other) == []
+
+
+# --- Describe*
+
+
+def shape(kind: str) -> tuple[str, str, str]:
+    return {
+        "i": ("describe_instances", "InstanceIds", "InvalidInstanceID.NotFound"),
+        "eni": (
+            "describe_network_interfaces",
+            "NetworkInterfaceIds",
+            "InvalidNetworkInterfaceID.NotFound",
+        ),
+        "sg": ("describe_security_groups", "GroupIds", "InvalidGroup.NotFound"),
+        "acl": ("describe_network_acls", "NetworkAclIds", "InvalidNetworkAclID.NotFound"),
+        "subnet": ("describe_subnets", "SubnetIds", "InvalidSubnetID.NotFound"),
+        "tmt": (
+            "describe_traffic_mirror_targets",
+            "TrafficMirrorTargetIds",
+            "InvalidTrafficMirrorTargetId.NotFound",
+        ),
+        "tmf": (
+            "describe_traffic_mirror_filters",
+            "TrafficMirrorFilterIds",
+            "InvalidTrafficMirrorFilterId.NotFound",
+        ),
+        "tms": (
+            "describe_traffic_mirror_sessions",
+            "TrafficMirrorSessionIds",
+            "InvalidTrafficMirrorSessionId.NotFound",
+        ),
+    }[kind]
+
+
+KINDS = ["i", "eni", "sg", "acl", "subnet", "tmt", "tmf", "tms"]
+ID_FILTERS = {
+    "i": "instance-id",
+    "eni": "network-interface-id",
+    "sg": "group-id",
+    "acl": "network-acl-id",
+    "subnet": "subnet-id",
+    "tmt": "traffic-mirror-target-id",
+    "tmf": "traffic-mirror-filter-id",
+    "tms": "traffic-mirror-session-id",
+}
+
+
+def listed(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The resources of one answer of Describe*; instances without their reservations."""
+    found = next(value for value in answer.values() if isinstance(value, list))
+    if "Reservations" in answer:
+        return [instance for reservation in found for instance in reservation["Instances"]]
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids(account: SimulatedAccount, client: Any, kind: str) -> None:
+    target = account.sensor(sessions=1)
+    known = {
+        "i": account.sensor_instance(target),
+        "eni": account.sensor_interface(target),
+        "sg": account.group(),
+        "acl": account.acl(account.subnet(), []),
+        "subnet": account.subnet(),
+        "tmt": target,
+        "tmf": account.filter_id,
+        "tms": account.sessions()[0]["TrafficMirrorSessionId"],
+    }[kind]
+    operation, parameter, code = shape(kind)
+    call, unknown = getattr(client, operation), f"{kind}-{0:017x}"
+    assert len(listed(call(**{parameter: [known]}))) == 1
+    assert refused(call, **{parameter: [known, unknown]}) == f"400 {code}"
+    assert refused(call, **{parameter: ["nonsense"]}).endswith(".Malformed")
+    by_filter = [{"Name": ID_FILTERS[kind], "Values": [unknown, known]}]
+    assert len(listed(call(Filters=by_filter))) == 1
+    assert refused(call, Filters=[{"Name": "no-such", "Values": ["x"]}]) == (
+        "400 InvalidParameterValue"
+    )
+    many = [{"Name": ID_FILTERS[kind], "Values": [f"{kind}-{n:017x}" for n in range(201)]}]
+    assert refused(call, Filters=many) == "400 FilterLimitExceeded"
+    many[0]["Values"] = many[0]["Values"][:200]
+    assert listed(call(Filters=many)) == []
+    unchecked = account.client(parameter_validation=False)  # botocore knows the lower bound
+    assert refused(getattr(unchecked, operation), MaxResults=4) == "400 InvalidParameterValue"
+    assert refused(call, MaxResults=1001) == "400 InvalidParameterValue"
+    assert refused(call, NextToken="made-up") == "400 InvalidPaginationToken"
+    if kind in ("i", "eni"):
+        code = refused(call, MaxResults=5, **{parameter: [known]})
+        assert code == "400 InvalidParameterCombination"
+    account.hide(known)
+    assert listed(call(Filters=by_filter)) == []
+    assert len(listed(getattr(account.ec2, operation)(Filters=by_filter))) == 1
+    assert ".NotFound" in refused(call, **{parameter: [known]})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pages(account: SimulatedAccount, client: Any, kind: str) -> None:
+    build: dict[str, Callable[[], object]] = {
+        "i": lambda: account.instances(12),
+        "eni": lambda: [account.interface() for _ in range(12)],
+        "sg": lambda: [account.group() for _ in range(12)],
+        "acl": lambda: [account.acl(account.subnet(), []) for _ in range(12)],
+        "subnet": lambda: [account.subnet() for _ in range(12)],
+        "tmt": lambda: [account.sensor() for _ in range(12)],
+        "tmf": lambda: [account.ec2.create_traffic_mirror_filter() for _ in range(12)],
+        "tms": lambda: account.sensor(sessions=12),
+    }
+    build[kind]()
+    operation, _, _ = shape(kind)
+    call = getattr(client, operation)
+    first = call(MaxResults=5)
+    assert len(listed(first)) == 5
+    second = call(MaxResults=5, NextToken=first["NextToken"])
+    assert listed(call(MaxResults=5, NextToken=first["NextToken"])) == listed(second)
+    pages = client.get_paginator(operation).paginate(PaginationConfig={"PageSize": 5})
+    found = [item for page in pages for item in listed(page)]
+    assert found == listed(getattr(account.ec2, operation)())
+    assert len(found) >= 12
+    other = [{"Name": ID_FILTERS[kind], "Values": ["*"]}]
+    code = refused(call, MaxResults=5, NextToken=first["NextToken"], Filters=other)
+    assert code == "400 InvalidPaginationToken"
+
+
+def test_instance_pages_count_instances(account: SimulatedAccount, client: Any) -> None:
+    account.instances(7)
+    account.instance()
+    sizes = [
+        [len(reservation["Instances"]) for reservation in page["Reservations"]]
+        for page in client.get_paginator("describe_instances").paginate(
+            PaginationConfig={"PageSize": 5}
+        )
+    ]
+    assert sizes == [[5], [2, 1]]
+
+
+def test_what_goes_between_two_pages_is_not_shown(account: SimulatedAccount, client: Any) -> None:
+    account.sensor(sessions=10)
+    first = client.describe_traffic_mirror_sessions(MaxResults=5)
+    account.delete_session(account.sessions()[9]["TrafficMirrorSessionId"])
+    rest = client.describe_traffic_mirror_sessions(MaxResults=5, NextToken=first["NextToken"])
+    assert len(rest["TrafficMirrorSessions"]) == 4
+
+
+def test_prefix_list_pages(account: SimulatedAccount, client: Any) -> None:
+    cidrs = [f"10.0.{n}.0/24" for n in range(150)]
+    call, name = client.get_managed_prefix_list_entries, account.prefix_list(*cidrs)
+    first = call(PrefixListId=name)
+    assert len(first["Entries"]) == 100
+    rest = call(PrefixListId=name, NextToken=first["NextToken"])
+    assert [e["Cidr"] for e in first["Entries"] + rest["Entries"]] == cidrs
+    assert refused(call, PrefixListId=name, MaxResults=101) == "400 InvalidParameterValue"
+    assert len(call(PrefixListId=name, MaxResults=1)["Entries"]) == 1
+    unknown = "pl-00000000000000000"
+    assert refused(call, PrefixListId=unknown) == "400 InvalidPrefixListID.NotFound"
+
+
+def test_a_filter_wants_one_value_in_common(account: SimulatedAccount, client: Any) -> None:
+    subnets = [account.subnet(acl=[]) for _ in range(2)]
+    acl = account.acl(subnets[0], [])
+    account.ec2.replace_network_acl_association(
+        NetworkAclId=acl,
+        AssociationId=next(
+            association["NetworkAclAssociationId"]
+            for found in account.ec2.describe_network_acls()["NetworkAcls"]
+            for association in found["Associations"]
+            if association["SubnetId"] == subnets[1]
+        ),
+    )
+    other = account.subnet()
+    values = [subnets[0], other]
+    by_subnet = [{"Name": "association.subnet-id", "Values": values}]
+    found = client.describe_network_acls(Filters=by_subnet)["NetworkAcls"]
+    assert len(found) == 2
+    assert {
+        a["SubnetId"] for f in found if f["NetworkAclId"] == acl for a in f["Associations"]
+    } == (set(subnets))
+    both = [*by_subnet, {"Name": "default", "Values": ["false"]}]
+    assert [
+        f["NetworkAclId"] for f in client.describe_network_acls(Filters=both)["NetworkAcls"]
+    ] == ([acl])
+
+
+@pytest.mark.parametrize(
+    ("value", "matches"),
+    [
+        ("ELB net/a.b/1", True),
+        ("ELB net/*", True),
+        ("*/a?b/*", True),
+        ("ELB net/a?/1", False),
+        ("elb net/*", False),
+        ("ELB net/a.b", False),
+        (r"ELB net/a.b/\*", False),
+    ],
+)
+def test_wildcards(account: SimulatedAccount, client: Any, value: str, matches: bool) -> None:
+    account.interface(description="ELB net/a.b/1")
+    found = client.describe_network_interfaces(Filters=[{"Name": "description", "Values": [value]}])
+    assert bool(found["NetworkInterfaces"]) is matches
+
+
+def test_tags_of_instances(account: SimulatedAccount, client: Any) -> None:
+    tagged = account.instance(tags={"mirror": "yes"})
+    account.instance()
+    for name, values in (("tag:mirror", ["no", "yes"]), ("tag-key", ["mirr*"])):
+        found = listed(client.describe_instances(Filters=[{"Name": name, "Values": values}]))
+        assert [instance["InstanceId"] for instance in found] == [tagged]
+        assert found[0]["Tags"] == [{"Key": "mirror", "Value": "yes"}]
+    account.ec2.create_tags(Resources=[tagged], Tags=[{"Key": "mirror", "Value": "later"}])
+    assert not listed(
+        client.describe_instances(Filters=[{"Name": "tag:mirror", "Values": ["yes"]}])
+    )
+
+
+def test_instances_and_their_interfaces(account: SimulatedAccount, client: Any) -> None:
+    subnet, group = account.subnet("b"), account.group()
+    instance = account.instance(subnet, [group], interfaces=3, instance_type="c5.xlarge")
+    (found,) = listed(client.describe_instances(InstanceIds=[instance]))
+    assert found["InstanceType"] == "c5.xlarge"
+    assert found["State"] == {"Code": 16, "Name": "running"}
+    assert found["Placement"]["AvailabilityZone"] == "us-east-1b"
+    interfaces = found["NetworkInterfaces"]
+    assert [i["NetworkInterfaceId"] for i in interfaces] == account.interfaces_of(instance)
+    assert [i["Attachment"]["DeviceIndex"] for i in interfaces] == [0, 1, 2]
+    assert {i["SubnetId"] for i in interfaces} == {subnet}
+    assert {g["GroupId"] for i in interfaces for g in i["Groups"]} == {group}
+    assert len({i["PrivateIpAddress"] for i in interfaces}) == 3
+    assert not any("Association" in i for i in interfaces)
+    by_instance = [{"Name": "attachment.instance-id", "Values": [instance]}]
+    described = client.describe_network_interfaces(Filters=by_instance)["NetworkInterfaces"]
+    assert [i["NetworkInterfaceId"] for i in described] == account.interfaces_of(instance)
+    assert {i["AvailabilityZone"] for i in described} == {"us-east-1b"}
+    assert {i["Attachment"]["InstanceId"] for i in described} == {instance}
+
+
+def test_addresses(account: SimulatedAccount, client: Any) -> None:
+    subnet = account.subnet(cidr="10.0.7.0/24")
+    chosen = account.interface(subnet, address="10.0.7.9")
+    instance = account.instance(subnet, address="10.0.7.10")
+    for interface, address in (
+        (chosen, "10.0.7.9"),
+        (account.interfaces_of(instance)[0], "10.0.7.10"),
+    ):
+        found = client.describe_network_interfaces(NetworkInterfaceIds=[interface])
+        assert found["NetworkInterfaces"][0]["PrivateIpAddress"] == address
+    account.instances(30, subnet)
+    addresses = [
+        interface["PrivateIpAddress"]
+        for interface in client.describe_network_interfaces()["NetworkInterfaces"]
+    ]
+    assert len(set(addresses)) == len(addresses) == 32
+    bare = client.describe_instances(InstanceIds=[account.instance(ipv6_only=True)])
+    (interface,) = listed(bare)[0]["NetworkInterfaces"]
+    assert "PrivateIpAddress" not in interface
+    assert interface["PrivateIpAddresses"] == []
+    assert interface["Ipv6Addresses"]
+
+
+def test_states(account: SimulatedAccount, client: Any) -> None:
+    states = {"pending": 0, "shutting-down": 32, "stopping": 64}
+    for name, code in states.items():
+        instance = account.instance(state=name)
+        (found,) = listed(client.describe_instances(InstanceIds=[instance]))
+        assert found["State"] == {"Code": code, "Name": name}
+        assert found["NetworkInterfaces"]
+    stopped = account.instance()
+    account.stop(stopped)
+    by_state = [{"Name": "instance-state-name", "Values": ["stopped"]}]
+    assert [i["InstanceId"] for i in listed(client.describe_instances(Filters=by_state))] == [
+        stopped
+    ]
+
+
+def permissions(client: Any, group: str) -> list[dict[str, Any]]:
+    found = client.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    return [{key: value for key, value in item.items() if value != []} for item in found]
+
+
+def test_rules(account: SimulatedAccount, client: Any) -> None:
+    other, names = account.group(), account.prefix_list("10.0.0.0/8")
+    ports = {"IpProtocol": "udp", "FromPort": 4789, "ToPort": 4789}
+    assert permissions(client, account.group(rule(), rule(protocol="17", cidr="10.0.0.0/8"))) == [
+        {**ports, "IpRanges": [{"CidrIp": "0.0.0.0/0"}, {"CidrIp": "10.0.0.0/8"}]}
+    ]
+    assert permissions(client, account.group(rule(protocol="-1", cidr="::/0"))) == [
+        {"IpProtocol": "-1", "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
+    ]
+    assert permissions(client, account.group(rule(group=other))) == [
+        {**ports, "UserIdGroupPairs": [{"GroupId": other, "UserId": account.account_id}]}
+    ]
+    assert permissions(client, account.group(rule(prefix_list=names))) == [
+        {**ports, "PrefixListIds": [{"PrefixListId": names}]}
+    ]
+    (item,) = permissions(
+        client, account.group(rule("tcp", (1, 9), group=other, peering="deleted"))
+    )
+    assert (item["IpProtocol"], item["FromPort"], item["ToPort"]) == ("tcp", 1, 9)
+    assert item["UserIdGroupPairs"][0]["PeeringStatus"] == "deleted"
+    assert item["UserIdGroupPairs"][0]["VpcPeeringConnectionId"].startswith("pcx-")
+
+
+def test_acls(account: SimulatedAccount, client: Any) -> None:
+    entries = [
+        acl_entry(200, "allow", "10.0.0.0/8"),
+        acl_entry(100, "deny", "10.1.0.0/16", protocol="-1", egress=True),
+        acl_entry(150, "allow", "::/0", ports=(1, 5000)),
+    ]
+    subnet = account.subnet(acl=entries)
+    by_subnet = [{"Name": "association.subnet-id", "Values": [subnet]}]
+    (found,) = client.describe_network_acls(Filters=by_subnet)["NetworkAcls"]
+    assert found["Entries"][:3] == entries  # in the order given: AWS promises none
+    assert [(e["RuleNumber"], e["Egress"], e["RuleAction"]) for e in found["Entries"][3:]] == [
+        (32767, False, "deny"),
+        (32767, True, "deny"),
+    ]
+    assert "PortRange" not in found["Entries"][1]
+    by_subnet[0]["Values"] = [account.subnet()]
+    (default,) = client.describe_network_acls(Filters=by_subnet)["NetworkAcls"]
+    assert default["IsDefault"]
+    assert [(e["RuleNumber"], e["Protocol"]) for e in default["Entries"] if not e["Egress"]] == [
+        (100, "-1"),
+        (32767, "-1"),
+    ]
+
+
+def test_subnets(account: SimulatedAccount, client: Any) -> None:
+    vpc = account.vpc("10.9.0.0/24")
+    made = [account.subnet("b", vpc=vpc), account.zone_subnet("c"), account.subnet()]
+    found = client.describe_subnets(SubnetIds=made)["Subnets"]
+    zones = {subnet["SubnetId"]: subnet["AvailabilityZone"][-1] for subnet in found}
+    assert [zones[subnet] for subnet in made] == ["b", "c", "a"]
+    assert {s["VpcId"] for s in found} == {vpc, account.default_vpc}
+
+
+def test_targets(account: SimulatedAccount, client: Any) -> None:
+    subnets = [account.subnet("a"), account.subnet("b")]
+    group = account.group(rule())
+    plain, balancer = account.sensor(), account.nlb_sensor(subnets, [group])
+    endpoint, foreign = account.gwlb_sensor(subnets, colon=True), account.foreign_sensor()
+    ids = [plain, balancer, endpoint, foreign]
+    found = client.describe_traffic_mirror_targets(TrafficMirrorTargetIds=ids)
+    views = {view["TrafficMirrorTargetId"]: view for view in found["TrafficMirrorTargets"]}
+    assert views[plain]["Type"] == "network-interface"
+    assert views[plain]["NetworkInterfaceId"] == account.sensor_interface(plain)
+    assert views[foreign]["OwnerId"] == OTHER_ACCOUNT_ID
+    assert "InvalidNetworkInterfaceID.NotFound" in refused(
+        client.describe_network_interfaces,
+        NetworkInterfaceIds=[views[foreign]["NetworkInterfaceId"]],
+    )
+    name = views[balancer]["NetworkLoadBalancerArn"].split(":loadbalancer/")[1]
+    vpce = views[endpoint]["GatewayLoadBalancerEndpointId"]
+    for description, kind, groups in (
+        (f"ELB {name}", "network_load_balancer", {group}),
+        (f"VPC Endpoint Interface: {vpce}", "gateway_load_balancer_endpoint", set()),
+    ):
+        by_description = [{"Name": "description", "Values": [description]}]
+        described = client.describe_network_interfaces(Filters=by_description)["NetworkInterfaces"]
+        assert {i["SubnetId"] for i in described} == set(subnets)
+        assert {i["InterfaceType"] for i in described} == {kind}
+        assert {g["GroupId"] for i in described for g in i["Groups"]} == groups
+        assert not any("InstanceId" in i["Attachment"] for i in described)
+    missing = account.missing_sensor()
+    code = refused(client.describe_traffic_mirror_targets, TrafficMirrorTargetIds=[missing])
+    assert code == "400 InvalidTrafficMirrorTargetId.NotFound"
+
+
+# --- misbehaviour
+
+
+def test_failures_are_per_attempt(account: SimulatedAccount) -> None:
+    client = account.client(retries={"mode": "standard", "total_max_attempts": 3})
+    account.fail("DescribeSubnets", times=1, after=1)
+    client.describe_subnets()
+    client.describe_subnets()  # fails once, botocore tries again
+    assert [call.status for call in account.calls] == [200, 503, 200]
+    assert [call.code for call in account.calls] == [None, "RequestLimitExceeded", None]
+
+
+def test_failures_pick_their_victims(account: SimulatedAccount, client: Any) -> None:
+    account.fail("Describe*", "InternalError", status=500, where=lambda p: "MaxResults" in p)
+    assert refused(client.describe_subnets, MaxResults=5) == "500 InternalError"
+    assert refused(client.describe_instances, MaxResults=5) == "500 InternalError"
+    client.describe_subnets()
+    account.ec2.describe_subnets(MaxResults=5)
+    account.heal()
+    client.describe_subnets(MaxResults=5)
+
+
+@pytest.mark.parametrize("connect", [False, True])
+def test_timeouts(account: SimulatedAccount, client: Any, connect: bool) -> None:
+    account.time_out("DescribeSubnets", times=1, connect=connect)
+    with pytest.raises(ConnectTimeoutError if connect else ReadTimeoutError):
+        client.describe_subnets()
+    client.describe_subnets()
+    assert [call.status for call in account.calls] == [None, 200]
+
+
+@pytest.mark.parametrize("kind", ["timeout", "failure"])
+def test_lost_answers(account: SimulatedAccount, client: Any, kind: str) -> None:
+    asked = request(account, account.sensor(), ClientToken="token")
+    if kind == "timeout":
+        account.time_out("CreateTrafficMirrorSession", times=1, lose_answer=True)
+        with pytest.raises(ReadTimeoutError):
+            client.create_traffic_mirror_session(**asked)
+    else:
+        account.fail(
+            "CreateTrafficMirrorSession", "InternalError", status=500, times=1, lose_answer=True
+        )
+        assert refused(client.create_traffic_mirror_session, **asked) == "500 InternalError"
+    (session,) = account.sessions()
+    again = client.create_traffic_mirror_session(**asked)["TrafficMirrorSession"]
+    assert again == session
+    assert len(account.sessions()) == 1
+
+
+def test_denials(account: SimulatedAccount, client: Any) -> None:
+    account.deny("ec2:DescribeNetworkAcls", "ec2:CreateTags")
+    assert refused(client.describe_network_acls) == "403 UnauthorizedOperation"
+    with pytest.raises(ClientError, match="perform: ec2:DescribeNetworkAcls because"):
+        client.describe_network_acls()
+    asked = request(account, account.sensor())
+    tags = [{"ResourceType": "traffic-mirror-session", "Tags": [{"Key": "Name", "Value": "x"}]}]
+    code = refused(client.create_traffic_mirror_session, **asked, TagSpecifications=tags)
+    assert code == "403 UnauthorizedOperation"
+    assert account.sessions() == []
+    client.create_traffic_mirror_session(**asked)
+    account.heal()
+    client.describe_network_acls()
+
+
+def test_dry_run(account: SimulatedAccount, client: Any) -> None:
+    asked = request(account, account.sensor(), DryRun=True)
+    assert refused(client.create_traffic_mirror_session, **asked) == "412 DryRunOperation"
+    assert account.sessions() == []
+
+
+def test_sessions_become_visible_late(account: SimulatedAccount, client: Any) -> None:
+    account.session_lag = 2
+    target = account.sensor(quota=1)
+    asked = request(account, target)
+    client.create_traffic_mirror_session(**asked)
+    assert len(account.sessions()) == 1
+    assert refused(client.create_traffic_mirror_session, **asked) == "400 InvalidParameterValue"
+    full = refused(client.create_traffic_mirror_session, **request(account, target))
+    assert full == "400 TrafficMirrorSourcesPerTargetLimitExceeded"
+    elsewhere = [{"Name": "network-interface-id", "Values": ["eni-other"]}]
+    client.describe_traffic_mirror_sessions(Filters=elsewhere)  # would not show it anyway
+    here = [{"Name": "network-interface-id", "Values": [asked["NetworkInterfaceId"]]}]
+    seen = [
+        len(client.describe_traffic_mirror_sessions(Filters=here)["TrafficMirrorSessions"])
+        for _ in range(3)
+    ]
+    assert seen == [0, 0, 1]
+
+
+def test_instances_become_known_late(account: SimulatedAccount, client: Any) -> None:
+    late, known = account.instances(2)
+    account.unknown_instances[late] = 2
+    ids = [late, known]
+    assert refused(client.describe_instances, InstanceIds=ids) == "400 InvalidInstanceID.NotFound"
+    client.describe_instances(InstanceIds=[known])
+    assert len(listed(client.describe_instances())) == 1
+    assert len(listed(client.describe_instances(InstanceIds=ids))) == 2
+
+
+def test_gates(account: SimulatedAccount, client: Any) -> None:
+    target = account.sensor()
+    asked = request(account, target)
+
+    def another_is_faster(operation: str, parameters: dict[str, Any]) -> None:
+        if operation == "CreateTrafficMirrorSession":
+            account.session(parameters["NetworkInterfaceId"], target)
+
+    account.gates.append(another_is_faster)
+    assert refused(client.create_traffic_mirror_session, **asked) == "400 InvalidParameterValue"
+
+    def refuse(operation: str, parameters: dict[str, Any]) -> None:
+        raise Refusal("Blocked", "This account is blocked.", 403)
+
+    account.gates[:] = [refuse]
+    assert refused(client.describe_vpcs) == "403 Blocked"
+    assert account.ec2.describe_vpcs()["Vpcs"]
+
+
+# --- the log
+
+
+def test_the_log(account: SimulatedAccount, client: Any) -> None:
+    account.ec2.describe_vpcs()
+    assert account.calls == []
+    by_state = [{"Name": "instance-state-name", "Values": ["running", "pending"]}]
+    client.describe_instances(Filters=by_state, MaxResults=100)
+    boto3.client("ec2").describe_vpcs()
+    instances, vpcs = account.calls
+    assert instances.operation == "DescribeInstances"
+    assert instances.parameters == {"Filters": by_state, "MaxResults": 100}
+    assert (instances.status, instances.code) == (200, None)
+    assert instances.thread_id == threading.get_ident()
+    assert vpcs.operation == "DescribeVpcs"
+    assert instances.started <= (instances.ended or 0) <= vpcs.started
+    assert account.count() == 2
+    assert account.count("DescribeVpcs") == 1
+    account.forget_calls()
+    assert account.count() == 0
+    assert account.round_trips() == 0
+
+
+def test_round_trips(account: SimulatedAccount, client: Any) -> None:
+    account.latency = 0.1
+    begun = time.perf_counter()
+    client.describe_vpcs()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(client.describe_subnets)
+    client.describe_vpcs()
+    assert account.count() == 6
+    assert account.round_trips() == 3
+    assert time.perf_counter() - begun >= 0.3
+
+
+def test_other_services_are_logged_too(account: SimulatedAccount) -> None:
+    account.client("sts").get_caller_identity()
+    assert account.count() == 1
+
+
+def test_a_server_answers_likewise(account: SimulatedAccount) -> None:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        client = boto3.client(
+            "ec2",
+            endpoint_url=f"http://{host}:{port}",
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+        target = account.sensor(quota=1)
+        client.create_traffic_mirror_session(**request(account, target))
+        code = refused(client.create_traffic_mirror_session, **request(account, target))
+        assert code == "400 TrafficMirrorSourcesPerTargetLimitExceeded"
+        account.fail("DescribeVpcs")
+        assert refused(client.describe_vpcs) == "503 RequestLimitExceeded"
+        account.time_out("DescribeSubnets")
+        assert refused(client.describe_subnets) == "503 ServiceUnavailable"
+        assert [call.status for call in account.calls] == [200, 400, 503, None]
+    finally:
+        server.stop()
+
+
+# --- the account as a whole
+
+
+def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_PROFILE", "real")
+    before = dict(os.environ)
+    with SimulatedAccount() as account:
+        assert os.environ["AWS_DEFAULT_REGION"] == account.region
+        assert "AWS_PROFILE" not in os.environ
+        account.sensor()
+        with pytest.raises(RuntimeError, match="one simulated account"), SimulatedAccount():
+            pass
+    assert dict(os.environ) == before
+    with SimulatedAccount() as account:
+        assert account.ec2.describe_traffic_mirror_targets()["TrafficMirrorTargets"] == []
+        assert listed(account.ec2.describe_instances()) == []
+
+
+def test_another_region() -> None:
+    with SimulatedAccount("eu-central-1") as account:
+        target = account.sensor(zone="b")
+        account.client().create_traffic_mirror_session(**request(account, target))
+        found = boto3.client("ec2").describe_traffic_mirror_sessions()["TrafficMirrorSessions"]
+        assert found == account.sessions()
+        elsewhere = boto3.client("ec2", region_name="us-east-1")
+        assert elsewhere.describe_traffic_mirror_sessions()["TrafficMirrorSessions"] == []
+
+
+def test_size(account: SimulatedAccount, client: Any) -> None:
+    begun = time.perf_counter()
+    account.instances(5000)
+    target = account.sensor(sessions=10_000)
+    built = time.perf_counter()
+    page = client.describe_instances(MaxResults=1000)
+    assert len(listed(page)) == 1000
+    assert "NextToken" in page
+    read = time.perf_counter()
+    pages = client.get_paginator("describe_traffic_mirror_sessions").paginate(
+        Filters=[{"Name": "traffic-mirror-target-id", "Values": [target]}],
+        PaginationConfig={"PageSize": 1000},
+    )
+    assert [len(page["TrafficMirrorSessions"]) for page in pages] == [1000] * 10
+    counted = time.perf_counter()
+    unpaged = client.describe_traffic_mirror_sessions()
+    assert len(unpaged["TrafficMirrorSessions"]) == 1000
+    assert "NextToken" in unpaged
+    assert built - begun < 10
+    assert read - built < 2
+    assert counted - read < 4
+
+
+def test_many_subnets(account: SimulatedAccount) -> None:
+    made = {account.subnet() for _ in range(200)}
+    assert len(made) == 200
+    account.instance()
+
+
+# --- what Lambda hands over
+
+
+def test_lambda_context() -> None:
+    now = [100.0]
+    context = LambdaContext(seconds=3, clock=lambda: now[0])
+    assert context.get_remaining_time_in_millis() == 3000
+    now[0] += 1.25
+    assert context.get_remaining_time_in_millis() == 1750
+    now[0] += 10
+    assert context.get_remaining_time_in_millis() == 0
+    assert context.aws_request_id != LambdaContext().aws_request_id
+
+
+def test_events() -> None:
+    event = running_event("i-0123456789abcdef0", event_id="e-1")
+    assert event["detail-type"] == "EC2 Instance State-change Notification"
+    assert event["detail"] == {"instance-id": "i-0123456789abcdef0", "state": "running"}
+    assert event["id"] == "e-1"
+    assert event["resources"][0].endswith(":instance/i-0123456789abcdef0")
+    assert scheduled_event()["detail-type"] == "Scheduled Event"
+    first, second = sqs_event(event, "not JSON")["Records"]
+    assert json.loads(first["body"]) == event
+    assert second["body"] == "not JSON"
+    assert first["messageId"] != second["messageId"]
+    assert first["eventSource"] == "aws:sqs"

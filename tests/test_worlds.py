@@ -1,0 +1,850 @@
+"""Random AWS accounts: does the function decide as the brute-force model does?
+
+Each seed makes one account with networks, sensors of every kind, sessions and instances. The
+account is read into plain dictionaries, the model says what should happen, the handler runs, and
+every outcome, choice and verdict is compared.
+
+WORLDS=2000 runs that many seeds (60 unless told), WORLDS=500-700 those from 500 to 699.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from model import (
+    Answer,
+    ExpectedInterface,
+    ExpectedSensor,
+    Limits,
+    World,
+    acl_allows,
+    acl_entries,
+    acl_of,
+    addresses,
+    count_sessions,
+    expect,
+    find,
+    group_id_lists,
+    group_rules_admit,
+    interfaces_of,
+    ip_permissions,
+    prefix_list_entries,
+)
+from moto.moto_api._internal import mock_random
+from simulated_aws import (
+    OTHER_ACCOUNT_ID,
+    LambdaContext,
+    SimulatedAccount,
+    acl_entry,
+    rule,
+    running_event,
+)
+
+# --------------------------------------------------------------------------------------
+# A random account
+# --------------------------------------------------------------------------------------
+
+ZONES = ("a", "b", "c", "d")
+PORT_RANGES = (
+    (4789, 4789),
+    (4789, 4789),
+    (4788, 4788),
+    (4790, 4790),
+    (4788, 4789),
+    (4789, 4790),
+    (4788, 4790),
+    (0, 4788),
+    (0, 65535),
+    (4790, 65535),
+    None,
+)
+TAGS = {"mirror": ("yes", "no", ""), "team": ("blue", "red=green"), "Name": ("web",)}
+TAG_SETTINGS = (
+    "mirror=yes",
+    "mirror",
+    "mirror=",
+    "team=red=green",
+    "team",
+    "Mirror=yes",
+    "mirror=yes,team=blue",
+    "absent,Name",
+)
+TRUE_WORDS, FALSE_WORDS = ("true", "Yes", "on", "1"), ("false", "NO", "off", "0")
+
+
+@dataclass
+class Scene:
+    """One account and the event that it gets."""
+
+    account: SimulatedAccount
+    event: dict[str, Any]
+    instance_ids: list[str]
+    settings: dict[str, Any]
+    environment: dict[str, str]
+    dry_run: bool
+    limits: Limits = field(default_factory=Limits)
+
+
+class Builder:
+    """Fills an account with what one seed makes of it."""
+
+    def __init__(self, account: SimulatedAccount, seed: int) -> None:
+        self.account = account
+        self.random = random.Random(seed)
+        # A world in which nearly everything is reachable, or nearly nothing, or a mix of both.
+        self.openness = self.random.choice((0.3, 0.6, 0.6, 0.85, 1.0))
+        self.zones = ZONES[: self.random.randint(1, 4)]
+        self.vpcs: list[str] = []
+        self.subnets: list[tuple[str, str, str]] = []  # subnet, zone, VPC
+        self.source_groups: list[str] = []
+        self.prefix_lists: list[str] = []
+        self.sources: list[tuple[str, str]] = []  # interface, address
+        self.instances: list[str] = []
+        self.sensors: list[str] = []
+        self.decoys: list[str] = []
+        self.load_balancers = False
+
+    def often(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def networks(self) -> None:
+        """VPCs, subnets with the default ACL, groups for the sources."""
+        for index in range(self.random.choice((1, 1, 2, 3))):
+            # Blocks of different VPCs may be the same: nothing may depend on the address alone.
+            cidr = self.random.choice(("10.0.0.0/16", f"10.{index}.0.0/16", "192.168.0.0/16"))
+            self.vpcs.append(self.account.vpc(cidr))
+        for vpc in self.vpcs:
+            for zone in self.zones:
+                for _ in range(self.random.choice((1, 1, 2))):
+                    self.subnets.append((self.account.subnet(zone, vpc=vpc), zone, vpc))
+        for _ in range(self.random.randint(1, 4)):
+            self.source_groups.append(self.account.group(vpc=self.random.choice(self.vpcs)))
+
+    def source_instance(self) -> str:
+        """An instance with one to four interfaces, in subnets of one zone."""
+        account, rng = self.account, self.random
+        subnet, zone, vpc = rng.choice(self.subnets)
+        tags = {key: rng.choice(values) for key, values in TAGS.items() if self.often(0.5)}
+        instance = account.instance(
+            subnet,
+            self.some_source_groups(),
+            tags=tags,
+            instance_type=rng.choice(("m5.large", "t3.micro", "c5.large")),
+            interface_type="efa" if self.often(0.04) else "interface",
+            ipv6_only=self.often(0.04),
+        )
+        for index in range(1, rng.choice((1, 1, 1, 2, 3, 4))):
+            near = [s for s, z, v in self.subnets if z == zone and (v == vpc or self.often(0.2))]
+            extra = account.interface(
+                rng.choice(near),
+                self.some_source_groups(),
+                type=rng.choice(("interface",) * 8 + ("efa", "branch")),
+                ipv6_only=self.often(0.08),
+            )
+            account.ec2.attach_network_interface(
+                NetworkInterfaceId=extra, InstanceId=instance, DeviceIndex=index
+            )
+        states = ("pending",) * 4 + ("stopped", "terminated", "shutting-down")
+        if self.often(0.12):
+            account.set_state(instance, rng.choice(states))
+        return instance
+
+    def some_source_groups(self) -> list[str]:
+        size = self.random.randint(1, min(2, len(self.source_groups)))
+        return self.random.sample(self.source_groups, size)
+
+    def note_sources(self) -> None:
+        """Remember the addresses of the sources, for rules that meet or just miss them."""
+        for instance in self.instances:
+            for interface_id in self.account.interfaces_of(instance):
+                found = self.account.ec2.describe_network_interfaces(
+                    NetworkInterfaceIds=[interface_id]
+                )["NetworkInterfaces"][0]
+                if found.get("PrivateIpAddress"):
+                    self.sources.append((interface_id, found["PrivateIpAddress"]))
+
+    def block(self) -> str:
+        """An IPv4 block that contains a source's address, or just misses it, or neither."""
+        rng = self.random
+        if not self.sources or self.often(0.1):
+            return rng.choice(("0.0.0.0/0", "172.16.0.0/12", "10.0.0.0/8"))
+        address = rng.choice(self.sources)[1]
+        length = rng.choice((8, 16, 20, 24, 28, 31, 32))
+        network = ipaddress.ip_network(f"{address}/{length}", strict=False)
+        if self.often(0.5):
+            return str(network)
+        beside = int(network.network_address) ^ (1 << (32 - length))  # the other half of its parent
+        return f"{ipaddress.IPv4Address(beside)}/{length}"
+
+    def rule(self) -> dict[str, Any]:
+        rng = self.random
+        protocol = rng.choice(("udp", "udp", "udp", "17", "-1", "tcp", "icmp"))
+        ports = rng.choice(PORT_RANGES)
+        kind = rng.choice(("block", "block", "group", "group", "list", "ipv6", "any"))
+        if kind == "block":
+            return rule(protocol, ports, cidr=self.block())
+        if kind == "group":
+            peering = rng.choice((None, None, "active", "deleted", "pending-acceptance"))
+            return rule(protocol, ports, group=rng.choice(self.source_groups), peering=peering)
+        if kind == "list" and self.prefix_lists:
+            return rule(protocol, ports, prefix_list=rng.choice(self.prefix_lists))
+        if kind == "ipv6":
+            return rule(protocol, ports, cidr="::/0")
+        return rule(protocol, ports)
+
+    def some_prefix_lists(self) -> None:
+        for _ in range(self.random.choice((0, 0, 1, 3))):
+            size = self.random.choice((0, 1, 3, 130))
+            far = [f"172.16.{index}.0/24" for index in range(size)]
+            if far:
+                far[-1] = self.block()  # the one that may matter comes last: on the last page
+            self.prefix_lists.append(self.account.prefix_list(*far))
+
+    def acls(self) -> None:
+        """Random ACLs for some subnets; each contradicts itself as often as it likes."""
+        rng = self.random
+        for subnet, _, _ in self.subnets:
+            if self.often(self.openness):
+                continue
+            entries: list[dict[str, Any]] = []
+            for egress in (False, True):
+                size = rng.randint(0, 5)
+                for number in rng.sample(range(1, 500), size):
+                    protocol = rng.choice(("-1", "17", "17", "17", "6", "1"))
+                    action = rng.choice(("allow", "deny"))
+                    block = "::/0" if self.often(0.1) else self.block()
+                    if egress:
+                        block = rng.choice((block, "0.0.0.0/0", "10.0.0.0/9", "10.0.0.0/23"))
+                    ports = rng.choice(PORT_RANGES)
+                    entry = acl_entry(number, action, block, protocol, ports, egress)
+                    if protocol == "-1" and ports is not None and self.often(0.3):
+                        entry["PortRange"] = {"From": ports[0], "To": ports[1]}
+                    entries.append(entry)
+                if self.often(0.6):
+                    entries.append(
+                        acl_entry(rng.randint(500, 999), "allow", protocol="-1", egress=egress)
+                    )
+            rng.shuffle(entries)
+            acl = self.account.acl(subnet, entries)
+            if self.often(0.1):
+                self.account.hide(acl)
+
+    def sensor_groups(self, vpc: str) -> list[str] | None:
+        """The groups of one sensor, rarely all of them in sight; None for an open one."""
+        if self.often(self.openness):
+            return None
+        groups = []
+        for _ in range(self.random.choice((1, 1, 2, 3))):
+            rules = [self.rule() for _ in range(self.random.choice((0, 1, 1, 2, 4)))]
+            groups.append(self.account.group(*rules, vpc=vpc))
+            if self.often(0.1):
+                self.account.hide(groups[-1])
+        return groups
+
+    def sensor(self) -> str:
+        """One sensor of any kind."""
+        account, rng = self.account, self.random
+        subnet, _, vpc = rng.choice(self.subnets)
+        quota = rng.choice((0, 1, 1, 2, 3, 10, 10))
+        sessions = rng.choice((0, 0, 1, 1, 2, 3, 7))
+        groups = self.sensor_groups(vpc)
+        kind = rng.choice(
+            ("plain",) * 12
+            + ("unattached", "unattached", "stopped", "missing", "deleted", "nlb", "nlb")
+            + ("gwlb", "foreign", "foreign", "foreign nlb", "deleted nlb")
+        )
+        if "nlb" in kind or kind == "gwlb":
+            self.load_balancers = True
+            size = rng.randint(1, min(3, len(self.subnets)))
+            inside = [s for s, _, v in self.subnets if v == vpc]
+            subnets = rng.sample(inside, min(size, len(inside)))
+            if kind == "gwlb":
+                return account.gwlb_sensor(subnets, colon=self.often(0.5))
+            made = account.nlb_sensor(subnets, groups or ())
+            for _ in range(sessions):
+                account.session(f"eni-{rng.getrandbits(68):017x}", made)
+            if kind == "foreign nlb":
+                self.share(made)
+            if kind == "deleted nlb":
+                account.delete_sensor_interface(made)
+            return made
+        if kind == "missing":
+            return account.missing_sensor()
+        if kind == "foreign":
+            return account.foreign_sensor(subnet, groups, quota=quota, sessions=sessions)
+        state = "running"
+        if kind == "stopped":
+            state = rng.choice(("stopped", "stopping", "shutting-down", "pending"))
+        made = account.sensor(
+            subnet,
+            groups,
+            quota=quota,
+            sessions=sessions,
+            state=state,
+            attached=kind != "unattached",
+        )
+        if kind == "deleted":
+            account.delete_sensor_interface(made)
+        return made
+
+    def share(self, target_id: str) -> None:
+        """Make a load balancer's target one that another account shares."""
+        target = self.account._backend.traffic_mirror_targets[target_id]
+        for interface in self.account._sensor_interfaces(target_id):
+            self.account.hide(interface)
+        target.simulated_owner = OTHER_ACCOUNT_ID
+        arn = target.network_load_balancer_arn
+        target.network_load_balancer_arn = arn.replace(target.owner_id, OTHER_ACCOUNT_ID)
+
+    def look_alikes(self) -> None:
+        """Interfaces whose descriptions nearly are those of a load balancer of ours."""
+        for target_id in self.sensors:
+            if target_id.startswith("tmt") and self.often(0.3):
+                target = self.account._backend.traffic_mirror_targets.get(target_id)
+                if target is None or target.network_interface_id:
+                    continue
+                subnet = self.random.choice(self.subnets)[0]
+                if target.network_load_balancer_arn:
+                    text = "ELB " + target.network_load_balancer_arn.split(":loadbalancer/")[1]
+                else:
+                    text = f"VPC Endpoint Interface {target.gateway_load_balancer_endpoint_id}"
+                text = self.random.choice(
+                    (text + "0", text[:-1], "my " + text, text.rsplit("/")[0])
+                )
+                self.account.interface(subnet, description=text)
+
+    def sessions(self) -> None:
+        """Some interfaces have sessions already, to our sensors and to those of others."""
+        for interface_id, _ in self.sources:
+            if self.often(0.12):
+                for number in range(1, self.random.choice((2, 2, 3))):
+                    target = self.random.choice([*self.sensors, *self.decoys])
+                    self.account.session(interface_id, target, number)
+
+    def adopt_sensor(self) -> None:
+        """Attach the interface of a sensor to one of the source instances."""
+        running = [i for i in self.instances if self.state(i) in ("running", "pending")]
+        if running and self.often(0.06):
+            made = self.account.sensor(self.subnets[0][0], attached=False)
+            self.account.ec2.attach_network_interface(
+                NetworkInterfaceId=self.account.sensor_interface(made),
+                InstanceId=self.random.choice(running),
+                DeviceIndex=7,
+            )
+            self.sensors.append(made)
+
+    def state(self, instance_id: str) -> str:
+        return str(self.account._instance(instance_id)._state.name)
+
+    def build(self) -> Scene:
+        """The account, the settings and the event."""
+        rng, account = self.random, self.account
+        self.networks()
+        self.instances = [self.source_instance() for _ in range(rng.choice((1, 1, 2, 5)))]
+        self.note_sources()
+        self.some_prefix_lists()
+        self.acls()
+        large = self.often(0.02)
+        size = rng.randint(100, 300) if large else rng.choice((0, 1, 2, 3, 5, 10, 20, 30))
+        self.sensors = [self.sensor() for _ in range(size)]
+        self.decoys = [account.sensor(self.subnets[0][0], sessions=1) for _ in range(2)]
+        self.adopt_sensor()
+        self.look_alikes()
+        self.sessions()
+        if self.prefix_lists and self.often(0.3):
+            account.deny("ec2:GetManagedPrefixListEntries")
+        targets = list(self.sensors) or [account.missing_sensor()]
+        rng.shuffle(targets)
+        settings = {
+            "targets": targets,
+            "local_zone_only": self.often(0.5),
+            "local_vpc_only": self.often(0.3),
+            "allow_unverified": self.often(0.4),
+            "include_tags": [],
+            "exclude_tags": [],
+        }
+        tagged = 0.7 if self.load_balancers else 0.3
+        if self.often(tagged):
+            which = rng.choice(("include_tags", "exclude_tags", "exclude_tags"))
+            settings[which] = rng.choice((*TAG_SETTINGS, "absent")).split(",")
+        if self.often(tagged / 4):
+            settings["include_tags"] = rng.choice(TAG_SETTINGS).split(",")
+
+        instance_ids = self.instances[:1] if large else list(self.instances)
+        hosts = [s for s in self.sensors if self.is_hosted(s)]
+        if hosts and self.often(0.1):
+            instance_ids = [account.sensor_instance(rng.choice(hosts))]
+        if len(instance_ids) == 1 and self.often(0.8):
+            event = running_event(instance_ids[0])
+        else:
+            if self.often(0.05):
+                instance_ids.append(f"i-{rng.getrandbits(68):017x}")
+            rng.shuffle(instance_ids)
+            event = {"instance-ids": instance_ids}
+        dry_run = self.often(0.15)
+        environment = self.environment(settings)
+        if dry_run and self.often(0.5):
+            event["dry_run"] = True
+        elif dry_run:
+            environment["DRY_RUN"] = rng.choice(TRUE_WORDS)
+        limits = Limits()
+        if self.often(0.06):
+            limits.unsupported_types = {"t3.micro"}
+        elif self.often(0.06):
+            limits.sessions = rng.randint(0, 2)
+        return Scene(account, event, instance_ids, settings, environment, dry_run, limits)
+
+    def is_hosted(self, target_id: str) -> bool:
+        target = self.account._backend.traffic_mirror_targets.get(target_id)
+        interface = target and self.account._backend.enis.get(target.network_interface_id)
+        return bool(interface and interface.instance)
+
+    def environment(self, settings: dict[str, Any]) -> dict[str, str]:
+        """The settings as environment variables, in one of the spellings that are accepted."""
+        rng = self.random
+        result = {
+            "filter_id": self.account.filter_id,
+            "targets": rng.choice((",", ", ", " ", "\n")).join(settings["targets"]),
+        }
+        if self.often(0.1):
+            result["targets"] += "," + settings["targets"][0]
+        for name, default in (
+            ("local_zone_only", True),
+            ("local_vpc_only", False),
+            ("allow_unverified", False),
+        ):
+            if settings[name] != default or self.often(0.5):
+                words = TRUE_WORDS if settings[name] else FALSE_WORDS
+                result[name.upper()] = rng.choice(words)
+            elif self.often(0.3):
+                result[name.upper()] = " "
+        for name in ("include_tags", "exclude_tags"):
+            if settings[name] or self.often(0.2):
+                result[name.upper()] = ",".join(settings[name])
+        return result
+
+
+# --------------------------------------------------------------------------------------
+# Reading the account
+# --------------------------------------------------------------------------------------
+
+
+def pages(client: Any, operation: str, key: str, **parameters: Any) -> list[Answer]:
+    """Every page of one answer."""
+    found: list[Answer] = []
+    token = None
+    while True:
+        if token:
+            parameters["NextToken"] = token
+        answer = getattr(client, operation)(**parameters)
+        found += answer[key]
+        token = answer.get("NextToken")
+        if not token:
+            return found
+
+
+def read_world(account: SimulatedAccount) -> World:
+    """What the function could know: hidden resources are left out."""
+    client = account.client(retries={"total_max_attempts": 1})
+    world = World(
+        reservations=pages(client, "describe_instances", "Reservations"),
+        interfaces=pages(client, "describe_network_interfaces", "NetworkInterfaces"),
+        targets=pages(client, "describe_traffic_mirror_targets", "TrafficMirrorTargets"),
+        sessions=pages(client, "describe_traffic_mirror_sessions", "TrafficMirrorSessions"),
+        groups=pages(client, "describe_security_groups", "SecurityGroups"),
+        acls=pages(client, "describe_network_acls", "NetworkAcls"),
+    )
+    for group in world.groups:
+        for permission in group["IpPermissions"]:
+            for listed in permission["PrefixListIds"]:
+                list_id = listed["PrefixListId"]
+                try:
+                    world.prefix_lists[list_id] = pages(
+                        client,
+                        "get_managed_prefix_list_entries",
+                        "Entries",
+                        PrefixListId=list_id,
+                    )
+                except client.exceptions.ClientError:
+                    continue
+    account.forget_calls()
+    return world
+
+
+def apply_limits(scene: Scene, world: World) -> None:
+    """Tell the model what the account refuses, and the account what the model has drawn."""
+    account, limits = scene.account, scene.limits
+    account.unsupported_types = limits.unsupported_types
+    if limits.sessions is not None:
+        account.account_quota = len(world.sessions) + limits.sessions
+    for target in world.targets:
+        target_id = target["TrafficMirrorTargetId"]
+        if target.get("NetworkInterfaceId"):
+            sources = {
+                session["NetworkInterfaceId"]
+                for session in world.sessions
+                if session["TrafficMirrorTargetId"] == target_id
+            }
+            quota = account.quota.get(target_id, account.default_quota)
+            limits.sources[target_id] = quota - len(sources)
+
+
+# --------------------------------------------------------------------------------------
+# Comparing
+# --------------------------------------------------------------------------------------
+
+ENTRY_KEYS = {
+    "interface_id",
+    "instance_id",
+    "outcome",
+    "reason",
+    "target_id",
+    "session_id",
+    "session_name",
+    "sensors",
+}
+
+
+def differences(
+    expected: list[ExpectedInterface], body: dict[str, Any], scene: Scene, world: World
+) -> Iterator[str]:
+    """One paragraph for each difference between model and result."""
+    expected = sorted(expected, key=lambda item: item.interface_id is None)
+    named = [(item.instance_id, item.interface_id) for item in expected]
+    # Where an instance without any interface to name stands in the list is not promised.
+    entries = sorted(body["interfaces"], key=lambda entry: entry["interface_id"] is None)
+    got = [(entry["instance_id"], entry["interface_id"]) for entry in entries]
+    if named != got:
+        yield f"interfaces: expected {named}, got {got}"
+        return
+    for item, entry in zip(expected, entries, strict=True):
+        name = item.interface_id or item.instance_id
+        if set(entry) != ENTRY_KEYS:
+            yield f"{name}: keys {sorted(entry)}"
+        where = describe_source(world, item)
+        if item.outcome != entry["outcome"]:
+            yield (
+                f"{name}: outcome {entry['outcome']} ({entry['reason']}), "
+                f"expected {item.outcome} {item.target_id or ''}\n{where}"
+            )
+        if item.outcome == "exists":
+            pair = (entry["target_id"], entry["session_id"])
+            if pair not in item.sessions:
+                yield f"{name}: names {pair}, expected one of {item.sessions}"
+        elif entry["target_id"] != item.target_id:
+            yield f"{name}: target {entry['target_id']}, expected {item.target_id}\n{where}"
+        if (entry["session_id"] is None) != (item.outcome not in ("created", "exists")):
+            yield f"{name}: {item.outcome} with session {entry['session_id']}"
+        if item.sensors is not None:
+            yield from sensor_differences(item.sensors, entry, scene, world, f"{name}\n{where}")
+
+
+def sensor_differences(
+    expected: list[ExpectedSensor],
+    entry: dict[str, Any],
+    scene: Scene,
+    world: World,
+    where: str,
+) -> Iterator[str]:
+    """One paragraph for each verdict that differs."""
+    wanted = [sensor.target_id for sensor in expected]
+    got = [sensor["target_id"] for sensor in entry["sensors"]]
+    if wanted != got:
+        yield f"{where}\n  sensors: expected {wanted}, got {got}"
+        return
+    for sensor, found in zip(expected, entry["sensors"], strict=True):
+        if set(found) != {"target_id", "verdict", "stage", "reason", "sessions"}:
+            yield f"{where}\n  keys {sorted(found)}"
+        if not found["reason"]:
+            yield f"{where}\n  {sensor.target_id}: no reason"
+        if (sensor.verdict, sensor.stage) != (found["verdict"], found["stage"]):
+            yield (
+                f"{where}\n  {sensor.target_id}: {found['verdict']} at {found['stage']} "
+                f"({found['reason']}), expected {sensor.verdict} at {sensor.stage}\n"
+                + describe_sensor(world, scene, sensor.target_id)
+            )
+        elif found["sessions"] not in (None, sensor.sessions):
+            yield (
+                f"{where}\n  {sensor.target_id}: {found['sessions']} sessions, "
+                f"expected {sensor.sessions}"
+            )
+
+
+def describe_source(world: World, item: ExpectedInterface) -> str:
+    """What matters of a source, on one line."""
+    found = find(world.interfaces, "NetworkInterfaceId", item.interface_id or "")
+    return f"    source {describe_interface(world, found)}" if found else ""
+
+
+def describe_interface(world: World, found: Answer) -> str:
+    """What matters of an interface, ACL included."""
+    acl = acl_of(world, found["SubnetId"])
+    groups = [group["GroupId"] for group in found["Groups"]]
+    entries = sorted(
+        (
+            (
+                "out" if entry["Egress"] else "in",
+                entry["RuleNumber"],
+                entry["RuleAction"],
+                entry["Protocol"],
+                tuple((entry.get("PortRange") or {}).values()),
+                entry.get("CidrBlock") or entry.get("Ipv6CidrBlock"),
+            )
+            for entry in acl["Entries"]
+        )
+        if acl
+        else ["unseen"],
+        key=str,
+    )
+    return (
+        f"{found['NetworkInterfaceId']} {found.get('PrivateIpAddress')} "
+        f"{found['AvailabilityZone']} {found['SubnetId']} {found['VpcId']} "
+        f"{found['InterfaceType']} groups {groups}\n      ACL {entries}"
+    )
+
+
+def describe_sensor(world: World, scene: Scene, target_id: str) -> str:
+    """What matters of a sensor: interfaces, rules, ACLs, sessions and quota."""
+    target = find(world.targets, "TrafficMirrorTargetId", target_id)
+    if target is None:
+        return "    no such target"
+    lines = [
+        f"    {target['Type']} of {target['OwnerId']}, "
+        f"{count_sessions(world.sessions, target_id)} sessions, "
+        f"room for {scene.limits.sources.get(target_id, 'any')}"
+    ]
+    for interface in interfaces_of(world, target):
+        attached = (interface.get("Attachment") or {}).get("InstanceId")
+        state = scene.account._instance(attached)._state.name if attached else "unattached"
+        lines.append(f"    {state} {describe_interface(world, interface)}")
+        for group in interface["Groups"]:
+            found = find(world.groups, "GroupId", group["GroupId"])
+            rules = found["IpPermissions"] if found else "unseen"
+            lines.append(f"      {group['GroupId']} {rules}")
+    if world.prefix_lists:
+        lines.append(f"      prefix lists {str(world.prefix_lists)[:400]}")
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------------------
+# The comparison
+# --------------------------------------------------------------------------------------
+
+
+def seeds() -> range:
+    """Which worlds to run."""
+    first, _, end = os.environ.get("WORLDS", "60").rpartition("-")
+    return range(int(first or 0), int(end))
+
+
+@pytest.mark.parametrize("seed", seeds())
+def test_the_handler_decides_as_the_model_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = pytest.importorskip("lambda_traffic_mirror").lambda_handler
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    random.seed(seed)  # IDs decide ties: the same seed makes the same IDs
+    mock_random.seed(seed)
+    with SimulatedAccount() as account:
+        scene = Builder(account, seed).build()
+        world = read_world(account)
+        apply_limits(scene, world)
+        expected = expect(
+            world, scene.settings, scene.instance_ids, scene.limits, dry_run=scene.dry_run
+        )
+        with patch.dict(os.environ, scene.environment):
+            result = handler(scene.event, LambdaContext())
+        body = json.loads(result["body"])
+
+        found = list(differences(expected, body, scene, world))
+        story = f"seed {seed}, settings {scene.settings}, dry run {scene.dry_run}\n"
+        assert not found, story + "\n\n".join(found[:5])
+
+        outcomes = Counter(item.outcome for item in expected)
+        assert {k: v for k, v in body["summary"].items() if v} == dict(outcomes)
+        assert result["statusCode"] == (400 if outcomes["unmirrored"] else 200)
+        assert body["dry_run"] is scene.dry_run
+        made = Counter(item.target_id for item in expected if item.outcome == "created")
+        before = {session["TrafficMirrorSessionId"] for session in world.sessions}
+        after = [s for s in account.sessions() if s["TrafficMirrorSessionId"] not in before]
+        assert Counter(session["TrafficMirrorTargetId"] for session in after) == made
+
+
+# --------------------------------------------------------------------------------------
+# The model itself
+# --------------------------------------------------------------------------------------
+
+
+def settings(**more: Any) -> dict[str, Any]:
+    """Settings with the defaults of the function."""
+    return {
+        "targets": ["t1"],
+        "local_zone_only": True,
+        "local_vpc_only": False,
+        "allow_unverified": False,
+        "include_tags": [],
+        "exclude_tags": [],
+        **more,
+    }
+
+
+def small_interface(name: str, zone: str, subnet: str, address: str, **more: Any) -> dict[str, Any]:
+    """An interface in the VPC `v`, with the open group `g` unless told otherwise."""
+    return {
+        "NetworkInterfaceId": name,
+        "AvailabilityZone": zone,
+        "SubnetId": subnet,
+        "VpcId": "v",
+        "PrivateIpAddress": address,
+        "Groups": [{"GroupId": "g"}],
+        "InterfaceType": "interface",
+        **more,
+    }
+
+
+def small_world(*sensors: dict[str, Any], sessions: tuple[str, ...] = ()) -> World:
+    """One source `e` in zone `z` and sensors t1, t2, ... on these interfaces."""
+    source = small_interface("e", "z", "s", "10.0.0.1")
+    attached = {**source, "Attachment": {"DeviceIndex": 0}}
+    del attached["AvailabilityZone"]
+    entry = {
+        "Egress": False,
+        "Protocol": "-1",
+        "CidrBlock": "0.0.0.0/0",
+        "RuleNumber": 1,
+        "RuleAction": "allow",
+    }
+    return World(
+        reservations=[
+            {
+                "OwnerId": "1",
+                "Instances": [
+                    {
+                        "InstanceId": "i",
+                        "InstanceType": "m5.large",
+                        "State": {"Name": "running"},
+                        "Placement": {"AvailabilityZone": "z"},
+                        "NetworkInterfaces": [attached],
+                    }
+                ],
+            }
+        ],
+        interfaces=[source, *sensors],
+        targets=[
+            {
+                "TrafficMirrorTargetId": f"t{number}",
+                "NetworkInterfaceId": sensor["NetworkInterfaceId"],
+                "OwnerId": "1",
+            }
+            for number, sensor in enumerate(sensors, 1)
+        ],
+        sessions=[
+            {
+                "TrafficMirrorSessionId": "x",
+                "TrafficMirrorTargetId": target,
+                "NetworkInterfaceId": "y",
+            }
+            for target in sessions
+        ],
+        groups=[
+            {
+                "GroupId": "g",
+                "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
+            },
+            {"GroupId": "closed", "IpPermissions": []},
+        ],
+        acls=[
+            {
+                "Associations": [{"SubnetId": "s"}, {"SubnetId": "s2"}],
+                "Entries": [entry, {**entry, "Egress": True}],
+            },
+            {"Associations": [{"SubnetId": "denied"}], "Entries": []},
+        ],
+    )
+
+
+def verdicts(result: ExpectedInterface) -> list[str]:
+    """The verdicts in one word each."""
+    return [sensor.stage or sensor.verdict for sensor in result.sensors or []]
+
+
+def test_the_model_prefers_the_zone_and_the_fewest_sessions() -> None:
+    world = small_world(
+        small_interface("e1", "z", "s", "10.0.0.2"),
+        small_interface("e2", "z", "s2", "10.0.1.2"),
+        small_interface("e3", "y", "s2", "10.0.1.3"),
+        sessions=("t1",),
+    )
+    names = ["t1", "t2", "t3"]
+    for local in (True, False):
+        [result] = expect(world, settings(targets=names, local_zone_only=local), ["i"])
+        assert (result.outcome, result.target_id) == ("created", "t2")
+        assert verdicts(result) == ["eligible", "selected", "zone"]
+
+
+def test_the_model_falls_back_to_other_zones_only_if_allowed() -> None:
+    world = small_world(
+        small_interface("e1", "z", "s2", "10.0.0.2", Groups=[{"GroupId": "closed"}]),
+        small_interface("e2", "z", "denied", "10.0.1.2"),
+        small_interface("e3", "z", "s", "10.0.1.3"),
+        small_interface("e4", "y", "s2", "10.0.1.4"),
+    )
+    names = ["t1", "t2", "t3", "t4"]
+    full = Limits(sources={"t3": 0})
+    [result] = expect(world, settings(targets=names), ["i"], full)
+    assert (result.outcome, result.target_id) == ("unmirrored", None)
+    assert verdicts(result) == ["security_group", "network_acl", "create", "zone"]
+    [result] = expect(world, settings(targets=names, local_zone_only=False), ["i"], full)
+    assert (result.outcome, result.target_id) == ("created", "t4")
+    assert verdicts(result) == ["security_group", "network_acl", "create", "selected"]
+
+
+def test_the_model_uses_unverified_sensors_last() -> None:
+    world = small_world(
+        small_interface("e1", "z", "s2", "10.0.0.2", Groups=[{"GroupId": "unseen"}]),
+        small_interface("e2", "z", "s2", "10.0.1.2"),
+    )
+    world.targets.append(
+        {"TrafficMirrorTargetId": "t3", "NetworkInterfaceId": "e3", "OwnerId": "other"}
+    )
+    world.sessions.append({"TrafficMirrorTargetId": "t3", "NetworkInterfaceId": "y"})
+    names = ["t1", "t2", "t3"]
+    allowed = settings(targets=names, allow_unverified=True)
+    [result] = expect(world, allowed, ["i"])
+    assert verdicts(result) == ["unavailable", "selected", "unavailable"]
+    [result] = expect(world, allowed, ["i"], Limits(sources={"t1": 0, "t2": 0}))
+    assert verdicts(result) == ["create", "create", "selected"]
+    [result] = expect(world, settings(targets=names), ["i"], Limits(sources={"t2": 0}))
+    assert verdicts(result) == ["unavailable", "create", "unavailable"]
+
+
+@given(rules=ip_permissions(), address=addresses(), groups=group_id_lists(), data=st.data())
+def test_a_further_rule_never_closes_a_group(
+    rules: list[dict[str, Any]], address: str, groups: list[str], data: st.DataObject
+) -> None:
+    lists = data.draw(prefix_list_entries())
+    admitted = [group_rules_admit([item], address, groups, lists) for item in rules]
+    assert group_rules_admit(rules, address, groups, lists) == any(admitted)
+
+
+@given(entries=acl_entries(), address=addresses(), egress=st.booleans())
+def test_the_first_matching_entry_decides(
+    entries: list[dict[str, Any]], address: str, egress: bool
+) -> None:
+    first = {"RuleNumber": 0, "Egress": egress, "Protocol": "-1", "CidrBlock": f"{address}/32"}
+    for action in ("allow", "deny"):
+        decided = acl_allows([*entries, {**first, "RuleAction": action}], egress, address)
+        assert decided is (action == "allow")
+    for _ in range(2):
+        entries.reverse()
+        other = [entry for entry in entries if entry["Egress"] is egress]
+        assert acl_allows(other, egress, address) == acl_allows(entries, egress, address)
