@@ -1733,6 +1733,7 @@ class Plan:
 
     source: Source
     target_id: str
+    choice: str
     configuration: Configuration
     event_id: str
 
@@ -1993,20 +1994,21 @@ class Mirroring:
             elif self.total_refusal:
                 self.settle_refusal(entry, self.total_refusal)
             elif entry.request.dry_run or self.configuration.dry_run:
-                self.settle_planned(self.plan(source, ranked[0], entry), entry)
+                self.settle_planned(self.plan(source, ranked, entry), entry)
             else:
-                settled = self.create_session(self.plan(source, ranked[0], entry), entry)
+                settled = self.create_session(self.plan(source, ranked, entry), entry)
                 continue
             settled = True
 
-    def plan(self, source: Source, target_id: str, entry: Entry) -> Plan:
-        """The session that is to be created."""
-        return Plan(source, target_id, self.configuration, entry.request.event_id)
+    def plan(self, source: Source, ranked: Sequence[str], entry: Entry) -> Plan:
+        """The session to the first of the ranked sensors."""
+        reason = choice(ranked, self.sessions.result())
+        return Plan(source, ranked[0], reason, self.configuration, entry.request.event_id)
 
     def settle_planned(self, plan: Plan, entry: Entry) -> None:
         """Dry run: the session counts as if it had been created."""
         self.sessions.result().per_target[plan.target_id] += 1
-        entry.settle("planned", f"A session to {plan.target_id} would be created")
+        entry.settle("planned", f"A session to {plan.target_id} would be created. {plan.choice}")
         entry.target_id, entry.session_name = plan.target_id, plan.session_name
 
     def create_session(self, plan: Plan, entry: Entry) -> bool:
@@ -2021,7 +2023,9 @@ class Mirroring:
             return True
         self.sessions.result().add(session)
         if (session.target_id, session.number) == (plan.target_id, plan.number):
-            reason = f"Session {session.session_id} mirrors it to {session.target_id}"
+            reason = (
+                f"Session {session.session_id} mirrors it to {session.target_id}. {plan.choice}"
+            )
             entry.settle("created", reason, replace(session, name=plan.session_name))
         else:
             self.settle_existing(entry, session)
@@ -2136,14 +2140,14 @@ class Mirroring:
                 return verdict
 
 
-def sensor_row(target_id: str, verdict: Verdict, sessions: int | None = None) -> dict[str, Any]:
+def sensor_row(target_id: str, verdict: Verdict) -> dict[str, Any]:
     """A sensor as the result shows it."""
     return {
         "target_id": target_id,
         "verdict": "rejected" if verdict.stage else "eligible",
         "stage": verdict.stage,
         "reason": f"{verdict.reason}.",
-        "sessions": sessions,
+        "sessions": None,
     }
 
 
@@ -2154,18 +2158,22 @@ def sensor_rows(
     the selected one."""
     rows = []
     for target_id, verdict in judgement.verdicts.items():
-        if target_id not in ranked:
-            rows.append(sensor_row(target_id, verdict))
-            continue
-        row = sensor_row(target_id, verdict, sessions.per_target[target_id])
-        if target_id == ranked[0]:
+        row = sensor_row(target_id, verdict)
+        if target_id in ranked or verdict.stage == "create":
+            row["sessions"] = sessions.per_target[target_id]
+        if target_id in ranked[:1]:
             row["verdict"] = "selected"
-            place = f"Best of {len(ranked)} eligible, with {row['sessions']} sessions"
-        else:
-            place = f"Behind {ranked[0]} ({sessions.per_target[ranked[0]]} sessions)"
-        row["reason"] = f"{place}: {row['reason']}"
+            row["reason"] = f"{choice(ranked, sessions)}: {row['reason']}"
+        elif target_id in ranked:
+            count = sessions.per_target[ranked[0]]
+            row["reason"] = f"Behind {ranked[0]} with {count} sessions: {row['reason']}"
         rows.append(row)
     return rows
+
+
+def choice(ranked: Sequence[str], sessions: Sessions) -> str:
+    """Why the first of the ranked sensors is chosen."""
+    return f"Best of {len(ranked)} eligible, with {sessions.per_target[ranked[0]]} sessions"
 
 
 def why_unmirrored(judgement: Judgement) -> str:
@@ -2232,7 +2240,7 @@ def message_of(entries: Sequence[Entry], dry_run: bool) -> str:
     """One sentence on what became of the interfaces."""
     counts = ", ".join(f"{count} {outcome}" for outcome, count in summary(entries).items())
     prefix = "Dry run, nothing is created: " if dry_run else ""
-    return f"{prefix}{len(entries)} looked at: {counts}." if entries else f"{prefix}no instance."
+    return f"{prefix}{len(entries)} interfaces: {counts}." if entries else f"{prefix}no instance."
 
 
 def unfinished_message(entries: Iterable[Entry]) -> str | None:

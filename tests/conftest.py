@@ -1,4 +1,4 @@
-"""What the tests share: a simulated account, the function with a clean slate, and a way to run it."""
+"""What the tests share: a simulated account, the function with a clean slate, a way to run it."""
 
 from __future__ import annotations
 
