@@ -772,6 +772,9 @@ NO_LOGIN = frozenset(
 )
 
 
+CREATE = "CreateTrafficMirrorSession"
+
+
 class Failure(Enum):
     """How a call to EC2 came to nothing."""
 
@@ -781,7 +784,17 @@ class Failure(Enum):
     UNAVAILABLE = "throttled, or not let in at all: nothing was done, and later it may be"
 
 
-class AwsCallFailed(Exception):
+class Unanswered(Exception):
+    """AWS has given no answer, and what depends on it is left undone.
+
+    Attributes:
+        outcome: what that means for an interface.
+    """
+
+    outcome: str
+
+
+class AwsCallFailed(Unanswered):
     """A call to EC2 came to nothing, botocore's retries included.
 
     Attributes:
@@ -790,6 +803,8 @@ class AwsCallFailed(Exception):
         detail: AWS's or botocore's message.
         failure: what that means.
     """
+
+    outcome = "failed"
 
     def __init__(self, operation: str, code: str, message: str, failure: Failure) -> None:
         super().__init__(operation, code, message)
@@ -821,17 +836,23 @@ class AwsCallFailed(Exception):
         failure = Failure.LOST if lost else Failure.UNAVAILABLE
         return cls(operation, type(error).__name__, str(error), failure)
 
+    @property
+    def refuses_session(self) -> bool:
+        """Whether AWS has refused to create a session for good."""
+        return self.operation == CREATE and self.failure is Failure.REFUSED
+
     def __str__(self) -> str:
         if self.failure is not Failure.DENIED:
             return f"{self.operation} failed with {self.code}: {self.detail}"
-        # To create a session with a tag takes two permissions, and AWS does not say which it
-        # misses.
-        also = " and ec2:CreateTags" if self.operation == "CreateTrafficMirrorSession" else ""
+        # To create a session with a tag takes two permissions; AWS does not say which is missing.
+        also = " and ec2:CreateTags" if self.operation == CREATE else ""
         return f"{self.code}: the function's role needs ec2:{self.operation}{also}"
 
 
-class OutOfTime(Exception):
+class OutOfTime(Unanswered):
     """Too little of the invocation's time is left to begin a call."""
+
+    outcome = "deferred"
 
     def __str__(self) -> str:
         return "The invocation's time ran out before its turn"
@@ -870,7 +891,7 @@ class Lookup(Generic[T]):
 
     def __init__(self) -> None:
         self.found: dict[str, list[T]] = {}
-        self.failures: dict[str, Exception] = {}
+        self.failures: dict[str, Unanswered] = {}
 
     def all(self, key: str, asked_by: str | None = None) -> list[T]:
         """The answers for an ID; none where AWS knows none.
@@ -880,7 +901,7 @@ class Lookup(Generic[T]):
             asked_by: the ID that the call was made with, where that is another.
 
         Raises:
-            AwsCallFailed, OutOfTime: the call for it failed.
+            Unanswered: the call for it failed.
         """
         if key in self.found:
             return self.found[key]
@@ -1026,13 +1047,12 @@ class Ec2:
         for key, future in futures.items():
             try:
                 lookup.found[key] = [future.result()]
-            except AwsCallFailed as error:
-                if error.failure in (Failure.DENIED, Failure.REFUSED):
+            except Unanswered as error:
+                final = (Failure.DENIED, Failure.REFUSED)
+                if isinstance(error, AwsCallFailed) and error.failure in final:
                     lookup.found[key] = [PrefixList((), str(error))]
                 else:
                     lookup.failures[key] = error
-            except OutOfTime as error:
-                lookup.failures[key] = error
         return lookup
 
     def _prefix_list(self, prefix_list_id: str) -> PrefixList:
@@ -1084,7 +1104,7 @@ class Ec2:
             try:
                 for key, value in future.result():
                     lookup.found.setdefault(key, []).append(value)
-            except (AwsCallFailed, OutOfTime) as error:
+            except Unanswered as error:
                 lookup.failures.update(dict.fromkeys(chunk, error))
         return lookup
 
@@ -1137,7 +1157,7 @@ class Sensor:
     target_id: str
     interfaces: tuple[SensorInterface, ...] = ()
     missing: str | None = None
-    failure: Exception | None = None
+    failure: Unanswered | None = None
 
 
 @dataclass(frozen=True)
@@ -1226,7 +1246,7 @@ def sensor_of(
             return Sensor(target_id, missing=f"There is no traffic mirror target {target_id}")
         keys = (target.interface_id,) if target.interface_id else target.descriptions
         answers = [answer for key in keys for answer in interfaces.all(key)]
-    except (AwsCallFailed, OutOfTime) as error:
+    except Unanswered as error:
         return Sensor(target_id, failure=error)
     if answers:
         return Sensor(target_id, tuple(SensorInterface.of(answer, target) for answer in answers))
@@ -1483,7 +1503,8 @@ def judge_interface(
         elif finding.evidence:
             evidence.append(finding.evidence)
     if unseen:
-        return Verdict("unavailable", unseen.evidence, unverified=True)
+        hint = "with ALLOW_UNVERIFIED it would be used if no other sensor were left"
+        return Verdict("unavailable", f"{unseen.evidence}; {hint}", unverified=True)
     return Verdict(None, "; ".join(evidence))
 
 
@@ -1496,7 +1517,7 @@ def judge_sensor(
     """The verdict on a sensor: the best of its interfaces'.
 
     Raises:
-        AwsCallFailed, OutOfTime: a call that should have shown what decides has failed.
+        Unanswered: a call that should have shown what decides has failed.
     """
     if sensor.failure:
         raise sensor.failure
@@ -1556,14 +1577,14 @@ class Judgement:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     candidates: list[str] = field(default_factory=list)
     unread: frozenset[str] = frozenset()
-    error: Exception | None = None
+    error: Unanswered | None = None
 
     def judge(self, source: Source, sensors: Iterable[Sensor], known: Known) -> bool:
         """Judge these sensors; whether there is no reason to look at others."""
         for sensor in sensors:
             try:
                 verdict = judge_sensor(source, sensor, known)
-            except (AwsCallFailed, OutOfTime) as error:
+            except Unanswered as error:
                 self.error = self.error or error
                 continue
             self.verdicts[sensor.target_id] = verdict
@@ -1594,7 +1615,7 @@ def judge(source: Source, known: Known) -> Judgement:
     if known.configuration.allow_unverified:
         judgement.candidates = unverified or judgement.unverified()
         for key in judgement.candidates:
-            reason = f"not verified: {judgement.verdicts[key].reason}"
+            reason = f"not verified: {judgement.verdicts[key].reason.partition(';')[0]}"
             judgement.verdicts[key] = Verdict(None, reason, unverified=True)
     return judgement
 
@@ -1722,9 +1743,9 @@ class Entry:
             self.session_name = session.name
         return self
 
-    def unanswered(self, error: Exception) -> Entry:
-        """Set the outcome that an error of a call means."""
-        return self.settle("deferred" if isinstance(error, OutOfTime) else "failed", str(error))
+    def unanswered(self, error: Unanswered) -> Entry:
+        """Set the outcome that follows where AWS gives no answer."""
+        return self.settle(error.outcome, str(error))
 
 
 @dataclass(frozen=True)
@@ -1736,11 +1757,6 @@ class Plan:
     choice: str
     configuration: Configuration
     event_id: str
-
-    @property
-    def number(self) -> int:
-        """The session number."""
-        return self.configuration.session_number
 
     @property
     def session_name(self) -> str:
@@ -1758,7 +1774,7 @@ class Plan:
             "NetworkInterfaceId": self.source.interface_id,
             "TrafficMirrorTargetId": self.target_id,
             "TrafficMirrorFilterId": self.configuration.filter_id,
-            "SessionNumber": self.number,
+            "SessionNumber": self.configuration.session_number,
             "TagSpecifications": [
                 {
                     "ResourceType": "traffic-mirror-session",
@@ -1843,7 +1859,7 @@ class Mirroring:
             entry = Entry(request, "", "", instance_id)
             try:
                 instance = instances.get(instance_id)
-            except (AwsCallFailed, OutOfTime) as error:
+            except Unanswered as error:
                 self.entries.append(entry.unanswered(error))
                 continue
             # After the event, EC2 may still say pending.
@@ -1864,7 +1880,7 @@ class Mirroring:
         try:
             for page in self.ec2.running_instances():
                 self.mirror([(i, request) for i in page if i.instance_id not in leave_out])
-        except (AwsCallFailed, OutOfTime) as error:
+        except Unanswered as error:
             rest = Entry(request, "", "").unanswered(error)
             rest.reason = f"The instances after these were not read. {rest.reason}"
             self.entries.append(rest)
@@ -1901,7 +1917,7 @@ class Mirroring:
                 entry.settle("skipped", problem)
                 return None
             sessions = self.sessions.result().of(source.interface_id, self.configuration.targets)
-        except (AwsCallFailed, OutOfTime) as error:
+        except Unanswered as error:
             entry.unanswered(error)
             return None
         if sessions:
@@ -1979,26 +1995,30 @@ class Mirroring:
 
     def mirror_source(self, source: Source, entry: Entry) -> None:
         """Create a session to the best sensor, or to the next best where AWS refuses one."""
-        settled = False
-        while not settled:
-            judgement = self.judge(source)
-            sessions = self.sessions.result()
-            ranked = [] if judgement.error else ranking(source, judgement, sessions)
-            entry.sensors = sensor_rows(judgement, ranked, sessions)
-            if problem := self.refused_types.get(source.instance_type):
-                entry.settle("skipped", problem)
-            elif judgement.error:
-                entry.unanswered(judgement.error)
-            elif not ranked:
-                entry.settle("unmirrored", why_unmirrored(judgement))
-            elif self.total_refusal:
-                self.settle_refusal(entry, self.total_refusal)
-            elif entry.request.dry_run or self.configuration.dry_run:
-                self.settle_planned(self.plan(source, ranked, entry), entry)
-            else:
-                settled = self.create_session(self.plan(source, ranked, entry), entry)
-                continue
-            settled = True
+        while not self.try_best_sensor(source, entry):
+            pass
+
+    def try_best_sensor(self, source: Source, entry: Entry) -> bool:
+        """Judge, rank and create; whether the entry is settled. If not, AWS has refused the best
+        sensor, and another one is the best now."""
+        if problem := self.refused_types.get(source.instance_type):
+            entry.settle("skipped", problem)
+            return True
+        judgement = self.judge(source)
+        sessions = self.sessions.result()
+        ranked = [] if judgement.error else ranking(source, judgement, sessions)
+        entry.sensors = sensor_rows(judgement, ranked, sessions)
+        if judgement.error:
+            entry.unanswered(judgement.error)
+        elif not ranked:
+            entry.settle("unmirrored", why_unmirrored(judgement))
+        elif self.total_refusal:
+            self.settle_refusal(entry, self.total_refusal)
+        elif entry.request.dry_run or self.configuration.dry_run:
+            self.settle_planned(self.plan(source, ranked, entry), entry)
+        else:
+            return self.create_session(self.plan(source, ranked, entry), entry)
+        return True
 
     def plan(self, source: Source, ranked: Sequence[str], entry: Entry) -> Plan:
         """The session to the first of the ranked sensors."""
@@ -2016,13 +2036,13 @@ class Mirroring:
         another one may do."""
         try:
             session = self.created_session(plan)
-        except (AwsCallFailed, OutOfTime) as error:
-            if isinstance(error, AwsCallFailed) and error.failure is Failure.REFUSED:
+        except Unanswered as error:
+            if isinstance(error, AwsCallFailed) and error.refuses_session:
                 return self.take_refusal(plan, entry, error)
             entry.unanswered(error)
             return True
         self.sessions.result().add(session)
-        if (session.target_id, session.number) == (plan.target_id, plan.number):
+        if session.target_id == plan.target_id:
             reason = (
                 f"Session {session.session_id} mirrors it to {session.target_id}. {plan.choice}"
             )
@@ -2049,7 +2069,7 @@ class Mirroring:
         answers with the first session if it has made one.
 
         Raises:
-            AwsCallFailed, OutOfTime: there is no session, as far as AWS says.
+            Unanswered: there is no session, as far as AWS says.
         """
         try:
             return self.ec2.create_session(plan.parameters())
@@ -2116,10 +2136,9 @@ class Mirroring:
         for session in candidate.sessions:
             try:
                 verdict = self.judge_session(candidate.source, session)
-            except (AwsCallFailed, OutOfTime) as error:
+            except Unanswered as error:
                 reason = f"Whether packets reach {session.target_id} could not be checked. {error}"
-                outcome = candidate.entry.unanswered(error).outcome
-                candidate.entry.settle(outcome, reason, session)
+                candidate.entry.settle(error.outcome, reason, session)
                 return
             # What cannot be seen or read is no proof that packets are blocked.
             if verdict.stage is None or verdict.unverified or verdict.unsettled:
@@ -2280,9 +2299,8 @@ def print_metrics(
         swept: whether all instances were looked at.
         per_target: sessions by target ID, as far as they are known.
     """
-    function_name = getattr(context, "function_name", None) or os.environ.get(
-        "AWS_LAMBDA_FUNCTION_NAME", __name__
-    )
+    default_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", __name__)
+    function_name = str(getattr(context, "function_name", None) or default_name)
     counts = summary(entries)
     values: dict[str, float] = {outcome: counts.get(outcome, 0) for outcome in OUTCOMES}
     units = dict.fromkeys(OUTCOMES, "Count")
