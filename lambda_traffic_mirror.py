@@ -34,10 +34,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
-from typing import Any, Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -65,8 +66,7 @@ class ConfigurationError(ValueError):
     what is accepted."""
 
 
-@dataclass(frozen=True)
-class Tag:
+class Tag(NamedTuple):
     """A tag to look for on instances: `key=value`, or `key` with any value (value None)."""
 
     key: str
@@ -80,8 +80,7 @@ class Tag:
         return self.key if self.value is None else f"{self.key}={self.value}"
 
 
-@dataclass(frozen=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What the environment variables say; see the table in README.md.
 
     Equal configurations may share what is cached of the sensors, so every field counts.
@@ -221,8 +220,7 @@ class InvalidEvent(ValueError):
         super().__init__(f"{problem} An event that works: {TEST_EVENT}")
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """Why something is looked at: the event that asked for it.
 
     Attributes:
@@ -236,11 +234,10 @@ class Request:
     sweep: bool = False
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What one event asks for: instances by ID, in order and once each, and perhaps a sweep."""
 
-    instances: Mapping[str, Request] = field(default_factory=dict)
+    instances: Mapping[str, Request] = MappingProxyType({})
     sweep: Request | None = None
     ignored: str | None = None
 
@@ -279,7 +276,7 @@ def parse_event(event: object, default_id: str, dry_run: bool = False) -> Work:
     dry_run = boolean_member(event, "dry_run") or dry_run
     event_id = event.get("id")
     request = Request(event_id if event_id and isinstance(event_id, str) else default_id, dry_run)
-    sweep = Work(sweep=replace(request, sweep=True))
+    sweep = Work(sweep=request._replace(sweep=True))
 
     kinds: list[Work] = []
     detail_type = event.get("detail-type")
@@ -380,6 +377,8 @@ def parse_json(text: object) -> object:
 # ======================================================================================
 # 3  Nouns
 # ======================================================================================
+# Named tuples, because every cold start pays for making the classes, and a dataclass takes five
+# times as long to make.
 
 VXLAN_PORT = 4789
 VXLAN = f"udp/{VXLAN_PORT}"
@@ -395,8 +394,7 @@ def block_bounds(cidr: str) -> tuple[int, int]:
     return network.first, network.last
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """An IPv4 CIDR block."""
 
     cidr: str
@@ -408,12 +406,12 @@ class Block:
         """The block that a CIDR text such as 10.0.0.0/8 names."""
         return cls(cidr, *block_bounds(cidr))
 
-    def __contains__(self, address: Address) -> bool:
+    def contains(self, address: Address) -> bool:
+        """Whether the address is in the block."""
         return self.first <= address.number <= self.last
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """An IPv4 address."""
 
     text: str
@@ -435,8 +433,7 @@ class Address:
         return self.text
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A network interface of an instance, as a source of mirrored traffic."""
 
     interface_id: str
@@ -473,8 +470,7 @@ class Source:
         return self.address
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """An EC2 instance with its network interfaces, in the order of their device index."""
 
     instance_id: str
@@ -501,8 +497,7 @@ class Instance:
         )
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(NamedTuple):
     """A traffic mirror session."""
 
     session_id: str
@@ -546,8 +541,7 @@ class Sessions:
         )
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A traffic mirror target: an interface, or a load balancer whose interfaces are known by
     their descriptions."""
 
@@ -573,8 +567,7 @@ class Target:
         )
 
 
-@dataclass(frozen=True)
-class SensorInterface:
+class SensorInterface(NamedTuple):
     """A network interface on which a sensor receives, or (`interface_id` None) one that another
     account owns and that cannot be seen."""
 
@@ -604,8 +597,7 @@ class SensorInterface:
         )
 
 
-@dataclass(frozen=True)
-class SecurityGroup:
+class SecurityGroup(NamedTuple):
     """What of a security group's inbound rules admits VXLAN: the rules whose protocol and ports
     match, by the kind of their origin."""
 
@@ -638,7 +630,7 @@ class SecurityGroup:
         """The origin by which a rule admits packets from the source, prefix lists left out; None
         where no rule does."""
         for block in self.blocks:
-            if source.sender in block:
+            if block.contains(source.sender):
                 return block.cidr
         for group_id in source.group_ids:
             if group_id in self.references:
@@ -657,8 +649,7 @@ def rule_covers_vxlan(rule: Mapping[str, Any]) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class AclEntry:
+class AclEntry(NamedTuple):
     """A network ACL entry that is about VXLAN over IPv4."""
 
     number: int
@@ -666,8 +657,7 @@ class AclEntry:
     block: Block
 
 
-@dataclass(frozen=True)
-class NetworkAcl:
+class NetworkAcl(NamedTuple):
     """A network ACL: its entries about VXLAN over IPv4, in ascending rule number."""
 
     acl_id: str
@@ -707,11 +697,10 @@ def acl_entry_covers_vxlan(entry: Mapping[str, Any]) -> bool:
 
 def deciding_entry(entries: Iterable[AclEntry], address: Address) -> AclEntry | None:
     """The entry that decides: the lowest rule number that matches. None: no match, which denies."""
-    return next((entry for entry in entries if address in entry.block), None)
+    return next((entry for entry in entries if entry.block.contains(address)), None)
 
 
-@dataclass(frozen=True)
-class PrefixList:
+class PrefixList(NamedTuple):
     """The IPv4 entries of a managed prefix list, or why they could not be read for good."""
 
     blocks: tuple[Block, ...]
@@ -719,7 +708,7 @@ class PrefixList:
 
     def block_with(self, address: Address) -> Block | None:
         """The entry that contains the address."""
-        return next((block for block in self.blocks if address in block), None)
+        return next((block for block in self.blocks if block.contains(address)), None)
 
 
 # ======================================================================================
@@ -1145,8 +1134,7 @@ def ec2_client() -> Any:
     return _client
 
 
-@dataclass(frozen=True)
-class Sensor:
+class Sensor(NamedTuple):
     """A configured traffic mirror target and the interfaces on which it receives.
 
     Attributes:
@@ -1160,8 +1148,7 @@ class Sensor:
     failure: Unanswered | None = None
 
 
-@dataclass(frozen=True)
-class SensorFacts:
+class SensorFacts(NamedTuple):
     """What is known of the sensors, and of the network ACLs of the sources.
 
     Attributes:
@@ -1276,7 +1263,7 @@ def cached_facts(configuration: Configuration) -> SensorFacts | None:
         return None
     # Lookups that an invocation adds to are its own.
     acls, prefix_lists = facts.acls.copy(), facts.prefix_lists.copy()
-    return replace(facts, acls=acls, prefix_lists=prefix_lists, hosts=Lookup(), from_cache=True)
+    return facts._replace(acls=acls, prefix_lists=prefix_lists, hosts=Lookup(), from_cache=True)
 
 
 def remember_facts(configuration: Configuration, facts: SensorFacts) -> None:
@@ -1297,8 +1284,7 @@ def remember_facts(configuration: Configuration, facts: SensorFacts) -> None:
 # address only.
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """Everything a stage may look at besides the two interfaces.
 
     Attributes:
@@ -1312,8 +1298,7 @@ class Known:
     other_zones: bool = False
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What a stage found.
 
     Attributes:
@@ -1398,7 +1383,7 @@ def security_groups_admit(source: Source, sensor: SensorInterface, known: Known)
     inactive = {key for group in groups for key in group.inactive_references & source.group_ids}
     if inactive:
         evidence += f"; the reference to {', '.join(sorted(inactive))} crosses an inactive peering"
-    return replace(finding, evidence=f"{evidence}{finding.evidence}")
+    return finding._replace(evidence=f"{evidence}{finding.evidence}")
 
 
 def prefix_lists_admit(source: Source, groups: Iterable[SecurityGroup], known: Known) -> Finding:
@@ -1464,8 +1449,7 @@ REACHABILITY: tuple[tuple[str, Test], ...] = (
 STAGES = tuple(dict.fromkeys(stage for stage, _ in PIPELINE))
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the stages together say of a sensor.
 
     Attributes:
@@ -1539,9 +1523,9 @@ def judge_sensor(
     best = max(verdicts, key=goodness)
     if best.stage is None and near[0].behind_load_balancer:
         note = "listeners and what is registered behind the load balancer are not checked"
-        best = replace(best, reason=f"{best.reason}; {note}")
+        best = best._replace(reason=f"{best.reason}; {note}")
     if best.stage is not None:
-        best = replace(best, unread=frozenset().union(*(verdict.unread for verdict in verdicts)))
+        best = best._replace(unread=frozenset().union(*(verdict.unread for verdict in verdicts)))
     return best
 
 
@@ -1560,7 +1544,7 @@ def rank_by_outbound_acl(
         return verdict
     rule = f"outbound rule {entry.number if entry else '*'} of network ACL {acl.acl_id}"
     reason = f"{verdict.reason}; ranked last, as {rule} denies {VXLAN} to {sensor.address}"
-    return replace(verdict, reason=reason, outbound_denied=True)
+    return verdict._replace(reason=reason, outbound_denied=True)
 
 
 @dataclass
@@ -1610,7 +1594,7 @@ def judge(source: Source, known: Known) -> Judgement:
         others = [
             sensors[key] for key, verdict in judgement.verdicts.items() if verdict.stage == "zone"
         ]
-        if judgement.judge(source, others, replace(known, other_zones=True)):
+        if judgement.judge(source, others, known._replace(other_zones=True)):
             return judgement
     if known.configuration.allow_unverified:
         judgement.candidates = unverified or judgement.unverified()
@@ -1748,8 +1732,7 @@ class Entry:
         return self.settle(error.outcome, str(error))
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A session to be created."""
 
     source: Source
@@ -1790,8 +1773,7 @@ class Plan:
         return parameters | {"ClientToken": hashlib.sha256(material.encode()).hexdigest()}
 
 
-@dataclass
-class Candidate:
+class Candidate(NamedTuple):
     """A source that may be mirrored, or whose sessions a sweep is to check."""
 
     source: Source
@@ -1827,7 +1809,7 @@ class Mirroring:
             self.sessions = calls.submit(self.ec2.sessions)
             targets = None if cached else calls.submit(self.ec2.targets, self.configuration.targets)
         self.targets = cached.targets if cached else targets.result() if targets else Lookup()
-        self.facts = replace(cached, hosts=instances.result()) if cached else None
+        self.facts = cached._replace(hosts=instances.result()) if cached else None
         self.mirror_named(work.instances, instances.result())
         if work.sweep:
             self.sweep(work.sweep, leave_out=work.instances)
@@ -2046,7 +2028,7 @@ class Mirroring:
             reason = (
                 f"Session {session.session_id} mirrors it to {session.target_id}. {plan.choice}"
             )
-            entry.settle("created", reason, replace(session, name=plan.session_name))
+            entry.settle("created", reason, session._replace(name=plan.session_name))
         else:
             self.settle_existing(entry, session)
         return True

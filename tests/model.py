@@ -43,12 +43,16 @@ class World:
 
 @dataclass
 class ExpectedSensor:
-    """The verdict on one configured target; `sessions` is its count before the choice."""
+    """The verdict on one configured target; `sessions` is its count before the choice.
+
+    `or_stages` are other stages that a rejection may name, where the order is not promised.
+    """
 
     target_id: str
     verdict: str
     stage: str | None
     sessions: int
+    or_stages: tuple[str, ...] = ()
 
 
 @dataclass
@@ -455,6 +459,12 @@ def choose(
     invocation: Invocation,
 ) -> ExpectedInterface:
     """Take every configured sensor through the stages and create a session to the best."""
+    instance_id, interface_id = instance["InstanceId"], source["NetworkInterfaceId"]
+    # AMBIGUOUS: a further interface of an unsupported instance type that no sensor can take;
+    # here "not tried again" comes first: `skipped`. The other reading says `unmirrored`.
+    if instance["InstanceType"] in invocation.unsupported:
+        return ExpectedInterface(instance_id, interface_id, "skipped")
+
     zone = instance["Placement"]["AvailabilityZone"]
     sensors = [
         judge_sensor(world, settings, account, zone, source, target_id)
@@ -488,7 +498,6 @@ def choose(
                 item for item in sensors if item.fate == "unverified" and item.in_zone is False
             ]
 
-    instance_id, interface_id = instance["InstanceId"], source["NetworkInterfaceId"]
     selected: str | None = None
     final: str | None = None
     reached = -1
@@ -501,10 +510,6 @@ def choose(
                 # AMBIGUOUS: the verdict on the sensor that would be next once the account is
                 # full; none is expected here.
                 return ExpectedInterface(instance_id, interface_id, "unmirrored", sensors=None)
-            # AMBIGUOUS: a further interface of an unsupported instance type that no sensor
-            # can take; here it is `unmirrored`, as it would not have been tried anyway.
-            if instance["InstanceType"] in invocation.unsupported:
-                return ExpectedInterface(instance_id, interface_id, "skipped")
             answer = invocation.create(instance, source, item.target_id)
             if answer == "unsupported":
                 return ExpectedInterface(instance_id, interface_id, "skipped")
@@ -522,7 +527,15 @@ def choose(
         verdict, stage = verdict_of(item, settings, selected, reached, invocation.refused)
         if item.target_id == final:
             verdict, stage = "rejected", "create"
-        verdicts.append(ExpectedSensor(item.target_id, verdict, stage, counts[item.target_id]))
+        verdicts.append(
+            ExpectedSensor(
+                item.target_id,
+                verdict,
+                stage,
+                counts[item.target_id],
+                other_stages(item, stage, invocation.refused),
+            )
+        )
     outcome = "unmirrored"
     if selected:
         outcome = "planned" if invocation.dry_run else "created"
@@ -541,8 +554,6 @@ def verdict_of(
         # Sensors of other zones fall at `zone` unless they were tried.
         if settings["local_zone_only"] or reached < 1:
             return "rejected", "zone"
-        # AMBIGUOUS: an unverified sensor of another zone beside a selected unverified one
-        # of the zone: `zone` (here: a zone that is known comes first) or `unavailable`.
         if item.fate == "unverified" and settings["allow_unverified"] and reached == 2:
             return "rejected", "zone"
     if item.fate in STAGES:
@@ -556,6 +567,20 @@ def verdict_of(
     if item.target_id in refused:
         return "rejected", "create"
     return "eligible", None
+
+
+def other_stages(item: Judged, stage: str | None, refused: set[str]) -> tuple[str, ...]:
+    """Stages that say as much as the expected one where the text leaves the order open."""
+    found = []
+    # AMBIGUOUS: an unverified sensor of another zone that was not tried: `zone` or
+    # `unavailable`.
+    if item.fate == "unverified" and item.in_zone is False:
+        found += ["zone", "unavailable"]
+    # AMBIGUOUS: an unverified sensor that refused an earlier interface: `unavailable` or, as
+    # it stays rejected "for the rest of the invocation", `create`.
+    if item.fate == "unverified" and item.target_id in refused:
+        found += ["unavailable", "create"]
+    return tuple(found) if stage in found else ()
 
 
 # --------------------------------------------------------------------------------------
