@@ -2038,12 +2038,13 @@ class Mirroring:
         of date, so it does not get to say that there is no sensor."""
         while True:
             judgement = judge(source, self.known())
-            if judgement.error or judgement.candidates:
+            if judgement.error:
                 return judgement
-            if not self.read_prefix_lists(judgement.unread):
-                if not self.known().facts.from_cache:
-                    return judgement
-                self.read_sensors()
+            if self.read_prefix_lists(judgement.unread):
+                continue
+            if judgement.candidates or not self.known().facts.from_cache:
+                return judgement
+            self.read_sensors()
 
     def created_session(self, plan: Plan) -> Session:
         """Have EC2 create the session. Where the answer is lost the session may exist: it is looked

@@ -533,7 +533,7 @@ def choose(
                 verdict,
                 stage,
                 counts[item.target_id],
-                other_stages(item, stage, invocation.refused),
+                other_stages(item, settings, reached, invocation.refused),
             )
         )
     outcome = "unmirrored"
@@ -569,18 +569,23 @@ def verdict_of(
     return "eligible", None
 
 
-def other_stages(item: Judged, stage: str | None, refused: set[str]) -> tuple[str, ...]:
+def other_stages(
+    item: Judged, settings: Answer, reached: int, refused: set[str]
+) -> tuple[str, ...]:
     """Stages that say as much as the expected one where the text leaves the order open."""
-    found = []
-    # AMBIGUOUS: an unverified sensor of another zone that was not tried: `zone` or
-    # `unavailable`.
-    if item.fate == "unverified" and item.in_zone is False:
-        found += ["zone", "unavailable"]
-    # AMBIGUOUS: an unverified sensor that refused an earlier interface: `unavailable` or, as
-    # it stays rejected "for the rest of the invocation", `create`.
-    if item.fate == "unverified" and item.target_id in refused:
-        found += ["unavailable", "create"]
-    return tuple(found) if stage in found else ()
+    found: tuple[str, ...] = ()
+    if item.fate != "unverified":
+        return found
+    # AMBIGUOUS: an unverified sensor of another zone beside a selected unverified one of the
+    # zone: `zone` (a zone that is known comes first) or `unavailable`.
+    if item.in_zone is False and reached == 2 and not settings["local_zone_only"]:
+        found += ("zone", "unavailable")
+    # AMBIGUOUS: an unverified sensor that refused an earlier interface, beside a verified
+    # one: `unavailable` or, as it stays rejected "for the rest of the invocation", `create`.
+    tried = item.in_zone is not False or (reached >= 1 and not settings["local_zone_only"])
+    if tried and item.target_id in refused:
+        found += ("unavailable", "create")
+    return found
 
 
 # --------------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
+import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +46,7 @@ from model import (
 from moto.moto_api._internal import mock_random
 from simulated_aws import (
     OTHER_ACCOUNT_ID,
+    REGION,
     LambdaContext,
     SimulatedAccount,
     acl_entry,
@@ -456,9 +459,15 @@ def pages(client: Any, operation: str, key: str, **parameters: Any) -> list[Answ
             return found
 
 
+@cache
+def reader() -> Any:
+    """A client that sees what the function sees; one for all worlds, as making one is slow."""
+    return boto3.Session().client("ec2", region_name=REGION)
+
+
 def read_world(account: SimulatedAccount) -> World:
     """What the function could know: hidden resources are left out."""
-    client = account.client(retries={"total_max_attempts": 1})
+    client = reader()
     world = World(
         reservations=pages(client, "describe_instances", "Reservations"),
         interfaces=pages(client, "describe_network_interfaces", "NetworkInterfaces"),
@@ -571,7 +580,8 @@ def sensor_differences(
         if len(found["reason"]) < 10:
             yield f"{where}\n  {sensor.target_id}: reason {found['reason']!r}"
         accepted = [(sensor.verdict, sensor.stage)]
-        accepted += [("rejected", stage) for stage in sensor.or_stages]
+        if sensor.stage in sensor.or_stages:
+            accepted += [("rejected", stage) for stage in sensor.or_stages]
         if (found["verdict"], found["stage"]) not in accepted:
             yield (
                 f"{where}\n  {sensor.target_id}: {found['verdict']} at {found['stage']} "
