@@ -1307,6 +1307,7 @@ class Finding(NamedTuple):
         unseen: what would decide exists, but cannot be seen from this account.
         unread: prefix lists that would decide and have not been read yet.
         unsettled: a prefix list that the function may not read would decide.
+        outbound_denied: passed, but the outbound ACL of the source's subnet denies the packets.
     """
 
     passed: bool
@@ -1314,6 +1315,7 @@ class Finding(NamedTuple):
     unseen: bool = False
     unread: frozenset[str] = frozenset()
     unsettled: bool = False
+    outbound_denied: bool = False
 
 
 def recognised(source: Source, sensor: SensorInterface, known: Known) -> Finding:
@@ -1422,6 +1424,20 @@ def inbound_acl_allows(source: Source, sensor: SensorInterface, known: Known) ->
     return Finding(False, f"{VXLAN} from {source.sender} is denied by {rule}")
 
 
+def outbound_acl_ranks(source: Source, sensor: SensorInterface, known: Known) -> Finding:
+    """Whether mirrored packets pass through the outbound ACL of the source's subnet, AWS does not
+    say. So a denial does not reject the sensor, but ranks it behind those without one."""
+    if sensor.subnet_id == source.subnet_id or sensor.address is None:
+        return Finding(True)
+    acl = known.facts.acls.get(source.subnet_id or "", asked_by=source.vpc_id)
+    entry = deciding_entry(acl.outbound, sensor.address) if acl else None
+    if acl is None or (entry and entry.allows):
+        return Finding(True)
+    rule = f"outbound rule {entry.number if entry else '*'} of network ACL {acl.acl_id}"
+    evidence = f"ranked last, as {rule} denies {VXLAN} to {sensor.address}"
+    return Finding(True, evidence, outbound_denied=True)
+
+
 def not_refused(source: Source, sensor: SensorInterface, known: Known) -> Finding:
     """A target that AWS has refused at create, for its quota above all, is not tried again."""
     refusal = known.refused.get(sensor.target_id)
@@ -1438,6 +1454,7 @@ PIPELINE: tuple[tuple[str, Test], ...] = (
     ("vpc", in_vpc),
     ("security_group", security_groups_admit),
     ("network_acl", inbound_acl_allows),
+    ("network_acl", outbound_acl_ranks),
     ("create", not_refused),
 )
 # What the packets of a session that exists have to pass.
@@ -1476,8 +1493,10 @@ def judge_interface(
     are asked all the same, since they may reject for certain."""
     evidence: list[str] = []
     unseen: Finding | None = None
+    outbound_denied = False
     for stage, test in pipeline:
         finding = test(source, sensor, known)
+        outbound_denied |= finding.outbound_denied
         if finding.unseen:
             unseen = unseen or finding
         elif not finding.passed:
@@ -1487,9 +1506,10 @@ def judge_interface(
         elif finding.evidence:
             evidence.append(finding.evidence)
     if unseen:
-        hint = "with ALLOW_UNVERIFIED it would be used if no other sensor were left"
-        return Verdict("unavailable", f"{unseen.evidence}; {hint}", unverified=True)
-    return Verdict(None, "; ".join(evidence))
+        return Verdict(
+            "unavailable", unseen.evidence, unverified=True, outbound_denied=outbound_denied
+        )
+    return Verdict(None, "; ".join(evidence), outbound_denied=outbound_denied)
 
 
 def judge_sensor(
@@ -1509,12 +1529,7 @@ def judge_sensor(
         return Verdict("unavailable", sensor.missing)
     # A load balancer receives on its interface in the source's zone, where it has one.
     near = [face for face in sensor.interfaces if face.zone == source.zone] or sensor.interfaces
-    verdicts = []
-    for face in near:
-        verdict = judge_interface(source, face, known, pipeline)
-        if verdict.stage is None and pipeline is PIPELINE:
-            verdict = rank_by_outbound_acl(source, face, known, verdict)
-        verdicts.append(verdict)
+    verdicts = [judge_interface(source, face, known, pipeline) for face in near]
 
     def goodness(verdict: Verdict) -> tuple[bool, bool, bool, int]:
         how_far = STAGES.index(verdict.stage) if verdict.stage else 0
@@ -1527,24 +1542,6 @@ def judge_sensor(
     if best.stage is not None:
         best = best._replace(unread=frozenset().union(*(verdict.unread for verdict in verdicts)))
     return best
-
-
-def rank_by_outbound_acl(
-    source: Source, sensor: SensorInterface, known: Known, verdict: Verdict
-) -> Verdict:
-    """The verdict with what the outbound ACL of the source's subnet says of the packets. Whether
-    mirrored packets pass through it, AWS does not say, so a denial ranks and does not reject."""
-    if sensor.subnet_id == source.subnet_id:
-        return verdict
-    acl = known.facts.acls.get(source.subnet_id or "", asked_by=source.vpc_id)
-    if acl is None or sensor.address is None:
-        return verdict
-    entry = deciding_entry(acl.outbound, sensor.address)
-    if entry and entry.allows:
-        return verdict
-    rule = f"outbound rule {entry.number if entry else '*'} of network ACL {acl.acl_id}"
-    reason = f"{verdict.reason}; ranked last, as {rule} denies {VXLAN} to {sensor.address}"
-    return verdict._replace(reason=reason, outbound_denied=True)
 
 
 @dataclass
@@ -1599,8 +1596,9 @@ def judge(source: Source, known: Known) -> Judgement:
     if known.configuration.allow_unverified:
         judgement.candidates = unverified or judgement.unverified()
         for key in judgement.candidates:
-            reason = f"not verified: {judgement.verdicts[key].reason.partition(';')[0]}"
-            judgement.verdicts[key] = Verdict(None, reason, unverified=True)
+            verdict = judgement.verdicts[key]
+            reason = f"not verified: {verdict.reason}"
+            judgement.verdicts[key] = verdict._replace(stage=None, reason=reason)
     return judgement
 
 
@@ -2144,11 +2142,13 @@ class Mirroring:
 
 def sensor_row(target_id: str, verdict: Verdict) -> dict[str, Any]:
     """A sensor as the result shows it."""
+    last_resort = verdict.unverified and verdict.stage is not None
+    hint = "; ALLOW_UNVERIFIED would make it the last resort" if last_resort else ""
     return {
         "target_id": target_id,
         "verdict": "rejected" if verdict.stage else "eligible",
         "stage": verdict.stage,
-        "reason": f"{verdict.reason}.",
+        "reason": f"{verdict.reason}{hint}.",
         "sessions": None,
     }
 
