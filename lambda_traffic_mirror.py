@@ -37,7 +37,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
-from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import boto3
@@ -210,6 +209,8 @@ def split_ids(text: str) -> list[str]:
 # 2  Events
 # ======================================================================================
 
+STATE_CHANGE = "EC2 Instance State-change Notification"
+SCHEDULE = "Scheduled Event"
 TEST_EVENT = '{"detail": {"instance-id": "i-0123456789abcdef0"}}'
 
 
@@ -221,46 +222,52 @@ class InvalidEvent(ValueError):
 
 
 class Request(NamedTuple):
-    """Why something is looked at: the event that asked for it.
+    """What one event asks for.
 
     Attributes:
-        event_id: goes into the ClientToken, so that the same event delivered twice is one request.
+        event_id: goes into the ClientToken, so that an event delivered twice is one request.
         dry_run: decide, but create nothing.
-        sweep: asked for by a sweep of all instances, not by name.
+        instance_ids: the instances that it names.
+        sweep: it is about all running instances instead.
+        ignored: why it is about nothing, where it is.
     """
 
     event_id: str
     dry_run: bool
+    instance_ids: tuple[str, ...] = ()
     sweep: bool = False
+    ignored: str | None = None
 
 
 class Work(NamedTuple):
-    """What one event asks for: instances by ID, in order and once each, and perhaps a sweep."""
+    """What events ask for, taken together.
 
-    instances: Mapping[str, Request] = MappingProxyType({})
-    sweep: Request | None = None
-    ignored: str | None = None
+    Attributes:
+        instances: by ID, each once and in order, with the request to mirror it.
+        sweep: the request to look at all running instances, where there is one.
+    """
 
-    @staticmethod
-    def together(works: Iterable[Work]) -> Work:
-        """One piece of work for several events. An instance that one event wants mirrored and
-        another only tried out is mirrored."""
+    instances: Mapping[str, Request]
+    sweep: Request | None
+
+    @classmethod
+    def of(cls, requests: Iterable[Request]) -> Work:
+        """The work of these requests. What one wants mirrored and another only tried out is
+        mirrored."""
         instances: dict[str, Request] = {}
-        sweep: Request | None = None
-        for work in works:
-            for instance_id, request in work.instances.items():
-                instances[instance_id] = real_first(instances.get(instance_id), request)
-            if work.sweep:
-                sweep = real_first(sweep, work.sweep)
-        return Work(instances, sweep)
+        sweeps: list[Request] = []
+        for request in requests:
+            for instance_id in request.instance_ids:
+                earlier = instances.setdefault(instance_id, request)
+                if earlier.dry_run:
+                    instances[instance_id] = request
+            if request.sweep:
+                sweeps.append(request)
+        sweeps.sort(key=lambda request: request.dry_run)
+        return cls(instances, sweeps[0] if sweeps else None)
 
 
-def real_first(earlier: Request | None, later: Request) -> Request:
-    """Of two requests for the same thing the earlier, unless only the later is no dry run."""
-    return later if earlier is None or (earlier.dry_run and not later.dry_run) else earlier
-
-
-def parse_event(event: object, default_id: str, dry_run: bool = False) -> Work:
+def parse_event(event: object, default_id: str, dry_run: bool = False) -> Request:
     """What an event asks for.
 
     Args:
@@ -273,37 +280,32 @@ def parse_event(event: object, default_id: str, dry_run: bool = False) -> Work:
     """
     if not isinstance(event, dict):
         raise InvalidEvent(f"The event is {shown(event)}, not an object.")
-    dry_run = boolean_member(event, "dry_run") or dry_run
     event_id = event.get("id")
-    request = Request(event_id if event_id and isinstance(event_id, str) else default_id, dry_run)
-    sweep = Work(sweep=request._replace(sweep=True))
+    if not isinstance(event_id, str) or not event_id:
+        event_id = default_id
+    request = Request(event_id, boolean_member(event, "dry_run") or dry_run)
 
-    kinds: list[Work] = []
+    found: list[Request] = []
     detail_type = event.get("detail-type")
-    if detail_type == "Scheduled Event":
-        kinds.append(sweep)
-    elif detail_type not in (None, "EC2 Instance State-change Notification"):
+    if detail_type not in (None, STATE_CHANGE, SCHEDULE):
         raise InvalidEvent(f"Events of detail-type {shown(detail_type)} are not known.")
+    if detail_type == SCHEDULE:
+        found.append(request._replace(sweep=True))
     elif detail_type or "detail" in event:
-        kinds.append(parse_detail(event.get("detail"), request))
+        found.append(parse_detail(event.get("detail"), request))
     if "instance-ids" in event:
-        ids = event["instance-ids"]
-        if not isinstance(ids, list) or not ids:
-            raise InvalidEvent(f"instance-ids is {shown(ids)}, not a list of instance IDs.")
-        kinds.append(Work({instance_id(item): request for item in ids}))
-    if "sweep" in event and boolean_member(event, "sweep"):
-        kinds.append(sweep)
-    if len(kinds) != 1:
-        raise InvalidEvent(
-            "The event asks for several things; one of detail, instance-ids and sweep is right."
-            if kinds
-            else "The event names no instance."
-        )
-    return kinds[0]
+        found.append(request._replace(instance_ids=parse_instance_ids(event["instance-ids"])))
+    if boolean_member(event, "sweep"):
+        found.append(request._replace(sweep=True))
+    if not found:
+        raise InvalidEvent("The event names no instance.")
+    if len(found) > 1:
+        raise InvalidEvent("The event asks for several of detail, instance-ids and sweep.")
+    return found[0]
 
 
-def parse_detail(detail: object, request: Request) -> Work:
-    """The `detail` of an EC2 Instance State-change Notification, hand-written or real."""
+def parse_detail(detail: object, request: Request) -> Request:
+    """The request with what the `detail` of an EC2 Instance State-change Notification names."""
     if not isinstance(detail, dict):
         raise InvalidEvent(f"detail is {shown(detail)}, not an object with an instance-id.")
     identifier = instance_id(detail.get("instance-id"))
@@ -311,8 +313,16 @@ def parse_detail(detail: object, request: Request) -> Work:
     if not isinstance(state, str):
         raise InvalidEvent(f"state is {shown(state)}, not the name of an instance state.")
     if state != "running":
-        return Work(ignored=f"{identifier} is {shown(state)}; only running instances are mirrored.")
-    return Work({identifier: request})
+        ignored = f"{identifier} is {shown(state)}; only running instances are mirrored."
+        return request._replace(ignored=ignored)
+    return request._replace(instance_ids=(identifier,))
+
+
+def parse_instance_ids(ids: object) -> tuple[str, ...]:
+    """The instances that `instance-ids` names."""
+    if not isinstance(ids, list) or not ids:
+        raise InvalidEvent(f"instance-ids is {shown(ids)}, not a list of instance IDs.")
+    return tuple(map(instance_id, ids))
 
 
 def instance_id(value: object) -> str:
@@ -353,17 +363,17 @@ def is_sqs_batch(event: object) -> bool:
     )
 
 
-def parse_sqs_batch(event: Mapping[str, Any], default_id: str) -> dict[str, Work | InvalidEvent]:
+def parse_sqs_batch(event: Mapping[str, Any], default_id: str) -> dict[str, Request | InvalidEvent]:
     """What each message of an SQS batch asks for, by message ID; an unreadable one is an error."""
-    works: dict[str, Work | InvalidEvent] = {}
+    requests: dict[str, Request | InvalidEvent] = {}
     for record in event["Records"]:
         try:
             dry_run = boolean_member(event, "dry_run")
             body = parse_json(record.get("body"))
-            works[record["messageId"]] = parse_event(body, default_id, dry_run)
+            requests[record["messageId"]] = parse_event(body, default_id, dry_run)
         except InvalidEvent as error:
-            works[record["messageId"]] = error
-    return works
+            requests[record["messageId"]] = error
+    return requests
 
 
 def parse_json(text: object) -> object:
@@ -525,6 +535,7 @@ class Sessions:
     def __init__(self, sessions: Iterable[Session]) -> None:
         self.by_interface: dict[str, list[Session]] = {}
         self.per_target: Counter[str] = Counter()
+        self.planned: Counter[str] = Counter()
         for session in sessions:
             self.add(session)
 
@@ -532,6 +543,10 @@ class Sessions:
         """Take a session into account, such as one created a moment ago."""
         self.by_interface.setdefault(session.interface_id, []).append(session)
         self.per_target[session.target_id] += 1
+
+    def count(self, target_id: str) -> int:
+        """How many sessions the target has, those that a dry run plans included."""
+        return self.per_target[target_id] + self.planned[target_id]
 
     def of(self, interface_id: str, our_targets: Sequence[str]) -> list[Session]:
         """The interface's sessions, those to our targets first, then by session number."""
@@ -1610,7 +1625,7 @@ def ranking(source: Source, judgement: Judgement, sessions: Sessions) -> list[st
     def rank(target_id: str) -> tuple[bool, int, str]:
         draw = hashlib.sha256(f"{source.interface_id}{target_id}".encode()).hexdigest()
         verdict = judgement.verdicts[target_id]
-        return verdict.outbound_denied, sessions.per_target[target_id], draw
+        return verdict.outbound_denied, sessions.count(target_id), draw
 
     return sorted(judgement.candidates, key=rank)
 
@@ -1854,6 +1869,8 @@ class Mirroring:
                 continue
             self.entries.append(entry.settle("skipped", problem))
         self.mirror(found)
+        order = {instance_id: place for place, instance_id in enumerate(requests)}
+        self.entries.sort(key=lambda entry: order[entry.instance_id or ""])
 
     def sweep(self, request: Request, leave_out: Mapping[str, Request]) -> None:
         """Mirror all running instances of the Region, page by page, and check their sessions."""
@@ -2007,7 +2024,7 @@ class Mirroring:
 
     def settle_planned(self, plan: Plan, entry: Entry) -> None:
         """Dry run: the session counts as if it had been created."""
-        self.sessions.result().per_target[plan.target_id] += 1
+        self.sessions.result().planned[plan.target_id] += 1
         entry.settle("planned", f"A session to {plan.target_id} would be created. {plan.choice}")
         entry.target_id, entry.session_name = plan.target_id, plan.session_name
 
@@ -2162,12 +2179,12 @@ def sensor_rows(
     for target_id, verdict in judgement.verdicts.items():
         row = sensor_row(target_id, verdict)
         if target_id in ranked or verdict.stage == "create":
-            row["sessions"] = sessions.per_target[target_id]
+            row["sessions"] = sessions.count(target_id)
         if target_id in ranked[:1]:
             row["verdict"] = "selected"
             row["reason"] = f"{choice(ranked, sessions)}: {row['reason']}"
         elif target_id in ranked:
-            count = sessions.per_target[ranked[0]]
+            count = sessions.count(ranked[0])
             row["reason"] = f"Behind {ranked[0]} with {count} sessions: {row['reason']}"
         rows.append(row)
     return rows
@@ -2175,7 +2192,7 @@ def sensor_rows(
 
 def choice(ranked: Sequence[str], sessions: Sessions) -> str:
     """Why the first of the ranked sensors is chosen."""
-    return f"Best of {len(ranked)} eligible, with {sessions.per_target[ranked[0]]} sessions"
+    return f"Best of {len(ranked)} eligible, with {sessions.count(ranked[0])} sessions"
 
 
 def why_unmirrored(judgement: Judgement) -> str:
@@ -2336,55 +2353,56 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
     if isinstance(event, dict) and is_sqs_batch(event):
         return handle_sqs_batch(parse_sqs_batch(event, default_id), context)
     try:
-        work = parse_event(event, default_id)
+        request = parse_event(event, default_id)
     except InvalidEvent as error:
         logger.warning("Invalid event. %s", error)
         print_metrics(context, [], False, {})
         return result(400, str(error), False, [])
-    entries, dry_run = mirror_and_report(work, context)
-    finished = entries
-    if work.sweep:
-        # The next sweep goes on from there.
-        finished = [entry for entry in entries if entry.outcome != "deferred"]
-    if problem := unfinished_message(finished):
+    entries, configuration = mirror_and_report([request], context)
+    # What a sweep defers, the next one goes on with.
+    due = [entry for entry in entries if not (request.sweep and entry.outcome == "deferred")]
+    if problem := unfinished_message(due):
         raise MirroringError(problem)
     bad = any(entry.outcome in BAD_OUTCOMES for entry in entries)
-    message = work.ignored or message_of(entries, dry_run)
+    dry_run = configuration.dry_run or request.dry_run
+    message = request.ignored or message_of(entries, dry_run)
     return result(400 if bad else 200, message, dry_run, entries)
 
 
-def handle_sqs_batch(works: Mapping[str, Work | InvalidEvent], context: object) -> dict[str, Any]:
+def handle_sqs_batch(
+    messages: Mapping[str, Request | InvalidEvent], context: object
+) -> dict[str, Any]:
     """Work on all messages together; name those that are unreadable or unfinished."""
-    for message_id, work in works.items():
-        if isinstance(work, InvalidEvent):
-            logger.error("Message %s is unreadable. %s", message_id, work)
-    readable = {key: work for key, work in works.items() if isinstance(work, Work)}
-    entries, _ = mirror_and_report(Work.together(readable.values()), context)
+    requests: dict[str, Request] = {}
+    for message_id, message in messages.items():
+        if isinstance(message, Request):
+            requests[message_id] = message
+        else:
+            logger.error("Message %s is unreadable. %s", message_id, message)
+    entries, _ = mirror_and_report(requests.values(), context)
     unfinished = [entry for entry in entries if entry.outcome in UNFINISHED_OUTCOMES]
     instance_ids = {entry.instance_id for entry in unfinished}
-    sweep_unfinished = any(entry.request.sweep for entry in unfinished)
-    again = [
+    swept = not any(entry.request.sweep for entry in unfinished)
+    done = {
         message_id
-        for message_id, work in works.items()
-        if isinstance(work, InvalidEvent)
-        or not instance_ids.isdisjoint(work.instances)
-        or (work.sweep and sweep_unfinished)
-    ]
+        for message_id, request in requests.items()
+        if instance_ids.isdisjoint(request.instance_ids) and (swept or not request.sweep)
+    }
+    again = [message_id for message_id in messages if message_id not in done]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
 
 
-def mirror_and_report(work: Work, context: object) -> tuple[list[Entry], bool]:
-    """Do what events ask for, log it and print its metrics; the outcomes, and whether all of it was
-    a dry run."""
+def mirror_and_report(
+    requests: Iterable[Request], context: object
+) -> tuple[list[Entry], Configuration]:
+    """Do what events ask for, log it and print its metrics."""
     configuration = Configuration.from_environment(os.environ)
+    work = Work.of(requests)
     mirroring = Mirroring(configuration, Deadline(context))
     entries = mirroring.do(work) if work.instances or work.sweep else []
     log_entries(entries)
     print_metrics(context, entries, bool(work.sweep), mirroring.sessions_per_target())
-    requests = [*work.instances.values(), *filter(None, [work.sweep])]
-    return entries, configuration.dry_run or (
-        bool(requests) and all(request.dry_run for request in requests)
-    )
+    return entries, configuration
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:

@@ -1153,7 +1153,12 @@ class SimulatedAccount:
         return self._room(zone, interfaces)
 
     def _instance(self, instance_id: str) -> Any:
-        return self._backend.get_instance(instance_id)
+        """From the newest back: moto looks through all there are, each time."""
+        for reservation in reversed(self._backend.reservations.values()):
+            for instance in reservation.instances:
+                if instance.id == instance_id:
+                    return instance
+        raise KeyError(instance_id)
 
     def interfaces_of(self, instance_id: str) -> list[str]:
         """In the order of their device index."""

@@ -593,6 +593,10 @@ def differences(
             yield f"{name}: target {entry['target_id']}, expected {item.target_id}\n{where}"
         if (entry["session_id"] is None) != (item.outcome not in ("created", "exists")):
             yield f"{name}: {item.outcome} with session {entry['session_id']}"
+        if item.outcome in ("created", "planned"):
+            tag = f"eh-mirror-{(item.interface_id or '')[4:8]}{(item.target_id or '')[4:8]}"
+            if entry["session_name"] != tag:
+                yield f"{name}: session name {entry['session_name']}, expected {tag}"
         if item.sensors is not None:
             yield from sensor_differences(item.sensors, entry, scene, world, f"{name}\n{where}")
 
