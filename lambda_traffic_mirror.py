@@ -263,8 +263,10 @@ class Work(NamedTuple):
                     instances[instance_id] = request
             if request.sweep:
                 sweeps.append(request)
-        sweeps.sort(key=lambda request: request.dry_run)
-        return cls(instances, sweeps[0] if sweeps else None)
+        sweep = min(sweeps, key=lambda request: request.dry_run, default=None)
+        if sweep and not sweep.dry_run:
+            instances = {key: request for key, request in instances.items() if not request.dry_run}
+        return cls(instances, sweep)
 
 
 def parse_event(event: object, default_id: str, dry_run: bool = False) -> Request:
@@ -1959,8 +1961,8 @@ class Mirroring:
         sources = [candidate.source for candidate in candidates if not candidate.sessions]
         new_vpc_ids = {s.vpc_id for s in sources if s.vpc_id} - self.source_vpc_ids
         self.source_vpc_ids |= new_vpc_ids
+        self.own_account = candidates[0].source.owner_id
         if self.facts is None:
-            self.own_account = candidates[0].source.owner_id
             self.read_sensors()
             return
         # A subnet may be newer than the cache; a sweep comes to VPCs that have no sensor.
@@ -2413,3 +2415,6 @@ if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     # In its plain text format Lambda leaves the level at WARNING; in JSON it sets the level itself.
     if "AWS_LAMBDA_LOG_LEVEL" not in os.environ:
         logger.setLevel(logging.INFO)
+    # At DEBUG botocore and urllib3 would log every request, session token included.
+    for library in ("botocore", "urllib3"):
+        logging.getLogger(library).setLevel(logging.INFO)
