@@ -2261,7 +2261,8 @@ def message_of(entries: Sequence[Entry], dry_run: bool) -> str:
     """One sentence on what became of the interfaces."""
     counts = ", ".join(f"{count} {outcome}" for outcome, count in summary(entries).items())
     prefix = "Dry run, nothing is created: " if dry_run else ""
-    return f"{prefix}{len(entries)} interfaces: {counts}." if entries else f"{prefix}no instance."
+    number = f"{len(entries)} interface{'' if len(entries) == 1 else 's'}"
+    return f"{prefix}{number}: {counts}." if entries else f"{prefix}nothing to look at."
 
 
 def unfinished_message(entries: Iterable[Entry]) -> str | None:
