@@ -143,7 +143,12 @@ class Settings:
 
     def text(self, name: str) -> str:
         """The variable's value without surrounding white space; empty when unset."""
-        return self.environment.get(name, "").strip()
+        text = self.environment.get(name, "").strip()
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise self._error(name, text, "text in UTF-8") from None
+        return text
 
     def boolean(self, name: str, default: object) -> bool:
         """true/false, yes/no, on/off, 1/0 in any case."""
@@ -291,14 +296,12 @@ def parse_event(event: object, default_id: str, dry_run: bool = False) -> Reques
     detail_type = event.get("detail-type")
     if detail_type not in (None, STATE_CHANGE, SCHEDULE):
         raise InvalidEvent(f"Events of detail-type {shown(detail_type)} are not known.")
-    if detail_type == SCHEDULE:
+    if boolean_member(event, "sweep") or detail_type == SCHEDULE:
         found.append(request._replace(sweep=True))
-    elif detail_type or "detail" in event:
+    if detail_type == STATE_CHANGE or (detail_type is None and "detail" in event):
         found.append(parse_detail(event.get("detail"), request))
     if "instance-ids" in event:
         found.append(request._replace(instance_ids=parse_instance_ids(event["instance-ids"])))
-    if boolean_member(event, "sweep"):
-        found.append(request._replace(sweep=True))
     if not found:
         raise InvalidEvent("The event names no instance.")
     if len(found) > 1:
@@ -649,10 +652,8 @@ class SecurityGroup(NamedTuple):
         for block in self.blocks:
             if block.contains(source.sender):
                 return block.cidr
-        for group_id in source.group_ids:
-            if group_id in self.references:
-                return f"members of {group_id}"
-        return None
+        shared = source.group_ids & self.references
+        return f"members of {min(shared)}" if shared else None
 
 
 def rule_covers_vxlan(rule: Mapping[str, Any]) -> bool:
@@ -1126,6 +1127,7 @@ class Ec2:
     def _call(self, method: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """One call, its errors told apart."""
         self.deadline.check()
+        _calling.deadline = self.deadline
         operation = "".join(word.capitalize() for word in method.split("_"))
         try:
             answer: Mapping[str, Any] = getattr(ec2_client(), method)(**parameters)
@@ -1138,6 +1140,12 @@ class Ec2:
 
 _client: Any = None
 _client_lock = threading.Lock()
+_calling = threading.local()  # the deadline of the call that this thread is making
+
+
+def check_deadline(**_: object) -> None:
+    """Botocore's attempts are calls too: none is begun when too little time is left."""
+    _calling.deadline.check()
 
 
 def ec2_client() -> Any:
@@ -1147,7 +1155,9 @@ def ec2_client() -> Any:
         if _client is None:
             # From a session of our own: boto3's default session is not safe under threads while
             # it makes a client.
-            _client = boto3.session.Session().client("ec2", config=CLIENT_CONFIG)
+            client = boto3.session.Session().client("ec2", config=CLIENT_CONFIG)
+            client.meta.events.register("request-created.ec2", check_deadline)
+            _client = client
     return _client
 
 
@@ -1397,7 +1407,8 @@ def security_groups_admit(source: Source, sensor: SensorInterface, known: Known)
         return finding
     hidden = ", ".join(group_id for group_id, group in answers.items() if group is None)
     if hidden:
-        return Finding(False, f"Security group {hidden} cannot be seen", unseen=True)
+        evidence = f"Security group {hidden} cannot be seen{finding.evidence}"
+        return Finding(False, evidence, unseen=True)
     evidence = f"No rule of {', '.join(sensor.group_ids)} admits {VXLAN} from {source.sender}"
     inactive = {key for group in groups for key in group.inactive_references & source.group_ids}
     if inactive:
@@ -2409,13 +2420,13 @@ def mirror_and_report(
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-    # Lambda gives the import phase its full CPU. What fails here fails again, and is reported, at
-    # the first call.
-    with suppress(BotoCoreError):
-        ec2_client()
     # In its plain text format Lambda leaves the level at WARNING; in JSON it sets the level itself.
     if "AWS_LAMBDA_LOG_LEVEL" not in os.environ:
         logger.setLevel(logging.INFO)
     # At DEBUG botocore and urllib3 would log every request, session token included.
     for library in ("botocore", "urllib3"):
         logging.getLogger(library).setLevel(logging.INFO)
+    # Lambda gives the import phase its full CPU. What fails here fails again, and is reported, at
+    # the first call.
+    with suppress(BotoCoreError, ValueError):
+        ec2_client()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,11 @@ from simulated_aws import LambdaContext, SimulatedAccount, running_event
 
 import lambda_traffic_mirror
 
+PROJECT = Path(__file__).resolve().parent.parent
+# What deploy/permissions.json allows, and the one permission that is optional.
+PERMISSIONS = {"ec2:GetManagedPrefixListEntries"} | set(
+    re.findall(r"ec2:\w+", (PROJECT / "deploy" / "permissions.json").read_text(encoding="utf-8"))
+)
 VARIABLES = (
     "filter_id",
     "targets",
@@ -43,7 +51,26 @@ def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
 def account(clean_slate: None) -> Iterator[SimulatedAccount]:
     """A simulated AWS account, in memory."""
     with SimulatedAccount() as account:
+        account.gates.append(permitted)
         yield account
+
+
+def permitted(operation: str, parameters: Any) -> None:
+    """Whatever a test does, the function calls nothing that its role would not allow."""
+    assert f"ec2:{operation}" in PERMISSIONS, f"{operation} is not in the role's policy"
+
+
+@cache
+def one_client() -> Any:
+    """A client for all tests that need no fresh one: making it takes longer than a test. It does
+    not try again, since what one test throttles must not slow down the next."""
+    return SimulatedAccount().client(retries={"total_max_attempts": 1})
+
+
+@pytest.fixture
+def shared_client(account: SimulatedAccount, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The execution environment is warm: its client is there."""
+    monkeypatch.setattr(lambda_traffic_mirror, "_client", one_client())
 
 
 @dataclass

@@ -24,7 +24,9 @@ def blocks(marker: str) -> list[tuple[str, str]]:
     """What is behind `<!-- marker: … -->`, with the fenced block that follows."""
     pattern = rf"^( *)<!-- {marker}:? ?([^>\n]*?) ?-->\n\1```\w*\n(.*?)^\1```$"
     found = re.findall(pattern, README, re.MULTILINE | re.DOTALL)
-    return [(name, re.sub(rf"^{indent}", "", text, flags=re.M)) for indent, name, text in found]
+    return [
+        (name, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)) for indent, name, text in found
+    ]
 
 
 def column(header: str, number: int = 0) -> list[str]:

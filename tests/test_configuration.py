@@ -1,0 +1,495 @@
+"""What the environment variables say, one line per variable and spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from unittest.mock import patch
+
+import pytest
+from conftest import Run
+from simulated_aws import SimulatedAccount, acl_entry
+
+import lambda_traffic_mirror
+from lambda_traffic_mirror import Configuration, ConfigurationError, Tag
+
+Configure = Callable[..., None]
+
+
+pytestmark = pytest.mark.usefixtures("shared_client")
+
+
+def read(**variables: str) -> Configuration:
+    """What these variables say beside the two that are required."""
+    return Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-1", **variables})
+
+
+# --------------------------------------------------------------------------------------
+# Defaults and spellings
+# --------------------------------------------------------------------------------------
+
+DEFAULTS = {
+    "filter_id": "tmf-1",
+    "targets": ("tmt-1",),
+    "local_zone_only": True,
+    "local_vpc_only": False,
+    "include_tags": (),
+    "exclude_tags": (),
+    "session_number": 1,
+    "virtual_network_id": None,
+    "packet_length": None,
+    "allow_unverified": False,
+    "cache_seconds": 0,
+    "dry_run": False,
+}
+OPTIONAL = (
+    "LOCAL_ZONE_ONLY",
+    "LOCAL_VPC_ONLY",
+    "INCLUDE_TAGS",
+    "EXCLUDE_TAGS",
+    "SESSION_NUMBER",
+    "VIRTUAL_NETWORK_ID",
+    "PACKET_LENGTH",
+    "ALLOW_UNVERIFIED",
+    "CACHE_SECONDS",
+    "DRY_RUN",
+)
+BOOLEANS = ("LOCAL_ZONE_ONLY", "LOCAL_VPC_ONLY", "ALLOW_UNVERIFIED", "DRY_RUN")
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_default_of(name: str) -> None:
+    assert getattr(read(), name) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n"], ids=ascii)
+@pytest.mark.parametrize("variable", OPTIONAL)
+def test_a_blank_value_counts_as_unset(variable: str, blank: str) -> None:
+    assert read(**{variable: blank}) == read()
+
+
+TRUE = ("true", "True", "TRUE", "yes", "Yes", "on", "ON", "1", " true\n")
+FALSE = ("false", "False", "FALSE", "no", "No", "off", "OFF", "0", "\tno ")
+
+
+@pytest.mark.parametrize("text", TRUE + FALSE, ids=ascii)
+@pytest.mark.parametrize("variable", BOOLEANS)
+def test_booleans_are_accepted_in_four_spellings_and_any_case(variable: str, text: str) -> None:
+    assert getattr(read(**{variable: text}), variable.lower()) is (text in TRUE)
+
+
+VALUES: dict[str, tuple[str, str, object]] = {
+    "one filter": ("filter_id", "tmf-0123456789abcdef0", "tmf-0123456789abcdef0"),
+    "a filter with white space around it": ("filter_id", "  tmf-7\n", "tmf-7"),
+    "a filter with a comma after it": ("filter_id", "tmf-7,", "tmf-7"),
+    "an ID of another form": ("filter_id", "traf-mir-fil-7", "traf-mir-fil-7"),
+    "one target": ("targets", "tmt-7", ("tmt-7",)),
+    "targets between commas": ("targets", "tmt-7,tmt-8,tmt-9", ("tmt-7", "tmt-8", "tmt-9")),
+    "targets between spaces": ("targets", "tmt-7 tmt-8", ("tmt-7", "tmt-8")),
+    "targets on lines": ("targets", "tmt-7\ntmt-8\r\n\ttmt-9\n", ("tmt-7", "tmt-8", "tmt-9")),
+    "targets between commas and spaces": ("targets", " tmt-7 , tmt-8,, ", ("tmt-7", "tmt-8")),
+    "targets in the order given": ("targets", "tmt-9,tmt-7,tmt-8", ("tmt-9", "tmt-7", "tmt-8")),
+    "duplicates fold into the first": ("targets", "tmt-8,tmt-7,tmt-8", ("tmt-8", "tmt-7")),
+    "targets of another form": ("targets", "traf-mir-tar-7,x", ("traf-mir-tar-7", "x")),
+    "the lowest session number": ("SESSION_NUMBER", "1", 1),
+    "the highest session number": ("SESSION_NUMBER", "32766", 32766),
+    "a number with white space around it": ("SESSION_NUMBER", " 7\n", 7),
+    "a number with zeros in front": ("SESSION_NUMBER", "0007", 7),
+    "the lowest virtual network ID": ("VIRTUAL_NETWORK_ID", "0", 0),
+    "the highest virtual network ID": ("VIRTUAL_NETWORK_ID", "16777215", 16777215),
+    "the shortest packets": ("PACKET_LENGTH", "1", 1),
+    "the longest packets": ("PACKET_LENGTH", "8500", 8500),
+    "no cache": ("CACHE_SECONDS", "0", 0),
+    "a day in the cache": ("CACHE_SECONDS", "86400", 86400),
+}
+
+
+@pytest.mark.parametrize(("variable", "text", "value"), VALUES.values(), ids=VALUES.keys())
+def test_accepted(variable: str, text: str, value: object) -> None:
+    assert getattr(read(**{variable: text}), variable.lower()) == value
+
+
+TAGS: dict[str, tuple[str, tuple[Tag, ...]]] = {
+    "a key": ("mirror", (Tag("mirror", None),)),
+    "key and value": ("mirror=yes", (Tag("mirror", "yes"),)),
+    "an empty value": ("mirror=", (Tag("mirror", ""),)),
+    "split at the first equals sign": ("team=red=blue", (Tag("team", "red=blue"),)),
+    "several": ("mirror=yes,team", (Tag("mirror", "yes"), Tag("team", None))),
+    "the same key twice": ("env=a,env=b", (Tag("env", "a"), Tag("env", "b"))),
+    "white space around": (" mirror=yes ,\n team ", (Tag("mirror", "yes"), Tag("team", None))),
+    "white space within": ("cost centre=big spenders", (Tag("cost centre", "big spenders"),)),
+    "commas too many": (",mirror,,", (Tag("mirror", None),)),
+    "colons and slashes": ("aws:x/y=a:b", (Tag("aws:x/y", "a:b"),)),
+    "commas only": (",,", ()),
+}
+
+
+@pytest.mark.parametrize("variable", ["INCLUDE_TAGS", "EXCLUDE_TAGS"])
+@pytest.mark.parametrize(("text", "tags"), TAGS.values(), ids=TAGS.keys())
+def test_tags(variable: str, text: str, tags: tuple[Tag, ...]) -> None:
+    assert getattr(read(**{variable: text}), variable.lower()) == tags
+
+
+# --------------------------------------------------------------------------------------
+# The constants at the top of the file
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [["tmt-8", "tmt-7"], ("tmt-8", "tmt-7", "tmt-8"), "tmt-8, tmt-7"],
+    ids=["list", "tuple with a duplicate", "text"],
+)
+def test_targets_in_the_file_are_the_default(
+    constant: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lambda_traffic_mirror, "TARGETS", constant)
+    assert read(targets=" ").targets == ("tmt-8", "tmt-7")
+
+
+def test_the_variable_takes_the_place_of_targets_in_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lambda_traffic_mirror, "TARGETS", ["tmt-8"])
+    assert read(targets="tmt-9").targets == ("tmt-9",)
+
+
+ZONE: dict[str, tuple[object, dict[str, str], bool]] = {
+    "true in the file": (True, {}, True),
+    "false in the file": (False, {}, False),
+    "text in the file": ("false", {}, False),
+    "false in the file, true in the variable": (False, {"LOCAL_ZONE_ONLY": "true"}, True),
+    "true in the file, false in the variable": (True, {"LOCAL_ZONE_ONLY": "false"}, False),
+}
+
+
+@pytest.mark.parametrize(("constant", "variables", "value"), ZONE.values(), ids=ZONE.keys())
+def test_local_zone_only_in_the_file_is_the_default(
+    constant: object, variables: dict[str, str], value: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lambda_traffic_mirror, "LOCAL_ZONE_ONLY", constant)
+    assert read(**variables).local_zone_only is value
+
+
+# --------------------------------------------------------------------------------------
+# Values that are not accepted
+# --------------------------------------------------------------------------------------
+
+BOOLEAN = "true/false, yes/no, on/off or 1/0"
+NUMBER = "a whole number from 1 to 32766"
+NETWORK = "a whole number from 0 to 16777215"
+LENGTH = "a whole number from 1 to 8500"
+SECONDS = "a whole number from 0 up"
+TAG = "key=value or key"
+
+MALFORMED: list[tuple[str, str, str]] = [
+    ("filter_id", "tmf-1 tmf-2", "the ID of the traffic mirror filter"),
+    ("filter_id", "tmf-1,tmf-2", "the ID of the traffic mirror filter"),
+    ("filter_id", ",", "the ID of the traffic mirror filter"),
+    ("targets", ",", "the IDs of the traffic mirror targets"),
+    ("targets", " , ,", "the IDs of the traffic mirror targets"),
+    *((variable, text, BOOLEAN) for variable in BOOLEANS for text in ("maybe", "2", "t", "-")),
+    ("SESSION_NUMBER", "0", NUMBER),
+    ("SESSION_NUMBER", "32767", NUMBER),
+    ("SESSION_NUMBER", "-1", NUMBER),
+    ("SESSION_NUMBER", "+1", NUMBER),
+    ("SESSION_NUMBER", "1.0", NUMBER),
+    ("SESSION_NUMBER", "1e3", NUMBER),
+    ("SESSION_NUMBER", "0x10", NUMBER),
+    ("SESSION_NUMBER", "1_000", NUMBER),
+    ("SESSION_NUMBER", "1 2", NUMBER),
+    ("SESSION_NUMBER", "one", NUMBER),
+    ("SESSION_NUMBER", "٣", NUMBER),  # a digit, but none of ours
+    ("SESSION_NUMBER", "9" * 5000, NUMBER),
+    ("VIRTUAL_NETWORK_ID", "-1", NETWORK),
+    ("VIRTUAL_NETWORK_ID", "16777216", NETWORK),
+    ("VIRTUAL_NETWORK_ID", "any", NETWORK),
+    ("PACKET_LENGTH", "0", LENGTH),
+    ("PACKET_LENGTH", "8501", LENGTH),
+    ("PACKET_LENGTH", "all", LENGTH),
+    ("CACHE_SECONDS", "-1", SECONDS),
+    ("CACHE_SECONDS", "0.5", SECONDS),
+    ("CACHE_SECONDS", "5m", SECONDS),
+    ("INCLUDE_TAGS", "=yes", TAG),
+    ("INCLUDE_TAGS", "=", TAG),
+    ("EXCLUDE_TAGS", " = yes", TAG),
+]
+MALFORMED_IDS = [f"{name} is {text[:20]!a}" for name, text, _ in MALFORMED]
+
+
+def error_of(run: Run, event: object) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        run(event)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("variable", "text", "accepted"), MALFORMED, ids=MALFORMED_IDS)
+def test_the_error_names_variable_value_and_what_is_accepted(
+    configure: Configure,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    text: str,
+    accepted: str,
+) -> None:
+    configure("tmt-1")
+    monkeypatch.setenv(variable, text)
+    message = error_of(run, "i-1")
+    wanted = (variable, repr(text.strip()), accepted)
+    assert [word for word in wanted if word not in message] == []
+
+
+@pytest.mark.parametrize("variable", ["INCLUDE_TAGS", "EXCLUDE_TAGS"])
+def test_one_tag_without_a_key_among_others_is_an_error(variable: str) -> None:
+    with pytest.raises(ConfigurationError, match=variable):
+        read(**{variable: "mirror, team=blue, =yes"})
+
+
+@pytest.mark.parametrize("variable", ["filter_id", "targets"])
+@pytest.mark.parametrize("text", [None, "", " \n"], ids=ascii)
+def test_what_is_required_and_not_set_is_named(
+    configure: Configure, run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, text: str | None
+) -> None:
+    configure("tmt-1")
+    if text is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, text)
+    assert f"{variable} is not set; accepted: the ID" in error_of(run, "i-1")
+
+
+def test_without_targets_the_error_points_to_the_file_as_well(
+    configure: Configure, run: Run
+) -> None:
+    configure([])
+    assert "TARGETS in the file" in error_of(run, "i-1")
+
+
+def test_a_configuration_error_is_a_value_error() -> None:
+    assert issubclass(ConfigurationError, ValueError)
+
+
+ONE_OF_EACH = {variable: text for variable, text, _ in MALFORMED}
+
+
+@pytest.mark.parametrize(("variable", "text"), ONE_OF_EACH.items(), ids=ONE_OF_EACH.keys())
+def test_nothing_is_asked_of_aws_while_the_configuration_is_wrong(
+    account: SimulatedAccount,
+    configure: Configure,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    text: str,
+) -> None:
+    configure(account.sensor())
+    monkeypatch.setenv(variable, text)
+    error_of(run, account.instance())
+    assert account.calls == []
+
+
+# --------------------------------------------------------------------------------------
+# What becomes of it
+# --------------------------------------------------------------------------------------
+
+
+def test_variables_are_read_at_every_invocation(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    chosen = []
+    targets = [account.sensor(), account.sensor()]
+    for target in targets:
+        configure(target)
+        chosen.append(run(account.instance()).entry["target_id"])
+    assert chosen == targets
+
+
+REACHES_THE_SESSION: dict[str, tuple[str, str, str, int]] = {
+    "session number": ("SESSION_NUMBER", "32766", "SessionNumber", 32766),
+    "virtual network ID": ("VIRTUAL_NETWORK_ID", "16777215", "VirtualNetworkId", 16777215),
+    "virtual network ID 0": ("VIRTUAL_NETWORK_ID", "0", "VirtualNetworkId", 0),
+    "packet length": ("PACKET_LENGTH", "96", "PacketLength", 96),
+}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "parameter", "value"),
+    REACHES_THE_SESSION.values(),
+    ids=REACHES_THE_SESSION.keys(),
+)
+def test_the_session_gets_the(
+    account: SimulatedAccount,
+    configure: Configure,
+    run: Run,
+    variable: str,
+    text: str,
+    parameter: str,
+    value: int,
+) -> None:
+    configure(account.sensor(), **{variable: text})
+    run(account.instance())
+    (session,) = account.sessions()
+    assert session[parameter] == value
+
+
+def test_the_session_gets_the_configured_filter(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    made = account.ec2.create_traffic_mirror_filter(Description="another")
+    other = made["TrafficMirrorFilter"]["TrafficMirrorFilterId"]
+    configure(account.sensor(), filter_id=other)
+    run(account.instance())
+    (session,) = account.sessions()
+    assert session["TrafficMirrorFilterId"] == other
+
+
+@pytest.mark.parametrize("variable", ["VIRTUAL_NETWORK_ID", "PACKET_LENGTH"])
+def test_what_is_unset_is_left_to_aws(
+    account: SimulatedAccount, configure: Configure, run: Run, variable: str
+) -> None:
+    configure(account.sensor())
+    run(account.instance())
+    (call,) = [call for call in account.calls if call.operation == "CreateTrafficMirrorSession"]
+    parameter = {"VIRTUAL_NETWORK_ID": "VirtualNetworkId", "PACKET_LENGTH": "PacketLength"}
+    assert parameter[variable] not in call.parameters
+
+
+def test_ids_of_any_form_work(account: SimulatedAccount, configure: Configure, run: Run) -> None:
+    forms = {"traffic-mirror-target": "traf-mir-tar"}
+    with patch.dict("moto.ec2.utils.EC2_RESOURCE_TO_PREFIX", forms):
+        target = account.sensor()
+    configure(target)
+    assert (target[:13], run(account.instance()).entry["target_id"]) == ("traf-mir-tar-", target)
+
+
+@pytest.mark.parametrize("text", ["*", "tmt-*", "tmt-?????????????????", "tmt-\\"])
+def test_wildcards_are_no_ids(
+    account: SimulatedAccount, configure: Configure, run: Run, text: str
+) -> None:
+    account.sensor()
+    configure(text)
+    assert run(account.instance()).sensors[text]["stage"] == "unavailable"
+
+
+def test_a_dry_run_creates_nothing(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    configure(account.sensor(), DRY_RUN="yes")
+    answer = run(account.instance())
+    assert (answer.body["dry_run"], answer.outcomes, account.sessions()) == (True, ["planned"], [])
+
+
+# --------------------------------------------------------------------------------------
+# CACHE_SECONDS: what a warm environment knows
+# --------------------------------------------------------------------------------------
+
+READS_OF_SENSORS = (
+    "DescribeTrafficMirrorTargets",
+    "DescribeNetworkInterfaces",
+    "DescribeSecurityGroups",
+    "DescribeNetworkAcls",
+)
+
+
+def reads_of_sensors(account: SimulatedAccount) -> int:
+    """How often the sensors have been read since the last time of asking."""
+    counts = {account.count(operation) for operation in READS_OF_SENSORS}
+    account.forget_calls()
+    assert len(counts) == 1, "all four go together"
+    return counts.pop()
+
+
+@pytest.mark.parametrize(("seconds", "reads"), [("0", [1, 1, 1]), ("60", [1, 0, 0])])
+def test_what_is_known_of_the_sensors_is_kept_only_if_asked_for(
+    account: SimulatedAccount, configure: Configure, run: Run, seconds: str, reads: list[int]
+) -> None:
+    configure(account.sensor(), CACHE_SECONDS=seconds)
+    seen = []
+    for _ in range(3):
+        run(account.instance())
+        seen.append(reads_of_sensors(account))
+    assert seen == reads
+
+
+@pytest.mark.parametrize(("later", "reads"), [(59, 0), (61, 1), (-1, 1)])
+def test_what_is_known_grows_old(
+    account: SimulatedAccount,
+    configure: Configure,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    later: int,
+    reads: int,
+) -> None:
+    configure(account.sensor(), CACHE_SECONDS="60")
+    monkeypatch.setattr("lambda_traffic_mirror.time.time", lambda: 1_800_000_000.0)
+    run(account.instance())
+    reads_of_sensors(account)
+    monkeypatch.setattr("lambda_traffic_mirror.time.time", lambda: 1_800_000_000.0 + later)
+    run(account.instance())
+    assert reads_of_sensors(account) == reads
+
+
+def test_another_configuration_does_not_share_what_is_known(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    for target in (account.sensor(), account.sensor()):
+        configure(target, CACHE_SECONDS="60")
+        run(account.instance())
+    assert reads_of_sensors(account) == 2
+
+
+def test_a_sensor_that_stopped_meanwhile_is_not_chosen(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    stopped, other = account.sensor(), account.sensor(sessions=5)
+    configure([stopped, other], CACHE_SECONDS="60")
+    run(account.instance())
+    account.stop(account.sensor_instance(stopped))
+    assert run(account.instance()).entry["target_id"] == other
+
+
+def test_sessions_are_counted_anew(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    first, second = account.sensor(), account.sensor(sessions=2)
+    configure([first, second], CACHE_SECONDS="60")
+    run(account.instance())
+    for _ in range(5):
+        account.session("eni-of-somebody", first)
+    assert run(account.instance()).entry["target_id"] == second
+
+
+def test_what_is_known_does_not_get_to_say_that_there_is_no_sensor(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    closed = account.group()
+    configure(account.sensor(groups=[closed]), CACHE_SECONDS="60")
+    run(account.instance())
+    account.ec2.authorize_security_group_ingress(
+        GroupId=closed, IpProtocol="udp", FromPort=4789, ToPort=4789, CidrIp="0.0.0.0/0"
+    )
+    assert run(account.instance()).outcomes == ["created"]
+
+
+def test_the_acl_of_a_subnet_that_is_newer_than_what_is_known_is_read(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    block = "10.0.7.0/24"
+    idle, busy = account.sensor(account.subnet(cidr=block)), account.sensor(sessions=5)
+    configure([idle, busy], CACHE_SECONDS="60")
+    run(account.instance())
+    acl = [
+        acl_entry(90, "deny", block, egress=True),
+        acl_entry(100, "allow", protocol="-1", egress=True),
+    ]
+    assert run(account.instance(account.subnet(acl=acl))).entry["target_id"] == busy
+
+
+def test_a_sensor_of_another_account_stays_one_however_often_it_is_read(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    sensor = account.foreign_sensor(quota=0)
+    configure(sensor, CACHE_SECONDS="60", ALLOW_UNVERIFIED="true")
+    outcomes = []
+    for quota in (0, 0, 1):
+        account.quota[sensor] = quota
+        outcomes += run(account.instance()).outcomes
+    assert outcomes == ["unmirrored", "unmirrored", "created"]

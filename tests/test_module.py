@@ -1,0 +1,235 @@
+"""What importing the module does, what its client is like, and which calls it knows."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+from conftest import Run
+from simulated_aws import LambdaContext, SimulatedAccount, rule, running_event
+
+import lambda_traffic_mirror
+from lambda_traffic_mirror import CLIENT_CONFIG, ec2_client, lambda_handler
+
+Configure = Callable[..., None]
+
+MODULE = Path(lambda_traffic_mirror.__file__)
+FUNCTION = {"AWS_LAMBDA_FUNCTION_NAME": "traffic-mirror"}
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "simulated"}
+NO_CREDENTIALS = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+REGION = {"AWS_REGION": "eu-central-1", "AWS_DEFAULT_REGION": "eu-central-1"}
+
+
+# --------------------------------------------------------------------------------------
+# Importing it
+# --------------------------------------------------------------------------------------
+
+# Without a network: whoever looks up a name or connects fails.
+IMPORT = """
+import sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        raise SystemExit(f"the network is used: {event} {arguments}")
+sys.addaudithook(refuse)
+import lambda_traffic_mirror
+client = lambda_traffic_mirror._client
+print(client and client.meta.region_name)
+"""
+NO_SETTINGS = {"AWS_CONFIG_FILE": os.devnull}
+NONSENSE = dict.fromkeys(REGION, "?")
+
+IMPORTS: dict[str, tuple[dict[str, str], str]] = {
+    "an empty environment": ({}, "None"),
+    "an environment with a Region": (REGION, "None"),
+    "Lambda": (FUNCTION | CREDENTIALS | REGION, "eu-central-1"),
+    "Lambda without credentials": (FUNCTION | NO_CREDENTIALS | REGION, "eu-central-1"),
+    "Lambda without a Region": (FUNCTION | CREDENTIALS | NO_SETTINGS, "None"),
+    "Lambda with nonsense for a Region": (FUNCTION | CREDENTIALS | NONSENSE, "None"),
+}
+
+
+@pytest.mark.parametrize(("environment", "region"), IMPORTS.values(), ids=IMPORTS.keys())
+def test_the_module_can_be_imported_in(environment: dict[str, str], region: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORT],
+        env=environment,
+        cwd=MODULE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, region, "")
+
+
+def imported_anew() -> ModuleType:
+    """A second copy of the module, which leaves the first one alone."""
+    spec = importlib.util.spec_from_file_location(MODULE.stem, MODULE)
+    assert spec
+    assert spec.loader
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return copy
+
+
+@pytest.fixture
+def level() -> Iterator[Callable[[], int]]:
+    """The level of the module's logger, which stays as it is."""
+    logger = logging.getLogger("lambda_traffic_mirror")
+    before = logger.level
+    logger.setLevel(logging.NOTSET)
+    yield lambda: logger.level
+    logger.setLevel(before)
+
+
+LEVELS: dict[str, tuple[dict[str, str], int]] = {
+    "outside of Lambda it is left alone": ({}, logging.NOTSET),
+    "in Lambda's text format it is INFO": (FUNCTION, logging.INFO),
+    "in Lambda's JSON format it is Lambda's": (
+        FUNCTION | {"AWS_LAMBDA_LOG_LEVEL": "ERROR"},
+        logging.NOTSET,
+    ),
+}
+
+
+@pytest.mark.parametrize(("environment", "wanted"), LEVELS.values(), ids=LEVELS.keys())
+def test_the_level_of_the_log(
+    account: SimulatedAccount,
+    monkeypatch: pytest.MonkeyPatch,
+    level: Callable[[], int],
+    environment: dict[str, str],
+    wanted: int,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    imported_anew()
+    assert level() == wanted
+
+
+@pytest.mark.parametrize("environment", [{}, FUNCTION], ids=["outside of Lambda", "in Lambda"])
+def test_the_client_is_made_at_import_in_lambda_only(
+    account: SimulatedAccount,
+    monkeypatch: pytest.MonkeyPatch,
+    level: Callable[[], int],
+    environment: dict[str, str],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (imported_anew()._client is not None) is bool(environment)
+
+
+def test_the_constants_for_those_who_edit_the_file_have_their_defaults() -> None:
+    copy = imported_anew()
+    assert (copy.TARGETS, copy.LOCAL_ZONE_ONLY) == ([], True)
+
+
+# --------------------------------------------------------------------------------------
+# Its client
+# --------------------------------------------------------------------------------------
+
+
+def test_the_client_retries_and_waits_as_it_should(account: SimulatedAccount) -> None:
+    config = ec2_client().meta.config
+    found = (config.retries, config.connect_timeout, config.read_timeout)
+    assert found == ({"mode": "adaptive", "total_max_attempts": 5}, 2, 10)
+
+
+def test_the_client_has_a_connection_for_every_call_that_goes_out_at_once() -> None:
+    assert CLIENT_CONFIG.max_pool_connections >= 2 * lambda_traffic_mirror.PARALLEL_CALLS
+
+
+def test_the_client_is_made_once(
+    account: SimulatedAccount, configure: Configure, run: Run, clients: list[Any]
+) -> None:
+    configure(account.sensor())
+    for _ in range(2):
+        run(account.instance())
+    assert len(clients) == 1
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The clients made meanwhile."""
+    made: list[Any] = []
+    make = boto3.session.Session.client
+
+    def client(*args: Any, **kwargs: Any) -> Any:
+        made.append(make(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(boto3.session.Session, "client", client)
+    return made
+
+
+def test_twenty_threads_at_first_use_share_one_client(
+    account: SimulatedAccount, configure: Configure, clients: list[Any]
+) -> None:
+    configure(account.sensor(quota=20))
+    instances = account.instances(20)
+    together = threading.Barrier(len(instances))
+
+    def invoke(instance: str) -> int:
+        together.wait()
+        return int(lambda_handler(running_event(instance), LambdaContext())["statusCode"])
+
+    with ThreadPoolExecutor(len(instances)) as threads:
+        statuses = list(threads.map(invoke, instances))
+    assert (statuses, len(account.sessions()), len(clients)) == ([200] * 20, 20, 1)
+
+
+# --------------------------------------------------------------------------------------
+# Its calls
+# --------------------------------------------------------------------------------------
+
+OPERATIONS = {
+    "DescribeInstances",
+    "DescribeTrafficMirrorTargets",
+    "DescribeTrafficMirrorSessions",
+    "DescribeNetworkInterfaces",
+    "DescribeSecurityGroups",
+    "DescribeNetworkAcls",
+    "GetManagedPrefixListEntries",
+    "CreateTrafficMirrorSession",
+}
+
+
+def words_of(tree: ast.AST) -> set[str]:
+    """Every name, attribute and text in the code."""
+    words: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            words.add(node.attr)
+        elif isinstance(node, ast.Name):
+            words.add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words.update(node.value.split())
+    return words
+
+
+def test_the_module_knows_these_ec2_operations_and_no_others() -> None:
+    """With ec2:CreateTags, which creating a session with a tag takes, these are the nine
+    permissions; nothing is ever deleted or modified."""
+    spellings = dict(SimulatedAccount().client().meta.method_to_api_mapping)
+    spellings.update({operation: operation for operation in spellings.values()})
+    words = words_of(ast.parse(MODULE.read_text(encoding="utf-8")))
+    assert {spellings[word] for word in words & set(spellings)} == OPERATIONS
+
+
+def test_every_operation_is_used_by_an_invocation_that_needs_it(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    prefix_list = account.prefix_list("10.0.0.0/8")
+    configure(account.sensor(groups=[account.group(rule(prefix_list=prefix_list))]))
+    run(account.instance())
+    assert {call.operation for call in account.calls} == OPERATIONS

@@ -1,0 +1,615 @@
+"""The role's policy against the calls that the function makes: neither lacks anything.
+
+The policy is enforced in two ways, because each has a blind spot:
+
+- Before each call the simulated account holds the policy against the actions, resources and
+  condition keys that the call has in the Service Authorization Reference, as AWS does.
+- moto's own enforcement of IAM checks real credentials of a real role, but for EC2 only actions on
+  the resource `*`: it knows no condition keys there and never asks for ec2:CreateTags. So for that
+  run resources are widened and conditions dropped.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import pytest
+from cloudformation import DEPLOY, allows, as_list, resolve, role_statements
+from conftest import Answer, Run, Sleeps, answer_of
+from moto import mock_aws
+from moto.core import set_initial_no_auth_action_count
+from moto.core.botocore_stubber import BotocoreStubber
+from simulated_aws import (
+    ACCOUNT_ID,
+    OTHER_ACCOUNT_ID,
+    REGION,
+    LambdaContext,
+    Refusal,
+    SimulatedAccount,
+    acl_entry,
+    rule,
+    running_event,
+    scheduled_event,
+    sqs_event,
+)
+
+import lambda_traffic_mirror
+from lambda_traffic_mirror import MirroringError
+
+DESCRIBES = (
+    "ec2:DescribeInstances",
+    "ec2:DescribeNetworkAcls",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeTrafficMirrorSessions",
+    "ec2:DescribeTrafficMirrorTargets",
+)
+CREATES = ("ec2:CreateTrafficMirrorSession", "ec2:CreateTags")
+EIGHT = DESCRIBES + CREATES
+NINTH = "ec2:GetManagedPrefixListEntries"
+
+Statements = list[dict[str, Any]]
+Request = tuple[str, str, tuple[tuple[str, str], ...]]  # action, resource, condition keys
+
+
+def template_role(filter_id: str, targets: list[str], **parameters: str) -> dict[str, Any]:
+    """The template for this filter and these targets."""
+    return resolve(
+        parameters={
+            "CodeBucket": "my-bucket",
+            "CodeKey": "lambda_traffic_mirror.zip",
+            "FilterId": filter_id,
+            "Targets": ",".join(targets),
+            **parameters,
+        },
+        region=REGION,
+        account=ACCOUNT_ID,
+    )
+
+
+def ec2_statements(resolved: dict[str, Any]) -> Statements:
+    """What the role may do in EC2. The rest is what Lambda itself does with the role."""
+    return [
+        statement
+        for statement in role_statements(resolved)
+        if as_list(statement["Action"])[0].startswith("ec2:")
+    ]
+
+
+def without(statements: Statements, permission: str) -> Statements:
+    """The statements with one action taken away."""
+    less = copy.deepcopy(statements)
+    for statement in less:
+        statement["Action"] = [one for one in as_list(statement["Action"]) if one != permission]
+    return [statement for statement in less if statement["Action"]]
+
+
+def permissions_in(text: str) -> set[str]:
+    """The permissions that a text names."""
+    return set(re.findall(r"\bec2:\w+", text))
+
+
+# The policy in force
+
+
+@dataclass
+class Enforced:
+    """A gate of the simulated account that lets through what the statements allow.
+
+    Attributes:
+        statements: The role's.
+        owners: The account of each target that is not our own.
+        requests: What has been asked for.
+        refused: What of it has been refused.
+    """
+
+    statements: Statements
+    owners: Mapping[str, str] = field(default_factory=dict)
+    requests: set[Request] = field(default_factory=set)
+    refused: set[Request] = field(default_factory=set)
+
+    def __call__(self, operation: str, parameters: dict[str, Any]) -> None:
+        for request in self.requests_of(operation, parameters):
+            self.requests.add(request)
+            action, resource, keys = request
+            if not allows(self.statements, action, resource, dict(keys)):
+                self.refused.add(request)
+                raise Refusal(
+                    "UnauthorizedOperation",
+                    "You are not authorized to perform this operation. User: "
+                    f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/traffic-mirror/traffic-mirror is not "
+                    f"authorized to perform: {action} on resource: {resource} because no "
+                    f"identity-based policy allows the {action} action. Encoded authorization "
+                    "failure message: " + 40 * "abcdefgh",
+                    403,
+                )
+
+    def requests_of(self, operation: str, parameters: Mapping[str, Any]) -> Iterator[Request]:
+        """Every action and resource that a call has."""
+        action = f"ec2:{operation}"
+        here = f"arn:aws:ec2:{REGION}:{ACCOUNT_ID}"
+        if operation == "CreateTrafficMirrorSession":
+            target = parameters["TrafficMirrorTargetId"]
+            owner = self.owners.get(target, ACCOUNT_ID)
+            session = f"{here}:traffic-mirror-session/tms-0123456789abcdef0"
+            yield action, f"{here}:network-interface/{parameters['NetworkInterfaceId']}", ()
+            yield action, f"arn:aws:ec2:{REGION}:{owner}:traffic-mirror-target/{target}", ()
+            filter_id = parameters["TrafficMirrorFilterId"]
+            yield action, f"{here}:traffic-mirror-filter/{filter_id}", ()
+            yield action, session, ()
+            if parameters.get("TagSpecifications"):
+                yield "ec2:CreateTags", session, (("ec2:CreateAction", operation),)
+        elif operation == "GetManagedPrefixListEntries":
+            yield action, f"{here}:prefix-list/{parameters['PrefixListId']}", ()
+        else:
+            assert operation.startswith("Describe"), operation
+            yield action, "*", ()
+
+
+def enforce(account: SimulatedAccount, statements: Statements) -> Enforced:
+    """Puts the statements in force, in place of earlier ones."""
+    targets = account.ec2.describe_traffic_mirror_targets()["TrafficMirrorTargets"]
+    gate = Enforced(statements, {one["TrafficMirrorTargetId"]: one["OwnerId"] for one in targets})
+    account.gates[:] = [gate]
+    return gate
+
+
+# Every call is allowed, and nothing is allowed in vain
+
+
+class NoTimeLeft(LambdaContext):
+    """A context whose time is over after the first look at it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._looks = 0
+
+    def get_remaining_time_in_millis(self) -> int:
+        self._looks += 1
+        return 60_000 if self._looks == 1 else 0
+
+
+@dataclass
+class Played:
+    """What came of the scenarios."""
+
+    gate: Enforced
+    outcomes: set[str]
+    statements: Statements
+
+
+Configure = Callable[..., None]
+
+
+@pytest.fixture
+def play(
+    account: SimulatedAccount,
+    configure: Configure,
+    run: Run,
+    no_sleep: Sleeps,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str], Played]:
+    """Runs the handler through every kind of event and outcome, with the policy in force."""
+
+    def play(allow_prefix_lists: str) -> Played:
+        monkeypatch.setattr(lambda_traffic_mirror, "_client", account.client())
+        far = "10.0.200.0/24"
+        acl = [acl_entry(90, "deny", far), acl_entry(100, "allow")]
+        near = account.sensor(account.subnet("a", acl=acl))
+        full = account.sensor(zone="a", quota=0)
+        nlb = account.nlb_sensor([account.subnet("a")], [account.group(rule())])
+        gwlb = account.gwlb_sensor([account.subnet("a")])
+        foreign = account.foreign_sensor(zone="b")
+        listed = account.sensor(
+            zone="c", groups=[account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))]
+        )
+        targets = [near, nlb, gwlb, foreign, listed]
+        resolved = template_role(
+            account.filter_id, [*targets, full], AllowPrefixLists=allow_prefix_lists
+        )
+        statements = ec2_statements(resolved)
+        gate = enforce(account, statements)
+        assert gate.owners[foreign] == OTHER_ACCOUNT_ID
+        outcomes: set[str] = set()
+
+        def send(event: object, context: object = None) -> Answer:
+            answer = run(event, context)
+            outcomes.update(answer.outcomes)
+            return answer
+
+        def fails(event: object) -> None:
+            with pytest.raises(MirroringError, match="1 failed"):
+                run(event)
+            outcomes.add("failed")
+
+        def instance(zone: str = "a") -> str:
+            return account.instance(account.subnet(zone), interfaces=2)
+
+        # One sensor after the other takes a session; the load balancers need a tag.
+        tags = {"EXCLUDE_TAGS": "traffic-mirror=sensor"}
+        for target in (near, nlb, gwlb):
+            configure(target, **tags)
+            assert send(instance()).outcomes == ["created", "created"]
+        configure(foreign, ALLOW_UNVERIFIED="true")
+        assert send(instance("b")).outcomes == ["created", "created"]
+        configure(listed)
+        answer = send(instance("c"))
+        expected = "created" if allow_prefix_lists == "true" else "unmirrored"
+        assert answer.outcomes == [expected, expected]
+
+        # Further events: twice, by hand, as a batch, from the cache, with a full sensor.
+        configure([full, near], CACHE_SECONDS="60", VIRTUAL_NETWORK_ID="7", PACKET_LENGTH="100")
+        event = running_event(instance())
+        assert send(event).outcomes == ["created", "created"]
+        assert send(event).outcomes == ["exists", "exists"]
+        by_hand = {"instance-ids": [instance(), instance()], "dry_run": True}
+        assert set(send(by_hand).outcomes) == {"planned"}
+        assert send(account.missing_sensor().replace("tmt", "i")).outcomes == ["skipped"]
+        assert set(send(instance("e")).outcomes) == {"unmirrored"}
+        batch = sqs_event(running_event(instance()), running_event(instance()), "not JSON")
+        result = lambda_traffic_mirror.lambda_handler(batch, LambdaContext())
+        assert [one["itemIdentifier"] for one in result["batchItemFailures"]] == [
+            batch["Records"][2]["messageId"]
+        ]
+
+        # AWS does not answer, or refuses.
+        configure(near)
+        account.fail("DescribeNetworkAcls", status=500)
+        fails(running_event(account.instance()))
+        account.heal()
+        account.time_out("CreateTrafficMirrorSession", times=5, lose_answer=True)
+        assert send(account.instance()).outcomes == ["created"]
+        account.heal()
+        account.fail("CreateTrafficMirrorSession", "InvalidParameterValue", status=400)
+        assert send(account.instance()).outcomes == ["unmirrored"]
+        account.heal()
+
+        # A sweep heals what is left, finds a session that packets cannot take, and stops in time.
+        far_instance = account.instance(account.subnet("a", cidr=far))
+        account.session(account.interfaces_of(far_instance)[0], near)
+        configure([near, nlb, gwlb], **tags)
+        answer = send(scheduled_event())
+        assert {"blocked", "exists", "skipped"} <= set(answer.outcomes)
+        account.instance()
+        send({"sweep": True}, NoTimeLeft())
+        return Played(gate, outcomes, statements)
+
+    return play
+
+
+def test_every_call_is_allowed_and_nothing_is_allowed_in_vain(
+    play: Callable[[str], Played],
+) -> None:
+    played = play("true")
+    assert played.outcomes == set(lambda_traffic_mirror.OUTCOMES)
+    assert played.gate.refused == set()
+    assert {action for action, _, _ in played.gate.requests} == {*EIGHT, NINTH}
+
+    def all_allowed(statements: Statements) -> bool:
+        return all(
+            allows(statements, action, resource, dict(keys))
+            for action, resource, keys in played.gate.requests
+        )
+
+    assert all_allowed(played.statements)
+    tried = 0
+    for number, statement in enumerate(played.statements):
+        for key in ("Action", "Resource"):
+            for part in as_list(statement[key]):
+                less = copy.deepcopy(played.statements)
+                less[number][key] = [one for one in as_list(statement[key]) if one != part]
+                assert not all_allowed(less), (statement["Sid"], part)
+                tried += 1
+    assert tried > 15
+
+
+def test_without_prefix_lists_only_the_ninth_permission_is_missed(
+    play: Callable[[str], Played],
+) -> None:
+    played = play("false")
+    assert played.outcomes == set(lambda_traffic_mirror.OUTCOMES)
+    assert {action for action, _, _ in played.gate.refused} == {NINTH}
+    assert {action for action, _, _ in played.gate.requests} == {*EIGHT, NINTH}
+    # The policy to paste allows the same.
+    pasted = json.loads((DEPLOY / "permissions.json").read_text(encoding="utf-8"))["Statement"]
+    for action, resource, keys in played.gate.requests:
+        assert allows(pasted, action, resource, dict(keys)) == (action != NINTH), action
+
+
+def test_the_module_holds_no_call_that_the_policy_lacks() -> None:
+    """Whatever the scenarios leave out: the names of all calls stand in the module as text."""
+    operations = boto3.Session().client("ec2", region_name=REGION).meta.method_to_api_mapping
+    tree = ast.parse(inspect.getsource(lambda_traffic_mirror))
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    called = {f"ec2:{operations[text]}" for text in texts if text in operations}
+    # A tag is given while the session is created, which takes a permission and no call.
+    statements = ec2_statements(template_role("tmf-1", ["tmt-1"], AllowPrefixLists="true"))
+    allowed = {action for statement in statements for action in as_list(statement["Action"])}
+    assert called | {"ec2:CreateTags"} == allowed == {*EIGHT, NINTH}
+
+
+# What is taken away is missed by name
+
+
+@dataclass
+class Guarded:
+    """An account with one sensor, whose policy is in force."""
+
+    account: SimulatedAccount
+    statements: Statements
+    target: str
+
+    def instance(self) -> str:
+        """An instance in another subnet than the sensor, so that network ACLs count."""
+        return self.account.instance(self.account.subnet("a"))
+
+
+@pytest.fixture
+def guarded(
+    account: SimulatedAccount, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> Guarded:
+    monkeypatch.setattr(lambda_traffic_mirror, "_client", account.client())
+    target = account.sensor()
+    configure(target)
+    statements = ec2_statements(template_role(account.filter_id, [target]))
+    return Guarded(account, statements, target)
+
+
+def test_with_its_policy_it_works(guarded: Guarded, run: Run) -> None:
+    gate = enforce(guarded.account, guarded.statements)
+    assert run(guarded.instance()).outcomes == ["created"]
+    assert gate.refused == set()
+    assert {action for action, _, _ in gate.requests} == set(EIGHT)
+
+
+@pytest.mark.parametrize("permission", EIGHT)
+def test_a_permission_taken_away_is_named(guarded: Guarded, run: Run, permission: str) -> None:
+    named = set(CREATES) if permission in CREATES else {permission}
+    gate = enforce(guarded.account, without(guarded.statements, permission))
+    instance = guarded.instance()
+    with pytest.raises(MirroringError) as caught:
+        run(instance)
+    assert permissions_in(str(caught.value)) == named
+    assert str(caught.value).startswith("1 failed. ")
+    assert "Encoded authorization failure" not in str(caught.value)
+    with pytest.raises(MirroringError) as caught:
+        run({"sweep": True})
+    assert permissions_in(str(caught.value)) == named
+    batch = sqs_event(running_event(instance))
+    result = lambda_traffic_mirror.lambda_handler(batch, LambdaContext())
+    assert len(result["batchItemFailures"]) == 1
+    # Nobody asked for anything else that is not allowed, and nothing was created.
+    assert {action for action, _, _ in gate.refused} == {permission}
+    assert guarded.account.sessions() == []
+
+
+@pytest.mark.parametrize("permission", EIGHT)
+def test_a_denial_is_named_alike(guarded: Guarded, run: Run, permission: str) -> None:
+    """As above, but the account denies by itself."""
+    guarded.account.deny(permission)
+    with pytest.raises(MirroringError) as caught:
+        run(guarded.instance())
+    named = set(CREATES) if permission in CREATES else {permission}
+    assert permissions_in(str(caught.value)) == named
+    assert guarded.account.sessions() == []
+
+
+def test_a_tag_outside_of_a_create_is_not_allowed(guarded: Guarded, run: Run) -> None:
+    """The condition is what keeps the role from tagging sessions that exist."""
+    statements = copy.deepcopy(guarded.statements)
+    (tagging,) = [one for one in statements if one["Action"] == "ec2:CreateTags"]
+    tagging["Condition"]["StringEquals"]["ec2:CreateAction"] = "CreateTrafficMirrorTarget"
+    gate = enforce(guarded.account, statements)
+    with pytest.raises(MirroringError, match=r"needs .* and ec2:CreateTags"):
+        run(guarded.instance())
+    assert {action for action, _, _ in gate.refused} == {"ec2:CreateTags"}
+
+
+@pytest.mark.parametrize("lacking", ["filter", "target"])
+def test_a_policy_for_another_filter_or_target(
+    guarded: Guarded, run: Run, configure: Configure, lacking: str
+) -> None:
+    """Who changes a variable in the console and not the stack is told which permission lacks."""
+    filter_id, target = guarded.account.filter_id, guarded.target
+    if lacking == "filter":
+        filter_id = "tmf-0123456789abcdef0"
+    else:
+        target = "tmt-0123456789abcdef0"
+    gate = enforce(guarded.account, ec2_statements(template_role(filter_id, [target])))
+    with pytest.raises(MirroringError) as caught:
+        run(guarded.instance())
+    assert permissions_in(str(caught.value)) == set(CREATES)
+    ((action, resource, _),) = gate.refused
+    assert action == "ec2:CreateTrafficMirrorSession"
+    assert f":traffic-mirror-{lacking}/" in resource
+
+
+def test_the_ninth_permission_is_named_by_the_verdict(
+    guarded: Guarded, run: Run, configure: Configure
+) -> None:
+    account = guarded.account
+    group = account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))
+    target = account.sensor(groups=[group])
+    configure(target)
+    instance = guarded.instance()
+    gate = enforce(account, ec2_statements(template_role(account.filter_id, [target])))
+    answer = run(instance)
+    assert (answer.status, answer.outcomes) == (400, ["unmirrored"])
+    verdict = answer.sensors[target]
+    assert (verdict["verdict"], verdict["stage"]) == ("rejected", "security_group")
+    assert permissions_in(verdict["reason"]) == {NINTH}
+    assert {action for action, _, _ in gate.refused} == {NINTH}
+
+    resolved = template_role(account.filter_id, [target], AllowPrefixLists="true")
+    gate = enforce(account, ec2_statements(resolved))
+    assert run(instance).outcomes == ["created"]
+    assert gate.refused == set()
+
+
+# Under moto's enforcement
+
+
+def widened(statements: Statements) -> Statements:
+    """The statements as far as moto can check them for EC2: any resource, no condition."""
+    return [
+        {"Effect": statement["Effect"], "Action": statement["Action"], "Resource": "*"}
+        for statement in statements
+    ]
+
+
+class MotoAccount:
+    """An account of moto alone, in which the handler runs with the credentials of a role."""
+
+    def __init__(self) -> None:
+        self.ec2 = boto3.client("ec2")
+        self.iam = boto3.client("iam")
+        # Two sensors in one subnet, one open to all and one to a prefix list; the instances are
+        # in another subnet, so that network ACLs count.
+        self.vpc = self.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+        sensors, self.subnet = self._subnet("172.31.240.0/24"), self._subnet("172.31.241.0/24")
+        made = self.ec2.create_managed_prefix_list(
+            PrefixListName="all",
+            AddressFamily="IPv4",
+            MaxEntries=1,
+            Entries=[{"Cidr": "172.31.0.0/16"}],
+        )
+        prefix_list = made["PrefixList"]["PrefixListId"]
+        self.open_target = self._target(sensors, {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]})
+        self.listed_target = self._target(
+            sensors, {"PrefixListIds": [{"PrefixListId": prefix_list}]}
+        )
+        made = self.ec2.create_traffic_mirror_filter()
+        self.filter_id = made["TrafficMirrorFilter"]["TrafficMirrorFilterId"]
+        targets = [self.open_target, self.listed_target]
+        resolved = template_role(self.filter_id, targets, AllowPrefixLists="true")
+        self.statements = ec2_statements(resolved)
+        role = resolved["Resources"]["Role"]["Properties"]
+        made = self.iam.create_role(
+            RoleName="traffic-mirror",
+            AssumeRolePolicyDocument=json.dumps(role["AssumeRolePolicyDocument"]),
+        )
+        credentials = boto3.client("sts").assume_role(
+            RoleArn=made["Role"]["Arn"], RoleSessionName="traffic-mirror"
+        )["Credentials"]
+        # The client that the function would make with these credentials in its environment.
+        self.client = boto3.session.Session(
+            aws_access_key_id=credentials["AccessKeyId"],
+            aws_secret_access_key=credentials["SecretAccessKey"],
+            aws_session_token=credentials["SessionToken"],
+        ).client("ec2")
+
+    def _subnet(self, block: str) -> str:
+        made = self.ec2.create_subnet(
+            VpcId=self.vpc, CidrBlock=block, AvailabilityZone=f"{REGION}a"
+        )
+        return str(made["Subnet"]["SubnetId"])
+
+    def _target(self, subnet: str, origin: dict[str, Any]) -> str:
+        group = self.ec2.create_security_group(
+            GroupName=str(origin), Description="sensor", VpcId=self.vpc
+        )["GroupId"]
+        vxlan = {"IpProtocol": "udp", "FromPort": 4789, "ToPort": 4789, **origin}
+        self.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[vxlan])
+        interface = self.ec2.create_network_interface(SubnetId=subnet, Groups=[group])
+        made = self.ec2.create_traffic_mirror_target(
+            NetworkInterfaceId=interface["NetworkInterface"]["NetworkInterfaceId"]
+        )
+        return str(made["TrafficMirrorTarget"]["TrafficMirrorTargetId"])
+
+    def grant(self, statements: Statements) -> None:
+        """Gives the role this policy and no other."""
+        document = {"Version": "2012-10-17", "Statement": widened(statements)}
+        self.iam.put_role_policy(
+            RoleName="traffic-mirror", PolicyName="mirror", PolicyDocument=json.dumps(document)
+        )
+
+    def send(self) -> Answer:
+        """Runs the handler for a new instance, while moto enforces the role's policy."""
+        made = self.ec2.run_instances(
+            ImageId="ami-0abcdef1234567890", MinCount=1, MaxCount=1, SubnetId=self.subnet
+        )
+        event = running_event(made["Instances"][0]["InstanceId"])
+        handler = set_initial_no_auth_action_count(0)(lambda_traffic_mirror.lambda_handler)
+        return answer_of(handler(event, LambdaContext()))
+
+    def count(self) -> int:
+        """How many sessions there are."""
+        return len(self.ec2.describe_traffic_mirror_sessions()["TrafficMirrorSessions"])
+
+
+@pytest.fixture(scope="class")
+def world() -> Iterator[MotoAccount]:
+    lock, original = threading.RLock(), BotocoreStubber.__call__
+
+    def one_at_a_time(*arguments: Any, **more: Any) -> Any:
+        with lock:  # moto is not safe under threads
+            return original(*arguments, **more)
+
+    environment = {
+        "AWS_ACCESS_KEY_ID": "administrator",
+        "AWS_SECRET_ACCESS_KEY": "simulated",
+        "AWS_DEFAULT_REGION": REGION,
+        "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
+    }
+    with (
+        patch.dict(os.environ, environment),
+        mock_aws(),
+        patch.object(BotocoreStubber, "__call__", one_at_a_time),
+    ):
+        yield MotoAccount()
+
+
+class TestUnderMotosEnforcement:
+    """The handler with a role's credentials, which moto checks at each of its calls."""
+
+    @pytest.fixture
+    def moto_account(self, world: MotoAccount, monkeypatch: pytest.MonkeyPatch) -> MotoAccount:
+        monkeypatch.setattr(lambda_traffic_mirror, "_client", world.client)
+        monkeypatch.setenv("filter_id", world.filter_id)
+        monkeypatch.setenv("targets", world.open_target)
+        world.grant(world.statements)
+        return world
+
+    def test_it_works(self, moto_account: MotoAccount) -> None:
+        answer = moto_account.send()
+        assert answer.outcomes == ["created"]
+        assert answer.entry["target_id"] == moto_account.open_target
+
+    # moto never asks for ec2:CreateTags; the tests above do.
+    @pytest.mark.parametrize("permission", [*DESCRIBES, "ec2:CreateTrafficMirrorSession"])
+    def test_a_permission_taken_away_is_named(
+        self, moto_account: MotoAccount, permission: str
+    ) -> None:
+        moto_account.grant(without(moto_account.statements, permission))
+        before = moto_account.count()
+        with pytest.raises(MirroringError) as caught:
+            moto_account.send()
+        named = set(CREATES) if permission in CREATES else {permission}
+        assert permissions_in(str(caught.value)) == named
+        assert moto_account.count() == before
+        # Given back, it works again.
+        moto_account.grant(moto_account.statements)
+        assert moto_account.send().outcomes == ["created"]
+
+    def test_the_ninth_permission_is_named_by_the_verdict(
+        self, moto_account: MotoAccount, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("targets", moto_account.listed_target)
+        moto_account.grant(without(moto_account.statements, NINTH))
+        answer = moto_account.send()
+        assert (answer.status, answer.outcomes) == (400, ["unmirrored"])
+        reason = answer.sensors[moto_account.listed_target]["reason"]
+        assert permissions_in(reason) == {NINTH}
+        moto_account.grant(moto_account.statements)
+        assert moto_account.send().outcomes == ["created"]

@@ -1,0 +1,381 @@
+"""What the handler returns: its shape, its status, and how large it may get."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from conftest import Answer, Run, Sleeps, answer_of
+from simulated_aws import LambdaContext, SimulatedAccount, acl_entry, rule, scheduled_event
+
+import lambda_traffic_mirror
+from lambda_traffic_mirror import Entry, Request, lambda_handler
+
+Configure = Callable[..., None]
+
+
+pytestmark = pytest.mark.usefixtures("shared_client")
+
+
+# --------------------------------------------------------------------------------------
+# One outcome each
+# --------------------------------------------------------------------------------------
+
+
+class Scene:
+    """An account in which one event of each kind has been dealt with."""
+
+    def __init__(self, account: SimulatedAccount, configure: Configure, run: Run) -> None:
+        self.account, self.configure, self.run = account, configure, run
+
+    def created(self) -> Answer:
+        self.configure([self.account.sensor(), self.account.sensor(groups=[])])
+        return self.run(self.account.instance())
+
+    def planned(self) -> Answer:
+        self.configure(self.account.sensor(), DRY_RUN="true")
+        return self.run(self.account.instance())
+
+    def exists(self) -> Answer:
+        instance, target = self.account.instance(), self.account.sensor()
+        self.account.session(self.account.interfaces_of(instance)[0], target)
+        self.configure(target)
+        return self.run(instance)
+
+    def skipped(self) -> Answer:
+        self.configure(self.account.sensor())
+        return self.run(self.account.instance(interface_type="trunk"))
+
+    def skipped_for_its_state(self) -> Answer:
+        self.configure(self.account.sensor())
+        return self.run(self.account.instance(state="stopped"))
+
+    def skipped_by_aws(self) -> Answer:
+        self.account.unsupported_types.add("m5.large")
+        self.configure(self.account.sensor())
+        return self.run(self.account.instance())
+
+    def unmirrored(self) -> Answer:
+        self.configure([self.account.sensor(zone="b"), self.account.missing_sensor()])
+        return self.run(self.account.instance())
+
+    def unmirrored_at_create(self) -> Answer:
+        self.account.account_quota = 0
+        self.configure([self.account.sensor(), self.account.sensor(sessions=1)])
+        return self.run(self.account.instance())
+
+    def blocked(self) -> Answer:
+        instance = self.account.instance(tags={"mirror": ""})
+        target = self.account.sensor(groups=[self.account.group()])
+        self.account.session(self.account.interfaces_of(instance)[0], target)
+        self.configure(target, INCLUDE_TAGS="mirror")
+        answer = self.run(scheduled_event())
+        # Without the sensor's own instance, which has no such tag.
+        answer.body["interfaces"] = [
+            entry for entry in answer.interfaces if entry["instance_id"] == instance
+        ]
+        return answer
+
+    def deferred(self) -> Answer:
+        self.configure(self.account.sensor())
+        self.account.instance()
+        context = LambdaContext(seconds=60, clock=iter_clock(until=2))
+        answer = self.run(scheduled_event(), context)
+        answer.body["interfaces"] = answer.interfaces[:1]
+        return answer
+
+
+def iter_clock(until: int) -> Callable[[], float]:
+    """A clock that stands still for so many looks, and then says that time is up."""
+    looks = iter([0.0] * (until + 1))
+    return lambda: next(looks, 1_000_000.0)
+
+
+@pytest.fixture
+def scene(account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps) -> Scene:
+    return Scene(account, configure, run)
+
+
+ENTRY_KEYS = {
+    "interface_id",
+    "instance_id",
+    "outcome",
+    "reason",
+    "target_id",
+    "session_id",
+    "session_name",
+    "sensors",
+}
+SENSOR_KEYS = {"target_id", "verdict", "stage", "reason", "sessions"}
+
+# Status, outcome, what is not null besides outcome and reason, how many sensors.
+INSTANCE = {"instance_id"}
+INTERFACE = {"instance_id", "interface_id"}
+TARGET = INTERFACE | {"target_id"}
+
+OUTCOMES: dict[str, tuple[int, str, set[str], int]] = {
+    "created": (200, "created", TARGET | {"session_id", "session_name"}, 2),
+    "planned": (200, "planned", TARGET | {"session_name"}, 1),
+    "exists": (200, "exists", TARGET | {"session_id"}, 0),
+    "skipped": (200, "skipped", INTERFACE, 0),
+    "skipped_for_its_state": (200, "skipped", INSTANCE, 0),
+    "skipped_by_aws": (200, "skipped", INTERFACE, 0),
+    "unmirrored": (400, "unmirrored", INTERFACE, 2),
+    "unmirrored_at_create": (400, "unmirrored", INTERFACE, 2),
+    "blocked": (400, "blocked", TARGET | {"session_id"}, 1),
+    "deferred": (200, "deferred", set(), 0),
+}
+every_outcome = pytest.mark.parametrize("name", OUTCOMES)
+
+
+@every_outcome
+def test_the_status_and_what_is_filled_in_for(scene: Scene, name: str) -> None:
+    answer = getattr(scene, name)()
+    entry = answer.entry
+    filled = {key for key in ENTRY_KEYS - {"outcome", "reason", "sensors"} if entry[key]}
+    found = (answer.status, entry["outcome"], filled, len(entry["sensors"]))
+    assert found == OUTCOMES[name]
+
+
+@every_outcome
+def test_every_key_is_there_for(scene: Scene, name: str) -> None:
+    answer = getattr(scene, name)()
+    shapes = [set(answer.body), set(answer.entry), *map(set, answer.entry["sensors"])]
+    assert shapes == [
+        {"message", "dry_run", "summary", "interfaces"},
+        ENTRY_KEYS,
+        *[SENSOR_KEYS] * len(answer.entry["sensors"]),
+    ]
+
+
+@every_outcome
+def test_verdicts_and_stages_go_together_for(scene: Scene, name: str) -> None:
+    stages = {"unavailable", "zone", "vpc", "security_group", "network_acl", "create"}
+    odd = [
+        sensor
+        for sensor in getattr(scene, name)().entry["sensors"]
+        if not (
+            (sensor["verdict"] in ("selected", "eligible") and sensor["stage"] is None)
+            or (sensor["verdict"] == "rejected" and sensor["stage"] in stages)
+        )
+    ]
+    assert odd == []
+
+
+@every_outcome
+def test_every_reason_and_the_message_are_sentences_for(scene: Scene, name: str) -> None:
+    answer = getattr(scene, name)()
+    reasons = [answer.entry["reason"], *(row["reason"] for row in answer.entry["sensors"])]
+    odd = [
+        text
+        for text in [answer.body["message"], *reasons]
+        if not (text[:1].isalnum() and text.endswith(".") and len(text.split()) > 2)
+    ]
+    assert odd == []
+
+
+def test_sensors_come_in_configured_order(scene: Scene) -> None:
+    account = scene.account
+    targets = [
+        account.missing_sensor(),
+        account.sensor(),
+        account.sensor(zone="b"),
+        account.sensor(),
+    ]
+    scene.configure([*targets, *reversed(targets)])
+    shown = scene.run(account.instance()).entry["sensors"]
+    assert [sensor["target_id"] for sensor in shown] == targets
+
+
+# --------------------------------------------------------------------------------------
+# Several outcomes
+# --------------------------------------------------------------------------------------
+
+
+def several(scene: Scene) -> Answer:
+    """One created, two skipped, one unmirrored."""
+    account = scene.account
+    scene.configure(account.sensor())
+    instances = [
+        account.instance(),
+        account.instance(state="stopped"),
+        account.instance(zone="b"),
+        account.instance(ipv6_only=True),
+    ]
+    return scene.run({"instance-ids": instances})
+
+
+def test_one_outcome_that_counts_as_400_makes_the_result_400(scene: Scene) -> None:
+    assert several(scene).status == 400
+
+
+def test_the_summary_counts_each_outcome_that_occurs(scene: Scene) -> None:
+    assert several(scene).body["summary"] == {"created": 1, "skipped": 2, "unmirrored": 1}
+
+
+def test_the_message_counts_as_well(scene: Scene) -> None:
+    message = several(scene).body["message"]
+    wanted = ["1 created", "2 skipped", "1 unmirrored"]
+    assert [text for text in wanted if text not in message] == []
+
+
+def test_the_message_of_a_dry_run_says_so(scene: Scene) -> None:
+    assert scene.planned().body["message"].startswith("Dry run")
+
+
+# --------------------------------------------------------------------------------------
+# The reason names the evidence
+# --------------------------------------------------------------------------------------
+
+
+def test_the_reason_of_the_selected_sensor_tells_zone_rule_acl_and_count(scene: Scene) -> None:
+    account = scene.account
+    subnet, group = account.subnet(), account.group(rule(cidr="10.0.0.0/8"))
+    acl = account.acl(subnet, [acl_entry(70, "allow")])
+    target = account.sensor(subnet, [group], sessions=3)
+    scene.configure(target)
+    reason = scene.run(account.instance()).sensors[target]["reason"]
+    wanted = ["us-east-1a", group, "10.0.0.0/8", acl, "rule 70", "3 sessions"]
+    assert [word for word in wanted if word not in reason] == []
+
+
+def test_the_reason_of_an_eligible_sensor_names_the_one_that_is_better(scene: Scene) -> None:
+    better, other = scene.account.sensor(), scene.account.sensor(sessions=2)
+    scene.configure([better, other])
+    assert better in scene.run(scene.account.instance()).sensors[other]["reason"]
+
+
+FALLS: dict[str, tuple[Callable[[SimulatedAccount], list[str]], str]] = {
+    "zone": (lambda a: [a.missing_sensor(), a.sensor(zone="b")], "zone"),
+    "unavailable": (lambda a: [a.missing_sensor()], "unavailable"),
+    "security group": (
+        lambda a: [a.sensor(zone="b"), a.sensor(groups=[a.group()])],
+        "security_group",
+    ),
+    "network ACL": (
+        lambda a: [a.sensor(a.subnet(acl=[])), a.sensor(groups=[a.group()])],
+        "network_acl",
+    ),
+    "create": (lambda a: [a.sensor(quota=0), a.sensor(a.subnet(acl=[]))], "create"),
+}
+
+
+@pytest.mark.parametrize(("build", "stage"), FALLS.values(), ids=FALLS.keys())
+def test_the_reason_of_the_interface_says_at_which_stage_the_last_sensors_fell(
+    scene: Scene, build: Callable[[SimulatedAccount], list[str]], stage: str
+) -> None:
+    scene.configure(build(scene.account))
+    assert stage in scene.run(scene.account.instance()).entry["reason"]
+
+
+# --------------------------------------------------------------------------------------
+# Size
+# --------------------------------------------------------------------------------------
+
+LIMIT = 1_000_000  # bytes
+
+
+def entries(
+    count: int, sensors: int = 0, outcomes: Sequence[str] = ("created",), sweep: bool = False
+) -> list[Entry]:
+    """Outcomes of so many interfaces, each with rows for so many sensors."""
+    request = Request("event-1", dry_run=False, sweep=sweep)
+    row = {
+        "target_id": "tmt-0bce8038d06d6c745",
+        "verdict": "eligible",
+        "stage": None,
+        "reason": "Behind another one é.",
+        "sessions": 7,
+    }
+    return [
+        Entry(
+            request,
+            outcomes[number % len(outcomes)],
+            "A reason.",
+            instance_id="i-0123456789abcdef0",
+            interface_id=f"eni-{number:017x}",
+            sensors=[row] * sensors,
+        )
+        for number in range(count)
+    ]
+
+
+def size(result: dict[str, Any]) -> int:
+    return len(result["body"].encode())
+
+
+def answer_with(listed: Sequence[Entry]) -> dict[str, Any]:
+    return lambda_traffic_mirror.result(200, "A message.", False, listed)
+
+
+SIZES = [(1, 1), (1, 20_000), (100, 10), (100, 200), (1000, 0), (1000, 30), (10_000, 1)]
+
+
+@pytest.mark.parametrize(("count", "sensors"), SIZES)
+def test_a_body_stays_under_1_mb(count: int, sensors: int) -> None:
+    assert size(answer_with(entries(count, sensors))) < LIMIT
+
+
+def test_the_body_is_filled_as_far_as_it_goes() -> None:
+    assert size(answer_with(entries(1000, 30))) > 0.99 * LIMIT
+
+
+def test_sensors_go_first_and_every_interface_stays() -> None:
+    listed = answer_of(answer_with(entries(1000, 30))).interfaces
+    counts = Counter(len(entry["sensors"]) for entry in listed)
+    assert (len(listed), set(counts), 0 < counts[30] < 1000) == (1000, {0, 30}, True)
+
+
+def test_those_that_need_attention_keep_their_sensors_longest() -> None:
+    mixed = entries(1000, 30, ("created",) * 5 + ("exists",) * 4 + ("unmirrored",))
+    listed = answer_of(answer_with(mixed)).interfaces
+    kept = {
+        outcome: {bool(entry["sensors"]) for entry in listed if entry["outcome"] == outcome}
+        for outcome in ("unmirrored", "exists")
+    }
+    assert kept == {"unmirrored": {True}, "exists": {False}}
+
+
+def test_interfaces_go_when_there_is_nothing_else_to_leave_out() -> None:
+    listed = answer_of(answer_with(entries(10_000, 0, ("created",) * 99 + ("unmirrored",))))
+    counts = Counter(listed.outcomes)
+    assert (counts["unmirrored"], counts["created"] < 9900) == (100, True)
+
+
+def test_the_order_of_the_event_stays_whatever_goes() -> None:
+    mixed = entries(1000, 30, ("created", "unmirrored"))
+    listed = answer_of(answer_with(mixed)).interfaces
+    assert [e["interface_id"] for e in listed] == [e.interface_id for e in mixed]
+
+
+def test_the_summary_counts_what_is_left_out() -> None:
+    listed = answer_of(answer_with(entries(10_000, 1)))
+    assert listed.body["summary"] == {"created": 10_000}
+
+
+def test_a_sweep_lists_a_hundred_interfaces_those_that_need_attention_first() -> None:
+    outcomes = ("created", "exists", "skipped", "unmirrored", "blocked")
+    listed = answer_of(answer_with(entries(300, 1, outcomes, sweep=True)))
+    assert (listed.outcomes, sum(listed.body["summary"].values())) == (
+        ["unmirrored"] * 60 + ["blocked"] * 40,
+        300,
+    )
+
+
+def test_an_event_lists_all_its_interfaces() -> None:
+    assert len(answer_of(answer_with(entries(300))).interfaces) == 300
+
+
+def test_a_large_event_in_a_large_account_gets_a_result_of_less_than_1_mb(
+    account: SimulatedAccount, configure: Configure, run: Run
+) -> None:
+    configure([account.sensor() for _ in range(40)], DRY_RUN="true")
+    event = {"instance-ids": account.instances(100)}
+    result = lambda_handler(event, LambdaContext())
+    answer = answer_of(result)
+    rows = {len(entry["sensors"]) for entry in answer.interfaces}
+    found = (size(result) < LIMIT, json.loads(result["body"])["summary"], rows)
+    assert found == (True, {"planned": 100}, {0, 40})

@@ -1,0 +1,454 @@
+"""Which security group rules admit mirrored packets: udp/4789 from the source's primary address.
+
+One line per rule of what the function promises. The source is 10.0.5.11, a member of two
+groups; the sensor is in the same subnet, so that no network ACL has a say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from conftest import Answer, Run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model import (
+    addresses,
+    group_id_lists,
+    group_rules_admit,
+    ip_permissions,
+    prefix_list_entries,
+)
+from simulated_aws import SimulatedAccount, rule
+
+from lambda_traffic_mirror import (
+    Address,
+    Block,
+    Configuration,
+    Known,
+    Lookup,
+    MirroringError,
+    PrefixList,
+    SecurityGroup,
+    SensorFacts,
+    SensorInterface,
+    Source,
+    security_groups_admit,
+)
+
+ADDRESS = "10.0.5.11"
+SOURCE_GROUP = "the source's group"
+OTHER_SOURCE_GROUP = "the source's second group"
+STRANGER = "a group that the source is not in"
+
+READ_PREFIX_LIST = "GetManagedPrefixListEntries"
+
+
+pytestmark = pytest.mark.usefixtures("shared_client")
+
+
+class Scene:
+    """A subnet with a source in two groups, and as many sensors as a test adds."""
+
+    def __init__(self, account: SimulatedAccount, configure: Callable[..., None], run: Run) -> None:
+        self.account, self.configure, self.run = account, configure, run
+        self.subnet = account.subnet(cidr="10.0.5.0/24")
+        self.groups = {
+            name: account.group() for name in (SOURCE_GROUP, OTHER_SOURCE_GROUP, STRANGER)
+        }
+        self.instance = account.instance(
+            self.subnet,
+            [self.groups[SOURCE_GROUP], self.groups[OTHER_SOURCE_GROUP]],
+            address=ADDRESS,
+        )
+        self.targets: list[str] = []
+
+    def group(self, *rules: Mapping[str, Any]) -> str:
+        """A group with these rules; references name the scene's groups."""
+        named = [{**item, "group": self.groups.get(item["group"])} for item in rules]
+        return self.account.group(*named)
+
+    def sensor(self, *groups: str, sessions: int = 0) -> str:
+        self.targets.append(self.account.sensor(self.subnet, groups, sessions=sessions))
+        return self.targets[-1]
+
+    def answer(self) -> Answer:
+        self.configure(self.targets)
+        return self.run(self.instance)
+
+    def only_sensor(self, *groups: str) -> dict[str, Any]:
+        """What the result says of a sensor with these groups."""
+        target = self.sensor(*groups)
+        return self.answer().sensors[target]
+
+
+def fallen(sensor: Mapping[str, Any], *evidence: str) -> tuple[str | None, list[str]]:
+    """The stage at which the sensor falls, and what of the evidence its reason leaves out."""
+    return sensor["stage"], [word for word in evidence if word not in sensor["reason"]]
+
+
+@pytest.fixture
+def scene(account: SimulatedAccount, configure: Callable[..., None], run: Run) -> Scene:
+    return Scene(account, configure, run)
+
+
+# --------------------------------------------------------------------------------------
+# One rule
+# --------------------------------------------------------------------------------------
+
+ADMITS, REJECTS = None, "security_group"  # the stage at which the sensor falls
+
+RULES: dict[str, tuple[dict[str, Any], str | None]] = {
+    # protocol and ports
+    "udp/4789": (rule("udp", (4789, 4789)), ADMITS),
+    "4789 is the last port of the range": (rule("udp", (4788, 4789)), ADMITS),
+    "4789 is the first port of the range": (rule("udp", (4789, 4790)), ADMITS),
+    "4789 is within the range": (rule("udp", (4000, 5000)), ADMITS),
+    "all udp ports": (rule("udp", (0, 65535)), ADMITS),
+    "udp without ports": (rule("udp", None), ADMITS),
+    "one port below": (rule("udp", (4788, 4788)), REJECTS),
+    "one port above": (rule("udp", (4790, 4790)), REJECTS),
+    "the range ends before": (rule("udp", (0, 4788)), REJECTS),
+    "the range begins after": (rule("udp", (4790, 65535)), REJECTS),
+    "all protocols, as AWS spells it: -1": (rule("-1", None), ADMITS),
+    "tcp/4789": (rule("tcp", (4789, 4789)), REJECTS),
+    "tcp by its number": (rule("6", (4789, 4789)), REJECTS),
+    "all tcp ports": (rule("tcp", (0, 65535)), REJECTS),
+    "icmp": (rule("icmp", (-1, -1)), REJECTS),
+    "another protocol": (rule("50", None), REJECTS),
+    # CIDR blocks
+    "from anywhere": (rule(cidr="0.0.0.0/0"), ADMITS),
+    "from the source's address only": (rule(cidr="10.0.5.11/32"), ADMITS),
+    "from a block that ends with the source": (rule(cidr="10.0.5.8/30"), ADMITS),
+    "from the eight addresses around the source": (rule(cidr="10.0.5.8/29"), ADMITS),
+    "from the block that ends just below": (rule(cidr="10.0.5.10/32"), REJECTS),
+    "from the block that begins just above": (rule(cidr="10.0.5.12/30"), REJECTS),
+    "from the VPC": (rule(cidr="10.0.0.0/16"), ADMITS),
+    "from another network": (rule(cidr="192.168.0.0/16"), REJECTS),
+    "from all of IPv6": (rule(cidr="::/0"), REJECTS),
+    "all protocols, but from another network": (rule("-1", None, "192.168.0.0/16"), REJECTS),
+    # references to security groups
+    "from the source's group": (rule(group=SOURCE_GROUP), ADMITS),
+    "from the source's second group": (rule(group=OTHER_SOURCE_GROUP), ADMITS),
+    "all protocols from the source's group": (rule("-1", None, group=SOURCE_GROUP), ADMITS),
+    "from a group that the source is not in": (rule(group=STRANGER), REJECTS),
+    "tcp from the source's group": (rule("tcp", group=SOURCE_GROUP), REJECTS),
+    "other ports from the source's group": (rule("udp", (53, 53), group=SOURCE_GROUP), REJECTS),
+    # references across a peering connection
+    "peering active": (rule(group=SOURCE_GROUP, peering="active"), ADMITS),
+    "peering deleted": (rule(group=SOURCE_GROUP, peering="deleted"), REJECTS),
+    "peering being deleted": (rule(group=SOURCE_GROUP, peering="deleting"), REJECTS),
+    "peering expired": (rule(group=SOURCE_GROUP, peering="expired"), REJECTS),
+    "peering failed": (rule(group=SOURCE_GROUP, peering="failed"), REJECTS),
+    "peering requested": (rule(group=SOURCE_GROUP, peering="initiating-request"), REJECTS),
+    "peering not accepted yet": (rule(group=SOURCE_GROUP, peering="pending-acceptance"), REJECTS),
+    "peering being set up": (rule(group=SOURCE_GROUP, peering="provisioning"), REJECTS),
+    "peering rejected": (rule(group=SOURCE_GROUP, peering="rejected"), REJECTS),
+}
+
+
+@pytest.mark.parametrize(("only_rule", "stage"), RULES.values(), ids=RULES.keys())
+def test_a_rule_admits_or_not(scene: Scene, only_rule: dict[str, Any], stage: str | None) -> None:
+    assert scene.only_sensor(scene.group(only_rule))["stage"] == stage
+
+
+def permission(protocol: str, *ports: int | None, **origins: Any) -> dict[str, Any]:
+    """A rule as DescribeSecurityGroups may show it, from anywhere unless told otherwise."""
+    from_port, to_port = ports or (None, None)
+    shown = {"IpProtocol": protocol, "FromPort": from_port, "ToPort": to_port}
+    return shown | (origins or {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]})
+
+
+SPELLINGS: dict[str, tuple[dict[str, Any], bool]] = {
+    "udp by its number": (permission("17", 4789, 4789), True),
+    "udp by its number, another port": (permission("17", 4790, 4790), False),
+    "udp by its number, no ports": (permission("17"), True),
+    "all protocols, with ports, which are ignored": (permission("-1", 53, 53), True),
+    "tcp by its number": (permission("6", 4789, 4789), False),
+    "a range without ends, as for icmp": (permission("udp", None, None), True),
+    "no origin at all": (permission("udp", 4789, 4789, IpRanges=[]), False),
+    "an empty peering status": (
+        permission("-1", UserIdGroupPairs=[{"GroupId": "sg-1", "PeeringStatus": ""}]),
+        True,
+    ),
+    "a group of another account, peering active": (
+        permission(
+            "-1",
+            UserIdGroupPairs=[
+                {"GroupId": "sg-1", "UserId": "210987654321", "PeeringStatus": "active"}
+            ],
+        ),
+        True,
+    ),
+    "one reference inactive, the same one active": (
+        permission(
+            "-1",
+            UserIdGroupPairs=[
+                {"GroupId": "sg-1", "PeeringStatus": "deleted"},
+                {"GroupId": "sg-1", "PeeringStatus": "active"},
+            ],
+        ),
+        True,
+    ),
+}
+
+
+def source_at(address: str, group_ids: Sequence[str]) -> Source:
+    return Source(
+        interface_id="eni-source",
+        interface_type="interface",
+        instance_id="i-source",
+        instance_type="m5.large",
+        owner_id=None,
+        zone="us-east-1a",
+        vpc_id="vpc-1",
+        subnet_id="subnet-1",
+        address=Address.primary({"PrivateIpAddress": address}),
+        group_ids=frozenset(group_ids),
+    )
+
+
+def groups_admit(
+    source: Source,
+    groups: Mapping[str, Sequence[Mapping[str, Any]]],
+    prefix_lists: Mapping[str, PrefixList],
+) -> bool:
+    """What the function makes of a sensor with these groups (ID to `IpPermissions`)."""
+    known_groups: Lookup[SecurityGroup] = Lookup()
+    for group_id, permissions in groups.items():
+        group = SecurityGroup.of({"GroupId": group_id, "IpPermissions": permissions})
+        known_groups.found[group_id] = [group]
+    known_lists: Lookup[PrefixList] = Lookup()
+    known_lists.found = {key: [value] for key, value in prefix_lists.items()}
+    facts = SensorFacts(0, Lookup(), {}, known_groups, Lookup(), known_lists, Lookup())
+    configuration = Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-1"})
+    sensor = SensorInterface("tmt-1", False, "eni-sensor", group_ids=tuple(groups))
+    return security_groups_admit(source, sensor, Known(configuration, facts, {})).passed
+
+
+@pytest.mark.parametrize(("shown", "admitted"), SPELLINGS.values(), ids=SPELLINGS.keys())
+def test_rules_are_understood_however_aws_spells_them(
+    shown: dict[str, Any], admitted: bool
+) -> None:
+    assert groups_admit(source_at(ADDRESS, ["sg-1"]), {"sg-sensor": [shown]}, {}) is admitted
+
+
+# --------------------------------------------------------------------------------------
+# Several rules, several groups
+# --------------------------------------------------------------------------------------
+
+
+def test_one_rule_that_admits_is_enough(scene: Scene) -> None:
+    rules = [rule("tcp"), rule(cidr="192.168.0.0/16"), rule(cidr="10.0.5.11/32"), rule("icmp")]
+    assert scene.only_sensor(scene.group(*rules))["verdict"] == "selected"
+
+
+def test_one_group_that_admits_is_enough(scene: Scene) -> None:
+    assert (
+        scene.only_sensor(scene.group(), scene.group(rule("tcp")), scene.group(rule()))["verdict"]
+        == "selected"
+    )
+
+
+def test_protocol_and_origin_have_to_match_in_the_same_rule(scene: Scene) -> None:
+    rules = [rule("tcp", (4789, 4789), "10.0.5.0/24"), rule("udp", (4789, 4789), "10.0.6.0/24")]
+    assert (
+        scene.only_sensor(scene.group(*rules), scene.group(rule("-1", None, "10.0.7.0/24")))[
+            "stage"
+        ]
+        == "security_group"
+    )
+
+
+def test_a_group_without_rules_rejects(scene: Scene) -> None:
+    assert scene.only_sensor(scene.group())["stage"] == "security_group"
+
+
+def test_to_share_a_group_with_the_sensor_is_not_enough(scene: Scene) -> None:
+    assert scene.only_sensor(scene.groups[SOURCE_GROUP])["stage"] == "security_group"
+
+
+def test_outbound_rules_of_the_source_do_not_matter(scene: Scene) -> None:
+    for group in (SOURCE_GROUP, OTHER_SOURCE_GROUP):
+        scene.account.ec2.revoke_security_group_egress(
+            GroupId=scene.groups[group],
+            IpPermissions=[{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
+        )
+    assert scene.only_sensor(scene.group(rule()))["verdict"] == "selected"
+
+
+# --------------------------------------------------------------------------------------
+# Managed prefix lists
+# --------------------------------------------------------------------------------------
+
+LISTS: dict[str, tuple[list[str], str | None]] = {
+    "an entry contains the source": (["10.0.5.0/24"], ADMITS),
+    "an entry is the source": (["10.0.5.11/32"], ADMITS),
+    "the second entry does": (["192.168.0.0/16", "10.0.5.8/29"], ADMITS),
+    "an entry ends just below": (["10.0.5.10/32"], REJECTS),
+    "an entry begins just above": (["10.0.5.12/30"], REJECTS),
+    "no entry": ([], REJECTS),
+    "IPv6 entries only": (["::/0", "2001:db8::/32"], REJECTS),
+    "an IPv6 entry before one that does": (["::/0", "10.0.0.0/8"], ADMITS),
+    "an entry on the first page": (
+        [f"192.168.{n}.0/24" for n in range(99)] + ["10.0.5.0/24"],
+        ADMITS,
+    ),
+    "an entry on the second page": (
+        [f"192.168.{n}.0/24" for n in range(100)] + ["10.0.5.0/24"],
+        ADMITS,
+    ),
+    "an entry on the third page": (
+        [f"192.168.{n}.0/24" for n in range(200)] + ["10.0.5.0/24"],
+        ADMITS,
+    ),
+    "three pages without one": ([f"192.168.{n}.0/24" for n in range(201)], REJECTS),
+}
+
+
+@pytest.mark.parametrize(("cidrs", "stage"), LISTS.values(), ids=LISTS.keys())
+def test_a_prefix_list_admits_what_its_entries_contain(
+    scene: Scene, cidrs: list[str], stage: str | None
+) -> None:
+    assert (
+        scene.only_sensor(scene.group(rule(prefix_list=scene.account.prefix_list(*cidrs))))["stage"]
+        == stage
+    )
+
+
+def test_one_of_several_prefix_lists_is_enough(scene: Scene) -> None:
+    no, yes = scene.account.prefix_list("192.168.0.0/16"), scene.account.prefix_list("10.0.0.0/8")
+    target = scene.sensor(
+        scene.group(rule(prefix_list=no)), scene.group(rule(prefix_list=no), rule(prefix_list=yes))
+    )
+    assert scene.answer().sensors[target]["verdict"] == "selected"
+
+
+WHO_LOOKS: dict[str, tuple[Callable[[Scene, str], Any], int]] = {
+    "nothing else admits": (lambda s, pl: s.sensor(s.group(rule(prefix_list=pl))), 1),
+    "two sensors, one list": (
+        lambda s, pl: [s.sensor(s.group(rule(prefix_list=pl))) for _ in "ab"],
+        1,
+    ),
+    "a CIDR block admits": (lambda s, pl: s.sensor(s.group(rule(prefix_list=pl), rule())), 0),
+    "a CIDR block of another group admits": (
+        lambda s, pl: s.sensor(s.group(rule(prefix_list=pl)), s.group(rule())),
+        0,
+    ),
+    "a reference to a group admits": (
+        lambda s, pl: s.sensor(s.group(rule(prefix_list=pl), rule(group=SOURCE_GROUP))),
+        0,
+    ),
+    "the rule is about tcp": (lambda s, pl: s.sensor(s.group(rule("tcp", prefix_list=pl))), 0),
+    "the rule is about another port": (
+        lambda s, pl: s.sensor(s.group(rule("udp", (53, 53), prefix_list=pl))),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "calls"), WHO_LOOKS.values(), ids=WHO_LOOKS.keys())
+def test_prefix_lists_are_looked_up_only_when_nothing_else_admits(
+    scene: Scene, build: Callable[[Scene, str], Any], calls: int
+) -> None:
+    build(scene, scene.account.prefix_list("10.0.0.0/8"))
+    scene.answer()
+    assert scene.account.count(READ_PREFIX_LIST) == calls
+
+
+def test_a_sensor_behind_a_prefix_list_competes_with_those_that_need_none(scene: Scene) -> None:
+    scene.sensor(scene.group(rule()), sessions=5)
+    idle = scene.sensor(scene.group(rule(prefix_list=scene.account.prefix_list("10.0.0.0/8"))))
+    assert scene.answer().entry["target_id"] == idle
+
+
+def test_without_the_permission_the_rule_does_not_match_and_the_reason_names_it(
+    scene: Scene,
+) -> None:
+    scene.account.deny(f"ec2:{READ_PREFIX_LIST}")
+    prefix_list = scene.account.prefix_list("10.0.0.0/8")
+    sensor = scene.only_sensor(scene.group(rule(prefix_list=prefix_list)))
+    assert fallen(sensor, f"ec2:{READ_PREFIX_LIST}", prefix_list) == ("security_group", [])
+
+
+def test_without_the_permission_other_sensors_are_used(scene: Scene) -> None:
+    scene.account.deny(f"ec2:{READ_PREFIX_LIST}")
+    scene.sensor(scene.group(rule(prefix_list=scene.account.prefix_list("10.0.0.0/8"))))
+    other = scene.sensor(scene.group(rule()), sessions=5)
+    assert scene.answer().entry["target_id"] == other
+
+
+def test_a_prefix_list_that_aws_does_not_know_admits_nothing(scene: Scene) -> None:
+    sensor = scene.only_sensor(scene.group(rule(prefix_list="pl-00000000000000000")))
+    assert fallen(sensor, "InvalidPrefixListID.NotFound") == ("security_group", [])
+
+
+def test_while_reading_a_prefix_list_is_throttled_the_interface_fails(scene: Scene) -> None:
+    scene.account.fail(READ_PREFIX_LIST, "RequestLimitExceeded")
+    scene.sensor(scene.group(rule(prefix_list=scene.account.prefix_list("10.0.0.0/8"))))
+    with pytest.raises(MirroringError, match=f"{READ_PREFIX_LIST}.*RequestLimitExceeded"):
+        scene.answer()
+
+
+# --------------------------------------------------------------------------------------
+# The reason names the evidence
+# --------------------------------------------------------------------------------------
+
+EVIDENCE: dict[str, tuple[dict[str, Any], str | None, list[str]]] = {
+    "the block that admits": (rule(cidr="10.0.5.8/29"), ADMITS, ["udp/4789", "10.0.5.8/29"]),
+    "whose members are admitted": (rule(group=SOURCE_GROUP), ADMITS, ["udp/4789", SOURCE_GROUP]),
+    "that no rule admits the address": (rule("tcp"), REJECTS, ["No rule", "udp/4789", ADDRESS]),
+    "the reference across an inactive peering": (
+        rule(group=SOURCE_GROUP, peering="deleted"),
+        REJECTS,
+        ["inactive peering", SOURCE_GROUP],
+    ),
+}
+
+
+@pytest.mark.parametrize(("only_rule", "stage", "words"), EVIDENCE.values(), ids=EVIDENCE.keys())
+def test_the_reason_names(
+    scene: Scene, only_rule: dict[str, Any], stage: str | None, words: list[str]
+) -> None:
+    group = scene.group(only_rule)
+    named = [scene.groups.get(word, word) for word in words]
+    assert fallen(scene.only_sensor(group), group, *named) == (stage, [])
+
+
+def test_the_reason_names_prefix_list_and_entry(scene: Scene) -> None:
+    prefix_list = scene.account.prefix_list("192.168.0.0/16", "10.0.5.0/24")
+    group = scene.group(rule(prefix_list=prefix_list))
+    assert fallen(scene.only_sensor(group), group, prefix_list, "10.0.5.0/24") == (ADMITS, [])
+
+
+# --------------------------------------------------------------------------------------
+# Any rules
+# --------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    groups=st.lists(ip_permissions(), min_size=1, max_size=3),
+    address=addresses(),
+    group_ids=group_id_lists(),
+    entries=prefix_list_entries(),
+)
+def test_any_rules_are_judged_as_the_brute_force_model_judges_them(
+    groups: list[list[dict[str, Any]]],
+    address: str,
+    group_ids: list[str],
+    entries: dict[str, list[dict[str, Any]]],
+) -> None:
+    lists = {
+        key: PrefixList(tuple(Block.of(e["Cidr"]) for e in items if ":" not in e["Cidr"]))
+        for key, items in entries.items()
+    }
+    unread = {key: PrefixList((), "not readable") for key in ("pl-one", "pl-two", "pl-three")}
+    admitted = groups_admit(
+        source_at(address, group_ids),
+        {f"sg-sensor-{n}": permissions for n, permissions in enumerate(groups)},
+        unread | lists,
+    )
+    everything = [item for permissions in groups for item in permissions]
+    assert admitted is group_rules_admit(everything, address, group_ids, entries)
