@@ -1127,7 +1127,7 @@ class Ec2:
     def _call(self, method: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """One call, its errors told apart."""
         self.deadline.check()
-        _calling.deadline = self.deadline
+        _calling.deadline, _calling.again = self.deadline, False
         operation = "".join(word.capitalize() for word in method.split("_"))
         try:
             answer: Mapping[str, Any] = getattr(ec2_client(), method)(**parameters)
@@ -1140,12 +1140,14 @@ class Ec2:
 
 _client: Any = None
 _client_lock = threading.Lock()
-_calling = threading.local()  # the deadline of the call that this thread is making
+_calling = threading.local()  # what the thread's present call has to keep to
 
 
 def check_deadline(**_: object) -> None:
-    """Botocore's attempts are calls too: none is begun when too little time is left."""
-    _calling.deadline.check()
+    """Botocore's second and later attempts are calls too: none is begun in the reserve."""
+    if _calling.again:
+        _calling.deadline.check()
+    _calling.again = True
 
 
 def ec2_client() -> Any:

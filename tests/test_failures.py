@@ -1,0 +1,1017 @@
+"""What happens when AWS throttles, times out, breaks, denies or loses an answer, and when time runs
+out: at every call in turn, for one event, several instances, an SQS batch and a sweep.
+
+What was done before stays done, what comes after is still tried, the interfaces without an answer
+are named, and the next delivery completes the rest without making anything twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+from conftest import Answer, Run, Sleeps, answer_of
+from simulated_aws import (
+    LambdaContext,
+    SimulatedAccount,
+    rule,
+    running_event,
+    scheduled_event,
+    sqs_event,
+)
+
+import lambda_traffic_mirror as function
+
+ATTEMPTS = 5
+
+# Every call that mirroring one interface can take, in the order of the round trips.
+READS = (
+    "DescribeInstances",
+    "DescribeTrafficMirrorTargets",
+    "DescribeTrafficMirrorSessions",
+    "DescribeNetworkInterfaces",
+    "DescribeSecurityGroups",
+    "DescribeNetworkAcls",
+    "GetManagedPrefixListEntries",
+)
+CREATE = "CreateTrafficMirrorSession"
+CALLS = (*READS, CREATE)
+ROUND_TRIPS = (READS[:3], READS[3:4], ("DescribeInstances", *READS[4:6]), READS[6:7], (CREATE,))
+
+# How the attempts at a call come to nothing; `when` as for SimulatedAccount.fail.
+FAULTS: dict[str, Callable[..., None]] = {
+    "throttled": lambda account, call, **when: account.fail(
+        call, "RequestLimitExceeded", status=503, **when
+    ),
+    "server error": lambda account, call, **when: account.fail(
+        call, "InternalError", status=500, **when
+    ),
+    "unavailable": lambda account, call, **when: account.fail(
+        call, "ServiceUnavailable", status=503, **when
+    ),
+    "no connection": lambda account, call, **when: account.time_out(call, connect=True, **when),
+    "no answer": lambda account, call, **when: account.time_out(call, **when),
+    "denied": lambda account, call, **when: account.fail(
+        call, "UnauthorizedOperation", status=403, **when
+    ),
+}
+FOUR_FAULTS = ("throttled", "server error", "no answer", "denied")
+TRANSIENT = ("throttled", "server error", "unavailable", "no connection", "no answer")
+CODES = {
+    "throttled": "RequestLimitExceeded",
+    "server error": "InternalError",
+    "unavailable": "ServiceUnavailable",
+    "no connection": "ConnectTimeoutError",
+    "no answer": "ReadTimeoutError",
+    "denied": "UnauthorizedOperation",
+}
+
+
+@cache
+def client() -> Any:
+    """The function's own client, for this file alone: throttling leaves its mark on a client, and
+    making one takes longer than a test."""
+    return function.ec2_client()
+
+
+@pytest.fixture(autouse=True)
+def quick(account: SimulatedAccount, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
+    """Nobody waits: not for a client, not for a pace that throttling sets. And what one test has
+    used up of botocore's allowance of retries is not missing in the next."""
+    monkeypatch.setattr(function, "_client", client())
+    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
+        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
+    return no_sleep
+
+
+@pytest.fixture
+def every_call(account: SimulatedAccount, configure: Callable[..., None]) -> str:
+    """A sensor that only an ACL and a prefix list let in: mirroring takes every call there is.
+
+    The target's ID.
+    """
+    prefix_list = account.prefix_list("10.0.0.0/8")
+    group = account.group(rule(prefix_list=prefix_list))
+    sensor = account.sensor(account.subnet(), [group], quota=1_000)
+    configure(sensor)
+    return sensor
+
+
+@dataclass
+class Delivery:
+    """What became of one event: the entries that the result lists, the names in the error, or the
+    SQS messages that are to be delivered again."""
+
+    answer: Answer | None = None
+    error: str = ""
+    again: Sequence[int] | None = None
+
+
+def deliver(event: dict[str, Any], context: object = None) -> Delivery:
+    """Deliver an event as Lambda does."""
+    try:
+        result = function.lambda_handler(event, context or LambdaContext())
+    except function.MirroringError as error:
+        return Delivery(error=str(error))
+    if "Records" not in event:
+        return Delivery(answer_of(result))
+    assert set(result) == {"batchItemFailures"}
+    ids = [record["messageId"] for record in event["Records"]]
+    failures = result["batchItemFailures"]
+    assert all(set(failure) == {"itemIdentifier"} for failure in failures)
+    return Delivery(again=[ids.index(failure["itemIdentifier"]) for failure in failures])
+
+
+def sessions_by_interface(account: SimulatedAccount, instance_ids: Sequence[str]) -> list[int]:
+    """How many sessions each interface of these instances has."""
+    interfaces = [key for instance in instance_ids for key in account.interfaces_of(instance)]
+    return [len(account.sessions(interface_id=key)) for key in interfaces]
+
+
+def of_interface(interface_id: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda parameters: parameters.get("NetworkInterfaceId") == interface_id
+
+
+def named(call: str, fault: str) -> str:
+    """How the message says which call failed."""
+    return f"needs ec2:{call}" if fault == "denied" else f"{call} failed with {CODES[fault]}"
+
+
+# --- A call that comes to nothing, each in turn
+
+
+def is_an_answer(call: str, fault: str) -> bool:
+    """A prefix list that may not be read is no failure: its rule does not match."""
+    return (call, fault) == ("GetManagedPrefixListEntries", "denied")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("call", CALLS)
+def test_one_event_fails_with_the_call_and_the_next_delivery_mirrors(
+    account: SimulatedAccount, every_call: str, call: str, fault: str
+) -> None:
+    instance = account.instance()
+    (interface,) = account.interfaces_of(instance)
+    event = running_event(instance)
+    FAULTS[fault](account, call)
+
+    delivery = deliver(event)
+    if is_an_answer(call, fault):
+        assert delivery.answer
+        assert delivery.answer.outcomes == ["unmirrored"]
+        assert "ec2:GetManagedPrefixListEntries" in delivery.answer.entry["reason"]
+    else:
+        assert delivery.error.startswith("1 failed")
+        assert (instance if call == "DescribeInstances" else interface) in delivery.error
+        assert named(call, fault) in delivery.error
+    assert account.sessions() == []
+    # A create without an answer is sent once more when its session is not to be found.
+    twice = call == CREATE and fault not in ("throttled", "denied")
+    attempts = 1 if fault == "denied" else ATTEMPTS
+    assert account.count(call) == (2 * attempts if twice else attempts)
+
+    account.heal()
+    assert deliver(event).answer.outcomes == ["created"]  # type: ignore[union-attr]
+    assert deliver(event).answer.outcomes == ["exists"]  # type: ignore[union-attr]
+    assert len(account.sessions(interface_id=interface)) == 1
+
+
+@pytest.mark.parametrize("fault", FOUR_FAULTS)
+@pytest.mark.parametrize("call", READS)
+def test_an_sqs_batch_names_every_message_whose_reads_fail(
+    account: SimulatedAccount, every_call: str, call: str, fault: str
+) -> None:
+    instances = account.instances(3)
+    event = sqs_event(*map(running_event, instances))
+    FAULTS[fault](account, call)
+    assert deliver(event).again == ([] if is_an_answer(call, fault) else [0, 1, 2])
+    assert account.sessions() == []
+    account.heal()
+    assert deliver(event).again == []
+    assert deliver(event).again == []
+    assert sessions_by_interface(account, instances) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("fault", FOUR_FAULTS)
+@pytest.mark.parametrize("call", READS)
+def test_a_sweep_fails_with_the_call_and_the_next_one_mirrors(
+    account: SimulatedAccount, every_call: str, call: str, fault: str
+) -> None:
+    instances = account.instances(3)
+    FAULTS[fault](account, call)
+
+    delivery = deliver(scheduled_event())
+    if is_an_answer(call, fault):
+        assert delivery.answer
+        assert delivery.answer.body["summary"] == {"unmirrored": 3, "skipped": 1}
+    else:
+        assert named(call, fault) in delivery.error
+        listed = call != "DescribeInstances"
+        for instance in instances:
+            assert (account.interfaces_of(instance)[0] in delivery.error) == listed
+    assert account.sessions() == []
+
+    account.heal()
+    assert deliver(scheduled_event()).answer.body["summary"] == {  # type: ignore[union-attr]
+        "created": 3,
+        "skipped": 1,
+    }
+    assert sessions_by_interface(account, instances) == [1, 1, 1]
+
+
+KINDS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
+    "instance-ids": lambda instances: {"id": "an-event", "instance-ids": list(instances)},
+    "SQS batch": lambda instances: sqs_event(*map(running_event, instances)),
+    "sweep": lambda instances: scheduled_event(),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_interface_whose_create_fails_is_failed(
+    account: SimulatedAccount, every_call: str, kind: str, fault: str
+) -> None:
+    instances = account.instances(3)
+    first, second, third = (account.interfaces_of(instance)[0] for instance in instances)
+    event = KINDS[kind](instances)
+    FAULTS[fault](account, CREATE, where=of_interface(second))
+
+    delivery = deliver(event)
+    if kind == "SQS batch":
+        assert delivery.again == [1]
+    else:
+        assert delivery.error.startswith("1 failed")
+        assert second in delivery.error
+        assert first not in delivery.error
+        assert third not in delivery.error
+        assert named(CREATE, fault) in delivery.error
+        assert ("ec2:CreateTags" in delivery.error) == (fault == "denied")
+    assert sessions_by_interface(account, instances) == [1, 0, 1]
+
+    account.heal()
+    account.forget_calls()
+    delivery = deliver(event)
+    assert not delivery.error
+    assert not delivery.again
+    assert sessions_by_interface(account, instances) == [1, 1, 1]
+    assert account.count(CREATE) == 1
+
+
+def test_a_failed_message_is_completed_by_its_second_delivery_alone(
+    account: SimulatedAccount, every_call: str
+) -> None:
+    instances = account.instances(3)
+    event = sqs_event(*map(running_event, instances))
+    (second,) = account.interfaces_of(instances[1])
+    account.fail(CREATE, where=of_interface(second))
+    (again,) = deliver(event).again or ()
+    account.heal()
+    assert deliver({"Records": [event["Records"][again]]}).again == []
+    assert sessions_by_interface(account, instances) == [1, 1, 1]
+
+
+def test_the_second_of_three_interfaces_fails_alone(
+    account: SimulatedAccount, every_call: str
+) -> None:
+    instance = account.instance(interfaces=3)
+    event = running_event(instance)
+    _, second, _ = account.interfaces_of(instance)
+    account.time_out(CREATE, where=of_interface(second))
+    delivery = deliver(event)
+    assert delivery.error.startswith(f"1 failed. {second}: ")
+    assert sessions_by_interface(account, [instance]) == [1, 0, 1]
+    account.heal()
+    answer = deliver(event).answer
+    assert answer
+    assert answer.outcomes == ["exists", "created", "exists"]
+    assert sessions_by_interface(account, [instance]) == [1, 1, 1]
+
+
+def test_a_list_of_200_ids_that_fails_leaves_the_other_lists_alone(
+    account: SimulatedAccount, every_call: str
+) -> None:
+    instances = sorted(account.instances(210))
+    event = {"id": "an-event", "instance-ids": instances}
+    account.fail(
+        "DescribeInstances",
+        where=lambda parameters: len(parameters["Filters"][0]["Values"]) == 200,
+    )
+    error = deliver(event).error
+    assert error.startswith("200 failed")
+    assert len(account.sessions()) == 10
+    assert "And 100 more." in error  # a message that names hundreds is cut by Lambda
+    account.heal()
+    assert not deliver(event).error
+    assert sessions_by_interface(account, instances) == [1] * 210
+
+
+def test_a_prefix_list_that_fails_only_concerns_the_interfaces_that_need_it(
+    account: SimulatedAccount, configure: Callable[..., None]
+) -> None:
+    lists = {zone: account.prefix_list("10.0.0.0/8") for zone in "ab"}
+    configure(
+        [
+            account.sensor(groups=[account.group(rule(prefix_list=lists[zone]))], zone=zone)
+            for zone in "ab"
+        ]
+    )
+    near, far = account.instance(zone="a"), account.instance(zone="b")
+    account.fail(
+        "GetManagedPrefixListEntries",
+        where=lambda parameters: parameters["PrefixListId"] == lists["a"],
+    )
+    error = deliver({"instance-ids": [near, far]}).error
+    assert account.interfaces_of(near)[0] in error
+    assert account.interfaces_of(far)[0] not in error
+    assert sessions_by_interface(account, [near, far]) == [0, 1]
+
+
+# --- Permissions
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call != READS[-1]])
+def test_a_missing_permission_is_named(
+    account: SimulatedAccount, every_call: str, call: str
+) -> None:
+    instance = account.instance()
+    account.deny(f"ec2:{call}")
+    assert f"ec2:{call}" in deliver(running_event(instance)).error
+    attempts = [found for found in account.calls if found.operation == call]
+    assert [found.code for found in attempts] == ["UnauthorizedOperation"]  # no use trying again
+
+
+@pytest.mark.parametrize("permission", ["ec2:CreateTrafficMirrorSession", "ec2:CreateTags"])
+def test_both_permissions_of_a_denied_create_are_named(
+    account: SimulatedAccount, every_call: str, permission: str
+) -> None:
+    instance = account.instance()
+    account.deny(permission)
+    error = deliver(running_event(instance)).error
+    assert "ec2:CreateTrafficMirrorSession" in error
+    assert "ec2:CreateTags" in error
+
+
+# --- What botocore takes care of
+
+
+@pytest.mark.parametrize(
+    ("fault", "failures"), [("throttled", 1), *((fault, ATTEMPTS - 1) for fault in TRANSIENT)]
+)
+@pytest.mark.parametrize("call", CALLS)
+def test_what_the_fifth_attempt_heals_is_not_seen(
+    account: SimulatedAccount, every_call: str, call: str, fault: str, failures: int
+) -> None:
+    instance = account.instance()
+    FAULTS[fault](account, call, times=failures)
+    answer = deliver(running_event(instance)).answer
+    assert answer
+    assert (answer.status, answer.outcomes) == (200, ["created"])
+    assert sessions_by_interface(account, [instance]) == [1]
+    codes = [found.code for found in account.calls if found.operation == call]
+    assert codes.count(None) == len(codes) - failures
+
+
+def test_the_client_retries_adaptively_with_fixed_timeouts(
+    account: SimulatedAccount, every_call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits_for_a_token: list[int] = []
+    monkeypatch.setattr(
+        "botocore.retries.bucket.TokenBucket.acquire", lambda *_, **__: waits_for_a_token.append(1)
+    )
+    monkeypatch.setattr(function, "_client", None)
+    config = function.ec2_client().meta.config
+    assert config.retries == {"mode": "adaptive", "total_max_attempts": ATTEMPTS}
+    assert (config.connect_timeout, config.read_timeout) == (2, 10)
+    # Adaptive means that throttling slows down all that follows, and nothing else does.
+    assert deliver(running_event(account.instance())).answer
+    assert not waits_for_a_token
+    account.fail("DescribeNetworkInterfaces", times=1)
+    assert deliver(running_event(account.instance())).answer
+    assert waits_for_a_token
+
+
+# --- A create whose answer is lost
+
+LOSSES: dict[str, Callable[..., None]] = {
+    "server error": lambda account, **when: account.fail(
+        CREATE, "InternalError", status=500, **when
+    ),
+    "unavailable": lambda account, **when: account.fail(
+        CREATE, "ServiceUnavailable", status=503, **when
+    ),
+    "no answer": lambda account, **when: account.time_out(CREATE, **when),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("carried_out", "times", "lag", "attempts", "outcome"),
+    [
+        # botocore sends it again with the same token
+        (True, 1, 0, 2, "created"),
+        (False, 1, 0, 2, "created"),
+        # botocore gives up: the session is looked for
+        (True, 5, 0, 5, "created"),
+        (True, None, 0, 5, "created"),
+        # it is not there: once more
+        (False, 5, 0, 6, "created"),
+        (False, None, 0, 10, "failed"),
+        # it is there, but does not show yet: the same token brings the same session
+        (True, 5, 9, 6, "created"),
+        (True, None, 9, 10, "failed"),
+    ],
+)
+def test_a_create_whose_answer_is_lost_makes_one_session_at_most(
+    account: SimulatedAccount,
+    every_call: str,
+    loss: str,
+    carried_out: bool,
+    times: int | None,
+    lag: int,
+    attempts: int,
+    outcome: str,
+) -> None:
+    instance = account.instance()
+    (interface,) = account.interfaces_of(instance)
+    event = running_event(instance)
+    account.session_lag = lag
+    LOSSES[loss](account, times=times, lose_answer=carried_out)
+
+    delivery = deliver(event)
+    assert account.count(CREATE) == attempts
+    made = account.sessions(interface_id=interface)
+    assert len(made) == (1 if carried_out or outcome == "created" else 0)
+    if outcome == "failed":
+        assert delivery.error.startswith(f"1 failed. {interface}: {CREATE} failed with ")
+    else:
+        assert delivery.answer
+        assert delivery.answer.entry["outcome"] == outcome
+        assert delivery.answer.entry["session_id"] == made[0]["TrafficMirrorSessionId"]
+        assert delivery.answer.entry["target_id"] == every_call
+
+    account.heal()
+    again = deliver(event).answer
+    assert again
+    assert again.outcomes in (["created"], ["exists"])
+    assert len(account.sessions(interface_id=interface)) == 1
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_lost_create_fails_when_the_session_cannot_be_looked_for(
+    account: SimulatedAccount, every_call: str, carried_out: bool
+) -> None:
+    instance = account.instance()
+    event = running_event(instance)
+    account.time_out(CREATE, lose_answer=carried_out)
+    account.fail("DescribeTrafficMirrorSessions", after=1)
+    assert account.interfaces_of(instance)[0] in deliver(event).error
+    account.heal()
+    answer = deliver(event).answer
+    assert answer
+    assert answer.outcomes == (["exists"] if carried_out else ["created"])
+    assert sessions_by_interface(account, [instance]) == [1]
+
+
+def test_a_session_that_was_found_after_its_answer_was_lost_counts_for_the_next_choice(
+    account: SimulatedAccount, configure: Callable[..., None], run: Run
+) -> None:
+    configure([account.sensor(), account.sensor()])
+    instances = account.instances(2)
+    (first,) = account.interfaces_of(instances[0])
+    account.time_out(CREATE, lose_answer=True, where=of_interface(first))
+    answer = run({"instance-ids": instances})
+    assert answer.outcomes == ["created", "created"]
+    assert len({entry["target_id"] for entry in answer.interfaces}) == 2
+
+
+def test_the_others_are_mirrored_after_a_lost_create(
+    account: SimulatedAccount, every_call: str
+) -> None:
+    instances = account.instances(3)
+    account.time_out(CREATE, times=10)
+    error = deliver({"instance-ids": instances}).error
+    assert error.startswith(f"1 failed. {account.interfaces_of(instances[0])[0]}: ")
+    assert sessions_by_interface(account, instances) == [0, 1, 1]
+
+
+# --- Calls that an outcome does not need
+
+
+def break_all_but(account: SimulatedAccount, *calls: str) -> None:
+    for call in CALLS:
+        if call not in calls:
+            account.fail(call)
+
+
+def excluded_by_tag(account: SimulatedAccount) -> str:
+    break_all_but(account, "DescribeInstances")
+    return account.instance(tags={"mirror": "no"})
+
+
+def stopped(account: SimulatedAccount) -> str:
+    break_all_but(account, "DescribeInstances")
+    return account.instance(state="stopped")
+
+
+def unknown(account: SimulatedAccount) -> str:
+    break_all_but(account, "DescribeInstances")
+    return "i-00000000000000000"
+
+
+def of_another_type(account: SimulatedAccount) -> str:
+    break_all_but(account, "DescribeInstances")
+    return account.instance(interface_type="efa-only")
+
+
+def hosts_a_sensor(account: SimulatedAccount) -> str:
+    break_all_but(account, "DescribeInstances", "DescribeTrafficMirrorTargets")
+    (target,) = account._backend.traffic_mirror_targets
+    return account.sensor_instance(target)
+
+
+def has_a_session(account: SimulatedAccount) -> str:
+    instance = account.instance()
+    account.session(account.interfaces_of(instance)[0], "tmt-of-somebody-else")
+    break_all_but(account, *READS[:3])
+    return instance
+
+
+def without_an_address(account: SimulatedAccount) -> str:
+    break_all_but(account, *READS[:3])
+    return account.instance(ipv6_only=True)
+
+
+def in_a_zone_without_sensors(account: SimulatedAccount) -> str:
+    break_all_but(account, *READS[:4])
+    return account.instance(zone="b")
+
+
+@pytest.mark.parametrize(
+    ("make", "outcome"),
+    [
+        (excluded_by_tag, "skipped"),
+        (stopped, "skipped"),
+        (unknown, "skipped"),
+        (of_another_type, "skipped"),
+        (hosts_a_sensor, "skipped"),
+        (has_a_session, "exists"),
+        (without_an_address, "skipped"),
+        (in_a_zone_without_sensors, "unmirrored"),
+    ],
+)
+def test_a_call_that_the_outcome_does_not_need_may_fail(
+    account: SimulatedAccount,
+    every_call: str,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[SimulatedAccount], str],
+    outcome: str,
+) -> None:
+    monkeypatch.setenv("EXCLUDE_TAGS", "mirror=no")
+    assert run(make(account)).outcomes == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("call", "sensor"),
+    [
+        pytest.param("DescribeNetworkAcls", lambda account: account.sensor(), id="same subnet"),
+        pytest.param(
+            "GetManagedPrefixListEntries",
+            lambda account: account.sensor(
+                groups=[account.group(rule(), rule(prefix_list=account.prefix_list("10.0.0.0/8")))]
+            ),
+            id="another rule admits the packet",
+        ),
+    ],
+)
+def test_a_call_whose_answer_nobody_asks_for_may_fail(
+    account: SimulatedAccount,
+    configure: Callable[..., None],
+    run: Run,
+    call: str,
+    sensor: Callable[[SimulatedAccount], str],
+) -> None:
+    configure(sensor(account))
+    account.fail(call)
+    assert run(account.instance()).outcomes == ["created"]
+
+
+def test_a_dry_run_needs_no_create(account: SimulatedAccount, every_call: str, run: Run) -> None:
+    account.deny("ec2:CreateTrafficMirrorSession")
+    assert run({"instance-ids": [account.instance()], "dry_run": True}).outcomes == ["planned"]
+
+
+def test_an_ignored_state_needs_no_call_at_all(
+    account: SimulatedAccount, every_call: str, run: Run
+) -> None:
+    account.fail("*")
+    assert run(running_event(account.instance(), state="stopped")).status == 200
+    assert account.count() == 0
+
+
+def test_a_failure_among_other_outcomes_is_the_only_one_named(
+    account: SimulatedAccount, every_call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    account.unsupported_types.add("t2.micro")
+    instances = {
+        "created": account.instance(),
+        "exists": has_session(account, every_call),
+        "unmirrored": account.instance(zone="b"),
+        "failed": account.instance(),
+        "skipped": account.instance(instance_type="t2.micro"),
+    }
+    interfaces = {key: account.interfaces_of(value)[0] for key, value in instances.items()}
+    account.fail(CREATE, where=of_interface(interfaces["failed"]))
+    error = deliver({"instance-ids": list(instances.values())}).error
+    assert [key for key, interface in interfaces.items() if interface in error] == ["failed"]
+    # The result is lost with the error, so the log says what became of each.
+    logged = {
+        record.interface_id: (record.outcome, record.levelname)
+        for record in caplog.records
+        if hasattr(record, "outcome")
+    }
+    levels = {"unmirrored": "ERROR", "failed": "ERROR"}
+    assert logged == {
+        interface: (outcome, levels.get(outcome, "INFO"))
+        for outcome, interface in interfaces.items()
+    }
+
+
+def has_session(account: SimulatedAccount, target_id: str) -> str:
+    instance = account.instance()
+    account.session(account.interfaces_of(instance)[0], target_id)
+    return instance
+
+
+@pytest.mark.parametrize("fault", FOUR_FAULTS)
+@pytest.mark.parametrize(
+    "call", ["DescribeNetworkInterfaces", "DescribeSecurityGroups", "DescribeNetworkAcls"]
+)
+def test_a_session_that_a_sweep_could_not_check_is_failed_and_kept(
+    account: SimulatedAccount, every_call: str, call: str, fault: str
+) -> None:
+    instance = has_session(account, every_call)
+    FAULTS[fault](account, call)
+    error = deliver(scheduled_event()).error
+    assert account.interfaces_of(instance)[0] in error
+    assert named(call, fault) in error
+    account.heal()
+    answer = deliver(scheduled_event()).answer
+    assert answer
+    assert answer.body["summary"] == {"exists": 1, "skipped": 1}
+
+
+# --- Time
+
+
+class ScriptedContext(LambdaContext):
+    """Answers with these milliseconds in turn, and then with the last of them for ever."""
+
+    def __init__(self, *milliseconds: int) -> None:
+        super().__init__()
+        self.script = itertools.chain(milliseconds, itertools.repeat(milliseconds[-1]))
+        self.lock = threading.Lock()
+
+    def get_remaining_time_in_millis(self) -> int:
+        with self.lock:
+            return next(self.script)
+
+
+@pytest.mark.parametrize(
+    ("at_first", "left", "begun"),
+    [
+        (60_000, 5_000, True),
+        (60_000, 4_999, False),
+        (900_000, 5_000, True),
+        (900_000, 4_999, False),
+        (25_000, 5_000, True),
+        (25_000, 4_999, False),
+        (24_000, 4_800, True),
+        (24_000, 4_799, False),
+        (10_000, 2_000, True),
+        (10_000, 1_999, False),
+        (3_000, 600, True),
+        (3_000, 599, False),
+    ],
+)
+def test_a_fifth_of_the_time_is_kept_in_reserve_but_five_seconds_at_most(
+    account: SimulatedAccount, every_call: str, at_first: int, left: int, begun: bool
+) -> None:
+    instance = account.instance()
+    delivery = deliver(running_event(instance), ScriptedContext(at_first, left))
+    assert sessions_by_interface(account, [instance]) == [int(begun)]
+    assert (account.count() > 0) == begun
+    assert delivery.error.startswith("1 deferred") != begun
+
+
+@pytest.mark.parametrize("begun", range(10))
+@pytest.mark.parametrize("kind", ["event", *KINDS])
+def test_time_runs_out_before_each_call_in_turn(
+    account: SimulatedAccount, every_call: str, kind: str, begun: int
+) -> None:
+    instance = account.instance()
+    event = running_event(instance) if kind == "event" else KINDS[kind]([instance])
+    calls_needed = len(list(itertools.chain(*ROUND_TRIPS)))
+
+    delivery = deliver(event, ScriptedContext(60_000, *[5_000] * begun, 4_999))
+    assert account.count() == min(begun, calls_needed)
+    done = begun >= calls_needed
+    assert sessions_by_interface(account, [instance]) == [int(done)]
+    if kind == "SQS batch":
+        assert delivery.again == ([] if done else [0])
+    elif kind == "sweep":
+        # No error: the next sweep goes on from there.
+        assert delivery.answer
+        assert delivery.answer.status == 200
+        assert ("deferred" in delivery.answer.body["summary"]) != done
+    elif not done:
+        assert delivery.error.startswith("1 deferred")
+        assert (account.interfaces_of(instance)[0] in delivery.error) or (
+            instance in delivery.error
+        )
+        assert "time" in delivery.error
+
+    again = deliver(event)
+    assert not again.error
+    assert not again.again
+    assert sessions_by_interface(account, [instance]) == [1]
+
+
+class Clock:
+    """Seconds that pass only when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.lock = threading.Lock()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        with self.lock:
+            self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that sleeping moves on."""
+    clock = Clock()
+    monkeypatch.setattr("time.sleep", clock.advance)
+    return clock
+
+
+@pytest.mark.parametrize("last", range(len(ROUND_TRIPS)))
+def test_a_round_trip_that_takes_too_long_is_the_last(
+    account: SimulatedAccount, every_call: str, clock: Clock, last: int
+) -> None:
+    slow = ROUND_TRIPS[last][-1]
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == slow:
+            clock.advance(55.001)
+
+    account.gates.append(gate)
+    delivery = deliver(running_event(account.instance()), LambdaContext(60, clock=clock))
+    assert bool(delivery.error) == (slow != CREATE)
+    begun = {call.operation for call in account.calls}
+    assert begun <= set(itertools.chain(*ROUND_TRIPS[: last + 1]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_created_before_time_ran_out_stays_and_the_rest_follows(
+    account: SimulatedAccount, every_call: str, clock: Clock, kind: str
+) -> None:
+    instances = account.instances(5)
+    event = KINDS[kind](instances)
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == CREATE:
+            clock.advance(22)
+
+    account.gates.append(gate)
+    delivery = deliver(event, LambdaContext(60, clock=clock))
+    # 60 s, 38 s, 16 s: the third create begins with 16 s left and ends behind time.
+    assert sessions_by_interface(account, instances) == [1, 1, 1, 0, 0]
+    if kind == "SQS batch":
+        assert delivery.again == [3, 4]
+    elif kind == "sweep":
+        assert delivery.answer
+        assert delivery.answer.status == 200
+        assert delivery.answer.body["summary"] == {"deferred": 2, "created": 3, "skipped": 1}
+        assert all(
+            entry["sensors"] == []
+            for entry in delivery.answer.interfaces
+            if entry["outcome"] == "deferred"
+        )
+    else:
+        assert delivery.error.startswith("2 deferred")
+        for instance in instances:
+            named_in_error = account.interfaces_of(instance)[0] in delivery.error
+            assert named_in_error == (instance in instances[3:])
+
+    delivery = deliver(event, LambdaContext(60, clock=clock))
+    assert not delivery.error
+    assert not delivery.again
+    assert sessions_by_interface(account, instances) == [1] * 5
+
+
+def test_failed_and_deferred_are_both_counted_and_named(
+    account: SimulatedAccount, every_call: str, clock: Clock
+) -> None:
+    instances = account.instances(2)
+    first, second = (account.interfaces_of(instance)[0] for instance in instances)
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == CREATE:
+            clock.advance(60)
+
+    account.gates.append(gate)
+    account.deny("ec2:CreateTags")
+    error = deliver({"instance-ids": instances}, LambdaContext(60, clock=clock)).error
+    assert "1 failed" in error
+    assert "1 deferred" in error
+    assert first in error
+    assert second in error
+
+
+def test_a_sweep_with_failed_and_deferred_raises_for_the_failed_alone(
+    account: SimulatedAccount, every_call: str, clock: Clock
+) -> None:
+    instances = account.instances(2)
+    first, second = (account.interfaces_of(instance)[0] for instance in instances)
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == CREATE:
+            clock.advance(60)
+
+    account.gates.append(gate)
+    account.deny("ec2:CreateTags")
+    error = deliver(scheduled_event(), LambdaContext(60, clock=clock)).error
+    assert error.startswith("1 failed")
+    assert "deferred" not in error
+    assert first in error
+    assert second not in error
+
+
+@pytest.mark.parametrize(("seconds_left", "looks"), [(7.1, 3), (6.1, 2), (5.1, 1)])
+def test_an_unknown_instance_is_not_waited_for_beyond_the_reserve(
+    account: SimulatedAccount, every_call: str, clock: Clock, seconds_left: float, looks: int
+) -> None:
+    """Each pause takes a second, and the reserve of five is not touched."""
+    instance = account.instance()
+    account.unknown_instances[instance] = 2
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if account.count("DescribeInstances") == 1 and call == "DescribeInstances":
+            clock.advance(60 - seconds_left)
+
+    account.gates.append(gate)
+    context = LambdaContext(60, clock=clock)
+    delivery = deliver(running_event(instance), context)
+    assert context.get_remaining_time_in_millis() >= 5_000
+    if looks == 3:
+        assert delivery.answer
+        assert delivery.answer.outcomes == ["created"]
+    else:
+        assert delivery.error.startswith(f"1 deferred. {instance}: ")
+        assert account.count("DescribeInstances") == looks
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds_left", "looks"),
+    [
+        ("event", 7.1, 3),
+        ("event", 6.1, 2),
+        ("event", 5.1, 1),
+        ("SQS batch", 5.1, 1),
+        ("sweep", 5.1, 1),
+    ],
+)
+def test_refused_interfaces_are_not_waited_for_beyond_the_reserve(
+    account: SimulatedAccount,
+    every_call: str,
+    clock: Clock,
+    kind: str,
+    seconds_left: float,
+    looks: int,
+) -> None:
+    instance = account.instance()
+    (interface,) = account.interfaces_of(instance)
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == CREATE:  # another invocation is faster, and its session shows late
+            account.session(interface, every_call, lag=looks if looks < 3 else 2)
+            clock.advance(60 - seconds_left)
+
+    account.gates.append(gate)
+    event = running_event(instance) if kind == "event" else KINDS[kind]([instance])
+    context = LambdaContext(60, clock=clock)
+    delivery = deliver(event, context)
+    assert context.get_remaining_time_in_millis() >= 5_000
+    # One reading at the start, and then the looks.
+    assert account.count("DescribeTrafficMirrorSessions") == 1 + looks
+    if looks == 3:
+        assert delivery.answer
+        assert delivery.answer.outcomes == ["exists"]
+    elif kind == "event":
+        assert delivery.error.startswith(f"1 deferred. {interface}")
+    elif kind == "SQS batch":
+        assert delivery.again == [0]
+    else:
+        assert delivery.answer
+        assert delivery.answer.body["summary"] == {"deferred": 1, "skipped": 1}
+    assert sessions_by_interface(account, [instance]) == [1]
+
+
+@pytest.mark.parametrize("call", [READS[-1], CREATE])
+def test_no_attempt_is_begun_in_the_reserve(
+    account: SimulatedAccount, every_call: str, clock: Clock, call: str
+) -> None:
+    """Otherwise Lambda ends the invocation in the middle, and nobody is told of anything."""
+    context = LambdaContext(60, clock=clock)
+    left_at_attempts: list[int] = []
+
+    def gate(operation: str, parameters: dict[str, Any]) -> None:
+        left_at_attempts.append(context.get_remaining_time_in_millis())
+        clock.advance(15 * (operation == call))
+
+    account.gates.append(gate)
+    account.time_out(call)
+    assert deliver(running_event(account.instance()), context).error
+    assert min(left_at_attempts) >= 5_000
+
+
+class NoClock:
+    """A context as hand-written tests have it."""
+
+    aws_request_id = "a-request"
+
+
+@pytest.mark.parametrize("context", [None, NoClock()])
+def test_without_a_clock_there_is_no_deadline(
+    account: SimulatedAccount, every_call: str, context: object
+) -> None:
+    result = function.lambda_handler(running_event(account.instance()), context)
+    assert answer_of(result).outcomes == ["created"]
+
+
+# --- An instance that AWS does not know yet
+
+
+@pytest.mark.parametrize(
+    ("unknown_for", "outcome", "pauses"),
+    [(0, "created", 0), (1, "created", 1), (2, "created", 2), (3, "skipped", 2)],
+)
+def test_an_instance_that_aws_does_not_know_is_asked_for_twice_more(
+    account: SimulatedAccount,
+    every_call: str,
+    run: Run,
+    quick: Sleeps,
+    unknown_for: int,
+    outcome: str,
+    pauses: int,
+) -> None:
+    instance = account.instance()
+    account.unknown_instances[instance] = unknown_for
+    assert run(instance).outcomes == [outcome]
+    assert quick.seconds == [1.0] * pauses
+
+
+def test_only_the_unknown_instances_are_asked_for_again(
+    account: SimulatedAccount, every_call: str, run: Run, quick: Sleeps
+) -> None:
+    known, late = account.instances(2)
+    account.unknown_instances[late] = 1
+    answer = run({"instance-ids": [known, late, "i-00000000000000000"]})
+    assert answer.body["summary"] == {"created": 2, "skipped": 1}
+    asked = [
+        call.parameters["Filters"][0]["Values"]
+        for call in account.calls
+        if call.operation == "DescribeInstances"
+    ]
+    assert asked[1:3] == [["i-00000000000000000", late], ["i-00000000000000000"]]
+    assert quick.seconds == [1.0, 1.0]
+
+
+def test_interfaces_are_listed_in_the_order_of_the_event(
+    account: SimulatedAccount, every_call: str, run: Run
+) -> None:
+    known, unknown = account.instance(), "i-00000000000000000"
+    answer = run({"instance-ids": [known, unknown]})
+    assert [entry["instance_id"] for entry in answer.interfaces] == [known, unknown]
+
+
+def test_an_unknown_instance_whose_second_look_fails_is_failed(
+    account: SimulatedAccount, every_call: str
+) -> None:
+    instance = account.instance()
+    account.unknown_instances[instance] = 1
+    account.fail("DescribeInstances", after=1)
+    assert deliver(running_event(instance)).error.startswith(f"1 failed. {instance}: ")
