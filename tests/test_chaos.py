@@ -1,0 +1,523 @@
+"""Whatever happens, one sweep afterwards puts it right.
+
+Each seed makes an account in which some instances can be mirrored and others cannot, each for a
+reason of its own. Then events come once, twice and never, out of order and at once, by themselves
+and in SQS batches, while calls are throttled, time out, break, are denied and lose their answers,
+sessions show late and are deleted, instances end and time runs out. What fails is delivered again,
+as Lambda does. Every report is held against the account. In the end all is well again, and one
+sweep has to leave exactly one session for each interface that a sensor can take, and a true reason
+for every other.
+
+CHAOS=2000 runs that many seeds (20 unless told), CHAOS=500-700 those from 500 to 699.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import pytest
+from conftest import Answer, Sleeps, answer_of, one_client
+from moto.moto_api._internal import mock_random
+from simulated_aws import (
+    LambdaContext,
+    SimulatedAccount,
+    acl_entry,
+    rule,
+    running_event,
+    scheduled_event,
+    sqs_event,
+)
+
+import lambda_traffic_mirror as function
+
+CREATE = "CreateTrafficMirrorSession"
+CALLS = (
+    "DescribeInstances",
+    "DescribeTrafficMirrorTargets",
+    "DescribeTrafficMirrorSessions",
+    "DescribeNetworkInterfaces",
+    "DescribeSecurityGroups",
+    "DescribeNetworkAcls",
+    "GetManagedPrefixListEntries",
+    CREATE,
+    CREATE,
+    CREATE,
+    "*",
+)
+SMALL_QUOTA = 2
+LONGEST_LAG = 3  # a session that shows later than after three looks is not found
+UNREADABLE = ("", "?", "{}", '{"instance-ids": []}', '{"sweep": 1}')
+
+
+def seeds() -> range:
+    """Which seeds to run."""
+    first, _, end = os.environ.get("CHAOS", "20").rpartition("-")
+    return range(int(first or 0), int(end))
+
+
+@cache
+def client() -> Any:
+    """The function's own client, for this file alone: throttling leaves its mark on a client, and
+    making one takes longer than a test."""
+    return function.ec2_client()
+
+
+@pytest.fixture(autouse=True)
+def quick(account: SimulatedAccount, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits, and no seed uses up botocore's allowance of retries for the next."""
+    monkeypatch.setattr(function, "_client", client())
+    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
+        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
+
+
+# --------------------------------------------------------------------------------------
+# The account, and what is true of it
+# --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Truth:
+    """What has to become of an instance's interfaces: `session`, `skipped`, `unmirrored`, `exists`
+    (somebody else's session), or `crowd` (as many sessions as a sensor takes). The reason has the
+    evidence in it."""
+
+    outcome: str
+    evidence: str = ""
+
+
+class World:
+    """An account, and what is true of each of its instances."""
+
+    def __init__(self, account: SimulatedAccount, rng: random.Random) -> None:
+        self.account = account
+        self.random = rng
+        self.truths: dict[str, Truth] = {}
+        self.local_zone_only = rng.random() < 0.7
+        self.open: list[str] = []
+        self.targets: list[str] = []
+        self.crowded = ""
+        self.foreign = account.sensor(attached=False)
+        self.build()
+
+    def some(self, truth: Truth, **kwargs: Any) -> None:
+        """Instances of one kind."""
+        for _ in range(self.random.randint(0, 2)):
+            interfaces = self.random.choice((1, 1, 1, 2, 3))
+            self.truths[self.account.instance(interfaces=interfaces, **kwargs)] = truth
+
+    def hopeless(self, zone: str, stage: str, evidence: str) -> None:
+        """Instances in a zone whose sensors cannot take them."""
+        far = Truth("session")
+        self.some(
+            Truth("unmirrored", f"{stage}|{evidence}") if self.local_zone_only else far, zone=zone
+        )
+
+    def build(self) -> None:
+        account, rng = self.account, self.random
+        # Zone a: sensors that take everything.
+        self.open = [account.sensor(account.subnet(), quota=1_000) for _ in range(2)]
+        if rng.random() < 0.5:
+            group = account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))
+            self.open.append(account.sensor(groups=[group], quota=1_000))
+        for _ in range(3):
+            self.some(Truth("session"))
+        self.some(Truth("skipped", "EXCLUDE_TAGS"), tags={"mirror": "no"})
+        self.some(Truth("skipped", "t2.micro"), instance_type="t2.micro")
+        self.some(Truth("skipped", "no IPv4 address"), ipv6_only=True)
+        self.some(Truth("skipped", "efa-only"), interface_type="efa-only")
+        self.some(Truth("skipped", "stopped"), state="stopped")
+        account.unsupported_types.add("t2.micro")
+        mirrored = account.instance()
+        self.truths[mirrored] = Truth("exists", "not one of our targets")
+        account.session(account.interfaces_of(mirrored)[0], self.foreign)
+        # The other zones: sensors that take nothing, or little.
+        group = account.group(rule("tcp"), rule(cidr="192.0.2.0/24"))
+        closed = account.sensor(groups=[group], zone="c")
+        denying = account.sensor(account.subnet("d", acl=[acl_entry(66, "deny")]), zone="d")
+        stopped = account.sensor(zone="e", state="stopped")
+        self.crowded = account.sensor(zone="f", quota=SMALL_QUOTA)
+        self.targets = [
+            *self.open,
+            closed,
+            denying,
+            stopped,
+            self.crowded,
+            account.missing_sensor(),
+        ]
+        rng.shuffle(self.targets)
+        self.hopeless("b", "zone", "us-east-1b")
+        self.hopeless("c", "security_group", group)
+        self.hopeless("d", "network_acl", "rule 66")
+        self.hopeless("e", "zone", "us-east-1e")
+        crowd = Truth("crowd", "TrafficMirrorSourcesPerTargetLimitExceeded")
+        self.some(crowd if self.local_zone_only else Truth("session"), zone="f")
+        for target in self.targets:
+            if target in account._backend.traffic_mirror_targets:
+                self.truths[account.sensor_instance(target)] = Truth("skipped", "sensor")
+
+    def state(self, instance_id: str) -> str:
+        return str(self.account._instance(instance_id)._state.name)
+
+    def interfaces(self) -> dict[str, tuple[str, Truth]]:
+        """Each interface of a running instance, with its instance and what is true of it."""
+        return {
+            interface: (instance, truth)
+            for instance, truth in self.truths.items()
+            if self.state(instance) == "running"
+            for interface in self.account.interfaces_of(instance)
+        }
+
+
+# --------------------------------------------------------------------------------------
+# Deliveries
+# --------------------------------------------------------------------------------------
+
+
+class Reports(logging.Handler):
+    """What the function logs of interfaces, by the thread in which an invocation runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_thread: dict[int, list[dict[str, Any]]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "outcome"):
+            names = ("interface_id", "instance_id", "outcome", "reason", "target_id", "session_id")
+            entry = {name: getattr(record, name) for name in names}
+            self.of_thread.setdefault(threading.get_ident(), []).append(entry)
+
+    def take(self) -> list[dict[str, Any]]:
+        """What this thread's invocation has reported."""
+        return self.of_thread.pop(threading.get_ident(), [])
+
+
+@dataclass
+class Delivery:
+    """One invocation and what came of it."""
+
+    event: dict[str, Any]
+    context: LambdaContext
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    result: dict[str, Any] | None = None
+    error: str = ""
+
+    @property
+    def unfinished(self) -> list[dict[str, Any]]:
+        return [entry for entry in self.entries if entry["outcome"] in ("failed", "deferred")]
+
+    def again(self) -> list[Any]:
+        """The bodies that Lambda delivers again."""
+        if self.error:
+            return [self.event]
+        if not self.result or "Records" not in self.event:
+            return []
+        named = {failure["itemIdentifier"] for failure in self.result["batchItemFailures"]}
+        return [r["body"] for r in self.event["Records"] if r["messageId"] in named]
+
+
+class ShortOfTime(LambdaContext):
+    """Lets a number of calls begin."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.answers = itertools.chain([60_000] * (1 + calls), itertools.repeat(0))
+        self.lock = threading.Lock()
+
+    def get_remaining_time_in_millis(self) -> int:
+        with self.lock:
+            return next(self.answers)
+
+
+def instances_of(body: Any) -> set[str]:
+    """The instances that a readable event names."""
+    body = json.loads(body) if isinstance(body, str) else body
+    if "instance-ids" in body:
+        return set(body["instance-ids"])
+    return {body["detail"]["instance-id"]} if body.get("detail") else set()
+
+
+def is_sweep(body: Any) -> bool:
+    body = json.loads(body) if isinstance(body, str) else body
+    return body.get("sweep") is True or body.get("detail-type") == "Scheduled Event"
+
+
+class Chaos:
+    """Rounds of deliveries to a world, each with misfortunes of its own."""
+
+    def __init__(self, world: World, reports: Reports) -> None:
+        self.world = world
+        self.account = world.account
+        self.random = world.random
+        self.reports = reports
+        self.events = {key: running_event(key) for key in world.truths}
+        self.ever: set[str] = set()  # the IDs of all sessions there have been
+        self.queue: list[Any] = []
+
+    def misfortunes(self) -> None:
+        account, rng = self.account, self.random
+        account.heal()
+        account.session_lag = rng.choice((0, 0, 0, 1, 2, LONGEST_LAG))
+        account.unknown_instances = {
+            instance: rng.randint(1, 3) for instance in self.world.truths if rng.random() < 0.05
+        }
+        for _ in range(rng.choice((0, 1, 2, 3))):
+            call, probability = rng.choice(CALLS), rng.choice((0.1, 0.3, 0.7, 1.0))
+            when: dict[str, Any] = {
+                "where": lambda _, p=probability: rng.random() < p,
+                "times": rng.choice((None, None, 1, 5, 20)),
+                "after": rng.choice((0, 0, 1, 3, 10)),
+                "lose_answer": rng.random() < 0.5,
+            }
+            kind = rng.choice(("throttled", "broken", "denied", "silent", "unreachable"))
+            if kind == "throttled":
+                account.fail(call, **when | {"lose_answer": False})
+            elif kind == "broken":
+                account.fail(call, "InternalError", status=500, **when)
+            elif kind == "denied":
+                when["lose_answer"] = False
+                account.fail(call, "UnauthorizedOperation", status=403, **when)
+            elif kind == "silent":
+                account.time_out(call, **when)
+            else:
+                account.time_out(call, connect=True, **when | {"lose_answer": False})
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """What has to come again, and the events of some instances, some twice, in any order."""
+        rng = self.random
+        bodies: list[Any] = list(self.queue)
+        self.queue = []
+        for event in self.events.values():
+            bodies += [event] * rng.choice((0, 0, 1, 1, 2))
+        bodies += [rng.choice(UNREADABLE)] * rng.choice((0, 0, 1))
+        bodies += [{"sweep": True}, scheduled_event()][: rng.choice((0, 0, 1, 2))]
+        rng.shuffle(bodies)
+        while bodies:
+            size = rng.choice((1, 1, 3, 10))
+            part, bodies = bodies[:size], bodies[size:]
+            context = LambdaContext()
+            if rng.random() < 0.15:
+                context = ShortOfTime(rng.randint(0, 12))
+            readable = [
+                body for body in part if not isinstance(body, str) or body not in UNREADABLE
+            ]
+            names = [name for body in readable for name in instances_of(body)]
+            if size == 1 and readable:
+                (body,) = readable
+                yield Delivery(json.loads(body) if isinstance(body, str) else body, context)
+            elif size == 3 and names and not any(map(is_sweep, readable)):
+                yield Delivery({"instance-ids": names}, context)
+            else:
+                yield Delivery(sqs_event(*part), context)
+
+    def deliver(self, delivery: Delivery) -> Delivery:
+        self.reports.take()
+        try:
+            delivery.result = function.lambda_handler(delivery.event, delivery.context)
+        except function.MirroringError as error:
+            delivery.error = str(error)
+        delivery.entries = self.reports.take()
+        return delivery
+
+    def round(self) -> None:
+        self.misfortunes()
+        deliveries = list(self.deliveries())
+        with ThreadPoolExecutor(self.random.choice((1, 2, 4, 8))) as invocations:
+            list(invocations.map(self.deliver, deliveries))
+        self.ever |= {s["TrafficMirrorSessionId"] for s in self.account.sessions()}
+        self.check_sessions()
+        for delivery in deliveries:
+            self.queue += delivery.again()
+            self.check_result(delivery)
+            for entry in delivery.entries:
+                self.check_report(entry)
+        self.losses()
+
+    def losses(self) -> None:
+        """Sessions are deleted, and instances end."""
+        for session in self.account.sessions():
+            if (
+                session["TrafficMirrorTargetId"] != self.world.foreign
+                and self.random.random() < 0.2
+            ):
+                self.account.delete_session(session["TrafficMirrorSessionId"])
+        for instance in self.world.truths:
+            ours = self.world.truths[instance].evidence == "sensor"
+            gone = self.world.state(instance) == "terminated"
+            if not ours and not gone and self.random.random() < 0.04:
+                self.account.terminate(instance)
+
+    # What has to hold after every round
+
+    def check_sessions(self) -> None:
+        """One session per interface, always, and none where none belongs."""
+        counts = Counter(session["NetworkInterfaceId"] for session in self.account.sessions())
+        for interface, (_, truth) in self.world.interfaces().items():
+            most = 1 if truth.outcome in ("session", "exists", "crowd") else 0
+            assert counts[interface] <= most, (interface, truth)
+        crowd = self.account.sessions(target_id=self.world.crowded)
+        assert len(crowd) <= SMALL_QUOTA
+
+    def check_result(self, delivery: Delivery) -> None:
+        """Whoever is without an answer is named, and nobody else."""
+        event, unfinished = delivery.event, delivery.unfinished
+        if "Records" in event:
+            assert not delivery.error
+            failed = {entry["instance_id"] for entry in unfinished}
+            named = {item["itemIdentifier"] for item in delivery.result["batchItemFailures"]}  # type: ignore[index]
+            bodies = [record["body"] for record in event["Records"]]
+            by_name = {i for body in bodies if body not in UNREADABLE for i in instances_of(body)}
+            for record, body in zip(event["Records"], bodies, strict=True):
+                if body in UNREADABLE:
+                    assert record["messageId"] in named
+                elif is_sweep(body):
+                    assert failed or record["messageId"] not in named
+                    assert failed <= by_name or record["messageId"] in named
+                else:
+                    assert (record["messageId"] in named) == bool(instances_of(body) & failed)
+            return
+        if is_sweep(event):
+            unfinished = [entry for entry in unfinished if entry["outcome"] == "failed"]
+        assert bool(delivery.error) == bool(unfinished), delivery
+        for entry in unfinished:
+            name = entry["interface_id"] or entry["instance_id"] or "further instances"
+            assert name in delivery.error
+        for outcome, count in Counter(entry["outcome"] for entry in unfinished).items():
+            assert f"{count} {outcome}" in delivery.error
+        if not delivery.error:
+            assert delivery.result
+            answer = answer_of(delivery.result)
+            assert answer.body["summary"] == Counter(e["outcome"] for e in delivery.entries)
+            bad = {"unmirrored", "blocked"} & set(answer.body["summary"])
+            assert answer.status == (400 if bad else 200)
+
+    def check_report(self, entry: Mapping[str, Any]) -> None:
+        """No report says what is not so."""
+        outcome, reason = entry["outcome"], entry["reason"]
+        if outcome in ("created", "exists"):
+            assert entry["session_id"] in self.ever
+        elif outcome == "failed":
+            assert any(call in reason for call in CALLS), entry
+        elif outcome == "deferred":
+            assert "time" in reason
+        elif outcome == "skipped":
+            truth = self.world.truths[entry["instance_id"]]
+            gone = self.world.state(entry["instance_id"]) == "terminated"
+            unknown = "does not know" in reason
+            assert gone or unknown or truth.outcome == "skipped", entry
+        else:
+            assert outcome == "unmirrored"
+            truth = self.world.truths[entry["instance_id"]]
+            late = "already being used" in reason
+            unread = "ec2:GetManagedPrefixListEntries" in reason
+            assert late or unread or truth.outcome in ("unmirrored", "crowd"), entry
+
+    # The end
+
+    def calm(self) -> None:
+        """All works again, and what was late shows."""
+        self.account.heal()
+        self.account.session_lag = 0
+        self.account.unknown_instances = {}
+        for _ in range(LONGEST_LAG):
+            one_client().describe_traffic_mirror_sessions()
+
+
+def close_a_sensor(world: World) -> str:
+    """One of the sensors that take everything stops; the others still do."""
+    target = world.random.choice(world.open)
+    world.account.stop(world.account.sensor_instance(target))
+    world.truths[world.account.sensor_instance(target)] = Truth("skipped", "stopped")
+    return target
+
+
+def check_everything(world: World, answer: Answer, closed: str | None) -> None:
+    """Every interface of a running instance has what is due to it, or a true reason."""
+    account, interfaces = world.account, world.interfaces()
+    entries = {entry["interface_id"]: entry for entry in answer.interfaces}
+    assert len(entries) == len(answer.interfaces) < 100
+    assert set(entries) == set(interfaces)
+    crowd = []
+    for interface, (instance, truth) in interfaces.items():
+        entry, sessions = entries[interface], account.sessions(interface_id=interface)
+        outcome = entry["outcome"]
+        assert entry["instance_id"] == instance
+        if truth.outcome == "crowd":
+            crowd.append(interface)
+        if truth.outcome == "session" or (truth.outcome == "crowd" and sessions):
+            (session,) = sessions
+            assert entry["session_id"] == session["TrafficMirrorSessionId"]
+            assert entry["target_id"] == session["TrafficMirrorTargetId"]
+            if session["TrafficMirrorTargetId"] == closed:
+                assert outcome == "blocked"
+                assert "stopped" in entry["reason"]
+            else:
+                assert outcome in ("created", "exists")
+        elif truth.outcome == "exists":
+            (session,) = sessions
+            assert outcome == "exists"
+            assert session["TrafficMirrorTargetId"] == world.foreign == entry["target_id"]
+        else:
+            assert not sessions
+            assert outcome == ("unmirrored" if truth.outcome == "crowd" else truth.outcome)
+            for evidence in truth.evidence.split("|"):
+                assert evidence in entry["reason"], entry
+    assert len(account.sessions(target_id=world.crowded)) == (
+        min(SMALL_QUOTA, len(crowd))
+        if world.local_zone_only
+        else len(account.sessions(target_id=world.crowded))
+    )
+    assert answer.body["summary"] == Counter(entry["outcome"] for entry in entries.values())
+
+
+@pytest.fixture
+def reports() -> Iterator[Reports]:
+    """What the function logs, from INFO up, and of sweeps from DEBUG up."""
+    handler, level = Reports(), function.logger.level
+    function.logger.addHandler(handler)
+    function.logger.setLevel(logging.DEBUG)
+    yield handler
+    function.logger.removeHandler(handler)
+    function.logger.setLevel(level)
+
+
+@pytest.mark.parametrize("seed", seeds())
+def test_one_sweep_puts_right_what_went_wrong(
+    account: SimulatedAccount, configure: Callable[..., None], reports: Reports, seed: int
+) -> None:
+    rng = random.Random(seed)
+    random.seed(seed)
+    mock_random.seed(seed)
+    world = World(account, rng)
+    configure(
+        world.targets,
+        EXCLUDE_TAGS="mirror=no",
+        LOCAL_ZONE_ONLY=str(world.local_zone_only),
+        CACHE_SECONDS=rng.choice(("", "300")),
+    )
+    account.latency = rng.choice((0, 0, 0.001))
+    chaos = Chaos(world, reports)
+    for _ in range(rng.randint(2, 4)):
+        chaos.round()
+
+    chaos.calm()
+    closed = close_a_sensor(world) if rng.random() < 0.3 else None
+    account.forget_calls()
+    answer = answer_of(function.lambda_handler(scheduled_event(), LambdaContext()))
+    check_everything(world, answer, closed)
+
+    # And then there is nothing left to do.
+    before = account.sessions()
+    again = answer_of(function.lambda_handler(scheduled_event(), LambdaContext()))
+    assert account.sessions() == before
+    assert not again.body["summary"].keys() & {"created", "failed", "deferred"}

@@ -1,0 +1,469 @@
+"""Exactly one session per interface, whoever else is at work: the same event delivered in turn and
+at once, events that race with each other and with a sweep, sessions that become visible late.
+
+The losers of a race report `exists`. Two deliveries of one event that come to the same choice share
+a ClientToken, so that both may report the one session as `created`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from conftest import Answer, Run, Sleeps, answer_of
+from simulated_aws import (
+    LambdaContext,
+    SimulatedAccount,
+    running_event,
+    scheduled_event,
+    sqs_event,
+)
+
+import lambda_traffic_mirror as function
+
+CREATE = "CreateTrafficMirrorSession"
+LOOK = "DescribeTrafficMirrorSessions"
+TWENTY = 20
+
+
+@pytest.fixture(autouse=True)
+def quick(shared_client: None, no_sleep: Sleeps) -> Sleeps:
+    return no_sleep
+
+
+@pytest.fixture
+def sensors(account: SimulatedAccount, configure: Callable[..., None]) -> list[str]:
+    """Four sensors that can take everything there is."""
+    targets = [account.sensor(quota=10_000) for _ in range(4)]
+    configure(targets)
+    return targets
+
+
+def at_once(events: Sequence[dict[str, Any]]) -> list[Answer]:
+    """Deliver each event to an invocation of its own, all at the same time."""
+    start = threading.Barrier(len(events))
+
+    def invoke(event: dict[str, Any]) -> Answer:
+        start.wait(30)
+        return answer_of(function.lambda_handler(event, LambdaContext()))
+
+    with ThreadPoolExecutor(len(events)) as invocations:
+        return list(invocations.map(invoke, events))
+
+
+def decide_before_anyone_creates(account: SimulatedAccount, invocations: int) -> None:
+    """Every invocation comes to its first create before any session is there."""
+    together = threading.Barrier(invocations)
+    arrived = threading.local()
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == CREATE and not getattr(arrived, "before", False):
+            arrived.before = True
+            together.wait(30)
+
+    account.gates.append(gate)
+
+
+def count_differently(account: SimulatedAccount, sensors: Sequence[str]) -> None:
+    """Whoever reads the sessions finds another sensor with the fewest: the one that was the best is
+    made the worst before the next reader comes."""
+    lock = threading.Lock()
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call != LOOK:
+            return
+        with lock:
+            counts = {key: len(account.sessions(target_id=key)) for key in sensors}
+            best = min(sensors, key=counts.__getitem__)
+            account._load(best, max(counts.values()) - counts[best] + 1)
+
+    account.gates.append(gate)
+
+
+def the_one_session(account: SimulatedAccount, interface_id: str) -> dict[str, Any]:
+    (session,) = account.sessions(interface_id=interface_id)
+    return session
+
+
+def check_reports(
+    account: SimulatedAccount, answers: Sequence[Answer], interface_ids: Sequence[str]
+) -> dict[str, Counter[str]]:
+    """Everybody reports the one session of each interface. The outcomes, by interface."""
+    outcomes: dict[str, Counter[str]] = {}
+    for interface_id in interface_ids:
+        session = the_one_session(account, interface_id)
+        entries = [
+            entry
+            for answer in answers
+            for entry in answer.interfaces
+            if entry["interface_id"] == interface_id
+        ]
+        for entry in entries:
+            assert entry["session_id"] == session["TrafficMirrorSessionId"]
+            assert entry["target_id"] == session["TrafficMirrorTargetId"]
+        outcomes[interface_id] = Counter(entry["outcome"] for entry in entries)
+    return outcomes
+
+
+def all_interfaces(account: SimulatedAccount, instance_ids: Sequence[str]) -> list[str]:
+    return [key for instance in instance_ids for key in account.interfaces_of(instance)]
+
+
+# --- In turn
+
+
+@pytest.mark.parametrize("interfaces", [1, 3])
+@pytest.mark.parametrize("event_ids", [("same", "same"), ("one", "other")])
+def test_a_second_delivery_finds_the_session(
+    account: SimulatedAccount,
+    sensors: list[str],
+    run: Run,
+    interfaces: int,
+    event_ids: tuple[str, str],
+) -> None:
+    instance = account.instance(interfaces=interfaces)
+    answers = [run(running_event(instance, event_id)) for event_id in event_ids]
+    assert [answer.outcomes for answer in answers] == [
+        ["created"] * interfaces,
+        ["exists"] * interfaces,
+    ]
+    check_reports(account, answers, account.interfaces_of(instance))
+    assert account.count(CREATE) == interfaces
+
+
+@pytest.mark.parametrize(
+    ("lag", "outcome", "pauses"),
+    [(1, "exists", 0), (2, "exists", 1), (3, "exists", 2), (4, "unmirrored", 2)],
+)
+def test_a_session_that_shows_late_is_looked_for_three_times(
+    account: SimulatedAccount,
+    sensors: list[str],
+    run: Run,
+    quick: Sleeps,
+    lag: int,
+    outcome: str,
+    pauses: int,
+) -> None:
+    """The first reading of the second delivery does not show it either. That makes four."""
+    instance = account.instance()
+    (interface,) = account.interfaces_of(instance)
+    account.session_lag = lag
+    assert run(running_event(instance, "one")).outcomes == ["created"]
+    answer = run(running_event(instance, "other"))
+    assert answer.outcomes == [outcome]
+    assert quick.seconds == [1.0] * pauses
+    session = the_one_session(account, interface)
+    if outcome == "exists":
+        assert answer.entry["session_id"] == session["TrafficMirrorSessionId"]
+    else:
+        assert "InvalidParameterValue" in answer.entry["reason"]
+        assert "Session number 1 already being used" in answer.entry["reason"]
+        (rejected,) = (s for s in answer.entry["sensors"] if s["stage"] == "create")
+        assert "Session number 1 already being used" in rejected["reason"]
+
+
+@pytest.mark.parametrize("lag", range(1, 6))
+@pytest.mark.parametrize("event_ids", [("same", "same"), ("one", "other")])
+def test_a_session_that_shows_late_is_not_made_twice(
+    account: SimulatedAccount,
+    sensors: list[str],
+    run: Run,
+    lag: int,
+    event_ids: tuple[str, str],
+) -> None:
+    instance = account.instance(interfaces=2)
+    account.session_lag = lag
+    for event_id in (*event_ids, *event_ids):
+        run(running_event(instance, event_id))
+    answer = run(running_event(instance))
+    assert answer.outcomes == ["exists", "exists"]
+    check_reports(account, [answer], account.interfaces_of(instance))
+
+
+@pytest.mark.parametrize("lag", range(1, 6))
+def test_the_same_token_brings_the_same_session_however_late_it_shows(
+    account: SimulatedAccount, configure: Callable[..., None], run: Run, lag: int
+) -> None:
+    configure(account.sensor())
+    instance = account.instance()
+    account.session_lag = lag
+    event = running_event(instance)
+    answers = [run(event), run(event)]
+    assert [answer.outcomes for answer in answers] == [["created"], ["created"]]
+    check_reports(account, answers, account.interfaces_of(instance))
+
+
+def test_a_session_that_was_deleted_is_made_anew_for_a_new_event(
+    account: SimulatedAccount, sensors: list[str], run: Run
+) -> None:
+    instance = account.instance()
+    first = run(instance)
+    account.delete_session(first.entry["session_id"])
+    second = run(instance)
+    assert second.outcomes == ["created"]
+    assert second.entry["session_id"] != first.entry["session_id"]
+    check_reports(account, [second], account.interfaces_of(instance))
+
+
+# --- Twenty at once
+
+
+@pytest.mark.parametrize("interfaces", [1, 3])
+@pytest.mark.parametrize("counts", ["same", "differing"])
+@pytest.mark.parametrize("ids", ["same ID", "different IDs"])
+def test_twenty_deliveries_at_once_make_one_session_for_each_interface(
+    account: SimulatedAccount,
+    sensors: list[str],
+    ids: str,
+    counts: str,
+    interfaces: int,
+) -> None:
+    instance = account.instance(interfaces=interfaces)
+    decide_before_anyone_creates(account, TWENTY)
+    if counts == "differing":
+        count_differently(account, sensors)
+    event_id = "same" if ids == "same ID" else None
+    answers = at_once([running_event(instance, event_id) for _ in range(TWENTY)])
+
+    outcomes = check_reports(account, answers, account.interfaces_of(instance))
+    for counted in outcomes.values():
+        if ids == "same ID":
+            assert counted["created"] >= 1
+            assert counted["created"] + counted["exists"] == TWENTY
+        else:
+            assert counted == {"created": 1, "exists": TWENTY - 1}
+    creates = [call.parameters for call in account.calls if call.operation == CREATE]
+    choices = {call["TrafficMirrorTargetId"] for call in creates}
+    if counts == "differing":
+        assert len(choices) == len(sensors)
+    elif interfaces == 1:
+        assert len(choices) == 1
+    if ids == "same ID":
+        # The same token goes with the same choice, and another choice has another token.
+        tokens = {(c["NetworkInterfaceId"], c["TrafficMirrorTargetId"]) for c in creates}
+        assert len({call["ClientToken"] for call in creates}) == len(tokens)
+    assert all(answer.status == 200 for answer in answers)
+
+
+def test_twenty_deliveries_at_once_need_no_luck_with_the_threads(
+    account: SimulatedAccount, sensors: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No barrier, a fresh client that all of them want first, and calls that take a moment."""
+    monkeypatch.setattr(function, "_client", None)
+    account.latency = 0.002
+    instances = account.instances(3, interfaces=2)
+    events = [running_event(instance) for instance in instances] * 7
+    answers = at_once(events[:TWENTY])
+    outcomes = check_reports(account, answers, all_interfaces(account, instances))
+    for counted in outcomes.values():
+        assert set(counted) <= {"created", "exists"}
+        assert counted["created"] >= 1
+
+
+@pytest.mark.parametrize("lag", range(1, 6))
+def test_twenty_deliveries_at_once_of_a_session_that_shows_late(
+    account: SimulatedAccount, sensors: list[str], lag: int
+) -> None:
+    instance = account.instance(interfaces=2)
+    account.session_lag = lag
+    decide_before_anyone_creates(account, TWENTY)
+    count_differently(account, sensors)
+    answers = at_once([running_event(instance) for _ in range(TWENTY)])
+    for position, interface in enumerate(account.interfaces_of(instance)):
+        session = the_one_session(account, interface)
+        entries = [answer.interfaces[position] for answer in answers]
+        counted = Counter(entry["outcome"] for entry in entries)
+        assert counted["created"] == 1
+        # Of three looks the third finds a session that shows after two.
+        assert lag > 2 or counted["exists"] == TWENTY - 1
+        for entry in entries:
+            if entry["outcome"] == "unmirrored":
+                assert "already being used" in entry["reason"]
+            else:
+                assert entry["session_id"] == session["TrafficMirrorSessionId"]
+
+
+def test_batches_at_once_that_overlap(account: SimulatedAccount, sensors: list[str]) -> None:
+    """Each instance is in three of six batches, in another order in each."""
+    instances = account.instances(10)
+    orders = [instances[start:] + instances[:start] for start in (0, 3, 7)]
+    events = [running_event(instance) for instance in instances]
+    by_instance = dict(zip(instances, events, strict=True))
+    batches = [
+        sqs_event(*(by_instance[instance] for instance in half))
+        for order in orders
+        for half in (order[:5], order[5:])
+    ]
+    account.latency = 0.001
+    with ThreadPoolExecutor(len(batches)) as invocations:
+        results = list(
+            invocations.map(lambda b: function.lambda_handler(b, LambdaContext()), batches)
+        )
+    assert results == [{"batchItemFailures": []}] * len(batches)
+    for interface in all_interfaces(account, instances):
+        the_one_session(account, interface)
+
+
+# --- Events and a sweep
+
+
+@pytest.mark.parametrize("ids", ["same ID", "different IDs"])
+@pytest.mark.parametrize("counts", ["same", "differing"])
+def test_two_events_race_with_a_sweep(
+    account: SimulatedAccount, sensors: list[str], counts: str, ids: str
+) -> None:
+    instances = account.instances(3, interfaces=2)
+    decide_before_anyone_creates(account, 3)
+    if counts == "differing":
+        count_differently(account, sensors)
+    event_id = "same" if ids == "same ID" else None
+    events = [running_event(instances[1], event_id) for _ in range(2)]
+    answers = at_once([*events, scheduled_event()])
+    outcomes = check_reports(account, answers, all_interfaces(account, instances))
+    for interface, counted in outcomes.items():
+        raced = interface in account.interfaces_of(instances[1])
+        assert counted["created"] >= 1
+        assert counted["created"] + counted["exists"] == (3 if raced else 1)
+        assert counted["created"] == 1 or ids == "same ID"
+
+
+def test_two_sweeps_race_with_each_other(account: SimulatedAccount, sensors: list[str]) -> None:
+    instances = account.instances(20)
+    decide_before_anyone_creates(account, 2)
+    answers = at_once([scheduled_event(), scheduled_event()])
+    outcomes = check_reports(account, answers, all_interfaces(account, instances))
+    assert list(outcomes.values()) == [{"created": 1, "exists": 1}] * len(instances)
+
+
+# --- Another invocation was faster
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["instance-ids", "SQS batch", "sweep"])
+def test_a_hundred_refused_interfaces_are_looked_up_together(
+    account: SimulatedAccount, sensors: list[str], quick: Sleeps, kind: str, lag: int
+) -> None:
+    instances = account.instances(100)
+    interfaces = all_interfaces(account, instances)
+    another_is_faster(account, interfaces, sensors, lag)
+    event = {
+        "instance-ids": {"instance-ids": instances},
+        "SQS batch": sqs_event(*map(running_event, instances)),
+        "sweep": scheduled_event(),
+    }[kind]
+    account.forget_calls()
+    result = function.lambda_handler(event, LambdaContext())
+    if kind == "SQS batch":
+        assert result == {"batchItemFailures": []}
+    else:
+        assert answer_of(result).body["summary"]["exists"] == 100
+        assert "unmirrored" not in answer_of(result).body["summary"]
+    # One reading at the start; one look, and a pause and a look for each look in vain.
+    assert account.count(LOOK) == 1 + 1 + lag
+    assert quick.seconds == [1.0] * lag
+    for interface in interfaces:
+        the_one_session(account, interface)
+
+
+def another_is_faster(
+    account: SimulatedAccount, interfaces: Sequence[str], sensors: Sequence[str], lag: int
+) -> None:
+    """Sessions of these interfaces appear as soon as one is to be created."""
+    first = itertools.count()
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == CREATE and next(first) == 0:
+            for interface in interfaces:
+                account.session(interface, sensors[0], lag=lag)
+
+    account.gates.append(gate)
+
+
+def test_what_does_not_show_after_three_looks_is_unmirrored_and_found_next_time(
+    account: SimulatedAccount, sensors: list[str], run: Run, quick: Sleeps
+) -> None:
+    instances = account.instances(100)
+    interfaces = all_interfaces(account, instances)
+    another_is_faster(account, interfaces, sensors, lag=3)
+    answer = run({"instance-ids": instances})
+    assert answer.body["summary"] == {"unmirrored": 100}
+    assert answer.status == 400
+    assert account.count(LOOK) == 1 + 3
+    assert quick.seconds == [1.0, 1.0]
+    answer = run({"instance-ids": instances})
+    assert answer.body["summary"] == {"exists": 100}
+    check_reports(account, [answer], interfaces)
+
+
+def test_some_refused_interfaces_show_before_others(
+    account: SimulatedAccount, sensors: list[str], run: Run, quick: Sleeps
+) -> None:
+    instances = account.instances(4)
+    interfaces = all_interfaces(account, instances)
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == CREATE and parameters["NetworkInterfaceId"] != interfaces[0]:
+            interface = parameters["NetworkInterfaceId"]
+            account.session(interface, sensors[0], lag=interfaces.index(interface))
+
+    account.gates.append(gate)
+    answer = run({"instance-ids": instances})
+    assert answer.outcomes == ["created", "exists", "exists", "unmirrored"]
+    looked_for = [
+        set(call.parameters["Filters"][0]["Values"])
+        for call in account.calls
+        if call.operation == LOOK and "Filters" in call.parameters
+    ]
+    assert looked_for == [set(interfaces[1:]), set(interfaces[1:]), set(interfaces[2:])]
+
+
+def test_a_session_of_somebody_elses_that_was_faster_exists_too(
+    account: SimulatedAccount, sensors: list[str], run: Run
+) -> None:
+    instance = account.instance()
+    (interface,) = account.interfaces_of(instance)
+    decoy = account.sensor()
+    another_is_faster(account, [interface], [decoy], 0)
+    answer = run(instance)
+    assert answer.outcomes == ["exists"]
+    assert answer.entry["target_id"] == decoy
+    assert "not one of our targets" in answer.entry["reason"]
+
+
+@pytest.mark.parametrize("looks_that_fail", [1, 3])
+def test_a_look_that_fails_is_no_answer(
+    account: SimulatedAccount, sensors: list[str], run: Run, looks_that_fail: int
+) -> None:
+    instance = account.instance()
+    (interface,) = account.interfaces_of(instance)
+    another_is_faster(account, [interface], sensors, lag=0)
+    account.fail(LOOK, "UnauthorizedOperation", status=403, after=1, times=looks_that_fail)
+    if looks_that_fail == 1:
+        assert run(instance).outcomes == ["exists"]
+    else:
+        with pytest.raises(function.MirroringError, match=f"1 failed. {interface}.*{LOOK}"):
+            run(instance)
+    account.heal()
+    assert run(instance).outcomes == ["exists"]
+    the_one_session(account, interface)
+
+
+def test_an_interface_that_is_gone_meanwhile_is_refused_with_the_reason(
+    account: SimulatedAccount, sensors: list[str], run: Run
+) -> None:
+    instances = account.instances(2)
+    first, _ = all_interfaces(account, instances)
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == CREATE and parameters["NetworkInterfaceId"] == first:
+            account.terminate(instances[0])
+
+    account.gates.append(gate)
+    answer = run({"instance-ids": instances})
+    assert answer.outcomes == ["unmirrored", "created"]
+    assert "InvalidNetworkInterfaceID.NotFound" in answer.interfaces[0]["reason"]

@@ -1,0 +1,485 @@
+"""A batch of SQS messages is worked on together, and its result names those messages that are to be
+delivered again: the unreadable, and those with an instance that failed or was not reached.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+from conftest import Sleeps
+from simulated_aws import (
+    LambdaContext,
+    SimulatedAccount,
+    running_event,
+    scheduled_event,
+    sqs_event,
+)
+
+import lambda_traffic_mirror as function
+
+CREATE = "CreateTrafficMirrorSession"
+UNKNOWN = "i-00000000000000000"
+
+
+@cache
+def client() -> Any:
+    """The function's own client, for this file alone: throttling leaves its mark on a client, and
+    making one takes longer than a test."""
+    return function.ec2_client()
+
+
+@pytest.fixture(autouse=True)
+def quick(account: SimulatedAccount, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
+    """Nobody waits, and no test uses up botocore's allowance of retries for the next."""
+    monkeypatch.setattr(function, "_client", client())
+    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
+        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
+    return no_sleep
+
+
+@pytest.fixture
+def sensor(account: SimulatedAccount, configure: Callable[..., None]) -> str:
+    """A sensor in a subnet of its own that can take everything there is."""
+    target = account.sensor(account.subnet(), quota=100_000)
+    configure(target)
+    return target
+
+
+def batch(*bodies: Mapping[str, Any] | str, context: object = None) -> list[int]:
+    """Deliver a batch with these bodies; which of them are to be delivered again."""
+    event = sqs_event(*bodies)
+    result = function.lambda_handler(event, context or LambdaContext())
+    assert json.loads(json.dumps(result)) == result
+    assert list(result) == ["batchItemFailures"]
+    ids = [record["messageId"] for record in event["Records"]]
+    named = []
+    for failure in result["batchItemFailures"]:
+        assert list(failure) == ["itemIdentifier"]
+        named.append(ids.index(failure["itemIdentifier"]))
+    assert len(set(named)) == len(named)
+    return sorted(named)
+
+
+def sessions(account: SimulatedAccount, *instance_ids: str) -> list[int]:
+    """How many sessions each interface of these instances has."""
+    return [
+        len(account.sessions(interface_id=interface))
+        for instance in instance_ids
+        for interface in account.interfaces_of(instance)
+    ]
+
+
+def outcomes(caplog: pytest.LogCaptureFixture) -> Counter[str]:
+    """What the log says became of the interfaces: a batch's result does not say."""
+    return Counter(record.outcome for record in caplog.records if hasattr(record, "outcome"))
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, logger=function.__name__)
+    return caplog
+
+
+# --- Together
+
+
+def test_a_batch_of_one(account: SimulatedAccount, sensor: str) -> None:
+    instance = account.instance(interfaces=2)
+    assert batch(running_event(instance)) == []
+    assert sessions(account, instance) == [1, 1]
+
+
+def test_a_hundred_messages_take_the_reads_of_one(account: SimulatedAccount, sensor: str) -> None:
+    instances = account.instances(100)
+    assert batch(*map(running_event, instances)) == []
+    assert sessions(account, *instances) == [1] * 100
+    calls = Counter(call.operation for call in account.calls)
+    assert calls == {
+        "DescribeInstances": 2,  # the sources, and the sensor's own
+        "DescribeTrafficMirrorSessions": 1,
+        "DescribeTrafficMirrorTargets": 1,
+        "DescribeNetworkInterfaces": 1,
+        "DescribeSecurityGroups": 1,
+        "DescribeNetworkAcls": 1,
+        CREATE: 100,
+    }
+    assert account.count() <= 120
+
+
+def test_sessions_of_one_batch_count_for_the_next_message(
+    account: SimulatedAccount, configure: Callable[..., None]
+) -> None:
+    targets = [account.sensor(), account.sensor(sessions=3)]
+    configure(targets)
+    assert batch(*map(running_event, account.instances(7))) == []
+    assert [len(account.sessions(target_id=target)) for target in targets] == [5, 5]
+
+
+def test_the_same_instance_twice_is_worked_on_once(
+    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+) -> None:
+    first, second = account.instances(2)
+    bodies = [
+        running_event(first),
+        running_event(second),
+        running_event(first),
+        {"detail": {"instance-id": first}},
+        {"instance-ids": [second, first]},
+    ]
+    assert batch(*bodies) == []
+    assert sessions(account, first, second) == [1, 1]
+    assert account.count(CREATE) == 2
+    assert outcomes(log) == {"created": 2}
+
+
+def test_the_same_message_twice_in_a_batch_is_worked_on_once(
+    account: SimulatedAccount, sensor: str
+) -> None:
+    instance = account.instance()
+    event = running_event(instance)
+    assert batch(event, event) == []
+    assert sessions(account, instance) == [1]
+    assert account.count(CREATE) == 1
+
+
+def test_a_batch_delivered_twice_creates_nothing_twice(
+    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+) -> None:
+    instances = account.instances(3)
+    events = [running_event(instance) for instance in instances]
+    assert batch(*events) == batch(*reversed(events)) == []
+    assert sessions(account, *instances) == [1, 1, 1]
+    assert outcomes(log) == {"created": 3, "exists": 3}
+
+
+def test_every_kind_of_event_is_welcome_as_a_body(account: SimulatedAccount, sensor: str) -> None:
+    instances = account.instances(6)
+    bodies = [
+        running_event(instances[0]),
+        {"detail": {"instance-id": instances[1]}},
+        {"instance-ids": instances[2:4]},
+        {"sweep": True},
+        scheduled_event(),
+        running_event(instances[4], state="terminated"),
+    ]
+    assert batch(*bodies) == []
+    assert sessions(account, *instances) == [1] * 6
+
+
+# --- What is named
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "this is not JSON",
+        "{",
+        "null",
+        "[]",
+        "42",
+        '"i-0123456789abcdef0"',
+        "{}",
+        '{"key1": "value1", "key2": "value2", "key3": "value3"}',
+        '{"detail": {}}',
+        '{"detail": {"instance-id": 17}}',
+        '{"instance-ids": []}',
+        '{"instance-ids": "i-0123456789abcdef0"}',
+        '{"instance-ids": ["i-*"]}',
+        '{"sweep": "true"}',
+        '{"sweep": true, "dry_run": "yes"}',
+        '{"detail-type": "Object Created", "detail": {"instance-id": "i-0123456789abcdef0"}}',
+        '{"Records": [{"eventSource": "aws:sqs", "messageId": "1", "body": "{}"}]}',
+        "[" * 100_000,
+        "\N{SNOWMAN}",
+    ],
+)
+def test_an_unreadable_message_is_named_and_the_others_are_not(
+    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture, body: str
+) -> None:
+    before, after = account.instances(2)
+    assert batch(running_event(before), body, running_event(after)) == [1]
+    assert sessions(account, before, after) == [1, 1]
+    assert [r.levelname for r in log.records if "unreadable" in r.getMessage()] == ["ERROR"]
+
+
+def test_a_batch_of_unreadable_messages_calls_nobody(
+    account: SimulatedAccount, sensor: str
+) -> None:
+    assert batch("?", "{}", "[1]") == [0, 1, 2]
+    assert account.count() == 0
+
+
+def test_a_message_without_a_body_is_unreadable(account: SimulatedAccount, sensor: str) -> None:
+    event = sqs_event("{}")
+    del event["Records"][0]["body"]
+    named = {"itemIdentifier": event["Records"][0]["messageId"]}
+    assert function.lambda_handler(event, LambdaContext()) == {"batchItemFailures": [named]}
+
+
+@pytest.mark.parametrize("state", ["pending", "stopping", "stopped", "terminated"])
+def test_other_states_are_ignored_and_not_named(
+    account: SimulatedAccount, sensor: str, state: str
+) -> None:
+    instance = account.instance()
+    assert batch(running_event(instance, state=state)) == []
+    assert account.count() == 0
+    assert sessions(account, instance) == [0]
+
+
+def test_only_the_messages_of_failed_instances_are_named(
+    account: SimulatedAccount, sensor: str
+) -> None:
+    """A message with several instances is named for one of them; so is each message that asks for
+    an instance that failed."""
+    instances = account.instances(4)
+    (bad,) = account.interfaces_of(instances[2])
+    account.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
+    bodies = [
+        running_event(instances[0]),
+        {"instance-ids": [instances[1], instances[2]]},
+        running_event(instances[2]),
+        running_event(instances[2], state="stopped"),
+        running_event(instances[3]),
+    ]
+    assert batch(*bodies) == [1, 2]
+    assert sessions(account, *instances) == [1, 1, 0, 1]
+    account.heal()
+    assert batch(bodies[1], bodies[2]) == []
+    assert sessions(account, *instances) == [1] * 4
+
+
+def test_one_interface_that_failed_is_enough_to_be_named(
+    account: SimulatedAccount, sensor: str
+) -> None:
+    instance = account.instance(interfaces=3)
+    bad = account.interfaces_of(instance)[1]
+    account.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
+    assert batch(running_event(instance)) == [0]
+    assert sessions(account, instance) == [1, 0, 1]
+
+
+NO_FAILURES: dict[str, tuple[Callable[[SimulatedAccount], str], str]] = {
+    "no sensor in the zone": (lambda account: account.instance(zone="b"), "unmirrored"),
+    "an unknown instance": (lambda account: UNKNOWN, "skipped"),
+    "a stopped instance": (lambda account: account.instance(state="stopped"), "skipped"),
+    "no IPv4 address": (lambda account: account.instance(ipv6_only=True), "skipped"),
+    "an unsupported type": (lambda account: account.instance(instance_type="t2.micro"), "skipped"),
+    "a sensor": (
+        lambda account: account.sensor_instance(
+            next(iter(account._backend.traffic_mirror_targets))
+        ),
+        "skipped",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "outcome"), NO_FAILURES.values(), ids=NO_FAILURES)
+def test_an_answer_is_no_failure_even_if_it_is_no(
+    account: SimulatedAccount,
+    sensor: str,
+    log: pytest.LogCaptureFixture,
+    make: Callable[[SimulatedAccount], str],
+    outcome: str,
+) -> None:
+    account.unsupported_types.add("t2.micro")
+    instance = account.instance()
+    assert batch(running_event(make(account)), running_event(instance)) == []
+    assert sessions(account, instance) == [1]
+    assert outcomes(log) == {outcome: 1, "created": 1}
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["TrafficMirrorSessionLimitExceeded", "InvalidTrafficMirrorFilterId.NotFound", "InvalidThing"],
+)
+def test_a_final_refusal_is_no_failure(
+    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture, code: str
+) -> None:
+    account.fail(CREATE, code, status=400)
+    assert batch(*map(running_event, account.instances(3))) == []
+    assert outcomes(log) == {"unmirrored": 3}
+
+
+@pytest.mark.parametrize(
+    "fault", ["RequestLimitExceeded", "InternalError", "UnauthorizedOperation"]
+)
+def test_a_batch_never_raises_for_what_aws_does_not_answer(
+    account: SimulatedAccount, sensor: str, fault: str
+) -> None:
+    account.fail("*", fault, status=403 if fault == "UnauthorizedOperation" else 503)
+    assert batch(*map(running_event, account.instances(3)), scheduled_event()) == [0, 1, 2, 3]
+    assert account.sessions() == []
+
+
+def test_a_missing_variable_raises_so_that_all_of_the_batch_comes_again(
+    account: SimulatedAccount, sensor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("targets")
+    with pytest.raises(function.ConfigurationError, match="targets"):
+        batch(running_event(account.instance()))
+
+
+def test_failed_instances_are_logged_by_name(
+    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+) -> None:
+    """The result names messages, so the log has to name instances."""
+    instance = account.instance()
+    (interface,) = account.interfaces_of(instance)
+    account.deny("ec2:CreateTags")
+    assert batch(running_event(instance)) == [0]
+    (record,) = (r for r in log.records if getattr(r, "outcome", "") == "failed")
+    assert record.levelname == "ERROR"
+    for text in (interface, instance, "ec2:CreateTags"):
+        assert text in record.getMessage()
+
+
+# --- Sweeps among the messages
+
+
+def test_a_sweep_among_the_messages_looks_at_everything_once(
+    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+) -> None:
+    named, unnamed = account.instances(2)
+    assert batch(running_event(named), scheduled_event(), {"sweep": True}) == []
+    assert sessions(account, named, unnamed) == [1, 1]
+    assert outcomes(log) == {"created": 2, "skipped": 1}
+
+
+def test_a_sweep_is_named_for_what_it_could_not_do(account: SimulatedAccount, sensor: str) -> None:
+    named, unnamed = account.instances(2)
+    (bad,) = account.interfaces_of(unnamed)
+    account.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
+    assert batch(running_event(named), scheduled_event()) == [1]
+    assert sessions(account, named, unnamed) == [1, 0]
+
+
+def test_a_blocked_session_in_a_sweep_is_no_failure(
+    account: SimulatedAccount, configure: Callable[..., None], log: pytest.LogCaptureFixture
+) -> None:
+    closed = account.sensor(groups=[account.group()])
+    configure(closed)
+    account.session(account.interfaces_of(account.instance())[0], closed)
+    assert batch(scheduled_event()) == []
+    assert outcomes(log) == {"blocked": 1, "skipped": 1}
+
+
+# --- Dry runs among the messages
+
+
+@pytest.mark.parametrize(
+    ("dry", "real"),
+    [
+        (lambda i: running_event(i) | {"dry_run": True}, running_event),
+        (lambda i: {"instance-ids": [i], "dry_run": True}, lambda i: {"instance-ids": [i]}),
+        (lambda i: {"sweep": True, "dry_run": True}, lambda i: {"sweep": True}),
+        (lambda i: {"sweep": True, "dry_run": True}, running_event),
+        (lambda i: running_event(i) | {"dry_run": True}, lambda i: scheduled_event()),
+    ],
+    ids=["events", "instance-ids", "sweeps", "dry sweep", "dry event and a sweep"],
+)
+@pytest.mark.parametrize("dry_first", [True, False])
+def test_who_wants_an_instance_mirrored_prevails_over_who_only_tries(
+    account: SimulatedAccount,
+    sensor: str,
+    dry: Callable[[str], dict[str, Any]],
+    real: Callable[[str], dict[str, Any]],
+    dry_first: bool,
+) -> None:
+    instance = account.instance()
+    bodies = [dry(instance), real(instance)]
+    assert batch(*(bodies if dry_first else reversed(bodies))) == []
+    assert sessions(account, instance) == [1]
+
+
+def test_a_dry_run_message_creates_nothing_and_the_others_do(
+    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+) -> None:
+    tried, wanted = account.instances(2)
+    assert batch(running_event(tried) | {"dry_run": True}, running_event(wanted)) == []
+    assert sessions(account, tried, wanted) == [0, 1]
+    assert outcomes(log) == {"planned": 1, "created": 1}
+
+
+@pytest.mark.parametrize("switch", ["variable", "top of the event"])
+def test_a_switch_outside_makes_all_messages_dry_runs(
+    account: SimulatedAccount, sensor: str, monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    instances = account.instances(2)
+    event = sqs_event(*map(running_event, instances), {"sweep": True, "dry_run": False})
+    if switch == "variable":
+        monkeypatch.setenv("DRY_RUN", "on")
+    else:
+        event["dry_run"] = True
+    assert function.lambda_handler(event, LambdaContext()) == {"batchItemFailures": []}
+    assert account.sessions() == []
+    assert account.count("DescribeSecurityGroups") == 1
+
+
+# --- Time
+
+
+class Clock:
+    """Seconds that pass only when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def slow_creates(account: SimulatedAccount) -> Clock:
+    """A clock on which a create takes ten seconds, and nothing else takes any."""
+    clock = Clock()
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        clock.now += 10 * (call == CREATE)
+
+    account.gates.append(gate)
+    return clock
+
+
+def test_a_batch_that_runs_out_of_time_names_what_it_did_not_reach(
+    account: SimulatedAccount, sensor: str, slow_creates: Clock, log: pytest.LogCaptureFixture
+) -> None:
+    instances = account.instances(10)
+    bodies = [running_event(instance) for instance in instances]
+    again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
+    # With 60, 50, ... 10 s left; five are kept in reserve.
+    assert again == [6, 7, 8, 9]
+    assert sessions(account, *instances) == [1] * 6 + [0] * 4
+    assert outcomes(log) == {"created": 6, "deferred": 4}
+    assert batch(*(bodies[i] for i in again), context=LambdaContext(60, clock=slow_creates)) == []
+    assert sessions(account, *instances) == [1] * 10
+    assert account.count(CREATE) == 10
+
+
+def test_a_sweep_that_runs_out_of_time_is_named_too(
+    account: SimulatedAccount, sensor: str, slow_creates: Clock
+) -> None:
+    instances = account.instances(10)
+    bodies = [running_event(instances[0]), scheduled_event()]
+    assert batch(*bodies, context=LambdaContext(60, clock=slow_creates)) == [1]
+    assert sum(sessions(account, *instances)) == 6
+    assert batch(bodies[1], context=LambdaContext(60, clock=slow_creates)) == []
+    assert sessions(account, *instances) == [1] * 10
+
+
+def test_a_batch_without_any_time_names_all_but_the_ignored(
+    account: SimulatedAccount, sensor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instances: Sequence[str] = account.instances(3)
+    bodies = [*map(running_event, instances), running_event(instances[0], state="stopped"), "?"]
+    context = LambdaContext(60)
+    first = iter([60_000])
+    monkeypatch.setattr(context, "get_remaining_time_in_millis", lambda: next(first, 0))
+    assert batch(*bodies, context=context) == [0, 1, 2, 4]
+    assert account.count() == 0
