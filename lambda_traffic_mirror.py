@@ -30,6 +30,7 @@ import sys
 import threading
 import time
 import uuid
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -181,7 +182,11 @@ class Settings:
 
     def ids(self, name: str, default: str | Iterable[str], what: str) -> tuple[str, ...]:
         """One or more IDs, separated by commas or white space; duplicates fold, order is kept."""
-        text = self.text(name) or (default if isinstance(default, str) else " ".join(default))
+        text = self.text(name)
+        if not text and isinstance(default, (list, tuple, set)):
+            text = ",".join(map(str, default))
+        elif not text:
+            text = str(default or "")
         ids = tuple(dict.fromkeys(split_ids(text)))
         if not ids:
             raise self._error(
@@ -426,6 +431,29 @@ class Block(NamedTuple):
         return self.first <= address.number <= self.last
 
 
+class Blocks:
+    """CIDR blocks, to find one that contains an address without a comparison with each.
+
+    Args:
+        cidrs: IPv4 CIDR blocks as text, in any order.
+    """
+
+    def __init__(self, cidrs: Iterable[str]) -> None:
+        blocks = sorted(map(Block.of, cidrs), key=lambda block: block.first)
+        self._firsts = [block.first for block in blocks]
+        # Of the blocks up to each place, the one that reaches furthest.
+        self._furthest: list[Block] = []
+        for block in blocks:
+            reached = self._furthest[-1] if self._furthest else block
+            self._furthest.append(max(reached, block, key=lambda reach: reach.last))
+
+    def containing(self, address: Address) -> Block | None:
+        """A block that contains the address, None where none does."""
+        place = bisect_right(self._firsts, address.number)
+        block = self._furthest[place - 1] if place else None
+        return block if block and block.contains(address) else None
+
+
 class Address(NamedTuple):
     """An IPv4 address."""
 
@@ -617,12 +645,13 @@ class SensorInterface(NamedTuple):
         )
 
 
-class SecurityGroup(NamedTuple):
-    """What of a security group's inbound rules admits VXLAN: the rules whose protocol and ports
-    match, by the kind of their origin."""
+@dataclass
+class SecurityGroup:
+    """What of a security group's inbound rules admits VXLAN: the origins of the rules whose
+    protocol and ports match."""
 
     group_id: str
-    blocks: tuple[Block, ...]
+    cidrs: tuple[str, ...]
     references: frozenset[str]
     inactive_references: frozenset[str]
     prefix_list_ids: tuple[str, ...]
@@ -634,24 +663,26 @@ class SecurityGroup(NamedTuple):
         pairs = [pair for rule in rules for pair in rule.get("UserIdGroupPairs") or ()]
         # A reference across a VPC peering connection counts only while the peering is active.
         active = [pair for pair in pairs if pair.get("PeeringStatus") in (None, "", "active")]
+        lists = [entry for rule in rules for entry in rule.get("PrefixListIds") or ()]
         return cls(
             group_id=group["GroupId"],
-            blocks=tuple(
-                Block.of(block["CidrIp"]) for rule in rules for block in rule.get("IpRanges") or ()
-            ),
+            cidrs=tuple(item["CidrIp"] for rule in rules for item in rule.get("IpRanges") or ()),
             references=frozenset(pair["GroupId"] for pair in active),
             inactive_references=frozenset(pair["GroupId"] for pair in pairs if pair not in active),
-            prefix_list_ids=tuple(
-                entry["PrefixListId"] for rule in rules for entry in rule.get("PrefixListIds") or ()
-            ),
+            prefix_list_ids=tuple(entry["PrefixListId"] for entry in lists),
         )
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The CIDR blocks, parsed at the first comparison: groups of sensors in other zones are
+        never compared."""
+        return Blocks(self.cidrs)
 
     def admits(self, source: Source) -> str | None:
         """The origin by which a rule admits packets from the source, prefix lists left out; None
         where no rule does."""
-        for block in self.blocks:
-            if block.contains(source.sender):
-                return block.cidr
+        if block := self.blocks.containing(source.sender):
+            return block.cidr
         shared = source.group_ids & self.references
         return f"members of {min(shared)}" if shared else None
 
@@ -721,12 +752,8 @@ def deciding_entry(entries: Iterable[AclEntry], address: Address) -> AclEntry | 
 class PrefixList(NamedTuple):
     """The IPv4 entries of a managed prefix list, or why they could not be read for good."""
 
-    blocks: tuple[Block, ...]
+    blocks: Blocks
     problem: str | None = None
-
-    def block_with(self, address: Address) -> Block | None:
-        """The entry that contains the address."""
-        return next((block for block in self.blocks if block.contains(address)), None)
 
 
 # ======================================================================================
@@ -824,8 +851,8 @@ class AwsCallFailed(Unanswered):
     @classmethod
     def answered(cls, operation: str, error: ClientError) -> AwsCallFailed:
         """From an error that AWS answered with."""
-        code = error.response.get("Error", {}).get("Code", "Unknown")
-        message = error.response.get("Error", {}).get("Message", "")
+        code = error.response.get("Error", {}).get("Code") or "an error without a code"
+        message = error.response.get("Error", {}).get("Message") or ""
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
         if code in DENIED:
             failure = Failure.DENIED
@@ -862,7 +889,7 @@ class OutOfTime(Unanswered):
     outcome = "deferred"
 
     def __str__(self) -> str:
-        return "The invocation's time ran out before its turn"
+        return "The invocation's time ran out"
 
 
 class Deadline:
@@ -1057,7 +1084,7 @@ class Ec2:
             except Unanswered as error:
                 final = (Failure.DENIED, Failure.REFUSED)
                 if isinstance(error, AwsCallFailed) and error.failure in final:
-                    lookup.found[key] = [PrefixList((), str(error))]
+                    lookup.found[key] = [PrefixList(Blocks(()), str(error))]
                 else:
                     lookup.failures[key] = error
         return lookup
@@ -1069,7 +1096,7 @@ class Ec2:
             MaxResults=PREFIX_LIST_PAGE,
         )
         cidrs = [entry["Cidr"] for page in pages for entry in page["Entries"]]
-        return PrefixList(tuple(Block.of(cidr) for cidr in cidrs if ":" not in cidr))
+        return PrefixList(Blocks(cidr for cidr in cidrs if ":" not in cidr))
 
     def create_session(self, parameters: Mapping[str, Any]) -> Session:
         """Create a traffic mirror session (CreateTrafficMirrorSession)."""
@@ -1427,8 +1454,8 @@ def prefix_lists_admit(source: Source, groups: Iterable[SecurityGroup], known: K
         return Finding(False, unread=unread)
     problems = ""
     for key, group_id in named.items():
-        prefix_list = known.facts.prefix_lists.get(key) or PrefixList(())
-        if block := prefix_list.block_with(source.sender):
+        prefix_list = known.facts.prefix_lists.get(key) or PrefixList(Blocks(()))
+        if block := prefix_list.blocks.containing(source.sender):
             origin = f"{block.cidr} in prefix list {key}"
             return Finding(True, f"security group {group_id} admits {VXLAN} from {origin}")
         if prefix_list.problem:
@@ -2089,9 +2116,13 @@ class Mirroring:
         except AwsCallFailed as error:
             if error.failure is not Failure.LOST:
                 raise
+            lost = error
         interface_id = plan.source.interface_id
-        found = self.ec2.sessions_of([interface_id]).get(interface_id)
-        return found or self.ec2.create_session(plan.parameters())
+        try:
+            found = self.ec2.sessions_of([interface_id]).get(interface_id)
+            return found or self.ec2.create_session(plan.parameters())
+        except OutOfTime:
+            raise lost from None
 
     def take_refusal(self, plan: Plan, entry: Entry, error: AwsCallFailed) -> bool:
         """AWS has refused a create for good. Take note of what that says about later ones; whether
@@ -2138,14 +2169,13 @@ class Mirroring:
             sessions.failures = dict.fromkeys(waiting, error)
         for interface_id, entry in waiting.items():
             if failure := sessions.failures.get(interface_id):
-                entry.unanswered(failure)
+                entry.settle(failure.outcome, f"{entry.reason} Nobody could be asked: {failure}")
 
     # Sessions that exist
 
     def check_sessions(self, candidate: Candidate) -> None:
         """Whether packets can reach the sensor that the interface is mirrored to: a session to one
         that they cannot reach is a blind spot that looks covered. Nothing is changed."""
-        blocked: list[tuple[Session, Verdict]] = []
         for session in candidate.sessions:
             try:
                 verdict = self.judge_session(candidate.source, session)
@@ -2154,14 +2184,13 @@ class Mirroring:
                 candidate.entry.settle(error.outcome, reason, session)
                 return
             # What cannot be seen or read is no proof that packets are blocked.
-            if verdict.stage is None or verdict.unverified or verdict.unsettled:
-                self.settle_existing(candidate.entry, session)
+            if verdict.stage and not verdict.unverified and not verdict.unsettled:
+                reason = f"Session {session.session_id} mirrors it to {session.target_id}"
+                reason += f", which packets cannot reach. {verdict.reason}"
+                candidate.entry.sensors = [sensor_row(session.target_id, verdict)]
+                candidate.entry.settle("blocked", reason, session)
                 return
-            blocked.append((session, verdict))
-        session, verdict = blocked[0]
-        candidate.entry.sensors = [sensor_row(session.target_id, verdict)]
-        reason = f"Session {session.session_id} mirrors it to {session.target_id}, which packets"
-        candidate.entry.settle("blocked", f"{reason} cannot reach. {verdict.reason}", session)
+        self.settle_existing(candidate.entry, candidate.sessions[0])
 
     def judge_session(self, source: Source, session: Session) -> Verdict:
         """The verdict on the sensor of a session that exists."""
@@ -2175,7 +2204,7 @@ class Mirroring:
 def sensor_row(target_id: str, verdict: Verdict) -> dict[str, Any]:
     """A sensor as the result shows it."""
     last_resort = verdict.unverified and verdict.stage is not None
-    hint = "; ALLOW_UNVERIFIED would make it the last resort" if last_resort else ""
+    hint = "; it is the last resort where ALLOW_UNVERIFIED is true" if last_resort else ""
     return {
         "target_id": target_id,
         "verdict": "rejected" if verdict.stage else "eligible",

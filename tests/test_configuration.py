@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 from conftest import Run
-from simulated_aws import SimulatedAccount, acl_entry
+from simulated_aws import SimulatedAccount, acl_entry, running_event
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import Configuration, ConfigurationError, Tag
@@ -493,3 +493,13 @@ def test_a_sensor_of_another_account_stays_one_however_often_it_is_read(
         account.quota[sensor] = quota
         outcomes += run(account.instance()).outcomes
     assert outcomes == ["unmirrored", "unmirrored", "created"]
+
+
+@pytest.mark.parametrize("constant", [None, [], (), ""])
+def test_a_constant_without_targets_is_named_like_the_variable(
+    account: SimulatedAccount, monkeypatch: pytest.MonkeyPatch, constant: object
+) -> None:
+    monkeypatch.setenv("filter_id", account.filter_id)
+    monkeypatch.setattr(lambda_traffic_mirror, "TARGETS", constant)
+    with pytest.raises(ConfigurationError, match="targets is not set"):
+        lambda_traffic_mirror.lambda_handler(running_event("i-1"), None)

@@ -1015,3 +1015,26 @@ def test_an_unknown_instance_whose_second_look_fails_is_failed(
     account.unknown_instances[instance] = 1
     account.fail("DescribeInstances", after=1)
     assert deliver(running_event(instance)).error.startswith(f"1 failed. {instance}: ")
+
+
+@pytest.mark.parametrize("call", [*READS[:2], CREATE])
+def test_an_error_without_a_code_fails_its_interface_only(
+    account: SimulatedAccount, every_call: str, call: str
+) -> None:
+    """A proxy may answer so; AWS does not."""
+    account.fail(call, "", status=400)
+    delivery = deliver(sqs_event(running_event(account.instance())))
+    assert delivery.again == ([] if call == CREATE else [0])
+
+
+def test_a_lost_create_is_failed_even_where_no_time_is_left_to_look(
+    account: SimulatedAccount, every_call: str, clock: Clock
+) -> None:
+    def gate(operation: str, parameters: dict[str, Any]) -> None:
+        clock.advance(12 * (operation == CREATE))
+
+    account.gates.append(gate)
+    account.time_out(CREATE)
+    delivery = deliver(running_event(account.instance()), LambdaContext(60, clock=clock))
+    assert "1 failed" in delivery.error
+    assert "ReadTimeoutError" in delivery.error

@@ -24,7 +24,7 @@ from simulated_aws import SimulatedAccount, rule
 
 from lambda_traffic_mirror import (
     Address,
-    Block,
+    Blocks,
     Configuration,
     Known,
     Lookup,
@@ -441,7 +441,7 @@ def test_any_rules_are_judged_as_the_brute_force_model_judges_them(
     entries: dict[str, list[dict[str, Any]]],
 ) -> None:
     lists = {
-        key: PrefixList(tuple(Block.of(e["Cidr"]) for e in items if ":" not in e["Cidr"]))
+        key: PrefixList(Blocks(e["Cidr"] for e in items if ":" not in e["Cidr"]))
         for key, items in entries.items()
     }
     unread = {key: PrefixList((), "not readable") for key in ("pl-one", "pl-two", "pl-three")}

@@ -457,16 +457,18 @@ def test_a_session_to_a_target_that_is_not_ours_is_not_checked(
 
 
 @pytest.mark.parametrize("reachable_first", [True, False])
-def test_one_session_that_packets_can_reach_is_enough(
+def test_a_session_that_packets_cannot_reach_is_reported_beside_one_that_they_can(
     account: SimulatedAccount, configure: Callable[..., None], run: Run, reachable_first: bool
 ) -> None:
+    """The first session whose filter matches gets a packet, so the other is no replacement."""
     good, closed = account.sensor(), account.sensor(groups=[account.group()])
     configure([good, closed])
     instance = account.instance()
     (interface,) = account.interfaces_of(instance)
     account.session(interface, good, 1 if reachable_first else 2)
     account.session(interface, closed, 2 if reachable_first else 1)
-    assert entry_of(run(scheduled_event()), instance)["outcome"] == "exists"
+    entry = entry_of(run(scheduled_event()), instance)
+    assert (entry["outcome"], entry["target_id"]) == ("blocked", closed)
 
 
 def test_a_blocked_session_is_not_replaced(

@@ -1,0 +1,583 @@
+"""What an event costs: AWS calls, round trips, seconds and CPU, and what a cold start costs.
+
+    .venv/bin/python tests/bench.py                  # a few minutes
+    .venv/bin/python tests/bench.py --quick          # small numbers only
+    .venv/bin/python tests/bench.py --latency 50     # milliseconds that a call takes (20)
+
+Every number comes from the run that prints it, but for those of the published script, which are
+marked. The handler is the real one, with a real botocore client.
+
+calls       AWS calls of one event
+trips       round trips on the critical path: the longest chain of calls that follow each other
+            (counted with 100 ms a call at least, so that calls that go out together overlap)
+wall        seconds from the event to the result, the client being there; in the first table the
+            time that the simulated account takes to find its answers is part of it
+CPU         milliseconds for the same event where the answers are played back from a recording, so
+            that the simulated account costs nothing (nor do sockets and TLS). Five parts:
+              parse    botocore makes dictionaries from AWS's XML
+              send     the rest of botocore: building requests, signing, retries
+              read     from dictionaries to what the stages look at, CIDR blocks among it
+              judge    verdicts on the sensors, and their ranking
+              other    the event, threads, the result, log records, metrics
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import concurrent.futures.thread
+import gc
+import io
+import logging
+import os
+import py_compile
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+import botocore.awsrequest  # noqa: E402
+import botocore.client  # noqa: E402
+import botocore.parsers  # noqa: E402
+from moto.core.models import botocore_stubber  # noqa: E402
+from simulated_aws import (  # noqa: E402
+    LambdaContext,
+    SimulatedAccount,
+    rule,
+    running_event,
+    scheduled_event,
+    sqs_event,
+)
+
+import lambda_traffic_mirror  # noqa: E402
+
+# Calls and seconds of the script that the guide points to, measured on another day with the same
+# topology: sensors spread over three zones, 30 sessions, 20 ms a call.
+PUBLISHED = {1: ("11", "0.35"), 3: ("15", "0.45"), 10: ("41", "1.17"), 50: ("173", "4.87")}
+ZONES = "abc"
+OVERLAP = 0.1  # seconds that a call takes at least where round trips are counted
+ROOM = 1_000_000  # a quota that is never reached
+OPEN = rule(cidr="10.0.0.0/8")  # where all sources are
+
+Event = Mapping[str, Any]
+
+
+# --------------------------------------------------------------------------------------
+# The account
+# --------------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """A simulated account with sensors, and the function configured for it."""
+
+    account: SimulatedAccount
+    targets: list[str]
+    subnet: str  # of the sources
+    client: Any
+
+    def instance(self) -> str:
+        return self.account.instance(self.subnet)
+
+    def batch(self, count: int) -> Event:
+        return sqs_event(*map(running_event, self.account.instances(count, self.subnet)))
+
+    def load(self, sessions: int) -> None:
+        """That many sessions, spread over the sensors, from interfaces that do not exist here."""
+        for number in range(sessions):
+            self.account.session(f"eni-{number:017x}", self.targets[number % len(self.targets)])
+
+
+@contextmanager
+def world(
+    sensors: int, sessions: int, groups_each: int = 0, rules_each: int = 0
+) -> Iterator[World]:
+    """An account with sensors spread over three zones.
+
+    Without `groups_each` the sensors of a VPC share a group with one rule. With it, each sensor has
+    that many groups of its own with that many rules for VXLAN, no two alike, of which only the last
+    one of the last group admits the sources.
+    """
+    with SimulatedAccount() as account, patch.dict(os.environ), simulated_client(account) as client:
+        account.account_quota = ROOM
+        numbers = iter(range(sensors * groups_each * rules_each))
+
+        def groups() -> list[str] | None:
+            lists = [
+                [rule(cidr=block(next(numbers))) for _ in range(rules_each)]
+                for _ in range(groups_each)
+            ]
+            if lists:
+                lists[-1][-1] = OPEN
+            return [account.group(*rules) for rules in lists] or None
+
+        targets = [
+            account.sensor(zone=ZONES[number % 3], groups=groups(), quota=ROOM)
+            for number in range(sensors)
+        ]
+        os.environ.update(filter_id=account.filter_id, targets=",".join(targets))
+        made = World(account, targets, account.subnet("a", prefix=20), client)
+        made.load(sessions)
+        # What botocore does at the first call of a process is no part of an event's cost.
+        first = made.instance()
+        invoke({**running_event(first), "dry_run": True})
+        account.terminate(first)
+        yield made
+
+
+def block(number: int) -> str:
+    """One of many blocks with 64 addresses, none of them a source's."""
+    first = (11 << 24) + 64 * number
+    return f"{first >> 24}.{first >> 16 & 255}.{first >> 8 & 255}.{first & 255}/26"
+
+
+@contextmanager
+def simulated_client(account: SimulatedAccount) -> Iterator[Any]:
+    """The client that the function uses, configured as it would configure it."""
+    options = lambda_traffic_mirror.CLIENT_CONFIG._user_provided_options
+    client = account.client(**options)
+    with patch.object(lambda_traffic_mirror, "_client", client):
+        yield client
+
+
+# --------------------------------------------------------------------------------------
+# Measuring
+# --------------------------------------------------------------------------------------
+
+
+def invoke(event: Event) -> float:
+    """Run the handler; the seconds that it took. What it prints and logs is written, to nowhere."""
+    start = time.perf_counter()
+    with redirect_stdout(io.StringIO()):
+        lambda_traffic_mirror.lambda_handler(event, LambdaContext(900))
+    return time.perf_counter() - start
+
+
+def forget() -> None:
+    """A fresh execution environment, but for the client."""
+    lambda_traffic_mirror._cache = None
+    for value in vars(lambda_traffic_mirror).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+
+
+@dataclass
+class Cost:
+    """What one event takes of AWS and of the clock."""
+
+    calls: int
+    trips: int
+    seconds: float
+
+
+def cost(world: World, event: Event, latency: float) -> Cost:
+    """Run the handler against the account, each call delayed."""
+    world.account.forget_calls()
+    world.account.latency = latency
+    seconds = invoke(event)
+    return Cost(world.account.count(), world.account.round_trips(), seconds)
+
+
+class Tape:
+    """Records the HTTP answers that a client gets, by request, and plays them back."""
+
+    def __init__(self, client: Any) -> None:
+        self.answers: dict[Any, tuple[int, Any, bytes]] = {}
+        self.latency = 0.0
+        self.local = threading.local()
+        client.meta.events.register_first("before-send.ec2", self._before_send)
+        client.meta.events.register_first("response-received.ec2", self._response_received)
+
+    def _before_send(self, request: Any, **_: Any) -> Any:
+        self.local.request = request.body
+        if botocore_stubber.enabled:
+            return None  # the account answers
+        if self.latency:
+            time.sleep(self.latency)
+        status, headers, body = self.answers[request.body]
+        raw = PlayedBack(body)
+        return botocore.awsrequest.AWSResponse(request.url, status, headers, raw)
+
+    @contextmanager
+    def playing(self, latency: float) -> Iterator[None]:
+        """Each answer comes from the recording, after that many seconds."""
+        self.latency = latency
+        # botocore asks every handler, also those after one that has an answer.
+        with patch.object(botocore_stubber, "enabled", False):
+            yield
+
+    def _response_received(self, response_dict: Any, **_: Any) -> None:
+        if botocore_stubber.enabled:
+            self.answers[self.local.request] = (
+                response_dict["status_code"],
+                dict(response_dict["headers"]),
+                response_dict["body"],
+            )
+
+
+class PlayedBack(io.BytesIO):
+    """An answer as urllib3 would hand it over."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.getvalue()
+
+
+PARTS = ("parse", "send", "read", "judge", "other")
+
+
+class Stopwatch:
+    """The CPU seconds that all threads together spend in parts of the program. A part that is
+    begun within another one is not counted there."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.local = threading.local()
+        self.lock = threading.Lock()
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, which from now on is that part."""
+
+        @wraps(function)
+        def wrapper(*arguments: Any, **more: Any) -> Any:
+            parts = self.local.__dict__.setdefault("parts", [])
+            if parts and parts[-1] == part:
+                return function(*arguments, **more)
+            self._charge(parts)
+            parts.append(part)
+            try:
+                return function(*arguments, **more)
+            finally:
+                self._charge(parts)
+                parts.pop()
+
+        return wrapper
+
+    def _charge(self, parts: Sequence[str]) -> None:
+        now = time.thread_time()
+        if parts:
+            with self.lock:
+                self.seconds[parts[-1]] += now - self.local.since
+        self.local.since = now
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Takes the time of what runs meanwhile."""
+        module = lambda_traffic_mirror
+        pages = module.Ec2.running_instances
+
+        def running_instances(ec2: Any) -> Iterator[Any]:
+            page = self.timed("read", partial(next, pages(ec2), None))
+            return iter(page, None)
+
+        with ExitStack() as stack:
+            for owner, name, part in (
+                (botocore.parsers.ResponseParser, "parse", "parse"),
+                (botocore.client.BaseClient, "_make_api_call", "send"),
+                (concurrent.futures.thread._WorkItem, "run", "read"),
+                (module, "judge", "judge"),
+                (module, "judge_sensor", "judge"),
+                (module, "ranking", "judge"),
+            ):
+                function = self.timed(part, getattr(owner, name))
+                stack.enter_context(patch.object(owner, name, function))
+            stack.enter_context(patch.object(module.Ec2, "running_instances", running_instances))
+            start = time.process_time()
+            yield
+            total = time.process_time() - start
+        self.seconds["other"] = total - sum(self.seconds.values())
+
+
+def cpu(event: Event) -> list[float]:
+    """The CPU milliseconds that an event takes in each part."""
+    forget()
+    gc.collect()
+    stopwatch = Stopwatch()
+    with stopwatch.running():
+        invoke(event)
+    return [1e3 * seconds for seconds in stopwatch.seconds.values()]
+
+
+def wall(event: Event) -> float:
+    """The seconds that an event takes."""
+    forget()
+    gc.collect()
+    return invoke(event)
+
+
+@dataclass
+class Profile:
+    """What one event costs with nothing cached.
+
+    Attributes:
+        seconds: with the answers played back, each after the latency.
+        milliseconds: of CPU, in each part.
+    """
+
+    calls: int
+    trips: int
+    seconds: float
+    milliseconds: list[float]
+
+
+def profile(world: World, event: Event, latency: float, times: int) -> Profile:
+    """Record what the account answers, and play it back often enough to measure; medians."""
+    tape = Tape(world.client)
+    forget()
+    first = cost(world, event, max(latency, OVERLAP))
+    with tape.playing(latency=0):
+        milliseconds = sorted((cpu(event) for _ in range(times)), key=sum)[times // 2]
+    with tape.playing(latency):
+        seconds = statistics.median(wall(event) for _ in range(times))
+    return Profile(first.calls, first.trips, seconds, milliseconds)
+
+
+# --------------------------------------------------------------------------------------
+# Tables
+# --------------------------------------------------------------------------------------
+
+
+def heading(text: str, *lines: str) -> None:
+    print(f"\n{text}\n")
+    for line in lines:
+        print(line)
+
+
+def columns(milliseconds: Sequence[float]) -> str:
+    return "".join(f"{part:7.1f}" for part in milliseconds)
+
+
+def one_event(sensors: int, latency: float, times: int) -> None:
+    """A line for one event of one interface."""
+    with world(sensors, sessions=30) as made:
+        os.environ["CACHE_SECONDS"] = "3600"
+
+        def cold_and_warm(delay: float) -> list[Cost]:
+            forget()
+            return [cost(made, running_event(made.instance()), delay) for _ in range(2)]
+
+        counted = cold_and_warm(max(latency, OVERLAP))
+        taken = [cold_and_warm(latency) for _ in range(times)]
+        used = profile(made, running_event(made.instance()), latency, times)
+    calls, seconds = PUBLISHED.get(sensors, ("", ""))
+    line = f"{sensors:7} {calls:>7} {seconds:>6} "
+    for each, costs in zip(counted, zip(*taken, strict=True), strict=True):
+        typical = statistics.median(each.seconds for each in costs)
+        line += f" {each.calls:5} {each.trips:5} {typical:5.2f} "
+    print(line + columns(used.milliseconds))
+
+
+def row(
+    label: str,
+    latency: float,
+    times: int,
+    account: Callable[[], Any],
+    event_of: Callable[[World], Event],
+) -> None:
+    """A line for any event."""
+    with account() as made:
+        used = profile(made, event_of(made), latency, times)
+    print(
+        f"{label:44} {used.calls:5} {used.trips:5} {used.seconds:6.2f}" + columns(used.milliseconds)
+    )
+
+
+def swept(made: World, count: int, mirrored: int) -> Event:
+    """A sweep that comes to that many instances besides the sensors, some of them mirrored."""
+    account = made.account
+    instances = set(account.instances(count, made.subnet))
+    interfaces = [nic.id for nic in account._backend.enis.values() if nic.instance.id in instances]
+    near = made.targets[::3]  # in the zone of the instances
+    for number, interface in enumerate(interfaces[:mirrored]):
+        account.session(str(interface), near[number % len(near)])
+    return scheduled_event()
+
+
+def measure_events(latency: float, quick: bool) -> None:
+    """The tables of what events cost."""
+    times = 1 if quick else 5
+    heading(
+        f"One event, one interface. Sensors in three zones, 30 sessions, {1e3 * latency:.0f} ms a "
+        "call.",
+        "           script*     nothing cached    sensors cached         CPU, nothing cached",
+        "sensors   calls   wall  calls trips  wall  calls trips  wall "
+        + "".join(f"{part:>7}" for part in PARTS),
+    )
+    for sensors in (1, 3, 10, 50, 200)[: 3 if quick else None]:
+        one_event(sensors, latency, times)
+    print("\n* as published, measured on another day with 20 ms a call")
+
+    heading(
+        f"Growth. {1e3 * latency:.0f} ms a call, nothing cached.",
+        f"{'':44} calls trips   wall" + "".join(f"{part:>7}" for part in PARTS),
+    )
+    times = 1 if quick else 3
+    line = partial(row, latency=latency, times=times)
+    fifty = partial(world, 50, 30)
+    for count in (1, 10, 100)[: 2 if quick else None]:
+        line(
+            f"SQS batch of {count}, 50 sensors",
+            account=fifty,
+            event_of=partial(World.batch, count=count),
+        )
+    for count in (1_000, 10_000)[: 1 if quick else None]:
+        line(
+            f"{count:,} sessions, 50 sensors",
+            account=partial(world, 50, count),
+            event_of=lambda made: running_event(made.instance()),
+        )
+    sensors, rules, instances, mirrored = (30, 60, 200, 190) if quick else (300, 60, 2_000, 1_900)
+    many = partial(world, sensors, 30, 5, rules)
+    groups = f"{sensors} sensors with 5 groups of {rules} rules"
+    line(groups, account=many, event_of=lambda made: running_event(made.instance()))
+    for count in (10,) if quick else (100,):
+        line(
+            f"  the same, SQS batch of {count}",
+            account=many,
+            event_of=partial(World.batch, count=count),
+        )
+    for size in (instances // 2, instances):
+        part = size * mirrored // instances
+        line(
+            f"  the same, sweep of {size:,}, {part:,} mirrored",
+            account=many,
+            event_of=partial(swept, count=size, mirrored=part),
+        )
+
+
+# --------------------------------------------------------------------------------------
+# Cold start
+# --------------------------------------------------------------------------------------
+
+TIMED = """
+import time
+wall, cpu = time.perf_counter(), time.process_time()
+{}
+print(time.perf_counter() - wall, time.process_time() - cpu)
+"""
+BARE = TIMED.format("import boto3, netaddr; boto3.client('ec2')")
+MODULE = TIMED.format("import lambda_traffic_mirror")
+
+
+def import_seconds(code: str, folder: Path) -> tuple[float, float]:
+    """Seconds on the clock and of CPU that an import takes in a new process inside Lambda."""
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": str(folder),
+        "AWS_LAMBDA_FUNCTION_NAME": "benchmark",  # the client is made during the import
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "simulated",
+        "AWS_SECRET_ACCESS_KEY": "simulated",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code],  # -B: writes no bytecode, as nothing can in Lambda
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wall, cpu_seconds = map(float, done.stdout.split())
+    return wall, cpu_seconds
+
+
+def compile_all(folder: Path) -> None:
+    """Bytecode that does not depend on times: the same sources give the same bytes."""
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    compileall.compile_dir(folder, quiet=2, invalidation_mode=mode)
+
+
+def build_zip() -> Path | None:
+    """The zip, made anew; None where that is not possible (it needs a package index)."""
+    script = PROJECT / "build_zip.sh"
+    if not script.exists():
+        return None
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(
+        [str(script)], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        print(f"\nNo zip: {done.stderr.strip()}")
+        return None
+    return PROJECT / "lambda_traffic_mirror.zip"
+
+
+def measure_imports(quick: bool) -> None:
+    """The table of what a cold start costs."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        (work / "empty").mkdir()
+        (work / "module").mkdir()
+        shutil.copy2(PROJECT / "lambda_traffic_mirror.py", work / "module")
+        compile_all(work / "module")
+        kinds = {
+            "boto3, netaddr and an EC2 client": (BARE, work / "empty"),
+            "the module (makes the client)": (MODULE, work / "module"),
+        }
+        packed = build_zip()
+        if packed:
+            for name in ("plain", "compiled"):
+                with zipfile.ZipFile(packed) as archive:
+                    archive.extractall(work / name)
+            compile_all(work / "compiled")
+            kinds["the zip as it is"] = (MODULE, work / "plain")
+            kinds["the zip with bytecode"] = (MODULE, work / "compiled")
+        times = 3 if quick else 10
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+        for number in range(-1, times):
+            for name, (code, where) in kinds.items():
+                measured = import_seconds(code, where)
+                if number >= 0:  # the first one only brings the files into memory
+                    taken[name].append(measured)
+    heading(
+        f"Import, in new processes that take turns, median of {times}.",
+        f"{'':36}   wall ms    CPU ms   more CPU than boto3 and netaddr",
+    )
+    bare = 0.0
+    for name, pairs in taken.items():
+        wall, used = (1e3 * statistics.median(each) for each in zip(*pairs, strict=True))
+        bare = bare or used
+        print(f"{name:36} {wall:9.1f} {used:9.1f} {100 * (used / bare - 1):+8.1f} %")
+    if packed:
+        print(f"\nThe zip has {packed.stat().st_size:,} bytes.")
+
+
+def main() -> None:
+    assert __doc__
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "--latency", type=float, default=20, metavar="MS", help="of each call, above 0 (20)"
+    )
+    arguments.add_argument("--quick", action="store_true", help="small numbers only")
+    asked = arguments.parse_args()
+    if asked.latency <= 0:
+        # Calls that take no time do not overlap, so there would be no round trips to count.
+        arguments.error("--latency has to be above 0")
+
+    logging.getLogger().addHandler(logging.StreamHandler(io.StringIO()))
+    lambda_traffic_mirror.logger.setLevel(logging.INFO)
+    print(__doc__[__doc__.index("calls  ") :].rstrip())
+    measure_events(asked.latency / 1e3, asked.quick)
+    measure_imports(asked.quick)
+
+
+if __name__ == "__main__":
+    main()
