@@ -444,7 +444,8 @@ def test_any_rules_are_judged_as_the_brute_force_model_judges_them(
         key: PrefixList(Blocks(e["Cidr"] for e in items if ":" not in e["Cidr"]))
         for key, items in entries.items()
     }
-    unread = {key: PrefixList(Blocks(()), "not readable") for key in ("pl-one", "pl-two", "pl-three")}
+    closed = PrefixList(Blocks(()), "not readable")
+    unread = dict.fromkeys(("pl-one", "pl-two", "pl-three"), closed)
     admitted = groups_admit(
         source_at(address, group_ids),
         {f"sg-sensor-{n}": permissions for n, permissions in enumerate(groups)},
