@@ -503,3 +503,9 @@ def test_a_constant_without_targets_is_named_like_the_variable(
     monkeypatch.setattr(lambda_traffic_mirror, "TARGETS", constant)
     with pytest.raises(ConfigurationError, match="targets is not set"):
         lambda_traffic_mirror.lambda_handler(running_event("i-1"), None)
+
+
+def test_a_value_that_is_no_text_is_named() -> None:
+    """Python reads bytes that are not UTF-8 as surrogates, which no call could carry."""
+    with pytest.raises(ConfigurationError, match="targets is 'tmt-.*UTF-8"):
+        Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-\udcff"})
