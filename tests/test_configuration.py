@@ -507,5 +507,5 @@ def test_a_constant_without_targets_is_named_like_the_variable(
 
 def test_a_value_that_is_no_text_is_named() -> None:
     """Python reads bytes that are not UTF-8 as surrogates, which no call could carry."""
-    with pytest.raises(ConfigurationError, match="targets is 'tmt-.*UTF-8"):
+    with pytest.raises(ConfigurationError, match=r"targets is 'tmt-.*UTF-8"):
         Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-\udcff"})
