@@ -112,7 +112,11 @@ def world(
     that many groups of its own with that many rules for VXLAN, no two alike, of which only the last
     one of the last group admits the sources.
     """
-    with SimulatedAccount() as account, patch.dict(os.environ), simulated_client(account) as client:
+    with (
+        SimulatedAccount() as account,
+        patch.dict(os.environ),
+        patch.object(lambda_traffic_mirror, "_client", None),
+    ):
         account.account_quota = ROOM
         numbers = iter(range(sensors * groups_each * rules_each))
 
@@ -130,6 +134,7 @@ def world(
             for number in range(sensors)
         ]
         os.environ.update(filter_id=account.filter_id, targets=",".join(targets))
+        client = lambda_traffic_mirror.ec2_client()
         made = World(account, targets, account.subnet("a", prefix=20), client)
         made.load(sessions)
         # What botocore does at the first call of a process is no part of an event's cost.
@@ -143,15 +148,6 @@ def block(number: int) -> str:
     """One of many blocks with 64 addresses, none of them a source's."""
     first = (11 << 24) + 64 * number
     return f"{first >> 24}.{first >> 16 & 255}.{first >> 8 & 255}.{first & 255}/26"
-
-
-@contextmanager
-def simulated_client(account: SimulatedAccount) -> Iterator[Any]:
-    """The client that the function uses, configured as it would configure it."""
-    options = lambda_traffic_mirror.CLIENT_CONFIG._user_provided_options
-    client = account.client(**options)
-    with patch.object(lambda_traffic_mirror, "_client", client):
-        yield client
 
 
 # --------------------------------------------------------------------------------------
