@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -89,6 +90,53 @@ def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
     sleeps = Sleeps()
     monkeypatch.setattr("time.sleep", sleeps)
     return sleeps
+
+
+@cache
+def retrying_client() -> Any:
+    """The function's own client, for all tests of retries: making one takes longer than a test."""
+    return lambda_traffic_mirror.ec2_client()
+
+
+@pytest.fixture
+def quick(account: SimulatedAccount, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
+    """Nobody waits: not for a client, not for a pace that throttling sets. And what one test has
+    used up of botocore's allowance of retries is not missing in the next."""
+    monkeypatch.setattr(lambda_traffic_mirror, "_client", retrying_client())
+    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
+        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
+    return no_sleep
+
+
+class Clock:
+    """Seconds that pass only when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.lock = threading.Lock()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        with self.lock:
+            self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that sleeping moves on."""
+    clock = Clock()
+    monkeypatch.setattr("time.sleep", clock.advance)
+    return clock
+
+
+@pytest.fixture
+def sensor(account: SimulatedAccount, configure: Callable[..., None]) -> str:
+    """The only sensor, in a subnet of its own. It can take everything there is."""
+    target = account.sensor(account.subnet(), quota=100_000)
+    configure(target)
+    return target
 
 
 @dataclass

@@ -23,11 +23,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import pytest
-from conftest import Answer, Sleeps, answer_of, one_client
+from conftest import Answer, answer_of, one_client
 from moto.moto_api._internal import mock_random
 from simulated_aws import (
     LambdaContext,
@@ -66,19 +65,7 @@ def seeds() -> range:
     return range(int(first or 0), int(end))
 
 
-@cache
-def client() -> Any:
-    """The function's own client, for this file alone: throttling leaves its mark on a client, and
-    making one takes longer than a test."""
-    return function.ec2_client()
-
-
-@pytest.fixture(autouse=True)
-def quick(account: SimulatedAccount, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits, and no seed uses up botocore's allowance of retries for the next."""
-    monkeypatch.setattr(function, "_client", client())
-    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
-        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 # --------------------------------------------------------------------------------------

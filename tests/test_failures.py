@@ -12,11 +12,10 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import pytest
-from conftest import Answer, Run, Sleeps, answer_of
+from conftest import Answer, Clock, Run, Sleeps, answer_of
 from simulated_aws import (
     LambdaContext,
     SimulatedAccount,
@@ -73,21 +72,7 @@ CODES = {
 }
 
 
-@cache
-def client() -> Any:
-    """The function's own client, for this file alone: throttling leaves its mark on a client, and
-    making one takes longer than a test."""
-    return function.ec2_client()
-
-
-@pytest.fixture(autouse=True)
-def quick(account: SimulatedAccount, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
-    """Nobody waits: not for a client, not for a pace that throttling sets. And what one test has
-    used up of botocore's allowance of retries is not missing in the next."""
-    monkeypatch.setattr(function, "_client", client())
-    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
-        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
-    return no_sleep
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
@@ -742,29 +727,6 @@ def test_time_runs_out_before_each_call_in_turn(
     assert not again.error
     assert not again.again
     assert sessions_by_interface(account, [instance]) == [1]
-
-
-class Clock:
-    """Seconds that pass only when somebody says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.lock = threading.Lock()
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        with self.lock:
-            self.now += seconds
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that sleeping moves on."""
-    clock = Clock()
-    monkeypatch.setattr("time.sleep", clock.advance)
-    return clock
 
 
 @pytest.mark.parametrize("last", range(len(ROUND_TRIPS)))

@@ -8,11 +8,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import pytest
-from conftest import Sleeps
 from simulated_aws import (
     LambdaContext,
     SimulatedAccount,
@@ -27,28 +25,7 @@ CREATE = "CreateTrafficMirrorSession"
 UNKNOWN = "i-00000000000000000"
 
 
-@cache
-def client() -> Any:
-    """The function's own client, for this file alone: throttling leaves its mark on a client, and
-    making one takes longer than a test."""
-    return function.ec2_client()
-
-
-@pytest.fixture(autouse=True)
-def quick(account: SimulatedAccount, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
-    """Nobody waits, and no test uses up botocore's allowance of retries for the next."""
-    monkeypatch.setattr(function, "_client", client())
-    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
-        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
-    return no_sleep
-
-
-@pytest.fixture
-def sensor(account: SimulatedAccount, configure: Callable[..., None]) -> str:
-    """A sensor in a subnet of its own that can take everything there is."""
-    target = account.sensor(account.subnet(), quota=100_000)
-    configure(target)
-    return target
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def batch(*bodies: Mapping[str, Any] | str, context: object = None) -> list[int]:

@@ -5,14 +5,12 @@ by page and within its time, and says of the sessions that exist which of them p
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import pytest
-from conftest import Answer, Run, Sleeps
+from conftest import Answer, Clock, Run
 from simulated_aws import (
     LambdaContext,
     SimulatedAccount,
@@ -34,28 +32,7 @@ SENSOR_READS = (
 PAGE = 1_000
 
 
-@cache
-def client() -> Any:
-    """The function's own client, for this file alone: throttling leaves its mark on a client, and
-    making one takes longer than a test."""
-    return function.ec2_client()
-
-
-@pytest.fixture(autouse=True)
-def quick(account: SimulatedAccount, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
-    """Nobody waits, and no test uses up botocore's allowance of retries for the next."""
-    monkeypatch.setattr(function, "_client", client())
-    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
-        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
-    return no_sleep
-
-
-@pytest.fixture
-def sensor(account: SimulatedAccount, configure: Callable[..., None]) -> str:
-    """A sensor in a subnet of its own that can take everything there is."""
-    target = account.sensor(account.subnet(), quota=100_000)
-    configure(target)
-    return target
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def mirrored(account: SimulatedAccount, target_id: str, count: int) -> list[str]:
@@ -571,26 +548,9 @@ def test_a_dry_run_comes_to_the_choices_of_the_real_run(
 # --- Time
 
 
-class Clock:
-    """Seconds that pass only when somebody says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.lock = threading.Lock()
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        with self.lock:
-            self.now += seconds
-
-
 @pytest.fixture
-def clock(account: SimulatedAccount, monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(account: SimulatedAccount, clock: Clock) -> Clock:
     """A clock on which each call takes 0.2 s."""
-    clock = Clock()
-    monkeypatch.setattr("time.sleep", clock.advance)
     account.gates.append(lambda call, parameters: clock.advance(0.2))
     return clock
 
