@@ -6,7 +6,7 @@ from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
-from conftest import Run
+from conftest import VARIABLES, Run
 from simulated_aws import SimulatedAccount, acl_entry, running_event
 
 import lambda_traffic_mirror
@@ -41,18 +41,7 @@ DEFAULTS = {
     "cache_seconds": 0,
     "dry_run": False,
 }
-OPTIONAL = (
-    "LOCAL_ZONE_ONLY",
-    "LOCAL_VPC_ONLY",
-    "INCLUDE_TAGS",
-    "EXCLUDE_TAGS",
-    "SESSION_NUMBER",
-    "VIRTUAL_NETWORK_ID",
-    "PACKET_LENGTH",
-    "ALLOW_UNVERIFIED",
-    "CACHE_SECONDS",
-    "DRY_RUN",
-)
+OPTIONAL = VARIABLES[2:]
 BOOLEANS = ("LOCAL_ZONE_ONLY", "LOCAL_VPC_ONLY", "ALLOW_UNVERIFIED", "DRY_RUN")
 
 
