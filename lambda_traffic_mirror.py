@@ -21,6 +21,7 @@ A new filter is a new stage: a function in section 5 and a line in PIPELINE.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -660,15 +661,18 @@ class SecurityGroup:
     def of(cls, group: Mapping[str, Any]) -> SecurityGroup:
         """From a group as DescribeSecurityGroups shows it."""
         rules = [rule for rule in group.get("IpPermissions") or () if rule_covers_vxlan(rule)]
-        pairs = [pair for rule in rules for pair in rule.get("UserIdGroupPairs") or ()]
         # A reference across a VPC peering connection counts only while the peering is active.
-        active = [pair for pair in pairs if pair.get("PeeringStatus") in (None, "", "active")]
+        active: set[str] = set()
+        inactive: set[str] = set()
+        for pair in (pair for rule in rules for pair in rule.get("UserIdGroupPairs") or ()):
+            status = pair.get("PeeringStatus") or "active"
+            (active if status == "active" else inactive).add(pair["GroupId"])
         lists = [entry for rule in rules for entry in rule.get("PrefixListIds") or ()]
         return cls(
             group_id=group["GroupId"],
             cidrs=tuple(item["CidrIp"] for rule in rules for item in rule.get("IpRanges") or ()),
-            references=frozenset(pair["GroupId"] for pair in active),
-            inactive_references=frozenset(pair["GroupId"] for pair in pairs if pair not in active),
+            references=frozenset(active),
+            inactive_references=frozenset(inactive),
             prefix_list_ids=tuple(entry["PrefixListId"] for entry in lists),
         )
 
@@ -1596,7 +1600,7 @@ def judge_sensor(
     if best.stage is None and near[0].behind_load_balancer:
         note = "listeners and what is registered behind the load balancer are not checked"
         best = best._replace(reason=f"{best.reason}; {note}")
-    if best.stage is not None:
+    if best.stage is not None and len(verdicts) > 1:
         best = best._replace(unread=frozenset().union(*(verdict.unread for verdict in verdicts)))
     return best
 
@@ -2220,14 +2224,15 @@ def sensor_rows(
     """The sensors as the result shows them, in configured order; the first of the ranked ones is
     the selected one."""
     rows = []
+    eligible = frozenset(ranked)
     for target_id, verdict in judgement.verdicts.items():
         row = sensor_row(target_id, verdict)
-        if target_id in ranked or verdict.stage == "create":
+        if target_id in eligible or verdict.stage == "create":
             row["sessions"] = sessions.count(target_id)
         if target_id in ranked[:1]:
             row["verdict"] = "selected"
             row["reason"] = f"{choice(ranked, sessions)}: {row['reason']}"
-        elif target_id in ranked:
+        elif target_id in eligible:
             count = sessions.count(ranked[0])
             row["reason"] = f"Behind {ranked[0]} with {count} sessions: {row['reason']}"
         rows.append(row)
@@ -2458,6 +2463,10 @@ if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     for library in ("botocore", "urllib3"):
         logging.getLogger(library).setLevel(logging.INFO)
     # Lambda gives the import phase its full CPU. What fails here fails again, and is reported, at
-    # the first call.
+    # the first call. Nothing of what the client is made from is ever garbage, so the collector need
+    # not look through it, neither while it is made nor later.
+    gc.disable()
     with suppress(BotoCoreError, ValueError):
         ec2_client()
+    gc.freeze()
+    gc.enable()
