@@ -1594,7 +1594,7 @@ def judge_sensor(
 
     def goodness(verdict: Verdict) -> tuple[bool, bool, bool, int]:
         how_far = STAGES.index(verdict.stage) if verdict.stage else 0
-        return verdict.stage is None, not verdict.outbound_denied, verdict.unverified, how_far
+        return verdict.stage is None, verdict.unverified, not verdict.outbound_denied, how_far
 
     best = max(verdicts, key=goodness)
     if best.stage is None and near[0].behind_load_balancer:

@@ -998,3 +998,16 @@ def test_the_reason_names(
     reason = run(account.instance()).sensors[target]["reason"]
     wanted = [word(account, target)] + (["not verified"] if allowed == "true" else [])
     assert missing(reason, *wanted) == []
+
+
+def test_an_interface_that_cannot_be_verified_goes_before_one_that_is_denied_for_certain(
+    account: SimulatedAccount, configure: Callable[..., None], run: Run
+) -> None:
+    """Even where the outbound ACL of the source's subnet would rank the sensor last."""
+    denied = account.subnet("a", acl=[acl_entry(100, "deny")])
+    hidden = account.subnet("a")
+    account.hide(account.acl(hidden, [acl_entry(100, "allow")]))
+    sensor = account.nlb_sensor([denied, hidden])
+    configure([sensor], EXCLUDE_TAGS="traffic-mirror=sensor")
+    source = account.subnet("a", acl=[acl_entry(100, "deny", egress=True)])
+    assert stages(run(account.instance(source))) == ["unavailable"]
