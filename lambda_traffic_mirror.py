@@ -951,6 +951,11 @@ class Lookup(Generic[T]):
         """The one answer for an ID, or None; see `all`."""
         return next(iter(self.all(key, asked_by)), None)
 
+    def every(self) -> Iterator[T]:
+        """All answers there are."""
+        for answers in self.found.values():
+            yield from answers
+
     def knows(self, key: str) -> bool:
         """Whether there is an answer or an error for the ID."""
         return key in self.found or key in self.failures
@@ -1259,14 +1264,11 @@ def read_sensor_facts(
         source_vpc_ids: VPCs of the sources, whose network ACLs are wanted as well.
     """
     read_at = time.time()
-    known = [targets.get(key) for key in target_ids if key in targets.found]
+    interface_ids = [target.interface_id for target in targets.every() if target.interface_id]
+    descriptions = [text for target in targets.every() for text in target.descriptions]
     with parallel_calls() as calls:
-        by_id = calls.submit(
-            ec2.interfaces_by_id, [t.interface_id for t in known if t and t.interface_id]
-        )
-        by_description = calls.submit(
-            ec2.interfaces_by_description, [text for t in known if t for text in t.descriptions]
-        )
+        by_id = calls.submit(ec2.interfaces_by_id, interface_ids)
+        by_description = calls.submit(ec2.interfaces_by_description, descriptions)
     interfaces = by_id.result()
     interfaces.update(by_description.result())
     sensors = {key: sensor_of(key, targets, interfaces, own_account) for key in target_ids}
@@ -1979,8 +1981,7 @@ class Mirroring:
         """The interfaces of the configured targets."""
         for failure in self.targets.failures.values():
             raise failure
-        targets = [target for found in self.targets.found.values() for target in found]
-        return frozenset(target.interface_id for target in targets if target.interface_id)
+        return frozenset(t.interface_id for t in self.targets.every() if t.interface_id)
 
     def settle_existing(self, entry: Entry, session: Session) -> None:
         """The interface has this session already."""
@@ -2148,12 +2149,12 @@ class Mirroring:
             self.refused_sources.append(entry)
         return True
 
-    def settle_refusal(self, entry: Entry, reason: str) -> Entry:
+    def settle_refusal(self, entry: Entry, reason: str) -> None:
         """Unmirrored, because AWS has refused, or would refuse, the sensor that was chosen."""
         for row in entry.sensors:
             if row["verdict"] == "selected":
                 row.update(verdict="rejected", stage="create", reason=f"{reason}.")
-        return entry.settle("unmirrored", f"Refused at create. {reason}")
+        entry.settle("unmirrored", f"Refused at create. {reason}")
 
     def look_for_sessions_of_refused_sources(self) -> None:
         """Refused sources may have a session by now that another invocation was faster to create.

@@ -784,18 +784,21 @@ def test_what_was_created_before_time_ran_out_stays_and_the_rest_follows(
     assert sessions_by_interface(account, instances) == [1] * 5
 
 
-def test_failed_and_deferred_are_both_counted_and_named(
-    account: SimulatedAccount, every_call: str, clock: Clock
-) -> None:
-    instances = account.instances(2)
-    first, second = (account.interfaces_of(instance)[0] for instance in instances)
-
+def deny_the_first_create_and_let_time_run_out(account: SimulatedAccount, clock: Clock) -> None:
     def gate(call: str, parameters: dict[str, Any]) -> None:
         if call == CREATE:
             clock.advance(60)
 
     account.gates.append(gate)
     account.deny("ec2:CreateTags")
+
+
+def test_failed_and_deferred_are_both_counted_and_named(
+    account: SimulatedAccount, every_call: str, clock: Clock
+) -> None:
+    instances = account.instances(2)
+    first, second = (account.interfaces_of(instance)[0] for instance in instances)
+    deny_the_first_create_and_let_time_run_out(account, clock)
     error = deliver({"instance-ids": instances}, LambdaContext(60, clock=clock)).error
     assert "1 failed" in error
     assert "1 deferred" in error
@@ -808,13 +811,7 @@ def test_a_sweep_with_failed_and_deferred_raises_for_the_failed_alone(
 ) -> None:
     instances = account.instances(2)
     first, second = (account.interfaces_of(instance)[0] for instance in instances)
-
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        if call == CREATE:
-            clock.advance(60)
-
-    account.gates.append(gate)
-    account.deny("ec2:CreateTags")
+    deny_the_first_create_and_let_time_run_out(account, clock)
     error = deliver(scheduled_event(), LambdaContext(60, clock=clock)).error
     assert error.startswith("1 failed")
     assert "deferred" not in error
