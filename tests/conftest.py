@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_aws import LambdaContext, SimulatedAccount, running_event
+from aws import LambdaContext, SimulatedAccount, running_event
 
 import lambda_traffic_mirror
 

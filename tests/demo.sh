@@ -9,4 +9,4 @@ if [ $# -gt 0 ]; then
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
 
-exec .venv/bin/python tests/demo.py ${event[@]+"${event[@]}"}
+exec .venv/bin/python tests/simulations/demo.py ${event[@]+"${event[@]}"}

@@ -15,10 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from conftest import Answer, Run, Sleeps, answer_of
-from model import expect
-from moto.moto_api._internal import mock_random
-from simulated_aws import (
+from aws import (
     LambdaContext,
     SimulatedAccount,
     acl_entry,
@@ -27,6 +24,9 @@ from simulated_aws import (
     scheduled_event,
     sqs_event,
 )
+from conftest import Answer, Run, Sleeps, answer_of
+from model import expect
+from moto.moto_api._internal import mock_random
 from test_worlds import Builder, apply_limits, differences, read_world
 
 import lambda_traffic_mirror

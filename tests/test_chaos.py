@@ -26,9 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from conftest import Answer, answer_of, one_client
-from moto.moto_api._internal import mock_random
-from simulated_aws import (
+from aws import (
     LambdaContext,
     SimulatedAccount,
     acl_entry,
@@ -37,6 +35,8 @@ from simulated_aws import (
     scheduled_event,
     sqs_event,
 )
+from conftest import Answer, answer_of, one_client
+from moto.moto_api._internal import mock_random
 
 import lambda_traffic_mirror as function
 

@@ -12,8 +12,8 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from aws import OTHER_ACCOUNT_ID, SimulatedAccount, acl_entry, rule
 from conftest import Answer, Run, Sleeps
-from simulated_aws import OTHER_ACCOUNT_ID, SimulatedAccount, acl_entry, rule
 
 from lambda_traffic_mirror import Instance
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
+from aws import SimulatedAccount, acl_entry, running_event
 from conftest import VARIABLES, Run
-from simulated_aws import SimulatedAccount, acl_entry, running_event
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import Configuration, ConfigurationError, Tag

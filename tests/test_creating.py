@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aws import LambdaContext, SimulatedAccount, running_event
 from conftest import Run, Sleeps
-from simulated_aws import LambdaContext, SimulatedAccount, running_event
 
 import lambda_traffic_mirror
 

@@ -9,16 +9,16 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from conftest import Run, Sleeps, answer_of
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from simulated_aws import (
+from aws import (
     LambdaContext,
     SimulatedAccount,
     running_event,
     scheduled_event,
     sqs_event,
 )
+from conftest import Run, Sleeps, answer_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lambda_traffic_mirror import ConfigurationError, MirroringError, lambda_handler
 

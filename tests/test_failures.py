@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import Answer, Clock, Run, Sleeps, answer_of
-from simulated_aws import (
+from aws import (
     LambdaContext,
     SimulatedAccount,
     rule,
@@ -24,6 +23,7 @@ from simulated_aws import (
     scheduled_event,
     sqs_event,
 )
+from conftest import Answer, Clock, Run, Sleeps, answer_of
 
 import lambda_traffic_mirror as function
 

@@ -10,14 +10,14 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from conftest import Run, Sleeps
-from simulated_aws import (
+from aws import (
     LambdaContext,
     SimulatedAccount,
     running_event,
     scheduled_event,
     sqs_event,
 )
+from conftest import Run, Sleeps
 
 from lambda_traffic_mirror import MirroringError, lambda_handler
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import boto3
 import pytest
+from aws import LambdaContext, SimulatedAccount, rule, running_event
 from conftest import Run
-from simulated_aws import LambdaContext, SimulatedAccount, rule, running_event
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import CLIENT_CONFIG, ec2_client, lambda_handler

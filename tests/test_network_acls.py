@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aws import SimulatedAccount, acl_entry
 from conftest import Answer, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import acl_allows, acl_entries, addresses
-from simulated_aws import SimulatedAccount, acl_entry
 
 from lambda_traffic_mirror import Address, NetworkAcl, deciding_entry
 

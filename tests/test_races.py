@@ -15,14 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Answer, Run, Sleeps, answer_of
-from simulated_aws import (
+from aws import (
     LambdaContext,
     SimulatedAccount,
     running_event,
     scheduled_event,
     sqs_event,
 )
+from conftest import Answer, Run, Sleeps, answer_of
 
 import lambda_traffic_mirror as function
 

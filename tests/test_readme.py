@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws import SimulatedAccount
 from cloudformation import load
 from conftest import VARIABLES, Run
-from simulated_aws import SimulatedAccount
 
 from lambda_traffic_mirror import OUTCOMES
 
@@ -54,7 +54,11 @@ def test_the_demonstration_prints_what_is_shown() -> None:
     ((name, text),) = blocks("run")
     assert name == "tests/demo.sh"
     run = subprocess.run(
-        [sys.executable, "tests/demo.py"], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "tests/simulations/demo.py"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     rest = iter(run.stdout.splitlines())
     missing = [line for line in text.splitlines() if line.strip() != "…" and line not in rest]

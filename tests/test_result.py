@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from aws import LambdaContext, SimulatedAccount, acl_entry, rule, scheduled_event
 from conftest import Answer, Run, Sleeps, answer_of
-from simulated_aws import LambdaContext, SimulatedAccount, acl_entry, rule, scheduled_event
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import Entry, Request, lambda_handler

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
+from aws import SimulatedAccount, rule
 from conftest import Answer, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,6 @@ from model import (
     ip_permissions,
     prefix_list_entries,
 )
-from simulated_aws import SimulatedAccount, rule
 
 from lambda_traffic_mirror import (
     Address,

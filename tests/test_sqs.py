@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from simulated_aws import (
+from aws import (
     LambdaContext,
     SimulatedAccount,
     running_event,

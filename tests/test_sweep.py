@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from conftest import Answer, Clock, Run
-from simulated_aws import (
+from aws import (
     LambdaContext,
     SimulatedAccount,
     acl_entry,
@@ -19,6 +18,7 @@ from simulated_aws import (
     running_event,
     scheduled_event,
 )
+from conftest import Answer, Clock, Run
 
 import lambda_traffic_mirror as function
 

@@ -22,6 +22,15 @@ from unittest.mock import patch
 
 import boto3
 import pytest
+from aws import (
+    OTHER_ACCOUNT_ID,
+    REGION,
+    LambdaContext,
+    SimulatedAccount,
+    acl_entry,
+    rule,
+    running_event,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model import (
@@ -44,15 +53,6 @@ from model import (
     prefix_list_entries,
 )
 from moto.moto_api._internal import mock_random
-from simulated_aws import (
-    OTHER_ACCOUNT_ID,
-    REGION,
-    LambdaContext,
-    SimulatedAccount,
-    acl_entry,
-    rule,
-    running_event,
-)
 
 import lambda_traffic_mirror
 

@@ -1,8 +1,8 @@
 """What an event costs: AWS calls, round trips, seconds and CPU, and what a cold start costs.
 
-    .venv/bin/python tests/bench.py                  # a few minutes
-    .venv/bin/python tests/bench.py --quick          # small numbers only
-    .venv/bin/python tests/bench.py --latency 50     # milliseconds that a call takes (20)
+    .venv/bin/python tests/simulations/bench.py                  # a few minutes
+    .venv/bin/python tests/simulations/bench.py --quick          # small numbers only
+    .venv/bin/python tests/simulations/bench.py --latency 50     # milliseconds a call (20)
 
 Every number comes from the run that prints it, but for those of the published script, which are
 marked. The handler is the real one, with a real botocore client.
@@ -47,14 +47,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+PROJECT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests/deploy")]
 
 import botocore.awsrequest  # noqa: E402
 import botocore.client  # noqa: E402
 import botocore.parsers  # noqa: E402
-from moto.core.models import botocore_stubber  # noqa: E402
-from simulated_aws import (  # noqa: E402
+from aws import (  # noqa: E402
     LambdaContext,
     SimulatedAccount,
     rule,
@@ -62,6 +61,7 @@ from simulated_aws import (  # noqa: E402
     scheduled_event,
     sqs_event,
 )
+from moto.core.models import botocore_stubber  # noqa: E402
 
 import lambda_traffic_mirror  # noqa: E402
 

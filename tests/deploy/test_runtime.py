@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws import SimulatedAccount, running_event, scheduled_event, sqs_event
 from cloudformation import DEPLOY, resolve
 from moto.server import ThreadedMotoServer
 from runtime_api import FUNCTION_NAME, HANDLER, SECRET_KEY, SESSION_TOKEN, Invocation, Runtime
-from simulated_aws import SimulatedAccount, running_event, scheduled_event, sqs_event
 from zip_file import BOTO3, RUNTIME_CLIENT, provide, unpack
 
 LOGGER = "lambda_traffic_mirror"

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
 TEMPLATE = DEPLOY / "template.yaml"
 
 # Stands for AWS::NoValue: the property or list item disappears.

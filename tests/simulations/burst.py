@@ -1,7 +1,7 @@
 """A burst of starts against EC2's request limits, on a simulated clock.
 
-    .venv/bin/python tests/burst.py             # 10, 100 and 1,000 instances
-    .venv/bin/python tests/burst.py 50 300      # other numbers
+    .venv/bin/python tests/simulations/burst.py             # 10, 100 and 1,000 instances
+    .venv/bin/python tests/simulations/burst.py 50 300      # other numbers
 
 So many instances start at once, spread over 3 zones with 4 sensors each. Their events reach the
 function in two ways:
@@ -55,11 +55,7 @@ from typing import Any
 from unittest.mock import patch
 
 import boto3
-from botocore.parsers import ResponseParser
-from botocore.retries import adaptive
-from cloudformation import resolve
-from moto.moto_api._internal import mock_random
-from simulated_aws import (
+from aws import (
     LambdaContext,
     Refusal,
     SimulatedAccount,
@@ -67,6 +63,10 @@ from simulated_aws import (
     scheduled_event,
     sqs_event,
 )
+from botocore.parsers import ResponseParser
+from botocore.retries import adaptive
+from cloudformation import resolve
+from moto.moto_api._internal import mock_random
 
 # ---------------------------------------------------------------------------------------------
 # The simulated clock. Threads that run on it run one at a time; each waits on a lock of its own
@@ -393,7 +393,7 @@ class Function:
     declare as global.
     """
 
-    PATH = Path(__file__).resolve().parent.parent / "lambda_traffic_mirror.py"
+    PATH = Path(__file__).resolve().parent.parent.parent / "lambda_traffic_mirror.py"
 
     def __init__(self) -> None:
         spec = importlib.util.spec_from_file_location("burst_function", self.PATH)

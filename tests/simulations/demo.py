@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+PROJECT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests/deploy")]
 
+from aws import LambdaContext, SimulatedAccount, acl_entry, rule  # noqa: E402
 from moto.moto_api._internal import mock_random  # noqa: E402
-from simulated_aws import LambdaContext, SimulatedAccount, acl_entry, rule  # noqa: E402
 
 import lambda_traffic_mirror  # noqa: E402
 

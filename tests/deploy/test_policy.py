@@ -25,12 +25,7 @@ from unittest.mock import patch
 
 import boto3
 import pytest
-from cloudformation import DEPLOY, allows, as_list, resolve, role_statements
-from conftest import Answer, Run, Sleeps, answer_of
-from moto import mock_aws
-from moto.core import set_initial_no_auth_action_count
-from moto.core.botocore_stubber import BotocoreStubber
-from simulated_aws import (
+from aws import (
     ACCOUNT_ID,
     OTHER_ACCOUNT_ID,
     REGION,
@@ -43,6 +38,11 @@ from simulated_aws import (
     scheduled_event,
     sqs_event,
 )
+from cloudformation import DEPLOY, allows, as_list, resolve, role_statements
+from conftest import Answer, Run, Sleeps, answer_of
+from moto import mock_aws
+from moto.core import set_initial_no_auth_action_count
+from moto.core.botocore_stubber import BotocoreStubber
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import MirroringError

@@ -14,7 +14,8 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
-from simulated_aws import (
+
+from aws import (
     OTHER_ACCOUNT_ID,
     LambdaContext,
     Refusal,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ("build_zip.sh", "requirements.txt", "lambda_traffic_mirror.py")
 ZIP = "lambda_traffic_mirror.zip"
 # What the Lambda runtime has: boto3 and what it depends on, and the client of the Runtime API.
