@@ -1,20 +1,14 @@
-"""Simulated AWS: what EC2 shows, refuses and hides, in memory."""
+"""Simulated AWS: what EC2 shows, refuses and hides, in memory.
 
-from aws.account import (
-    ACCOUNT_ID,
-    OTHER_ACCOUNT_ID,
-    REGION,
-    VXLAN_PORT,
-    Call,
-    LambdaContext,
-    Refusal,
-    SimulatedAccount,
-    acl_entry,
-    rule,
-    running_event,
-    scheduled_event,
-    sqs_event,
-)
+account: the account and its builders; describe: the Describe operations; sessions: what creating
+a session takes; transport: the way of a request, the log, faults; words: rules and entries;
+events: what Lambda hands over.
+"""
+
+from aws.account import SimulatedAccount
+from aws.events import LambdaContext, running_event, scheduled_event, sqs_event
+from aws.transport import ACCOUNT_ID, OTHER_ACCOUNT_ID, REGION, Call, Refusal
+from aws.words import VXLAN_PORT, acl_entry, rule
 
 __all__ = [
     "ACCOUNT_ID",

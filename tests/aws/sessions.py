@@ -1,0 +1,280 @@
+"""Traffic mirror sessions: what AWS checks before it creates one, and what it makes of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aws.transport import Refusal, new_id
+
+
+@dataclass
+class Session:
+    view: dict[str, Any]
+    real: bool  # its interface exists in the simulation; other sessions are mere load
+    hidden_calls: int = 0
+
+    @property
+    def id(self) -> str:
+        return str(self.view["TrafficMirrorSessionId"])
+
+
+class Sessions:
+    """The traffic mirror sessions of an account."""
+
+    # --- builder and looking: sessions
+
+    def session(
+        self, interface_id: str, target_id: str, number: int = 1, *, lag: int = 0, **more: Any
+    ) -> str:
+        """A session that exists, whatever AWS would say to its creation."""
+        view = {
+            "TrafficMirrorSessionId": new_id("tms"),
+            "TrafficMirrorTargetId": target_id,
+            "TrafficMirrorFilterId": self.filter_id,
+            "NetworkInterfaceId": interface_id,
+            "OwnerId": self.account_id,
+            "SessionNumber": number,
+            "VirtualNetworkId": random.getrandbits(24),
+            **more,
+        }
+        with self._lock:
+            session = Session(view, interface_id in self._backend.enis, lag)
+            self._sessions[session.id] = session
+            self._by_interface.setdefault(interface_id, {})[session.id] = session
+            self._by_target.setdefault(target_id, {})[session.id] = session
+        return session.id
+
+    def delete_session(self, session_id: str) -> None:
+        with self._lock:
+            self._forget_session(self._sessions[session_id])
+
+    def _forget_session(self, session: Session) -> None:
+        del self._sessions[session.id]
+        for index, key in (
+            (self._by_interface, session.view["NetworkInterfaceId"]),
+            (self._by_target, session.view["TrafficMirrorTargetId"]),
+        ):
+            del index[key][session.id]
+            if not index[key]:
+                del index[key]
+
+    def sessions(
+        self, interface_id: str | None = None, target_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The sessions there are, as DescribeTrafficMirrorSessions shows them, late ones too."""
+        with self._lock:
+            return [
+                self._session_view(session)
+                for session in self._sessions.values()
+                if interface_id in (None, session.view["NetworkInterfaceId"])
+                and target_id in (None, session.view["TrafficMirrorTargetId"])
+            ]
+
+    def _create_session(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+        token = parameters.get("ClientToken") or str(uuid.uuid4())
+        request = {k: v for k, v in parameters.items() if k != "ClientToken"}
+        signature = json.dumps(request, sort_keys=True)
+        if token in self._idempotency:
+            known, answer = self._idempotency[token]
+            if known != signature:
+                raise Refusal(
+                    "IdempotentParameterMismatch",
+                    "Arguments on this idempotent request are inconsistent with arguments used in "
+                    "previous request(s).",
+                )
+            return answer
+        self._check_session(parameters)
+        tags: dict[str, str] = {}
+        for specification in parameters.get("TagSpecifications") or ():
+            if specification.get("ResourceType") != "traffic-mirror-session":
+                raise Refusal(
+                    "InvalidParameterValue",
+                    f"'{specification.get('ResourceType')}' is not a valid taggable resource type "
+                    "for this operation.",
+                )
+            for tag in specification.get("Tags") or ():
+                tags[tag["Key"]] = tag.get("Value", "")
+        optional = {
+            name: parameters[name]
+            for name in ("PacketLength", "VirtualNetworkId", "Description")
+            if name in parameters
+        }
+        target = self._backend.traffic_mirror_targets[parameters["TrafficMirrorTargetId"]]
+        if target.network_load_balancer_arn:
+            optional.setdefault("PacketLength", 8500)
+        session_id = self.session(
+            parameters["NetworkInterfaceId"],
+            parameters["TrafficMirrorTargetId"],
+            parameters["SessionNumber"],
+            lag=0 if looking else self.session_lag,
+            TrafficMirrorFilterId=parameters["TrafficMirrorFilterId"],
+            **optional,
+        )
+        if tags:
+            self._backend.create_tags([session_id], tags)
+        view = self._session_view(self._sessions[session_id])
+        answer = {"TrafficMirrorSession": view, "ClientToken": token}
+        self._idempotency[token] = (signature, answer)
+        return answer
+
+    def _check_session(self, parameters: Mapping[str, Any]) -> None:
+        """Everything that AWS checks; in which order is not documented."""
+        for name, low, high in (
+            ("SessionNumber", 1, 32766),
+            ("VirtualNetworkId", 0, 16777215),
+            ("PacketLength", 1, 8500),
+        ):
+            value = parameters.get(name)
+            if value is not None and not low <= value <= high:
+                raise Refusal(
+                    "InvalidParameterValue",
+                    f"Value ({value}) for parameter {name} is invalid. "
+                    f"It must be between {low} and {high}.",
+                )
+        filter_id = parameters["TrafficMirrorFilterId"]
+        if filter_id not in self._backend.traffic_mirror_filters:
+            raise Refusal(
+                "InvalidTrafficMirrorFilterId.NotFound",
+                f"The traffic mirror filter '{filter_id}' does not exist",
+            )
+        interface_id = parameters["NetworkInterfaceId"]
+        if interface_id not in self._backend.enis:
+            raise Refusal(
+                "InvalidNetworkInterfaceID.NotFound",
+                f"The networkInterface ID '{interface_id}' does not exist",
+            )
+        target_id = parameters["TrafficMirrorTargetId"]
+        if target_id not in self._backend.traffic_mirror_targets:
+            raise Refusal(
+                "InvalidTrafficMirrorTargetId.NotFound",
+                f"The traffic mirror target '{target_id}' does not exist",
+            )
+        self._check_target(target_id)
+        self._check_source(interface_id)
+        self._check_quotas(interface_id, target_id, parameters["SessionNumber"])
+
+    def _check_target(self, target_id: str) -> None:
+        """Users report the code for an instance that is not running; for the rest it is a guess.
+
+        A target whose interface is attached to nothing is accepted (not documented).
+        """
+        target = self._backend.traffic_mirror_targets[target_id]
+        if not target.network_interface_id:
+            if not self._sensor_interfaces(target_id):
+                raise Refusal(
+                    "InvalidTrafficMirrorTarget", f"The load balancer of {target_id} is gone"
+                )
+            return
+        interface = self._backend.enis.get(target.network_interface_id)
+        if interface is None:
+            raise Refusal(
+                "InvalidTrafficMirrorTarget",
+                f"{target.network_interface_id}, the interface of {target_id}, does not exist",
+            )
+        if interface.instance is not None and interface.instance._state.name != "running":
+            raise Refusal(
+                "InvalidTrafficMirrorTarget",
+                f"The instance of {target_id} must be in the running state",
+            )
+
+    def _check_source(self, interface_id: str) -> None:
+        """The guide says what cannot be a source; only for instance types users report the code."""
+        interface = self._backend.enis[interface_id]
+        if any(
+            target.network_interface_id == interface_id
+            for target in self._backend.traffic_mirror_targets.values()
+        ):
+            raise Refusal(
+                "InvalidParameterValue",
+                f"{interface_id} is a traffic mirror target and cannot be a source as well",
+            )
+        if interface.interface_type != "interface":
+            raise Refusal(
+                "InvalidParameterValue",
+                f"{interface_id} is of type {interface.interface_type}; a source must be of type "
+                "interface",
+            )
+        if interface.private_ip_address is None:
+            raise Refusal("InvalidParameterValue", f"{interface_id} is in an IPv6-only subnet")
+        instance = interface.instance
+        if instance is None or instance.instance_type in self.unsupported_types:
+            raise Refusal(
+                "NetworkInterfaceNotSupported",
+                f"{interface_id} must be attached to a supported instance",
+            )
+
+    def _check_quotas(self, interface_id: str, target_id: str, number: int) -> None:
+        """The codes are documented but for the session number's.
+
+        The quota of a target counts its sources: further sessions of one that it has are free.
+        """
+        of_interface = self._by_interface.get(interface_id, {}).values()
+        if any(session.view["SessionNumber"] == number for session in of_interface):
+            raise Refusal(
+                "InvalidParameterValue",
+                f"Session number {number} already being used on network interface {interface_id}",
+            )
+        if len(of_interface) >= self.interface_quota:
+            raise Refusal(
+                "TrafficMirrorSessionsPerInterfaceLimitExceeded",
+                f"Sessions per interface limit reached ({self.interface_quota})",
+            )
+        target = self._backend.traffic_mirror_targets[target_id]
+        if target.network_interface_id:
+            sources = {
+                session.view["NetworkInterfaceId"]
+                for session in self._by_target.get(target_id, {}).values()
+            }
+            quota = self.quota.get(target_id, self.default_quota)
+            if interface_id not in sources and len(sources) >= quota:
+                raise Refusal(
+                    "TrafficMirrorSourcesPerTargetLimitExceeded",
+                    f"Sources per interface-target limit reached ({quota})",
+                )
+        if len(self._sessions) >= self.account_quota:
+            raise Refusal(
+                "TrafficMirrorSessionLimitExceeded",
+                f"Traffic mirror session limit reached ({self.account_quota})",
+            )
+
+    def _known_session(self, session_id: str) -> Session:
+        if session_id not in self._sessions:
+            raise Refusal(
+                "InvalidTrafficMirrorSessionId.NotFound",
+                f"The traffic mirror session '{session_id}' does not exist",
+            )
+        return self._sessions[session_id]
+
+    def _delete_session(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+        session = self._known_session(parameters["TrafficMirrorSessionId"])
+        self._forget_session(session)
+        return {"TrafficMirrorSessionId": session.id}
+
+    def _modify_session(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+        session = self._known_session(parameters["TrafficMirrorSessionId"])
+        changes: dict[str, Any] = {
+            name: parameters[name]
+            for name in (
+                "TrafficMirrorTargetId",
+                "TrafficMirrorFilterId",
+                "PacketLength",
+                "SessionNumber",
+                "VirtualNetworkId",
+                "Description",
+            )
+            if name in parameters
+        }
+        self._forget_session(session)
+        session.view = {**session.view, **changes}
+        self._sessions[session.id] = session
+        for index, key in (
+            (self._by_interface, session.view["NetworkInterfaceId"]),
+            (self._by_target, session.view["TrafficMirrorTargetId"]),
+        ):
+            index.setdefault(key, {})[session.id] = session
+        return {"TrafficMirrorSession": self._session_view(session)}
