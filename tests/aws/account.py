@@ -130,14 +130,10 @@ class SimulatedAccount(Transport, Describe, Sessions):
             "DescribeNetworkInterfaces": self._describe_interfaces,
             "DescribeSecurityGroups": self._describe_groups,
             "DescribeNetworkAcls": self._describe_acls,
-            "DescribeSubnets": self._describe_subnets,
             "DescribeTrafficMirrorTargets": self._describe_targets,
-            "DescribeTrafficMirrorFilters": self._describe_filters,
             "DescribeTrafficMirrorSessions": self._describe_sessions,
             "GetManagedPrefixListEntries": self._prefix_list_entries,
             CREATE_SESSION: self._create_session,
-            "DeleteTrafficMirrorSession": self._delete_session,
-            "ModifyTrafficMirrorSession": self._modify_session,
         }
 
     # --- start and end

@@ -64,18 +64,10 @@ def _groups_of(interface: Any) -> list[Any]:
     return list(interface._group_set)
 
 
-def _addresses_of(interface: Any) -> list[str]:
-    return [address["PrivateIpAddress"] for address in interface.private_ip_addresses]
-
-
 def nics_of(instance: Any) -> list[Any]:
     if instance._state.name == "terminated":
         return []
     return [instance.nics[index] for index in sorted(instance.nics)]
-
-
-def _flag(value: Any) -> str:
-    return "true" if value else "false"
 
 
 _INSTANCES = _Kind(
@@ -87,27 +79,6 @@ _INSTANCES = _Kind(
     {
         "instance-id": lambda i: (i.id,),
         "instance-state-name": lambda i: (i._state.name,),
-        "instance-state-code": lambda i: (i._state.code,),
-        "instance-type": lambda i: (i.instance_type,),
-        "image-id": lambda i: (i.image_id,),
-        "availability-zone": lambda i: (i._placement.zone,),
-        "subnet-id": lambda i: (n.subnet.id for n in nics_of(i)[:1]),
-        "vpc-id": lambda i: (n.subnet.vpc_id for n in nics_of(i)[:1]),
-        "private-ip-address": lambda i: (n.private_ip_address for n in nics_of(i)[:1]),
-        "instance.group-id": lambda i: (g.id for n in nics_of(i)[:1] for g in _groups_of(n)),
-        "owner-id": lambda i: (i.owner_id,),
-        "network-interface.network-interface-id": lambda i: (n.id for n in nics_of(i)),
-        "network-interface.subnet-id": lambda i: (n.subnet.id for n in nics_of(i)),
-        "network-interface.vpc-id": lambda i: (n.subnet.vpc_id for n in nics_of(i)),
-        "network-interface.description": lambda i: (n.description for n in nics_of(i)),
-        "network-interface.availability-zone": lambda i: (
-            n.subnet.availability_zone for n in nics_of(i)
-        ),
-        "network-interface.group-id": lambda i: (g.id for n in nics_of(i) for g in _groups_of(n)),
-        "network-interface.addresses.private-ip-address": lambda i: (
-            a for n in nics_of(i) for a in _addresses_of(n)
-        ),
-        "network-interface.attachment.device-index": lambda i: (n.device_index for n in nics_of(i)),
     },
     ids_exclude_max_results="instancesSet",
 )
@@ -121,29 +92,9 @@ _INTERFACES = _Kind(
     {
         "network-interface-id": lambda n: (n.id,),
         "description": lambda n: (n.description,),
-        "interface-type": lambda n: (n.interface_type,),
-        "status": lambda n: (n.status,),
-        "subnet-id": lambda n: (n.subnet.id,),
-        "vpc-id": lambda n: (n.subnet.vpc_id,),
-        "availability-zone": lambda n: (n.subnet.availability_zone,),
-        "group-id": lambda n: (g.id for g in _groups_of(n)),
-        "group-name": lambda n: (g.name for g in _groups_of(n)),
-        "private-ip-address": lambda n: (n.private_ip_address,),
-        "addresses.private-ip-address": _addresses_of,
-        "attachment.instance-id": lambda n: (n.instance.id,) if n.instance else (),
-        "attachment.attachment-id": lambda n: (n.attachment_id,),
-        "attachment.device-index": lambda n: (n.device_index,) if n.instance else (),
-        "attachment.status": lambda n: ("attached",) if n.instance else (),
-        "mac-address": lambda n: (n.mac_address,),
-        "owner-id": lambda n: (n.owner_id,),
-        "requester-managed": lambda n: (_flag(n.requester_managed),),
     },
     ids_exclude_max_results="networkInterfaceIds",
 )
-
-
-def _rule_values(name: str) -> _Values:
-    return lambda group: (getattr(rule, name) for rule in group.ingress_rules)
 
 
 _GROUPS = _Kind(
@@ -154,24 +105,8 @@ _GROUPS = _Kind(
     "security group",
     {
         "group-id": lambda g: (g.id,),
-        "group-name": lambda g: (g.name,),
-        "vpc-id": lambda g: (g.vpc_id,),
-        "owner-id": lambda g: (g.owner_id,),
-        "description": lambda g: (g.description,),
-        "ip-permission.protocol": _rule_values("ip_protocol"),
-        "ip-permission.from-port": _rule_values("from_port"),
-        "ip-permission.to-port": _rule_values("to_port"),
-        "ip-permission.cidr": _rule_values("cidr_ipv4"),
-        "ip-permission.group-id": lambda g: (
-            r.source_group.get("GroupId") for r in g.ingress_rules
-        ),
-        "ip-permission.prefix-list-id": _rule_values("prefix_list_id"),
     },
 )
-
-
-def _entry_values(name: str) -> _Values:
-    return lambda acl: (getattr(entry, name) for entry in acl.network_acl_entries)
 
 
 _ACLS = _Kind(
@@ -181,37 +116,9 @@ _ACLS = _Kind(
     "InvalidNetworkAclId.Malformed",
     "networkAcl ID",
     {
-        "network-acl-id": lambda a: (a.id,),
         "vpc-id": lambda a: (a.vpc_id,),
-        "owner-id": lambda a: (a.owner_id,),
-        "default": lambda a: (_flag(a.default),),
-        "association.association-id": lambda a: (x.id for x in a._associations.values()),
-        "association.network-acl-id": lambda a: (a.id,),
+        # Nobody asks for it; but it has several values, where moto and AWS part.
         "association.subnet-id": lambda a: (x.subnet_id for x in a._associations.values()),
-        "entry.cidr": _entry_values("cidr_block"),
-        "entry.ipv6-cidr": _entry_values("ipv6_cidr_block"),
-        "entry.protocol": _entry_values("protocol"),
-        "entry.rule-number": _entry_values("rule_number"),
-        "entry.rule-action": _entry_values("rule_action"),
-        "entry.egress": lambda a: (_flag(e.egress) for e in a.network_acl_entries),
-    },
-)
-
-_SUBNETS = _Kind(
-    "SubnetIds",
-    "subnet",
-    "InvalidSubnetID.NotFound",
-    "InvalidSubnetId.Malformed",
-    "subnet ID",
-    {
-        "subnet-id": lambda s: (s.id,),
-        "vpc-id": lambda s: (s.vpc_id,),
-        "availability-zone": lambda s: (s.availability_zone,),
-        "availability-zone-id": lambda s: (s.availability_zone_id,),
-        "cidr-block": lambda s: (s.cidr_block,),
-        "owner-id": lambda s: (s.owner_id,),
-        "state": lambda s: (s.state,),
-        "default-for-az": lambda s: (_flag(s.default_for_az),),
     },
 )
 
@@ -223,23 +130,6 @@ _TARGETS = _Kind(
     "traffic mirror target",
     {
         "traffic-mirror-target-id": lambda t: (t.id,),
-        "description": lambda t: (t.description,),
-        "network-interface-id": lambda t: (t.network_interface_id,),
-        "network-load-balancer-arn": lambda t: (t.network_load_balancer_arn,),
-        "owner-id": lambda t: (getattr(t, "simulated_owner", None) or t.owner_id,),
-    },
-    page=1000,
-)
-
-_FILTERS = _Kind(
-    "TrafficMirrorFilterIds",
-    "tmf",
-    "InvalidTrafficMirrorFilterId.NotFound",
-    "InvalidTrafficMirrorFilterId.Malformed",
-    "traffic mirror filter",
-    {
-        "traffic-mirror-filter-id": lambda f: (f.id,),
-        "description": lambda f: (f.description,),
     },
     page=1000,
 )
@@ -256,15 +146,8 @@ _SESSIONS = _Kind(
     "InvalidTrafficMirrorSessionId.Malformed",
     "traffic mirror session",
     {
-        "traffic-mirror-session-id": _session_values("TrafficMirrorSessionId"),
         "traffic-mirror-target-id": _session_values("TrafficMirrorTargetId"),
-        "traffic-mirror-filter-id": _session_values("TrafficMirrorFilterId"),
         "network-interface-id": _session_values("NetworkInterfaceId"),
-        "owner-id": _session_values("OwnerId"),
-        "session-number": _session_values("SessionNumber"),
-        "virtual-network-id": _session_values("VirtualNetworkId"),
-        "packet-length": _session_values("PacketLength"),
-        "description": _session_values("Description"),
     },
     page=1000,
 )
@@ -668,28 +551,6 @@ class Describe:
             "Tags": self._tags_view(acl.id),
         }
 
-    def _describe_subnets(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
-        resources = {s.id: s for zone in self._backend.subnets.values() for s in zone.values()}
-        shown, token = self._select("DescribeSubnets", _SUBNETS, parameters, looking, resources)
-        views = [
-            {
-                "SubnetId": subnet.id,
-                "SubnetArn": subnet.arn,
-                "VpcId": subnet.vpc_id,
-                "OwnerId": self.account_id,
-                "CidrBlock": subnet.cidr_block,
-                "AvailabilityZone": subnet.availability_zone,
-                "AvailabilityZoneId": subnet.availability_zone_id,
-                "AvailableIpAddressCount": subnet.cidr.num_addresses - 5 - len(subnet._subnet_ips),
-                "DefaultForAz": subnet.default_for_az in (True, "true"),
-                "MapPublicIpOnLaunch": subnet.map_public_ip_on_launch in (True, "true"),
-                "State": subnet.state,
-                "Tags": self._tags_view(subnet.id) or None,
-            }
-            for subnet in shown
-        ]
-        return {"Subnets": views, "NextToken": token}
-
     def _prefix_list_entries(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
         size = _check_max_results(parameters, (1, 100)) or 100
         list_id = parameters["PrefixListId"]
@@ -742,27 +603,6 @@ class Describe:
             for target in shown
         ]
         return {"TrafficMirrorTargets": views, "NextToken": token}
-
-    def _describe_filters(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
-        shown, token = self._select(
-            "DescribeTrafficMirrorFilters",
-            _FILTERS,
-            parameters,
-            looking,
-            self._backend.traffic_mirror_filters,
-        )
-        views = [
-            {
-                "TrafficMirrorFilterId": item.id,
-                "Description": item.description,
-                "IngressFilterRules": [],
-                "EgressFilterRules": [],
-                "NetworkServices": [],
-                "Tags": self._tags_view(item.id),
-            }
-            for item in shown
-        ]
-        return {"TrafficMirrorFilters": views, "NextToken": token}
 
     def _session_view(self, session: Session) -> dict[str, Any]:
         return {**session.view, "Tags": self._tags_view(session.id)}
