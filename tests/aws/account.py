@@ -36,6 +36,7 @@ from botocore.config import Config
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.ec2.models import ec2_backends
+from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ec2.responses import EC2Response
 
@@ -52,6 +53,7 @@ from aws.transport import (
     Transport,
     looking_client,
     new_id,
+    old_botocore,
     shared_session,
 )
 from aws.words import acl_entry, rule
@@ -82,11 +84,14 @@ class SimulatedAccount(Transport, Describe, Sessions):
     Settable at any time:
     - `quota`: sources per target (`default_quota` for targets not named; none for load balancers)
     - `account_quota`: sessions per account; `interface_quota`: sessions per source interface
-    - `unsupported_types`: instance types that AWS does not mirror
+    - `session_quota`: sessions per target (none unless named)
+    - `unsupported_types`: instance types that AWS does not mirror; `unsupported_interfaces`:
+      interfaces, whatever their type
     - `session_lag`: how many DescribeTrafficMirrorSessions calls that would show a new session
       do not show it yet
     - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
       know it yet
+    - `unknown_interfaces`: how many creates for the interface do not know it yet
     - `latency`: seconds that each recorded attempt takes; attempts in several threads overlap
     - `gates`: called with (operation, parameters) before each recorded attempt, outside any lock;
       may raise `Refusal` or an exception of botocore
@@ -101,9 +106,12 @@ class SimulatedAccount(Transport, Describe, Sessions):
         self.default_quota = 10
         self.account_quota = 10_000
         self.interface_quota = 3
+        self.session_quota: dict[str, int] = {}
         self.unsupported_types: set[str] = set()
+        self.unsupported_interfaces: set[str] = set()
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
+        self.unknown_interfaces: dict[str, int] = {}
         self.latency = 0.0
         self.gates: list[Callable[[str, dict[str, Any]], None]] = []
         self.calls: list[Call] = []
@@ -111,8 +119,9 @@ class SimulatedAccount(Transport, Describe, Sessions):
         self._log_lock = threading.Lock()
         self._local = threading.local()
         self._faults: list[Fault] = []
-        self._denied: set[str] = set()
+        self._denied: dict[str, str | None] = {}
         self._hidden: set[str] = set()
+        self._managed: dict[str, str] = {}  # with the service's principal
         self._sessions: dict[str, Session] = {}
         self._by_interface: dict[str, dict[str, Session]] = {}
         self._by_target: dict[str, dict[str, Session]] = {}
@@ -210,6 +219,8 @@ class SimulatedAccount(Transport, Describe, Sessions):
             service, region_name=self.region, config=Config(**config), **CREDENTIALS
         )
 
+    old_botocore = staticmethod(old_botocore)
+
     # --- builder: networks
 
     @property
@@ -227,6 +238,12 @@ class SimulatedAccount(Transport, Describe, Sessions):
 
     def _zone(self, zone: str) -> str:
         return zone if zone.startswith(self.region) else f"{self.region}{zone}"
+
+    def zone_id(self, zone: str) -> str:
+        """The ID of a zone, which is the same in every account."""
+        name = self._zone(zone)
+        zones = RegionsAndZonesBackend.zones[self.region]
+        return next(str(known.zone_id) for known in zones if known.name == name)
 
     def _free_network(self, vpc_id: str, prefix: int) -> ipaddress.IPv4Network:
         whole = ipaddress.IPv4Network(self._backend.vpcs[vpc_id].cidr_block)
@@ -402,10 +419,13 @@ class SimulatedAccount(Transport, Describe, Sessions):
         interface_type: str = "interface",
         ipv6_only: bool = False,
         address: str | None = None,
+        managed: bool | str = False,
     ) -> str:
         """An instance, in its own reservation; all its interfaces are in the same subnet.
 
-        `address` is the primary one of the first interface.
+        `address` is the primary one of the first interface. `managed`: by a service (EKS, or the
+        principal given), so that it and its interfaces are hidden from lists and filters unless
+        `IncludeManagedResources` asks for them; by ID they are shown.
         """
         return self.instances(
             1,
@@ -419,6 +439,7 @@ class SimulatedAccount(Transport, Describe, Sessions):
             interface_type=interface_type,
             ipv6_only=ipv6_only,
             address=address,
+            managed=managed,
         )[0]
 
     def instances(
@@ -435,6 +456,7 @@ class SimulatedAccount(Transport, Describe, Sessions):
         interface_type: str = "interface",
         ipv6_only: bool = False,
         address: str | None = None,
+        managed: bool | str = False,
     ) -> list[str]:
         """Many instances in one reservation; without `subnet`, further subnets as one fills up."""
         group_ids = list(groups or ())
@@ -468,6 +490,10 @@ class SimulatedAccount(Transport, Describe, Sessions):
                         nic.interface_type = interface_type
                         if ipv6_only:
                             self._make_ipv6_only(nic)
+                    if managed:
+                        principal = managed if isinstance(managed, str) else "eks.amazonaws.com"
+                        ids = (instance.id, *(nic.id for nic in instance.nics.values()))
+                        self._managed.update(dict.fromkeys(ids, principal))
                 made += reservation.instances
             if state != "running":
                 for instance in made:
@@ -584,16 +610,18 @@ class SimulatedAccount(Transport, Describe, Sessions):
         sessions: int = 0,
         state: str = "running",
         attached: bool = True,
+        managed: bool | str = False,
     ) -> str:
         """A target with its sensor; its default group admits udp/4789 from anywhere.
 
         `sessions` exist already, from interfaces that are not otherwise part of the simulation.
+        `managed`: its instance is, see `instance`.
         """
         with self._lock:
             subnet_id = subnet or self.zone_subnet(zone)
             group_ids = [self._sensor_group(subnet_id)] if groups is None else list(groups)
             if attached:
-                instance_id = self.instance(subnet_id, group_ids, state=state)
+                instance_id = self.instance(subnet_id, group_ids, state=state, managed=managed)
                 interface_id = str(self._instance(instance_id).nics[0].id)
             else:
                 interface_id = self.interface(subnet_id, group_ids)

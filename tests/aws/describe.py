@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ _TARGETS = _Kind(
     "tmt",
     "InvalidTrafficMirrorTargetId.NotFound",
     "InvalidTrafficMirrorTargetId.Malformed",
-    "traffic mirror target",
+    "traffic mirror target ID",
     {
         "traffic-mirror-target-id": lambda t: (t.id,),
     },
@@ -144,7 +144,7 @@ _SESSIONS = _Kind(
     "tms",
     "InvalidTrafficMirrorSessionId.NotFound",
     "InvalidTrafficMirrorSessionId.Malformed",
-    "traffic mirror session",
+    "traffic mirror session ID",
     {
         "traffic-mirror-target-id": _session_values("TrafficMirrorTargetId"),
         "network-interface-id": _session_values("NetworkInterfaceId"),
@@ -267,7 +267,9 @@ class Describe:
                 if ids
                 else resources.values()
             )
-            hidden = () if looking else self._hidden
+            hidden: Collection[str] = () if looking else self._hidden
+            if not (ids or looking or parameters.get("IncludeManagedResources")):
+                hidden = {*hidden, *self._managed}
             chosen = [r for r in candidates if r.id not in hidden and (ids or passes(r))]
             if not looking:
                 chosen = [resource for resource in chosen if not unseen(resource)]
@@ -342,6 +344,7 @@ class Describe:
             "LaunchTime": instance.launch_time,
             "Placement": {
                 "AvailabilityZone": instance._placement.zone,
+                "AvailabilityZoneId": self.zone_id(instance._placement.zone),
                 "GroupName": "",
                 "Tenancy": "default",
             },
@@ -358,6 +361,7 @@ class Describe:
             "NetworkInterfaces": [self._attached_view(nic) for nic in nics],
             "SecurityGroups": [],
             "BlockDeviceMappings": [],
+            "Operator": self._operator_view(instance.id),
         }
         if nics:
             first = nics[0]
@@ -371,6 +375,12 @@ class Describe:
             if first.public_ip:
                 view["PublicIpAddress"] = first.public_ip
         return view
+
+    def _operator_view(self, resource_id: str) -> dict[str, Any]:
+        principal = self._managed.get(resource_id)
+        if principal is None:
+            return {"Managed": False}
+        return {"Managed": True, "Principal": principal, "HiddenByDefault": True}
 
     def _dns(self, address: str) -> str:
         zone = "ec2" if self.region == "us-east-1" else f"{self.region}.compute"
@@ -427,6 +437,7 @@ class Describe:
             "Status": interface.status,
             "SubnetId": interface.subnet.id,
             "VpcId": interface.subnet.vpc_id,
+            "Operator": self._operator_view(interface.id),
         }
 
     def _describe_interfaces(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
@@ -442,6 +453,7 @@ class Describe:
         view = self._interface_core(interface)
         view["Groups"] = self._group_views(interface)
         view["AvailabilityZone"] = interface.subnet.availability_zone
+        view["AvailabilityZoneId"] = self.zone_id(interface.subnet.availability_zone)
         view["RequesterManaged"] = interface.requester_managed
         view["TagSet"] = self._tags_view(interface.id)
         if interface.instance is not None:

@@ -143,7 +143,10 @@ class Sessions:
                 f"The traffic mirror filter '{filter_id}' does not exist",
             )
         interface_id = parameters["NetworkInterfaceId"]
-        if interface_id not in self._backend.enis:
+        left = self.unknown_interfaces.get(interface_id, 0)
+        if left > 0:
+            self.unknown_interfaces[interface_id] = left - 1
+        if left > 0 or interface_id not in self._backend.enis:
             raise Refusal(
                 "InvalidNetworkInterfaceID.NotFound",
                 f"The networkInterface ID '{interface_id}' does not exist",
@@ -183,15 +186,15 @@ class Sessions:
             )
 
     def _check_source(self, interface_id: str) -> None:
-        """The guide says what cannot be a source; only for instance types users report the code."""
+        """The guide says what cannot be a source; the code is documented for two of the reasons."""
         interface = self._backend.enis[interface_id]
         if any(
             target.network_interface_id == interface_id
             for target in self._backend.traffic_mirror_targets.values()
         ):
             raise Refusal(
-                "InvalidParameterValue",
-                f"{interface_id} is a traffic mirror target and cannot be a source as well",
+                "InterfaceInUseByTrafficMirrorTarget",
+                f"{interface_id} is in use by a traffic mirror target",
             )
         if interface.interface_type != "interface":
             raise Refusal(
@@ -202,7 +205,11 @@ class Sessions:
         if interface.private_ip_address is None:
             raise Refusal("InvalidParameterValue", f"{interface_id} is in an IPv6-only subnet")
         instance = interface.instance
-        if instance is None or instance.instance_type in self.unsupported_types:
+        if (
+            instance is None
+            or instance.instance_type in self.unsupported_types
+            or interface_id in self.unsupported_interfaces
+        ):
             raise Refusal(
                 "NetworkInterfaceNotSupported",
                 f"{interface_id} must be attached to a supported instance",
@@ -225,11 +232,15 @@ class Sessions:
                 f"Sessions per interface limit reached ({self.interface_quota})",
             )
         target = self._backend.traffic_mirror_targets[target_id]
+        to_target = self._by_target.get(target_id, {})
+        most = self.session_quota.get(target_id)
+        if most is not None and len(to_target) >= most:
+            raise Refusal(
+                "TrafficMirrorSessionsPerTargetLimitExceeded",
+                f"Sessions per target limit reached ({most})",
+            )
         if target.network_interface_id:
-            sources = {
-                session.view["NetworkInterfaceId"]
-                for session in self._by_target.get(target_id, {}).values()
-            }
+            sources = {session.view["NetworkInterfaceId"] for session in to_target.values()}
             quota = self.quota.get(target_id, self.default_quota)
             if interface_id not in sources and len(sources) >= quota:
                 raise Refusal(

@@ -13,7 +13,12 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
 
 from aws import (
     OTHER_ACCOUNT_ID,
@@ -117,7 +122,7 @@ REFUSALS: dict[str, tuple[Callable[[SimulatedAccount], dict[str, Any]], str]] = 
     ),
     "source is a target": (
         lambda a: request(a, a.sensor(), NetworkInterfaceId=a.sensor_interface(a.sensor())),
-        "InvalidParameterValue",
+        "InterfaceInUseByTrafficMirrorTarget",
     ),
     "source of another type": (
         lambda a: request(a, a.sensor(), NetworkInterfaceId=source(a, interface_type="efa")),
@@ -134,6 +139,14 @@ REFUSALS: dict[str, tuple[Callable[[SimulatedAccount], dict[str, Any]], str]] = 
     "target full": (
         lambda a: request(a, a.sensor(quota=4, sessions=4)),
         "TrafficMirrorSourcesPerTargetLimitExceeded",
+    ),
+    "target with too many sessions": (
+        lambda a: (
+            target := a.sensor(sessions=2),
+            a.session_quota.update({target: 2}),
+            request(a, target),
+        )[-1],
+        "TrafficMirrorSessionsPerTargetLimitExceeded",
     ),
     "session number 0": (
         lambda a: request(a, a.sensor(), SessionNumber=0),
@@ -184,13 +197,34 @@ def test_limits_are_inclusive(
     client.create_traffic_mirror_session(**request(account, account.sensor(), **changes))
 
 
-def test_unsupported_instance_type(account: SimulatedAccount, client: Any) -> None:
+def test_unsupported_sources(account: SimulatedAccount, client: Any) -> None:
+    target = account.sensor()
     account.unsupported_types = {"t2.micro"}
-    interface = source(account, instance_type="t2.micro")
-    asked = request(account, account.sensor(), NetworkInterfaceId=interface)
-    assert (
-        refused(client.create_traffic_mirror_session, **asked) == "400 NetworkInterfaceNotSupported"
-    )
+    first, second = account.interfaces_of(account.instance(interfaces=2))
+    account.unsupported_interfaces = {second}
+    create = client.create_traffic_mirror_session
+    for interface in (source(account, instance_type="t2.micro"), second):
+        asked = request(account, target, NetworkInterfaceId=interface)
+        assert refused(create, **asked) == "400 NetworkInterfaceNotSupported"
+    create(**request(account, target, NetworkInterfaceId=first))
+
+
+def test_interfaces_become_known_late(account: SimulatedAccount, client: Any) -> None:
+    asked = request(account, account.sensor())
+    account.unknown_interfaces[asked["NetworkInterfaceId"]] = 2
+    for _ in range(2):
+        code = refused(client.create_traffic_mirror_session, **asked)
+        assert code == "400 InvalidNetworkInterfaceID.NotFound"
+    client.create_traffic_mirror_session(**asked)
+
+
+def test_any_refusal(account: SimulatedAccount, client: Any) -> None:
+    target = account.sensor()
+    asked = request(account, target)
+    account.refuse(asked["NetworkInterfaceId"], "AuthFailure", "Not yours.", status=403)
+    client.create_traffic_mirror_session(**request(account, target))
+    assert refused(client.create_traffic_mirror_session, **asked) == "403 AuthFailure"
+    client.create_traffic_mirror_session(**asked)
 
 
 def test_account_full(account: SimulatedAccount, client: Any) -> None:
@@ -375,6 +409,21 @@ def test_ids(account: SimulatedAccount, client: Any, kind: str) -> None:
     assert ".NotFound" in refused(call, **{parameter: [known]})
 
 
+@pytest.mark.parametrize("kind", ["i", "eni", "tmt"])
+def test_an_unknown_id_is_named(account: SimulatedAccount, client: Any, kind: str) -> None:
+    noun = {"i": "instance", "eni": "networkInterface", "tmt": "traffic mirror target"}[kind]
+    operation, parameter, _ = shape(kind)
+    call, (one, other) = getattr(client, operation), (f"{kind}-{n:017x}" for n in (1, 2))
+    for ids, message in (
+        ([one], f"The {noun} ID '{one}' does not exist"),
+        ([one, other], f"The {noun} IDs '{one}, {other}' do not exist"),
+        ([one, f"{kind}-no"], f'Invalid id: "{kind}-no" (expecting "{kind}-...")'),
+    ):
+        with pytest.raises(ClientError) as caught:
+            call(**{parameter: ids})
+        assert caught.value.response["Error"]["Message"] == message
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_pages(account: SimulatedAccount, client: Any, kind: str) -> None:
     build: dict[str, Callable[[], object]] = {
@@ -533,6 +582,95 @@ def test_addresses(account: SimulatedAccount, client: Any) -> None:
     assert interface["Ipv6Addresses"]
 
 
+def test_managed_instances_are_hidden(account: SimulatedAccount, client: Any) -> None:
+    target = account.sensor(managed="ecs.amazonaws.com")
+    hidden = {account.instance(managed=True, interfaces=2), account.sensor_instance(target)}
+    shown = {account.instance()}
+    for call, ids, key, all_hidden, all_shown in (
+        (client.describe_instances, "InstanceIds", "InstanceId", hidden, shown),
+        (
+            client.describe_network_interfaces,
+            "NetworkInterfaceIds",
+            "NetworkInterfaceId",
+            {n for i in hidden for n in account.interfaces_of(i)},
+            {n for i in shown for n in account.interfaces_of(i)},
+        ),
+    ):
+
+        def found(call: Any = call, key: str = key, **parameters: Any) -> set[str]:
+            return {row[key] for row in listed(call(**parameters))}
+
+        filters = [{"Name": FILTERS["i" if key == "InstanceId" else "eni"], "Values": ["*"]}]
+        everything = all_hidden | all_shown
+        assert found() == found(Filters=filters) == all_shown
+        assert found(IncludeManagedResources=False) == all_shown
+        assert found(IncludeManagedResources=True) == everything
+        assert found(IncludeManagedResources=True, Filters=filters) == everything
+        assert found(**{ids: sorted(everything)}) == everything
+        assert found(**{ids: sorted(everything)}, Filters=filters) == everything
+        views = listed(call(IncludeManagedResources=True))
+        assert {row[key] for row in views if row["Operator"]["Managed"]} == all_hidden
+    assert {
+        row["Operator"].get("Principal") for row in listed(account.ec2.describe_instances())
+    } == {
+        None,
+        "eks.amazonaws.com",
+        "ecs.amazonaws.com",
+    }
+
+
+def test_an_old_botocore(account: SimulatedAccount, client: Any) -> None:
+    account.sensor()
+    calls = (client.describe_instances, client.describe_network_interfaces)
+    with account.old_botocore("IncludeManagedResources"):
+        for call in calls:
+            with pytest.raises(ParamValidationError, match="IncludeManagedResources"):
+                call(IncludeManagedResources=True)
+            assert "AvailabilityZoneId" in str(call())
+        model = boto3.client("ec2").meta.service_model.operation_model("DescribeInstances")
+        assert "IncludeManagedResources" not in model.input_shape.members
+    with account.old_botocore("AvailabilityZoneId", "IncludeManagedResources"):
+        for call in calls:
+            assert "AvailabilityZoneId" not in str(call())
+            assert "'AvailabilityZone': 'us-east-1a'" in str(call())
+    for call in calls:
+        assert "'AvailabilityZoneId': 'use1-az6'" in str(call(IncludeManagedResources=True))
+
+
+def test_what_every_row_carries(account: SimulatedAccount, client: Any) -> None:
+    """Nothing that AWS always sends is missing, and an empty list is a list."""
+    account.sensor(groups=[account.group()], sessions=1)
+    account.gwlb_sensor([account.subnet()])
+    rows = {
+        "reservation": client.describe_instances()["Reservations"],
+        "instance": listed(client.describe_instances()),
+        "interface": client.describe_network_interfaces()["NetworkInterfaces"],
+        "group": client.describe_security_groups()["SecurityGroups"],
+        "acl": client.describe_network_acls()["NetworkAcls"],
+        "target": client.describe_traffic_mirror_targets()["TrafficMirrorTargets"],
+        "session": client.describe_traffic_mirror_sessions()["TrafficMirrorSessions"],
+    }
+    for kind, fields in {
+        "reservation": "OwnerId Groups Instances",
+        "instance": "InstanceId InstanceType State VpcId SubnetId NetworkInterfaces Operator",
+        "interface": "OwnerId InterfaceType VpcId SubnetId Groups PrivateIpAddresses Operator "
+        "Ipv6Addresses TagSet AvailabilityZone AvailabilityZoneId Status",
+        "group": "OwnerId VpcId IpPermissions IpPermissionsEgress",
+        "acl": "OwnerId VpcId Entries Associations Tags IsDefault",
+        "target": "OwnerId Type Tags",
+        "session": "OwnerId SessionNumber Tags",
+    }.items():
+        assert rows[kind]
+        for row in rows[kind]:
+            assert set(fields.split()) <= set(row), kind
+            assert row.get("OwnerId", account.account_id) == account.account_id
+    (instance,) = rows["instance"]
+    assert instance["Placement"]["AvailabilityZoneId"] == "use1-az6"
+    assert instance["NetworkInterfaces"][0]["InterfaceType"] == "interface"
+    assert [] in [row["Groups"] for row in rows["interface"]]
+    assert [] in [row["IpPermissions"] for row in rows["group"]]
+
+
 def test_states(account: SimulatedAccount, client: Any) -> None:
     states = {"pending": 0, "shutting-down": 32, "stopping": 64}
     for name, code in states.items():
@@ -681,19 +819,52 @@ def test_lost_answers(account: SimulatedAccount, client: Any, kind: str) -> None
     assert len(account.sessions()) == 1
 
 
-def test_denials(account: SimulatedAccount, client: Any) -> None:
-    account.deny("ec2:DescribeNetworkAcls", "ec2:CreateTags")
-    assert refused(client.describe_network_acls) == "403 UnauthorizedOperation"
-    with pytest.raises(ClientError, match="perform: ec2:DescribeNetworkAcls because"):
-        client.describe_network_acls()
+IDENTITY = "because no identity-based policy allows the {} action"
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ("identity-based policy", IDENTITY),
+        ("service control policy", "with an explicit deny in a service control policy"),
+        (None, None),
+    ],
+)
+def test_denials(
+    account: SimulatedAccount, client: Any, policy: str | None, reason: str | None
+) -> None:
     asked = request(account, account.sensor())
     tags = [{"ResourceType": "traffic-mirror-session", "Tags": [{"Key": "Name", "Value": "x"}]}]
-    code = refused(client.create_traffic_mirror_session, **asked, TagSpecifications=tags)
-    assert code == "403 UnauthorizedOperation"
-    assert account.sessions() == []
-    client.create_traffic_mirror_session(**asked)
-    account.heal()
-    client.describe_network_acls()
+    arn = f"arn:aws:ec2:us-east-1:{account.account_id}:"
+    interface = f"{arn}network-interface/{asked['NetworkInterfaceId']}"
+    create = client.create_traffic_mirror_session
+    for action, resource, call in (
+        ("DescribeNetworkAcls", "", client.describe_network_acls),
+        ("CreateTags", f"{arn}traffic-mirror-session/*", create),
+        ("CreateTrafficMirrorSession", interface, create),
+    ):
+        account.deny(f"ec2:{action}", policy=policy)
+        parameters = {**asked, "TagSpecifications": tags} if resource else {}
+        with pytest.raises(ClientError) as caught:
+            call(**parameters)
+        answer = caught.value.response
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 403
+        assert answer["Error"]["Code"] == "UnauthorizedOperation"
+        said, _, encoded = answer["Error"]["Message"].partition(
+            " Encoded authorization failure message: "
+        )
+        assert bool(encoded) is bool(resource)
+        words = "You are not authorized to perform this operation."
+        if reason:
+            on = f" on resource: {resource}" if resource else ""
+            words += f" User: arn:aws:sts::{account.account_id}:assumed-role/traffic-mirror/"
+            words += f"traffic-mirror is not authorized to perform: ec2:{action}{on} "
+            words += reason.format(f"ec2:{action}") + ("." if resource else "")
+        assert said == words
+        assert account.sessions() == []
+        account.heal()
+    account.deny("ec2:CreateTags")
+    create(**asked)  # without tags nobody needs it
 
 
 def test_dry_run(account: SimulatedAccount, client: Any) -> None:

@@ -7,11 +7,13 @@ import random
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter, sleep  # bound here: a patched time.sleep changes nothing
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qsl, urlsplit
 from xml.sax.saxutils import escape
 
@@ -19,6 +21,7 @@ import boto3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
+from botocore.model import StructureShape
 from moto.core.botocore_stubber import MockRawResponse
 
 ACCOUNT_ID = "123456789012"
@@ -31,6 +34,12 @@ CREDENTIALS = {
     "aws_session_token": "simulated",
 }
 CREATE_SESSION = "CreateTrafficMirrorSession"
+IDENTITY_BASED = "identity-based policy"
+# What older versions of botocore do not know, and the shapes that it is missing from.
+LATE_MEMBERS = {
+    "IncludeManagedResources": ("DescribeInstancesRequest", "DescribeNetworkInterfacesRequest"),
+    "AvailabilityZoneId": ("Placement", "NetworkInterface"),
+}
 
 
 def new_id(prefix: str) -> str:
@@ -203,6 +212,24 @@ def _failure(refusal: Refusal) -> _Response:
     return refusal.status, _headers(request_id), body
 
 
+@contextmanager
+def old_botocore(*members: str) -> Iterator[None]:
+    """Meanwhile all clients, present ones too, have a botocore that does not know these members.
+
+    A parameter is then refused by the client itself, a field of an answer is not shown.
+    """
+    shapes = {shape: member for member in members for shape in LATE_MEMBERS[member]}
+    original = StructureShape.members
+
+    def known(shape: Any) -> Any:
+        found = vars(shape).get("members") or original.__get__(shape, type(shape))
+        missing = shapes.get(shape.name)
+        return {k: v for k, v in found.items() if k != missing} if missing else found
+
+    with patch.object(StructureShape, "members", property(known)):
+        yield
+
+
 class Transport:
     """Every request comes through here: logged, delayed, faulted or denied, then answered."""
 
@@ -351,19 +378,38 @@ class Transport:
 
     def _check_permissions(self, operation: str, parameters: dict[str, Any]) -> None:
         needed = [(f"ec2:{operation}", "")]
-        if operation == CREATE_SESSION and parameters.get("TagSpecifications"):
-            arn = f"arn:aws:ec2:{self.region}:{self.account_id}:traffic-mirror-session/*"
-            needed.append(("ec2:CreateTags", f" on resource: {arn}"))
+        if operation == CREATE_SESSION:
+            arn = f"arn:aws:ec2:{self.region}:{self.account_id}:"
+            interface = f"{arn}network-interface/{parameters['NetworkInterfaceId']}"
+            needed = [(f"ec2:{operation}", interface)]
+            if parameters.get("TagSpecifications"):
+                needed.append(("ec2:CreateTags", f"{arn}traffic-mirror-session/*"))
         for action, resource in needed:
-            if any(fnmatch.fnmatchcase(action, pattern) for pattern in self._denied):
-                raise Refusal(
-                    "UnauthorizedOperation",
-                    "You are not authorized to perform this operation. User: "
-                    f"arn:aws:sts::{self.account_id}:assumed-role/traffic-mirror/traffic-mirror "
-                    f"is not authorized to perform: {action}{resource} because no identity-based "
-                    f"policy allows the {action} action",
-                    403,
-                )
+            for pattern, policy in self._denied.items():
+                if fnmatch.fnmatchcase(action, pattern):
+                    raise Refusal(
+                        "UnauthorizedOperation", self._denial(action, resource, policy), 403
+                    )
+
+    def _denial(self, action: str, resource: str, policy: str | None) -> str:
+        """AWS's words. For calls that read it names no resource and encodes nothing."""
+        words = ["You are not authorized to perform this operation."]
+        if policy is not None:
+            words += [f"User: {self._caller} is not authorized to perform: {action}"]
+            if resource:
+                words += [f"on resource: {resource}"]
+            if policy == IDENTITY_BASED:
+                words += [f"because no {policy} allows the {action} action"]
+            else:
+                words += [f"with an explicit deny in a {policy}"]
+        if resource:
+            words[-1] += "." if policy else ""
+            words += [f"Encoded authorization failure message: {'4sT-bS0x_Qe7' * 60}"]
+        return " ".join(words)
+
+    @property
+    def _caller(self) -> str:
+        return f"arn:aws:sts::{self.account_id}:assumed-role/traffic-mirror/traffic-mirror"
 
     # --- misbehaviour
 
@@ -377,6 +423,7 @@ class Transport:
         after: int = 0,
         where: Callable[[dict[str, Any]], bool] | None = None,
         lose_answer: bool = False,
+        message: str = "",
     ) -> None:
         """Every attempt at the operation ('*': any) fails, retries of botocore included.
 
@@ -384,7 +431,25 @@ class Transport:
         attempts by their parameters. `lose_answer`: AWS acts, and the failure hides its answer.
         """
         self._fault(
-            operation, lambda: Refusal(code, status=status), times, after, where, lose_answer
+            operation,
+            lambda: Refusal(code, message, status),
+            times,
+            after,
+            where,
+            lose_answer,
+        )
+
+    def refuse(
+        self, interface_id: str, code: str, message: str = "", *, status: int = 400, times: int = 1
+    ) -> None:
+        """The next `times` creates of a session for this interface are refused with this code."""
+        self.fail(
+            CREATE_SESSION,
+            code,
+            status=status,
+            times=times,
+            where=lambda parameters: parameters["NetworkInterfaceId"] == interface_id,
+            message=message,
         )
 
     def time_out(
@@ -413,9 +478,13 @@ class Transport:
         with self._log_lock:
             self._faults.append(Fault(*arguments))
 
-    def deny(self, *permissions: str) -> None:
-        """From now on these permissions ('ec2:DescribeNetworkAcls', wildcards too) are missing."""
-        self._denied.update(permissions)
+    def deny(self, *permissions: str, policy: str | None = IDENTITY_BASED) -> None:
+        """From now on these permissions ('ec2:DescribeNetworkAcls', wildcards too) are missing.
+
+        `policy`: no identity-based policy allows it; or the kind of policy that denies it, such as
+        'service control policy'; None: AWS does not say.
+        """
+        self._denied.update(dict.fromkeys(permissions, policy))
 
     def heal(self) -> None:
         """No fault and no denial from now on."""
