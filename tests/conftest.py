@@ -39,6 +39,12 @@ VARIABLES = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def children_are_not_covered() -> None:
+    """A process that a test starts may run anywhere, and would leave its measurements there."""
+    os.environ.pop("COVERAGE_PROCESS_START", None)
+
+
 @pytest.fixture(autouse=True)
 def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fresh execution environment: nothing configured, no client, nothing cached."""
