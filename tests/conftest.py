@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws import LambdaContext, SimulatedAccount, running_event
+from aws import LambdaContext, SimulatedAccount, rule, running_event, scheduled_event, sqs_event
 
 import lambda_traffic_mirror
 
@@ -37,6 +37,12 @@ VARIABLES = (
     "CACHE_SECONDS",
     "DRY_RUN",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children_are_not_covered() -> None:
+    """A process that a test starts may run anywhere, and would leave its measurements there."""
+    os.environ.pop("COVERAGE_PROCESS_START", None)
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +178,25 @@ def answer_of(result: dict[str, Any]) -> Answer:
 
 
 Run = Callable[..., Answer]
+Configure = Callable[..., None]
+Build = Callable[[SimulatedAccount], Any]
+
+
+def stages(answer: Answer) -> list[str | None]:
+    """Where each sensor fell, in configured order; the verdict in brackets where it did not."""
+    return [sensor["stage"] or f"({sensor['verdict']})" for sensor in answer.entry["sensors"]]
+
+
+def missing(text: str, *words: str) -> list[str]:
+    """The words that the text leaves out."""
+    return [word for word in words if word not in text]
+
+
+def interface_view(account: SimulatedAccount, interface_id: str) -> dict[str, Any]:
+    (view,) = account.ec2.describe_network_interfaces(NetworkInterfaceIds=[interface_id])[
+        "NetworkInterfaces"
+    ]
+    return dict(view)
 
 
 @pytest.fixture
@@ -199,6 +224,57 @@ def run(account: SimulatedAccount) -> Run:
         return answer_of(lambda_traffic_mirror.lambda_handler(event, context))
 
     return run
+
+
+@dataclass
+class Delivery:
+    """What became of one event: the entries that the result lists, the names in the error, or the
+    SQS messages that are to be delivered again."""
+
+    answer: Answer | None = None
+    error: str = ""
+    again: Sequence[int] | None = None
+
+
+def deliver(event: dict[str, Any], context: object = None) -> Delivery:
+    """Deliver an event as Lambda does."""
+    try:
+        result = lambda_traffic_mirror.lambda_handler(event, context or LambdaContext())
+    except lambda_traffic_mirror.MirroringError as error:
+        return Delivery(error=str(error))
+    if "Records" not in event:
+        return Delivery(answer_of(result))
+    assert set(result) == {"batchItemFailures"}
+    ids = [record["messageId"] for record in event["Records"]]
+    failures = result["batchItemFailures"]
+    assert all(set(failure) == {"itemIdentifier"} for failure in failures)
+    return Delivery(again=[ids.index(failure["itemIdentifier"]) for failure in failures])
+
+
+def sessions_by_interface(account: SimulatedAccount, instance_ids: Sequence[str]) -> list[int]:
+    """How many sessions each interface of these instances has."""
+    interfaces = [key for instance in instance_ids for key in account.interfaces_of(instance)]
+    return [len(account.sessions(interface_id=key)) for key in interfaces]
+
+
+KINDS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
+    "instance-ids": lambda instances: {"id": "an-event", "instance-ids": list(instances)},
+    "SQS batch": lambda instances: sqs_event(*map(running_event, instances)),
+    "sweep": lambda instances: scheduled_event(),
+}
+
+
+@pytest.fixture
+def every_call(account: SimulatedAccount, configure: Callable[..., None]) -> str:
+    """A sensor that only an ACL and a prefix list let in: mirroring takes every call there is.
+
+    The target's ID.
+    """
+    prefix_list = account.prefix_list("10.0.0.0/8")
+    group = account.group(rule(prefix_list=prefix_list))
+    sensor = account.sensor(account.subnet(), [group], quota=1_000)
+    configure(sensor)
+    return sensor
 
 
 def pytest_configure() -> None:

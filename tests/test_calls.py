@@ -27,7 +27,7 @@ from aws import (
 from conftest import Answer, Run, Sleeps, answer_of
 from model import expect
 from moto.moto_api._internal import mock_random
-from test_worlds import Builder, apply_limits, differences, read_world
+from worlds import Builder, apply_limits, differences, read_world
 
 import lambda_traffic_mirror
 

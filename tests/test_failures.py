@@ -7,125 +7,33 @@ are named, and the next delivery completes the rest without making anything twic
 
 from __future__ import annotations
 
-import itertools
 import logging
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from aws import (
-    LambdaContext,
-    SimulatedAccount,
-    rule,
-    running_event,
-    scheduled_event,
-    sqs_event,
+from aws import SimulatedAccount, rule, running_event, scheduled_event, sqs_event
+from calls import (
+    ATTEMPTS,
+    CALLS,
+    CREATE,
+    FAULTS,
+    FOUR_FAULTS,
+    READS,
+    TRANSIENT,
+    named,
+    of_interface,
 )
-from conftest import Answer, Clock, Run, Sleeps, answer_of
+from conftest import (
+    KINDS,
+    Run,
+    Sleeps,
+    deliver,
+    sessions_by_interface,
+)
 
 import lambda_traffic_mirror as function
 
-ATTEMPTS = 5
-
-# Every call that mirroring one interface can take, in the order of the round trips.
-READS = (
-    "DescribeInstances",
-    "DescribeTrafficMirrorTargets",
-    "DescribeTrafficMirrorSessions",
-    "DescribeNetworkInterfaces",
-    "DescribeSecurityGroups",
-    "DescribeNetworkAcls",
-    "GetManagedPrefixListEntries",
-)
-CREATE = "CreateTrafficMirrorSession"
-CALLS = (*READS, CREATE)
-ROUND_TRIPS = (READS[:3], READS[3:4], ("DescribeInstances", *READS[4:6]), READS[6:7], (CREATE,))
-
-# How the attempts at a call come to nothing; `when` as for SimulatedAccount.fail.
-FAULTS: dict[str, Callable[..., None]] = {
-    "throttled": lambda account, call, **when: account.fail(
-        call, "RequestLimitExceeded", status=503, **when
-    ),
-    "server error": lambda account, call, **when: account.fail(
-        call, "InternalError", status=500, **when
-    ),
-    "unavailable": lambda account, call, **when: account.fail(
-        call, "ServiceUnavailable", status=503, **when
-    ),
-    "no connection": lambda account, call, **when: account.time_out(call, connect=True, **when),
-    "no answer": lambda account, call, **when: account.time_out(call, **when),
-    "denied": lambda account, call, **when: account.fail(
-        call, "UnauthorizedOperation", status=403, **when
-    ),
-}
-FOUR_FAULTS = ("throttled", "server error", "no answer", "denied")
-TRANSIENT = ("throttled", "server error", "unavailable", "no connection", "no answer")
-CODES = {
-    "throttled": "RequestLimitExceeded",
-    "server error": "InternalError",
-    "unavailable": "ServiceUnavailable",
-    "no connection": "ConnectTimeoutError",
-    "no answer": "ReadTimeoutError",
-    "denied": "UnauthorizedOperation",
-}
-
-
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture
-def every_call(account: SimulatedAccount, configure: Callable[..., None]) -> str:
-    """A sensor that only an ACL and a prefix list let in: mirroring takes every call there is.
-
-    The target's ID.
-    """
-    prefix_list = account.prefix_list("10.0.0.0/8")
-    group = account.group(rule(prefix_list=prefix_list))
-    sensor = account.sensor(account.subnet(), [group], quota=1_000)
-    configure(sensor)
-    return sensor
-
-
-@dataclass
-class Delivery:
-    """What became of one event: the entries that the result lists, the names in the error, or the
-    SQS messages that are to be delivered again."""
-
-    answer: Answer | None = None
-    error: str = ""
-    again: Sequence[int] | None = None
-
-
-def deliver(event: dict[str, Any], context: object = None) -> Delivery:
-    """Deliver an event as Lambda does."""
-    try:
-        result = function.lambda_handler(event, context or LambdaContext())
-    except function.MirroringError as error:
-        return Delivery(error=str(error))
-    if "Records" not in event:
-        return Delivery(answer_of(result))
-    assert set(result) == {"batchItemFailures"}
-    ids = [record["messageId"] for record in event["Records"]]
-    failures = result["batchItemFailures"]
-    assert all(set(failure) == {"itemIdentifier"} for failure in failures)
-    return Delivery(again=[ids.index(failure["itemIdentifier"]) for failure in failures])
-
-
-def sessions_by_interface(account: SimulatedAccount, instance_ids: Sequence[str]) -> list[int]:
-    """How many sessions each interface of these instances has."""
-    interfaces = [key for instance in instance_ids for key in account.interfaces_of(instance)]
-    return [len(account.sessions(interface_id=key)) for key in interfaces]
-
-
-def of_interface(interface_id: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda parameters: parameters.get("NetworkInterfaceId") == interface_id
-
-
-def named(call: str, fault: str) -> str:
-    """How the message says which call failed."""
-    return f"needs ec2:{call}" if fault == "denied" else f"{call} failed with {CODES[fault]}"
 
 
 # --- A call that comes to nothing, each in turn
@@ -208,13 +116,6 @@ def test_a_sweep_fails_with_the_call_and_the_next_one_mirrors(
         "skipped": 1,
     }
     assert sessions_by_interface(account, instances) == [1, 1, 1]
-
-
-KINDS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
-    "instance-ids": lambda instances: {"id": "an-event", "instance-ids": list(instances)},
-    "SQS batch": lambda instances: sqs_event(*map(running_event, instances)),
-    "sweep": lambda instances: scheduled_event(),
-}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -653,274 +554,6 @@ def test_a_session_that_a_sweep_could_not_check_is_failed_and_kept(
     assert answer.body["summary"] == {"exists": 1, "skipped": 1}
 
 
-# --- Time
-
-
-class ScriptedContext(LambdaContext):
-    """Answers with these milliseconds in turn, and then with the last of them for ever."""
-
-    def __init__(self, *milliseconds: int) -> None:
-        super().__init__()
-        self.script = itertools.chain(milliseconds, itertools.repeat(milliseconds[-1]))
-        self.lock = threading.Lock()
-
-    def get_remaining_time_in_millis(self) -> int:
-        with self.lock:
-            return next(self.script)
-
-
-@pytest.mark.parametrize(
-    ("at_first", "left", "begun"),
-    [
-        (60_000, 5_000, True),
-        (60_000, 4_999, False),
-        (900_000, 5_000, True),
-        (900_000, 4_999, False),
-        (25_000, 5_000, True),
-        (25_000, 4_999, False),
-        (24_000, 4_800, True),
-        (24_000, 4_799, False),
-        (10_000, 2_000, True),
-        (10_000, 1_999, False),
-        (3_000, 600, True),
-        (3_000, 599, False),
-    ],
-)
-def test_a_fifth_of_the_time_is_kept_in_reserve_but_five_seconds_at_most(
-    account: SimulatedAccount, every_call: str, at_first: int, left: int, begun: bool
-) -> None:
-    instance = account.instance()
-    delivery = deliver(running_event(instance), ScriptedContext(at_first, left))
-    assert sessions_by_interface(account, [instance]) == [int(begun)]
-    assert (account.count() > 0) == begun
-    assert delivery.error.startswith("1 deferred") != begun
-
-
-@pytest.mark.parametrize("begun", range(10))
-@pytest.mark.parametrize("kind", ["event", *KINDS])
-def test_time_runs_out_before_each_call_in_turn(
-    account: SimulatedAccount, every_call: str, kind: str, begun: int
-) -> None:
-    instance = account.instance()
-    event = running_event(instance) if kind == "event" else KINDS[kind]([instance])
-    calls_needed = len(list(itertools.chain(*ROUND_TRIPS)))
-
-    delivery = deliver(event, ScriptedContext(60_000, *[5_000] * begun, 4_999))
-    assert account.count() == min(begun, calls_needed)
-    done = begun >= calls_needed
-    assert sessions_by_interface(account, [instance]) == [int(done)]
-    if kind == "SQS batch":
-        assert delivery.again == ([] if done else [0])
-    elif kind == "sweep":
-        # No error: the next sweep goes on from there.
-        assert delivery.answer
-        assert delivery.answer.status == 200
-        assert ("deferred" in delivery.answer.body["summary"]) != done
-    elif not done:
-        assert delivery.error.startswith("1 deferred")
-        assert (account.interfaces_of(instance)[0] in delivery.error) or (
-            instance in delivery.error
-        )
-        assert "time" in delivery.error
-
-    again = deliver(event)
-    assert not again.error
-    assert not again.again
-    assert sessions_by_interface(account, [instance]) == [1]
-
-
-@pytest.mark.parametrize("last", range(len(ROUND_TRIPS)))
-def test_a_round_trip_that_takes_too_long_is_the_last(
-    account: SimulatedAccount, every_call: str, clock: Clock, last: int
-) -> None:
-    slow = ROUND_TRIPS[last][-1]
-
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        if call == slow:
-            clock.advance(55.001)
-
-    account.gates.append(gate)
-    delivery = deliver(running_event(account.instance()), LambdaContext(60, clock=clock))
-    assert bool(delivery.error) == (slow != CREATE)
-    begun = {call.operation for call in account.calls}
-    assert begun <= set(itertools.chain(*ROUND_TRIPS[: last + 1]))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_was_created_before_time_ran_out_stays_and_the_rest_follows(
-    account: SimulatedAccount, every_call: str, clock: Clock, kind: str
-) -> None:
-    instances = account.instances(5)
-    event = KINDS[kind](instances)
-
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        if call == CREATE:
-            clock.advance(22)
-
-    account.gates.append(gate)
-    delivery = deliver(event, LambdaContext(60, clock=clock))
-    # 60 s, 38 s, 16 s: the third create begins with 16 s left and ends behind time.
-    assert sessions_by_interface(account, instances) == [1, 1, 1, 0, 0]
-    if kind == "SQS batch":
-        assert delivery.again == [3, 4]
-    elif kind == "sweep":
-        assert delivery.answer
-        assert delivery.answer.status == 200
-        assert delivery.answer.body["summary"] == {"deferred": 2, "created": 3, "skipped": 1}
-        assert all(
-            entry["sensors"] == []
-            for entry in delivery.answer.interfaces
-            if entry["outcome"] == "deferred"
-        )
-    else:
-        assert delivery.error.startswith("2 deferred")
-        for instance in instances:
-            named_in_error = account.interfaces_of(instance)[0] in delivery.error
-            assert named_in_error == (instance in instances[3:])
-
-    delivery = deliver(event, LambdaContext(60, clock=clock))
-    assert not delivery.error
-    assert not delivery.again
-    assert sessions_by_interface(account, instances) == [1] * 5
-
-
-def deny_the_first_create_and_let_time_run_out(account: SimulatedAccount, clock: Clock) -> None:
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        if call == CREATE:
-            clock.advance(60)
-
-    account.gates.append(gate)
-    account.deny("ec2:CreateTags")
-
-
-def test_failed_and_deferred_are_both_counted_and_named(
-    account: SimulatedAccount, every_call: str, clock: Clock
-) -> None:
-    instances = account.instances(2)
-    first, second = (account.interfaces_of(instance)[0] for instance in instances)
-    deny_the_first_create_and_let_time_run_out(account, clock)
-    error = deliver({"instance-ids": instances}, LambdaContext(60, clock=clock)).error
-    assert "1 failed" in error
-    assert "1 deferred" in error
-    assert first in error
-    assert second in error
-
-
-def test_a_sweep_with_failed_and_deferred_raises_for_the_failed_alone(
-    account: SimulatedAccount, every_call: str, clock: Clock
-) -> None:
-    instances = account.instances(2)
-    first, second = (account.interfaces_of(instance)[0] for instance in instances)
-    deny_the_first_create_and_let_time_run_out(account, clock)
-    error = deliver(scheduled_event(), LambdaContext(60, clock=clock)).error
-    assert error.startswith("1 failed")
-    assert "deferred" not in error
-    assert first in error
-    assert second not in error
-
-
-@pytest.mark.parametrize(("seconds_left", "looks"), [(7.1, 3), (6.1, 2), (5.1, 1)])
-def test_an_unknown_instance_is_not_waited_for_beyond_the_reserve(
-    account: SimulatedAccount, every_call: str, clock: Clock, seconds_left: float, looks: int
-) -> None:
-    """Each pause takes a second, and the reserve of five is not touched."""
-    instance = account.instance()
-    account.unknown_instances[instance] = 2
-
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        if account.count("DescribeInstances") == 1 and call == "DescribeInstances":
-            clock.advance(60 - seconds_left)
-
-    account.gates.append(gate)
-    context = LambdaContext(60, clock=clock)
-    delivery = deliver(running_event(instance), context)
-    assert context.get_remaining_time_in_millis() >= 5_000
-    if looks == 3:
-        assert delivery.answer
-        assert delivery.answer.outcomes == ["created"]
-    else:
-        assert delivery.error.startswith(f"1 deferred. {instance}: ")
-        assert account.count("DescribeInstances") == looks
-
-
-@pytest.mark.parametrize(
-    ("kind", "seconds_left", "looks"),
-    [
-        ("event", 7.1, 3),
-        ("event", 6.1, 2),
-        ("event", 5.1, 1),
-        ("SQS batch", 5.1, 1),
-        ("sweep", 5.1, 1),
-    ],
-)
-def test_refused_interfaces_are_not_waited_for_beyond_the_reserve(
-    account: SimulatedAccount,
-    every_call: str,
-    clock: Clock,
-    kind: str,
-    seconds_left: float,
-    looks: int,
-) -> None:
-    instance = account.instance()
-    (interface,) = account.interfaces_of(instance)
-
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        if call == CREATE:  # another invocation is faster, and its session shows late
-            account.session(interface, every_call, lag=looks if looks < 3 else 2)
-            clock.advance(60 - seconds_left)
-
-    account.gates.append(gate)
-    event = running_event(instance) if kind == "event" else KINDS[kind]([instance])
-    context = LambdaContext(60, clock=clock)
-    delivery = deliver(event, context)
-    assert context.get_remaining_time_in_millis() >= 5_000
-    # One reading at the start, and then the looks.
-    assert account.count("DescribeTrafficMirrorSessions") == 1 + looks
-    if looks == 3:
-        assert delivery.answer
-        assert delivery.answer.outcomes == ["exists"]
-    elif kind == "event":
-        assert delivery.error.startswith(f"1 deferred. {interface}")
-    elif kind == "SQS batch":
-        assert delivery.again == [0]
-    else:
-        assert delivery.answer
-        assert delivery.answer.body["summary"] == {"deferred": 1, "skipped": 1}
-    assert sessions_by_interface(account, [instance]) == [1]
-
-
-@pytest.mark.parametrize("call", [READS[-1], CREATE])
-def test_no_attempt_is_begun_in_the_reserve(
-    account: SimulatedAccount, every_call: str, clock: Clock, call: str
-) -> None:
-    """Otherwise Lambda ends the invocation in the middle, and nobody is told of anything."""
-    context = LambdaContext(60, clock=clock)
-    left_at_attempts: list[int] = []
-
-    def gate(operation: str, parameters: dict[str, Any]) -> None:
-        left_at_attempts.append(context.get_remaining_time_in_millis())
-        clock.advance(15 * (operation == call))
-
-    account.gates.append(gate)
-    account.time_out(call)
-    assert deliver(running_event(account.instance()), context).error
-    assert min(left_at_attempts) >= 5_000
-
-
-class NoClock:
-    """A context as hand-written tests have it."""
-
-    aws_request_id = "a-request"
-
-
-@pytest.mark.parametrize("context", [None, NoClock()])
-def test_without_a_clock_there_is_no_deadline(
-    account: SimulatedAccount, every_call: str, context: object
-) -> None:
-    result = function.lambda_handler(running_event(account.instance()), context)
-    assert answer_of(result).outcomes == ["created"]
-
-
 # --- An instance that AWS does not know yet
 
 
@@ -984,16 +617,3 @@ def test_an_error_without_a_code_fails_its_interface_only(
     account.fail(call, "", status=400)
     delivery = deliver(sqs_event(running_event(account.instance())))
     assert delivery.again == ([] if call == CREATE else [0])
-
-
-def test_a_lost_create_is_failed_even_where_no_time_is_left_to_look(
-    account: SimulatedAccount, every_call: str, clock: Clock
-) -> None:
-    def gate(operation: str, parameters: dict[str, Any]) -> None:
-        clock.advance(12 * (operation == CREATE))
-
-    account.gates.append(gate)
-    account.time_out(CREATE)
-    delivery = deliver(running_event(account.instance()), LambdaContext(60, clock=clock))
-    assert "1 failed" in delivery.error
-    assert "ReadTimeoutError" in delivery.error
