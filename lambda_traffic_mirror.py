@@ -2,21 +2,25 @@
 
 An AWS Lambda function. EventBridge reports that an instance is running; for each of its network
 interfaces that has no traffic mirror session yet, the function takes the sensors (traffic mirror
-targets) in the same Availability Zone, drops those whose security groups or network ACLs block
-VXLAN (UDP 4789) from the interface, takes the one with the fewest sessions and creates the session.
+targets) in the same Availability Zone, drops those whose security groups, network ACLs or routes
+keep VXLAN (UDP 4789) from the interface away, takes the one with the fewest sessions and creates
+the session.
 
 The sections stand in the order in which data flows:
 
     1  Configuration   what the environment variables say
     2  Events          what an event asks for
-    3  Nouns           source, sensor, session, security group, network ACL, verdict
-    4  AWS             every EC2 call, each in one place, and what is read of the sensors
-    5  Judging         the stages, pure: may this source be mirrored to that sensor, and why
-    6  Mirroring       from verdicts to one session per interface; batches and sweeps
-    7  Reporting       result, log records, metrics
-    8  Handler         the summary of all of the above
+    3  Answers         what AWS says, and every way in which it may say nothing
+    4  Nouns           interface, instance, target, session, security group, network ACL, route
+    5  AWS             every call, each in one place: a Describe call is a row of a table
+    6  Region          what is known of targets, sensors and sessions, and what is kept while warm
+    7  Judging         the stages, pure: may this source be mirrored to that sensor, and why
+    8  Mirroring       one flow from task to entry: the guide's four steps
+    9  Reporting       result, log records, metrics
+    10 Handler         the summary of all of the above
 
-A new filter is a new stage: a function in section 5 and a line in PIPELINE.
+A new filter is a new stage: a function in section 7 and a line in PIPELINE. A new Describe call is
+a row among the Reads in section 5. A new outcome is a line in OUTCOMES in section 8.
 """
 
 from __future__ import annotations
@@ -31,22 +35,32 @@ import sys
 import threading
 import time
 import uuid
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
-from typing import Any, Generic, NamedTuple, TypeVar
+from types import SimpleNamespace
+from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar
 
 import boto3
+import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.exceptions import (
+    BotoCoreError,
+    CapacityNotAvailableError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+)
 from botocore.exceptions import ConnectionError as BotocoreConnectionError
-from botocore.parsers import ResponseParserError
-from netaddr import IPAddress, IPNetwork
+from botocore.retries import adaptive, standard
+from botocore.retries.bucket import Clock, TokenBucket
+from netaddr import AddrFormatError, IPAddress, IPNetwork
+
+VERSION = "2.0.0"
 
 # Defaults of the environment variables `targets` and `LOCAL_ZONE_ONLY`, for those who would
 # rather edit the file than set variables.
@@ -68,7 +82,7 @@ class ConfigurationError(ValueError):
 
 
 class Tag(NamedTuple):
-    """A tag to look for on instances: `key=value`, or `key` with any value (value None)."""
+    """A tag: to look for on instances (value None: `key` with any value), or to give a session."""
 
     key: str
     value: str | None
@@ -85,10 +99,16 @@ class Configuration(NamedTuple):
     """What the environment variables say; see the table in README.md.
 
     Equal configurations may share what is cached of the sensors, so every field counts.
+
+    Attributes:
+        targets: IDs of targets, and accounts (12 digits) that stand for all their targets.
+        sensor_roles: account and ARN of the roles through which other accounts are read.
+        The others are named like their variables.
     """
 
     filter_id: str
     targets: tuple[str, ...]
+    sensor_roles: tuple[tuple[str, str], ...]
     local_zone_only: bool
     local_vpc_only: bool
     include_tags: tuple[Tag, ...]
@@ -96,6 +116,8 @@ class Configuration(NamedTuple):
     session_number: int
     virtual_network_id: int | None
     packet_length: int | None
+    session_tags: tuple[Tag, ...]
+    mirror_alongside: bool
     allow_unverified: bool
     cache_seconds: int
     dry_run: bool
@@ -120,6 +142,7 @@ class Configuration(NamedTuple):
         return cls(
             filter_id=setting.one_id("filter_id", "the ID of the traffic mirror filter"),
             targets=setting.ids("targets", TARGETS, "the IDs of the traffic mirror targets"),
+            sensor_roles=setting.roles("SENSOR_ROLE_ARNS"),
             local_zone_only=setting.boolean("LOCAL_ZONE_ONLY", LOCAL_ZONE_ONLY),
             local_vpc_only=setting.boolean("LOCAL_VPC_ONLY", False),
             include_tags=setting.tags("INCLUDE_TAGS"),
@@ -128,6 +151,8 @@ class Configuration(NamedTuple):
             # A VXLAN network identifier has 24 bits. Without one AWS picks one at random.
             virtual_network_id=setting.integer("VIRTUAL_NETWORK_ID", 0, 16_777_215),
             packet_length=setting.integer("PACKET_LENGTH", 1, 8_500),
+            session_tags=setting.session_tags("SESSION_TAGS"),
+            mirror_alongside=setting.boolean("MIRROR_ALONGSIDE", False),
             allow_unverified=setting.boolean("ALLOW_UNVERIFIED", False),
             cache_seconds=setting.integer("CACHE_SECONDS", 0, None) or 0,
             dry_run=setting.boolean("DRY_RUN", False),
@@ -195,6 +220,18 @@ class Settings:
             )
         return ids
 
+    def roles(self, name: str) -> tuple[tuple[str, str], ...]:
+        """Role ARNs, one for each account, as pairs of account and ARN."""
+        roles: dict[str, str] = {}
+        for arn in dict.fromkeys(split_ids(self.text(name))):
+            match = re.fullmatch(r"arn:[\w-]+:iam::([0-9]{12}):role/\S+", arn, re.ASCII)
+            if not match:
+                raise self._error(name, arn, "ARNs of roles, arn:aws:iam::123456789012:role/NAME")
+            if match[1] in roles:
+                raise self._error(name, arn, f"one role for account {match[1]}, not a second one")
+            roles[match[1]] = arn
+        return tuple(roles.items())
+
     def tags(self, name: str) -> tuple[Tag, ...]:
         """`key=value` or `key`, separated by commas."""
         tags = []
@@ -204,6 +241,22 @@ class Settings:
                 raise self._error(name, item, "key=value or key, separated by commas")
             tags.append(Tag(key, value if equals else None))
         return tuple(tags)
+
+    def session_tags(self, name: str) -> tuple[Tag, ...]:
+        """`key=value`, separated by commas: tags to give. AWS takes 50, `Name` included."""
+        tags = self.tags(name)
+        for tag in tags:
+            if tag.value is None:
+                raise self._error(name, tag.key, "key=value, separated by commas")
+            if tag.key == "Name" or tag.key.lower().startswith("aws:"):
+                accepted = "other keys: Name is set by the function, aws: is reserved"
+                raise self._error(name, str(tag), accepted)
+        twice = [key for key, count in Counter(tag.key for tag in tags).items() if count > 1]
+        if twice:
+            raise self._error(name, self.text(name), f"each key once, {twice[0]} too")
+        if len(tags) > 49:
+            raise self._error(name, self.text(name), f"at most 49 tags, not {len(tags)}")
+        return tags
 
     @staticmethod
     def _error(name: str, value: str, accepted: str) -> ConfigurationError:
@@ -216,13 +269,25 @@ def split_ids(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
+def is_account(target: str) -> bool:
+    """Whether an entry of `targets` is an account, which stands for all the targets it owns."""
+    return re.fullmatch("[0-9]{12}", target) is not None
+
+
 # ======================================================================================
 # 2  Events
 # ======================================================================================
 
 STATE_CHANGE = "EC2 Instance State-change Notification"
 SCHEDULE = "Scheduled Event"
+API_CALL = "AWS API Call via CloudTrail"
 TEST_EVENT = '{"detail": {"instance-id": "i-0123456789abcdef0"}}'
+INSTANCE_ID = re.compile(r"[\w.:/-]+", re.ASCII)
+LONGEST_ID = 255
+
+
+class MirroringError(RuntimeError):
+    """Something was left without an answer; Lambda is to deliver the event again."""
 
 
 class InvalidEvent(ValueError):
@@ -241,6 +306,8 @@ class Request(NamedTuple):
         instance_ids: the instances that it names.
         sweep: it is about all running instances instead.
         ignored: why it is about nothing, where it is.
+        account: where an event of EC2 says that it is from.
+        region: likewise.
     """
 
     event_id: str
@@ -248,45 +315,123 @@ class Request(NamedTuple):
     instance_ids: tuple[str, ...] = ()
     sweep: bool = False
     ignored: str | None = None
+    account: str | None = None
+    region: str | None = None
 
 
-class Work(NamedTuple):
-    """What events ask for, taken together.
+class Message(NamedTuple):
+    """A part of what Lambda hands over: an event, or the SQS message or envelope around some.
 
     Attributes:
-        instances: by ID, each once and in order, with the request to mirror it.
-        sweep: the request to look at all running instances, where there is one.
+        message_id: by which SQS is told to deliver it again; None for what is not from SQS.
+        requests: what its events ask for; an error for each that cannot be understood.
     """
 
-    instances: Mapping[str, Request]
-    sweep: Request | None
+    message_id: str | None
+    requests: tuple[Request | InvalidEvent, ...]
 
-    @classmethod
-    def of(cls, requests: Iterable[Request]) -> Work:
-        """The work of these requests. What one wants mirrored and another only tried out is
-        mirrored."""
-        instances: dict[str, Request] = {}
-        sweeps: list[Request] = []
-        for request in requests:
-            for instance_id in request.instance_ids:
-                earlier = instances.setdefault(instance_id, request)
-                if earlier.dry_run:
-                    instances[instance_id] = request
-            if request.sweep:
-                sweeps.append(request)
-        sweep = min(sweeps, key=lambda request: request.dry_run, default=None)
-        if sweep and not sweep.dry_run:
-            instances = {key: request for key, request in instances.items() if not request.dry_run}
-        return cls(instances, sweep)
+    @property
+    def understood(self) -> list[Request]:
+        """What can be worked on."""
+        return [request for request in self.requests if isinstance(request, Request)]
+
+    @property
+    def errors(self) -> list[InvalidEvent]:
+        """What cannot."""
+        return [request for request in self.requests if isinstance(request, InvalidEvent)]
 
 
-def parse_event(event: object, default_id: str, dry_run: bool = False) -> Request:
-    """What an event asks for.
+def open_delivery(event: object, default_id: str) -> list[Message]:
+    """What Lambda hands over, taken apart.
 
     Args:
-        event: the event as Lambda or the body of an SQS message hands it over.
+        event: an event, an array of events, or a batch of records.
+        default_id: takes the place of the ID of events that have none.
+
+    Raises:
+        MirroringError: a batch that is only in part from SQS. Lambda takes every answer but an
+            error for success, and it could not be said which records to deliver again.
+    """
+    records = event.get("Records") if isinstance(event, dict) else event
+    if not isinstance(records, list) or not any(map(is_sqs_record, records)):
+        return [Message(None, tuple(parse(event, default_id)))]
+    for record in records:
+        message_id = record.get("messageId") if is_sqs_record(record) else None
+        if not isinstance(message_id, str) or not message_id:
+            raise MirroringError(
+                "The batch has records that are not SQS messages with a messageId, so it cannot be "
+                f"said which to deliver again: {len(records)} records, one of them "
+                f"{shown(record)}."
+            )
+    # Whatever is at the top holds for all of the batch.
+    top = event if isinstance(event, dict) else {}
+    return [
+        Message(record["messageId"], tuple(parse_body(record.get("body"), top, default_id)))
+        for record in records
+    ]
+
+
+def parse_body(
+    body: object, top: Mapping[str, Any], default_id: str
+) -> Iterable[Request | InvalidEvent]:
+    """What the body of an SQS message asks for; `top` is what holds for all of its batch."""
+    try:
+        return parse(parse_json(body), default_id, boolean_member(top, "dry_run"))
+    except InvalidEvent as error:
+        return [error]
+
+
+def is_sqs_record(record: object) -> bool:
+    """Whether this is an SQS message, as Lambda's event source mapping and Pipes send it."""
+    return isinstance(record, dict) and record.get("eventSource") == "aws:sqs"
+
+
+ENVELOPES = 8  # an array of records with SNS notifications has three
+
+
+def parse(
+    event: object, default_id: str, dry_run: bool = False, envelopes: int = 0
+) -> Iterator[Request | InvalidEvent]:
+    """What an event asks for, its envelopes opened: arrays and SNS notifications.
+
+    Args:
+        event: as Lambda, or the body of a message, hands it over.
         default_id: takes the place of the event's ID where it has none.
         dry_run: a switch outside of the event; either of the two switches the dry run on.
+        envelopes: how many have been opened to come to this event.
+
+    Yields:
+        A request for each event, or the error that says why it is none.
+    """
+    try:
+        if isinstance(event, dict):
+            dry_run = boolean_member(event, "dry_run") or dry_run
+        contents = contents_of(event) if envelopes < ENVELOPES else None
+        if contents is None:
+            yield parse_event(event, default_id, dry_run)
+            return
+    except InvalidEvent as error:
+        yield error
+        return
+    for content in contents:
+        yield from parse(content, default_id, dry_run, envelopes + 1)
+
+
+def contents_of(event: object) -> Sequence[object] | None:
+    """What is in an envelope; None where the event is none."""
+    if isinstance(event, dict):
+        if event.get("EventSource") == "aws:sns" and isinstance(event.get("Sns"), dict):
+            return [parse_json(event["Sns"].get("Message"))]
+        if event.get("Type") == "Notification" and "Message" in event:
+            return [parse_json(event["Message"])]
+        event = event.get("Records")
+    if isinstance(event, list) and not event:
+        raise InvalidEvent("The event is an empty list.")
+    return event if isinstance(event, list) else None
+
+
+def parse_event(event: object, default_id: str, dry_run: bool) -> Request:
+    """What an event without an envelope asks for.
 
     Raises:
         InvalidEvent: not an event that the function knows.
@@ -296,16 +441,21 @@ def parse_event(event: object, default_id: str, dry_run: bool = False) -> Reques
     event_id = event.get("id")
     if not isinstance(event_id, str) or not event_id:
         event_id = default_id
-    request = Request(event_id, boolean_member(event, "dry_run") or dry_run)
+    request = Request(event_id, dry_run)
 
     found: list[Request] = []
     detail_type = event.get("detail-type")
-    if detail_type not in (None, STATE_CHANGE, SCHEDULE):
+    if detail_type not in (None, STATE_CHANGE, SCHEDULE, API_CALL):
         raise InvalidEvent(f"Events of detail-type {shown(detail_type)} are not known.")
     if boolean_member(event, "sweep") or detail_type == SCHEDULE:
         found.append(request._replace(sweep=True))
-    if detail_type == STATE_CHANGE or (detail_type is None and "detail" in event):
-        found.append(parse_detail(event.get("detail"), request))
+    if detail_type in (STATE_CHANGE, API_CALL):
+        parse_of_type = parse_detail if detail_type == STATE_CHANGE else parse_api_call
+        origin = (text_member(event, "account"), text_member(event, "region"))
+        request = request._replace(account=origin[0], region=origin[1])
+        found.append(parse_of_type(event.get("detail"), request))
+    elif detail_type is None and "detail" in event:
+        found.append(parse_detail(event["detail"], request))
     if "instance-ids" in event:
         found.append(request._replace(instance_ids=parse_instance_ids(event["instance-ids"])))
     if not found:
@@ -324,9 +474,38 @@ def parse_detail(detail: object, request: Request) -> Request:
     if not isinstance(state, str):
         raise InvalidEvent(f"state is {shown(state)}, not the name of an instance state.")
     if state != "running":
-        ignored = f"{identifier} is {shown(state)}; only running instances are mirrored."
+        ignored = f"{shortened(identifier)} is {shown(state)}; only running instances are mirrored."
         return request._replace(ignored=ignored)
     return request._replace(instance_ids=(identifier,))
+
+
+def parse_api_call(detail: object, request: Request) -> Request:
+    """The request with the instances that a call to EC2 names, as CloudTrail records it."""
+    if not isinstance(detail, dict) or detail.get("eventSource") != "ec2.amazonaws.com":
+        source = detail.get("eventSource") if isinstance(detail, dict) else detail
+        raise InvalidEvent(f"The recorded call is one of {shown(source)}, not of EC2.")
+    name = shown(detail.get("eventName"))
+    if detail.get("errorCode"):
+        return request._replace(ignored=f"The recorded call {name} failed, so it changed nothing.")
+    named: dict[str, None] = {}
+    rest = [detail.get("responseElements"), detail.get("requestParameters")]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            for key, member in value.items():
+                is_id = isinstance(member, str) and INSTANCE_ID.fullmatch(member)
+                # CreateTags and DeleteTags name resources of all kinds.
+                if is_id and (
+                    key.lower() == "instanceid"
+                    or (key.lower() == "resourceid" and member.startswith("i-"))
+                ):
+                    named[member] = None
+            rest.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            rest.extend(reversed(value))
+    if not named:
+        return request._replace(ignored=f"The recorded call {name} names no instance.")
+    return request._replace(instance_ids=tuple(named))
 
 
 def parse_instance_ids(ids: object) -> tuple[str, ...]:
@@ -339,7 +518,7 @@ def parse_instance_ids(ids: object) -> tuple[str, ...]:
 def instance_id(value: object) -> str:
     """An instance ID as events spell it. Opaque, but never with the wildcards of filters: they
     would name instances that nobody asked for."""
-    if isinstance(value, str) and re.fullmatch(r"[\w.:/-]+", value.strip(), re.ASCII):
+    if isinstance(value, str) and INSTANCE_ID.fullmatch(value.strip()):
         return value.strip()
     raise InvalidEvent(f"instance-id is {shown(value)}, not an instance ID.")
 
@@ -352,39 +531,10 @@ def boolean_member(event: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def shown(value: object) -> str:
-    """A value of an event, short and safe to print."""
-    if isinstance(value, (dict, list)):
-        return "an object" if isinstance(value, dict) else "a list" if value else "an empty list"
-    return "missing" if value is None else ascii(value)[:80]
-
-
-def is_sqs_batch(event: object) -> bool:
-    """Whether the event is a batch of SQS messages, as Lambda's event source mapping sends it."""
-    records = event.get("Records") if isinstance(event, dict) else None
-    return (
-        isinstance(records, list)
-        and bool(records)
-        and all(
-            isinstance(record, dict)
-            and record.get("eventSource") == "aws:sqs"
-            and isinstance(record.get("messageId"), str)
-            for record in records
-        )
-    )
-
-
-def parse_sqs_batch(event: Mapping[str, Any], default_id: str) -> dict[str, Request | InvalidEvent]:
-    """What each message of an SQS batch asks for, by message ID; an unreadable one is an error."""
-    requests: dict[str, Request | InvalidEvent] = {}
-    for record in event["Records"]:
-        try:
-            dry_run = boolean_member(event, "dry_run")
-            body = parse_json(record.get("body"))
-            requests[record["messageId"]] = parse_event(body, default_id, dry_run)
-        except InvalidEvent as error:
-            requests[record["messageId"]] = error
-    return requests
+def text_member(event: Mapping[str, Any], name: str) -> str | None:
+    """The text of that name in the event; None where it is missing or no text."""
+    value = event.get(name)
+    return value if isinstance(value, str) and value else None
 
 
 def parse_json(text: object) -> object:
@@ -395,11 +545,451 @@ def parse_json(text: object) -> object:
         raise InvalidEvent(f"The message is not JSON ({ascii(str(error))[:80]}).") from None
 
 
+def shown(value: object) -> str:
+    """A value from outside, short and safe to print."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list" if value else "an empty list"
+    return "missing" if value is None else ascii(value)[:80]
+
+
+def one_line(text: str, most: int) -> str:
+    """A text from outside on one line: control characters escaped, and cut where it is too long."""
+    escaped = re.sub(
+        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda char: ascii(char[0])[1:-1], text
+    )
+    return shortened(escaped, most)
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text that may be as long as whoever wrote it wanted, cut to so many characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+class Own(NamedTuple):
+    """The account and Region that the function belongs to, as far as they are known."""
+
+    account: str | None = None
+    region: str | None = None
+
+    @classmethod
+    def of(cls, context: object) -> Own:
+        """From the function's ARN in Lambda's context object."""
+        parts = str(getattr(context, "invoked_function_arn", "")).split(":")
+        return cls(parts[4], parts[3]) if len(parts) > 5 else cls()
+
+    def elsewhere(self, request: Request) -> str | None:
+        """Where an event is from, if that is not here; None where it is, or nobody can tell."""
+        account = request.account not in (None, self.account) and self.account
+        region = request.region not in (None, self.region) and self.region
+        if not account and not region:
+            return None
+        return (
+            f"the event is from account {shown(request.account)}, Region {shown(request.region)}; "
+            f"the function belongs to account {self.account}, Region {self.region}"
+        )
+
+
+class Work(NamedTuple):
+    """What events ask for, taken together.
+
+    Attributes:
+        instances: by ID, each once and in order, with the request to mirror it.
+        sweep: the request to look at all running instances, where there is one.
+    """
+
+    instances: Mapping[str, Request]
+    sweep: Request | None
+
+    @classmethod
+    def of(cls, requests: Iterable[Request], own: Own = Own()) -> Work:  # noqa: B008
+        """The work of these requests. What one wants mirrored and another only tried out is
+        mirrored, and what an event of the own account names is looked for as such."""
+
+        def rank(request: Request) -> tuple[bool, bool]:
+            return request.dry_run, bool(own.elsewhere(request))
+
+        instances: dict[str, Request] = {}
+        sweeps: list[Request] = []
+        for request in requests:
+            for identifier in request.instance_ids:
+                earlier = instances.setdefault(identifier, request)
+                if rank(request) < rank(earlier):
+                    instances[identifier] = request
+            if request.sweep:
+                sweeps.append(request)
+        sweep = min(sweeps, key=lambda request: request.dry_run, default=None)
+        if sweep and not sweep.dry_run:
+            instances = {key: request for key, request in instances.items() if not request.dry_run}
+        return cls(instances, sweep)
+
+
 # ======================================================================================
-# 3  Nouns
+# 3  Answers
+# ======================================================================================
+
+THROTTLED_CODES = (
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "EC2ThrottledException",
+    "TooManyRequestsException",
+    "SlowDown",
+)
+DENIED_CODES = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
+NO_LOGIN_CODES = (
+    "AuthFailure",
+    "Blocked",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
+    "MissingAuthenticationToken",
+    "OptInRequired",
+    "PendingVerification",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+)
+# What botocore would try again, besides status 5xx and throttling.
+PASSING_CODES = (
+    "BandwidthLimitExceeded",
+    "InternalError",
+    "InternalFailure",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "TransactionInProgressException",
+    "Unavailable",
+)
+
+
+class Failure(Enum):
+    """How a call to AWS came to nothing."""
+
+    DENIED = "a permission is missing"
+    LOST = "no answer or none to rely on: AWS may have carried the call out all the same"
+    REFUSED = "AWS understood the call and will say the same again"
+    THROTTLED = "nothing was done, and later it may be"
+    NOT_LET_IN = "nothing was sent, or AWS does not know who asks"
+
+
+# From AWS's codes to what they mean. Any other code is a refusal, unless the status is 5xx.
+FAILURES: dict[str, Failure] = {
+    **dict.fromkeys(DENIED_CODES, Failure.DENIED),
+    **dict.fromkeys(PASSING_CODES, Failure.LOST),
+    **dict.fromkeys(THROTTLED_CODES, Failure.THROTTLED),
+    **dict.fromkeys(NO_LOGIN_CODES, Failure.NOT_LET_IN),
+}
+CREATE = "CreateTrafficMirrorSession"
+
+
+class Unanswered(Exception):
+    """There is no answer, and what depends on it is left undone.
+
+    Attributes:
+        outcome: what that means for an interface.
+    """
+
+    outcome = "failed"
+
+
+class Unreadable(Unanswered):
+    """An answer, or a row of one, is not what AWS documents, so nobody can say what it means."""
+
+    def in_answer_of(self, method: str) -> Unreadable:
+        """The same, with the call that was answered so."""
+        return Unreadable(f"{operation_of(method)} cannot be understood: {self}")
+
+
+class NotAskedYet(Unanswered):
+    """What would decide is asked for only where it does.
+
+    Attributes:
+        wanted: what to ask for: account, kind (`prefix_lists`, `route_tables`) and ID.
+    """
+
+    def __init__(self, wanted: Iterable[tuple[str, str, str]]) -> None:
+        super().__init__()
+        self.wanted = frozenset(wanted)
+
+
+class OutOfTime(Unanswered):
+    """Too little of the invocation's time is left to begin anything."""
+
+    outcome = "deferred"
+
+    def __str__(self) -> str:
+        return "The invocation's time ran out"
+
+
+class AwsCallFailed(Unanswered):
+    """A call to AWS came to nothing, botocore's retries included.
+
+    Attributes:
+        operation: the API operation, such as DescribeNetworkAcls.
+        code: AWS's error code, or the name of botocore's error.
+        message: AWS's or botocore's message, whole.
+        failure: what that means.
+        role: the role in another account through which it was called, if through one.
+    """
+
+    def __init__(
+        self, operation: str, code: str, message: str, failure: Failure, role: str | None = None
+    ) -> None:
+        super().__init__(operation, code, message)
+        self.operation = operation
+        self.code = one_line(code, 100)
+        self.message = message
+        self.failure = failure
+        self.role = role
+
+    @classmethod
+    def answered(cls, operation: str, error: ClientError, role: str | None) -> AwsCallFailed:
+        """From an error that AWS, or something in front of it, answered with."""
+        details = error.response.get("Error")
+        details = details if isinstance(details, dict) else {}
+        code, message = (str(details.get(name) or "").strip() for name in ("Code", "Message"))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+        # A proxy's page has no code; botocore then shows the status in its place.
+        if code.isdigit() or not code:
+            return cls(operation, code or "an error without a code", message, Failure.LOST, role)
+        failure = FAILURES.get(code, Failure.LOST if status >= 500 else Failure.REFUSED)
+        if operation == CREATE and code == "AuthFailure":
+            failure = Failure.REFUSED  # the reads were let in, so it is about the interface
+        return cls(operation, code, message, failure, role)
+
+    @classmethod
+    def unanswered(cls, operation: str, error: Exception, role: str | None) -> AwsCallFailed:
+        """From an error of botocore's own. Those of its configuration (no credentials, no Region)
+        mean that nothing was sent; all others leave open what AWS did."""
+        unsent = isinstance(error, BotoCoreError) and not isinstance(
+            error, (HTTPClientError, BotocoreConnectionError)
+        )
+        failure = Failure.NOT_LET_IN if unsent else Failure.LOST
+        return cls(operation, type(error).__name__, str(error), failure, role)
+
+    @property
+    def detail(self) -> str:
+        """The message, short, without the hundreds of encoded characters that nobody can read."""
+        readable = re.split(r"\.?\s*Encoded authorization failure", self.message)[0]
+        return one_line(readable.rstrip("."), 600)
+
+    def __str__(self) -> str:
+        if self.failure is Failure.DENIED:
+            return self._denial()
+        through = f" through {self.role}" if self.role else ""
+        return f"{self.operation}{through} failed with {self.code}: {self.detail}"
+
+    def _denial(self) -> str:
+        if self.operation == "AssumeRole":
+            permissions = f"sts:AssumeRole on {self.role}, which has to trust it"
+        elif named := re.search(r"perform:? ([\w-]+:\w+)", self.detail):
+            permissions = named[1]
+        else:
+            # To create a session with a tag takes two permissions.
+            also = " and ec2:CreateTags" if self.operation == CREATE else ""
+            permissions = f"ec2:{self.operation}{also}"
+        who = self.role if self.role and self.operation != "AssumeRole" else "the function's role"
+        if re.search("explicit deny|control policy|boundary|session policy", self.detail):
+            needs = f"{permissions} is denied to {who} by more than its own policy"
+        else:
+            needs = f"{who} needs {permissions}"
+        return f"{self.code}: {needs}" + (f". AWS says: {self.detail}" if self.detail else "")
+
+
+class Deadline:
+    """How long the invocation may still begin something.
+
+    A fifth of the time that is left at the start, 12 s at most, is kept in reserve: it outlasts a
+    call that stays silent, and leaves time to report.
+
+    Attributes:
+        reserve: milliseconds.
+        call_seconds: how long one attempt of a call may take, from connecting to its answer.
+
+    Args:
+        context: Lambda's context object; None or one without a clock knows no deadline.
+    """
+
+    def __init__(self, context: object) -> None:
+        self._remaining_milliseconds: Callable[[], float] = getattr(
+            context, "get_remaining_time_in_millis", lambda: float("inf")
+        )
+        self.reserve = min(12_000.0, self._remaining_milliseconds() / 5)
+        # Halved until it fits, so that few different clients are made.
+        self.call_seconds = CALL_SECONDS
+        while self.call_seconds > max(self.reserve / 1_000, 0.1):
+            self.call_seconds /= 2
+
+    def allows(self, seconds: float = 0.0) -> bool:
+        """Whether something may begin in so many seconds."""
+        return self._remaining_milliseconds() - 1_000 * seconds >= self.reserve
+
+    def check(self, seconds: float = 0.0) -> None:
+        """Raise OutOfTime unless something may begin in so many seconds."""
+        if not self.allows(seconds):
+            raise OutOfTime
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless nothing could be begun afterwards: then raise OutOfTime at once."""
+        self.check(seconds)
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        """Let nothing be begun any more."""
+        self.reserve = float("inf")
+
+
+def asked(call: Callable[..., T], *arguments: Any) -> T | Unanswered:
+    """What a call answers, or the error that `told` raises where the answer is needed."""
+    try:
+        return call(*arguments)
+    except Unanswered as error:
+        return error
+
+
+def told(answer: T | Unanswered) -> T:
+    """The answer; where there is none, its error is raised."""
+    if isinstance(answer, Unanswered):
+        raise answer
+    return answer
+
+
+class Answers(Generic[T]):
+    """What AWS says, by ID. Of an ID that it does not know it says nothing; for one whose call
+    failed, or whose row cannot be read, the error is raised whenever the answer is asked for, so
+    that it harms those who need it and nobody else."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[T]] = {}
+        self._errors: dict[str, Unanswered] = {}
+
+    def all(self, key: str, asked_by: str | None = None) -> Sequence[T]:
+        """All answers for an ID; none where AWS knows none.
+
+        Args:
+            key: the ID.
+            asked_by: the ID that the call was made with, where that is another.
+
+        Raises:
+            Unanswered: the call for it failed, or a row cannot be read.
+        """
+        if key in self._errors:
+            raise self._errors[key]
+        if key in self._found:
+            return self._found[key]
+        if asked_by in self._errors:
+            raise self._errors[asked_by]
+        return ()
+
+    def one(self, key: str, asked_by: str | None = None) -> T | None:
+        """The one answer for an ID, or None; see `all`."""
+        return next(iter(self.all(key, asked_by)), None)
+
+    def every(self) -> Iterator[T]:
+        """All answers there are."""
+        for answers in self._found.values():
+            yield from answers
+
+    def items(self) -> Iterator[tuple[str, T | Unanswered]]:
+        """Each ID, with its answer or the error in place of one."""
+        yield from self._errors.items()
+        for key, answers in self._found.items():
+            if key not in self._errors:
+                yield from ((key, answer) for answer in answers)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._found or key in self._errors
+
+    def add(self, key: str, answer: T) -> None:
+        """Take an answer into account."""
+        self._found.setdefault(key, []).append(answer)
+
+    def fail(self, keys: Iterable[str], error: Unanswered) -> None:
+        """Take note that there is no answer for these."""
+        self._errors.update(dict.fromkeys(keys, error))
+
+    def know_of_none(self, keys: Iterable[str]) -> None:
+        """Take note that AWS was asked for these, so that those it does not show are not asked for
+        again."""
+        for key in keys:
+            if key not in self:
+                self._found[key] = []
+
+    def update(self, newer: Answers[T]) -> None:
+        """Take over newer answers and errors."""
+        for key in newer._errors:
+            self._found.pop(key, None)
+        for key in newer._found:
+            self._errors.pop(key, None)
+        self._found.update(newer._found)
+        self._errors.update(newer._errors)
+
+    def copy(self) -> Answers[T]:
+        """The same answers, to add to without changing these."""
+        duplicate: Answers[T] = Answers()
+        duplicate.update(self)
+        return duplicate
+
+    @property
+    def error(self) -> Unanswered | None:
+        """One of the errors, None where there is none."""
+        return next(iter(self._errors.values()), None)
+
+
+# The reading edge: every member of an answer is read through these three, by name and type. AWS
+# leaves some members out to say 'none'; all others that are missing, null or of another type make
+# the row unreadable, instead of being taken for none.
+
+
+def member(row: Any, name: str, kind: type[T]) -> T:
+    """The member of a row that AWS always sends.
+
+    Raises:
+        Unreadable: it is missing, or not of that type.
+    """
+    value = row.get(name) if isinstance(row, dict) else None
+    if type(value) is kind:
+        return value
+    raise Unreadable(f"{name} is {shown(value)}, not of type {kind.__name__}")
+
+
+def optional_member(row: Any, name: str, kind: type[T]) -> T | None:
+    """The member of a row that AWS leaves out to say 'none'."""
+    return member(row, name, kind) if not isinstance(row, dict) or name in row else None
+
+
+def rows_in(row: Any, name: str, *, optional: bool = False) -> list[dict[str, Any]]:
+    """The rows of a list in a row."""
+    rows = (optional_member if optional else member)(row, name, list) or []
+    for item in rows:
+        if type(item) is not dict:
+            raise Unreadable(f"a row of {name} is {shown(item)}")
+    return rows
+
+
+def tags_of(row: Any) -> dict[str, str]:
+    """The tags of a row, key to value."""
+    rows = rows_in(row, "Tags", optional=True)
+    return {member(tag, "Key", str): optional_member(tag, "Value", str) or "" for tag in rows}
+
+
+def group_ids_of(row: Any) -> tuple[str, ...]:
+    """The security groups of an interface. AWS sends an empty list where there are none."""
+    return tuple(member(group, "GroupId", str) for group in rows_in(row, "Groups"))
+
+
+# ======================================================================================
+# 4  Nouns
 # ======================================================================================
 # Named tuples, because every cold start pays for making the classes, and a dataclass takes five
-# times as long to make.
+# times as long to make. Each is made from a row of an answer by its `of`.
 
 VXLAN_PORT = 4789
 VXLAN = f"udp/{VXLAN_PORT}"
@@ -410,49 +1000,15 @@ ANY_PROTOCOL = "-1"
 @lru_cache(maxsize=65_536)
 def block_bounds(cidr: str) -> tuple[int, int]:
     """First and last address of an IPv4 CIDR block, as numbers. Parsing costs far more than
-    comparing, and accounts repeat the same blocks, so each is parsed once."""
-    network = IPNetwork(cidr)
+    comparing, and accounts repeat the same blocks, so each is parsed once, and only if it is
+    compared: groups of sensors in other zones are not."""
+    try:
+        network = IPNetwork(cidr)
+    except (AddrFormatError, ValueError):
+        network = None
+    if network is None or network.version != 4:
+        raise Unreadable(f"{shown(cidr)} is not an IPv4 CIDR block")
     return network.first, network.last
-
-
-class Block(NamedTuple):
-    """An IPv4 CIDR block."""
-
-    cidr: str
-    first: int
-    last: int
-
-    @classmethod
-    def of(cls, cidr: str) -> Block:
-        """The block that a CIDR text such as 10.0.0.0/8 names."""
-        return cls(cidr, *block_bounds(cidr))
-
-    def contains(self, address: Address) -> bool:
-        """Whether the address is in the block."""
-        return self.first <= address.number <= self.last
-
-
-class Blocks:
-    """CIDR blocks, to find one that contains an address without a comparison with each.
-
-    Args:
-        cidrs: IPv4 CIDR blocks as text, in any order.
-    """
-
-    def __init__(self, cidrs: Iterable[str]) -> None:
-        blocks = sorted(map(Block.of, cidrs), key=lambda block: block.first)
-        self._firsts = [block.first for block in blocks]
-        # Of the blocks up to each place, the one that reaches furthest.
-        self._furthest: list[Block] = []
-        for block in blocks:
-            reached = self._furthest[-1] if self._furthest else block
-            self._furthest.append(max(reached, block, key=lambda reach: reach.last))
-
-    def containing(self, address: Address) -> Block | None:
-        """A block that contains the address, None where none does."""
-        place = bisect_right(self._firsts, address.number)
-        block = self._furthest[place - 1] if place else None
-        return block if block and block.contains(address) else None
 
 
 class Address(NamedTuple):
@@ -462,49 +1018,84 @@ class Address(NamedTuple):
     number: int
 
     @classmethod
-    def primary(cls, interface: Mapping[str, Any]) -> Address | None:
-        """The primary private IPv4 address of an interface as EC2 describes it: the one that VXLAN
-        packets leave from and arrive at. None where there is none (IPv6-only subnets)."""
-        for private in interface.get("PrivateIpAddresses") or ():
-            if private.get("Primary") and private.get("PrivateIpAddress"):
-                text = private["PrivateIpAddress"]
-                break
-        else:
-            text = interface.get("PrivateIpAddress")
-        return cls(text, int(IPAddress(text))) if text else None
+    @lru_cache(maxsize=65_536)
+    def of(cls, text: str) -> Address:
+        """The address that a text such as 10.0.0.5 names."""
+        try:
+            address = IPAddress(text, 4)
+        except (AddrFormatError, ValueError):
+            raise Unreadable(f"{shown(text)} is not an IPv4 address") from None
+        return cls(text, int(address))
+
+    @classmethod
+    def primary(cls, interface: Any) -> Address | None:
+        """The primary private IPv4 address of an interface: the one that VXLAN packets leave from
+        and arrive at. None where there is none (IPv6-only subnets)."""
+        for private in rows_in(interface, "PrivateIpAddresses", optional=True):
+            if optional_member(private, "Primary", bool) and private.get("PrivateIpAddress"):
+                return cls.of(member(private, "PrivateIpAddress", str))
+        text = optional_member(interface, "PrivateIpAddress", str)
+        return cls.of(text) if text else None
+
+    def is_in(self, cidr: str) -> bool:
+        """Whether an IPv4 CIDR block contains the address."""
+        first, last = block_bounds(cidr)
+        return first <= self.number <= last
 
     def __str__(self) -> str:
         return self.text
 
 
-class Source(NamedTuple):
-    """A network interface of an instance, as a source of mirrored traffic."""
+class Interface(NamedTuple):
+    """A network interface: a source of mirrored traffic, or one on which a sensor receives.
+
+    Attributes:
+        interface_id: empty where it is another account's and cannot be seen.
+        host_id: the instance that it is attached to.
+        zone: name of its Availability Zone, in the mapping of the account that asked.
+        zone_id: the ID of that zone, alike in all accounts; None where an old boto3 drops it.
+        is_first: whether it is the one that its instance was launched with (device index 0,
+            network card 0).
+    """
 
     interface_id: str
-    interface_type: str
-    instance_id: str
-    instance_type: str
-    owner_id: str | None
-    zone: str | None
-    vpc_id: str | None
-    subnet_id: str | None
-    address: Address | None
-    group_ids: frozenset[str]
+    interface_type: str = "interface"
+    host_id: str | None = None
+    zone: str | None = None
+    zone_id: str | None = None
+    vpc_id: str | None = None
+    subnet_id: str | None = None
+    address: Address | None = None
+    group_ids: tuple[str, ...] = ()
+    is_first: bool = True
 
     @classmethod
-    def of(cls, interface: Mapping[str, Any], instance: Mapping[str, Any]) -> Source:
-        """From a network interface within an instance, as DescribeInstances shows them."""
+    def of(cls, row: Any) -> Interface:
+        """From a row of DescribeNetworkInterfaces."""
+        attachment = optional_member(row, "Attachment", dict) or {}
+        host_id = optional_member(attachment, "InstanceId", str)
+        zone_id = optional_member(row, "AvailabilityZoneId", str)
+        return cls._of(row, host_id, member(row, "AvailabilityZone", str), zone_id)
+
+    @classmethod
+    def attached(cls, row: Any, host_id: str, placement: Any) -> Interface:
+        """From an interface within a row of DescribeInstances."""
+        zone_id = optional_member(placement, "AvailabilityZoneId", str)
+        return cls._of(row, host_id, member(placement, "AvailabilityZone", str), zone_id)
+
+    @classmethod
+    def _of(cls, row: Any, host_id: str | None, zone: str, zone_id: str | None) -> Interface:
         return cls(
-            interface_id=interface["NetworkInterfaceId"],
-            interface_type=interface.get("InterfaceType") or "interface",
-            instance_id=instance["InstanceId"],
-            instance_type=instance.get("InstanceType", ""),
-            owner_id=interface.get("OwnerId"),
-            zone=instance.get("Placement", {}).get("AvailabilityZone"),
-            vpc_id=interface.get("VpcId"),
-            subnet_id=interface.get("SubnetId"),
-            address=Address.primary(interface),
-            group_ids=frozenset(group["GroupId"] for group in interface.get("Groups") or ()),
+            interface_id=member(row, "NetworkInterfaceId", str),
+            interface_type=optional_member(row, "InterfaceType", str) or "interface",
+            host_id=host_id,
+            zone=zone,
+            zone_id=zone_id,
+            vpc_id=member(row, "VpcId", str),
+            subnet_id=member(row, "SubnetId", str),
+            address=Address.primary(row),
+            group_ids=group_ids_of(row),
+            is_first=device_position(row) == (0, 0),
         )
 
     @property
@@ -513,32 +1104,74 @@ class Source(NamedTuple):
         assert self.address
         return self.address
 
+    def shares_zone(self, sensor: Interface, by_id: bool) -> bool | None:
+        """Whether a sensor's interface is in the same Availability Zone; None: not known.
+
+        AWS names zones in the mapping of the account that asks, so what another account was asked
+        for is compared by the zones' IDs."""
+        mine, theirs = (self.zone_id, sensor.zone_id) if by_id else (self.zone, sensor.zone)
+        return mine == theirs if mine and theirs else None
+
+
+# The interface of a sensor that another account owns and does not show.
+HIDDEN = Interface("")
+
+
+def device_position(row: Any) -> tuple[int, int]:
+    """Where an interface is attached: device index and network card."""
+    attachment = optional_member(row, "Attachment", dict) or {}
+    index = optional_member(attachment, "DeviceIndex", int) or 0
+    return index, optional_member(attachment, "NetworkCardIndex", int) or 0
+
 
 class Instance(NamedTuple):
-    """An EC2 instance with its network interfaces, in the order of their device index."""
+    """An EC2 instance with its network interfaces, in the order of their device index.
+
+    Attributes:
+        owner_id: the account that it belongs to.
+        managed: whether a service manages it (EKS Auto Mode and others).
+        interfaces: those that can be read.
+        unreadable: why the others cannot, by interface ID.
+    """
 
     instance_id: str
+    owner_id: str | None
     state: str
+    instance_type: str
+    managed: bool
     tags: Mapping[str, str]
-    sources: tuple[Source, ...]
+    interfaces: tuple[Interface, ...]
+    unreadable: Mapping[str, Unreadable]
 
     @classmethod
-    def of(cls, instance: Mapping[str, Any]) -> Instance:
-        """From an instance as DescribeInstances shows it."""
-
-        def position(interface: Mapping[str, Any]) -> tuple[int, int]:
-            attachment = interface.get("Attachment") or {}
-            return attachment.get("DeviceIndex", 0), attachment.get("NetworkCardIndex", 0)
-
+    def of(cls, row: Any) -> Instance:
+        """From an instance as `instances_in` finds it in an answer."""
+        instance_id = member(row, "InstanceId", str)
+        interfaces, unreadable = [], {}
+        for interface in sorted(
+            rows_in(row, "NetworkInterfaces", optional=True), key=device_position
+        ):
+            interface_id = member(interface, "NetworkInterfaceId", str)
+            try:
+                interfaces.append(Interface.attached(interface, instance_id, row.get("Placement")))
+            except Unreadable as error:
+                unreadable[interface_id] = error
+        operator = optional_member(row, "Operator", dict) or {}
         return cls(
-            instance_id=instance["InstanceId"],
-            state=instance.get("State", {}).get("Name", ""),
-            tags={tag["Key"]: tag.get("Value", "") for tag in instance.get("Tags") or ()},
-            sources=tuple(
-                Source.of(interface, instance)
-                for interface in sorted(instance.get("NetworkInterfaces") or (), key=position)
-            ),
+            instance_id=instance_id,
+            owner_id=optional_member(row, "OwnerId", str),
+            state=member(member(row, "State", dict), "Name", str),
+            instance_type=optional_member(row, "InstanceType", str) or "",
+            managed=optional_member(operator, "Managed", bool) or False,
+            tags=tags_of(row),
+            interfaces=tuple(interfaces),
+            unreadable=unreadable,
         )
+
+    @property
+    def interface_ids(self) -> list[str]:
+        """All its interfaces, those that cannot be read included."""
+        return [*(interface.interface_id for interface in self.interfaces), *self.unreadable]
 
 
 class Session(NamedTuple):
@@ -551,48 +1184,20 @@ class Session(NamedTuple):
     name: str | None
 
     @classmethod
-    def of(cls, session: Mapping[str, Any]) -> Session:
+    def of(cls, row: Any) -> Session:
         """From a session as EC2 shows it."""
-        tags = {tag["Key"]: tag.get("Value") for tag in session.get("Tags") or ()}
         return cls(
-            session_id=session["TrafficMirrorSessionId"],
-            interface_id=session["NetworkInterfaceId"],
-            target_id=session["TrafficMirrorTargetId"],
-            number=session.get("SessionNumber", 0),
-            name=tags.get("Name"),
-        )
-
-
-class Sessions:
-    """The traffic mirror sessions of the Region: by source interface, and how many a target has."""
-
-    def __init__(self, sessions: Iterable[Session]) -> None:
-        self.by_interface: dict[str, list[Session]] = {}
-        self.per_target: Counter[str] = Counter()
-        self.planned: Counter[str] = Counter()
-        for session in sessions:
-            self.add(session)
-
-    def add(self, session: Session) -> None:
-        """Take a session into account, such as one created a moment ago."""
-        self.by_interface.setdefault(session.interface_id, []).append(session)
-        self.per_target[session.target_id] += 1
-
-    def count(self, target_id: str) -> int:
-        """How many sessions the target has, those that a dry run plans included."""
-        return self.per_target[target_id] + self.planned[target_id]
-
-    def of(self, interface_id: str, our_targets: Sequence[str]) -> list[Session]:
-        """The interface's sessions, those to our targets first, then by session number."""
-        return sorted(
-            self.by_interface.get(interface_id, ()),
-            key=lambda session: (session.target_id not in our_targets, session.number),
+            session_id=member(row, "TrafficMirrorSessionId", str),
+            interface_id=member(row, "NetworkInterfaceId", str),
+            target_id=member(row, "TrafficMirrorTargetId", str),
+            number=optional_member(row, "SessionNumber", int) or 0,
+            name=tags_of(row).get("Name"),
         )
 
 
 class Target(NamedTuple):
     """A traffic mirror target: an interface, or a load balancer whose interfaces are known by
-    their descriptions."""
+    their descriptions. A shared one may be shown without either."""
 
     target_id: str
     owner_id: str | None
@@ -600,106 +1205,85 @@ class Target(NamedTuple):
     descriptions: tuple[str, ...]
 
     @classmethod
-    def of(cls, target: Mapping[str, Any]) -> Target:
+    def of(cls, row: Any) -> Target:
         """From a target as DescribeTrafficMirrorTargets shows it."""
         descriptions: tuple[str, ...] = ()
-        if arn := target.get("NetworkLoadBalancerArn"):
+        if arn := optional_member(row, "NetworkLoadBalancerArn", str):
             descriptions = (f"ELB {arn.partition(':loadbalancer/')[2]}",)
-        elif endpoint := target.get("GatewayLoadBalancerEndpointId"):
+        elif endpoint := optional_member(row, "GatewayLoadBalancerEndpointId", str):
             # EC2 writes these with and without a colon.
             descriptions = tuple(f"VPC Endpoint Interface{colon} {endpoint}" for colon in ("", ":"))
         return cls(
-            target_id=target["TrafficMirrorTargetId"],
-            owner_id=target.get("OwnerId"),
-            interface_id=target.get("NetworkInterfaceId"),
+            target_id=member(row, "TrafficMirrorTargetId", str),
+            owner_id=optional_member(row, "OwnerId", str),
+            interface_id=optional_member(row, "NetworkInterfaceId", str),
             descriptions=descriptions,
         )
 
-
-class SensorInterface(NamedTuple):
-    """A network interface on which a sensor receives, or (`interface_id` None) one that another
-    account owns and that cannot be seen."""
-
-    target_id: str
-    behind_load_balancer: bool
-    interface_id: str | None = None
-    host_id: str | None = None  # the instance that the interface is attached to
-    zone: str | None = None
-    vpc_id: str | None = None
-    subnet_id: str | None = None
-    address: Address | None = None
-    group_ids: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, interface: Mapping[str, Any], target: Target) -> SensorInterface:
-        """From an interface as DescribeNetworkInterfaces shows it."""
-        return cls(
-            target_id=target.target_id,
-            behind_load_balancer=target.interface_id is None,
-            interface_id=interface["NetworkInterfaceId"],
-            host_id=(interface.get("Attachment") or {}).get("InstanceId"),
-            zone=interface.get("AvailabilityZone"),
-            vpc_id=interface.get("VpcId"),
-            subnet_id=interface.get("SubnetId"),
-            address=Address.primary(interface),
-            group_ids=tuple(group["GroupId"] for group in interface.get("Groups") or ()),
-        )
+    @property
+    def shows_where(self) -> bool:
+        """Whether it says on which interfaces it receives."""
+        return bool(self.interface_id or self.descriptions)
 
 
-@dataclass
-class SecurityGroup:
+class SecurityGroup(NamedTuple):
     """What of a security group's inbound rules admits VXLAN: the origins of the rules whose
-    protocol and ports match."""
+    protocol and ports match.
+
+    Attributes:
+        cidrs: IPv4 blocks.
+        references: security groups within the VPC or across an active peering connection.
+        unstated: those of which AWS shows no peering status: in the VPC, or somewhere else.
+        inactive: those across a peering connection that is not active.
+        prefix_list_ids: managed prefix lists.
+    """
 
     group_id: str
     cidrs: tuple[str, ...]
     references: frozenset[str]
-    inactive_references: frozenset[str]
+    unstated: frozenset[str]
+    inactive: frozenset[str]
     prefix_list_ids: tuple[str, ...]
 
     @classmethod
-    def of(cls, group: Mapping[str, Any]) -> SecurityGroup:
+    def of(cls, row: Any) -> SecurityGroup:
         """From a group as DescribeSecurityGroups shows it."""
-        rules = [rule for rule in group.get("IpPermissions") or () if rule_covers_vxlan(rule)]
-        # A reference across a VPC peering connection counts only while the peering is active.
-        active: set[str] = set()
-        inactive: set[str] = set()
-        for pair in (pair for rule in rules for pair in rule.get("UserIdGroupPairs") or ()):
-            status = pair.get("PeeringStatus") or "active"
-            (active if status == "active" else inactive).add(pair["GroupId"])
-        lists = [entry for rule in rules for entry in rule.get("PrefixListIds") or ()]
+        rules = [rule for rule in rows_in(row, "IpPermissions") if rule_covers_vxlan(rule)]
+
+        def origins(kind: str) -> list[dict[str, Any]]:
+            return [item for rule in rules for item in rows_in(rule, kind, optional=True)]
+
+        by_status: dict[str | None, set[str]] = {}
+        for pair in origins("UserIdGroupPairs"):
+            status = optional_member(pair, "PeeringStatus", str)
+            by_status.setdefault(status, set()).add(member(pair, "GroupId", str))
+        active, unstated = by_status.pop("active", set()), by_status.pop(None, set())
         return cls(
-            group_id=group["GroupId"],
-            cidrs=tuple(item["CidrIp"] for rule in rules for item in rule.get("IpRanges") or ()),
+            group_id=member(row, "GroupId", str),
+            cidrs=tuple(member(item, "CidrIp", str) for item in origins("IpRanges")),
             references=frozenset(active),
-            inactive_references=frozenset(inactive),
-            prefix_list_ids=tuple(entry["PrefixListId"] for entry in lists),
+            unstated=frozenset(unstated),
+            inactive=frozenset().union(*by_status.values()),
+            prefix_list_ids=tuple(
+                member(item, "PrefixListId", str) for item in origins("PrefixListIds")
+            ),
         )
 
-    @cached_property
-    def blocks(self) -> Blocks:
-        """The CIDR blocks, parsed at the first comparison: groups of sensors in other zones are
-        never compared."""
-        return Blocks(self.cidrs)
 
-    def admits(self, source: Source) -> str | None:
-        """The origin by which a rule admits packets from the source, prefix lists left out; None
-        where no rule does."""
-        if block := self.blocks.containing(source.sender):
-            return block.cidr
-        shared = source.group_ids & self.references
-        return f"members of {min(shared)}" if shared else None
-
-
-def rule_covers_vxlan(rule: Mapping[str, Any]) -> bool:
+def rule_covers_vxlan(rule: Any) -> bool:
     """Whether a security group rule is about UDP port 4789. Rules for all protocols are about all
-    ports, whatever ports they carry; a range includes both its ends."""
-    if rule.get("IpProtocol") == ANY_PROTOCOL:
+    ports, whatever ports they carry; a range includes both its ends, and one of which an end is
+    missing is open on that side only."""
+    protocol = member(rule, "IpProtocol", str)
+    if protocol == ANY_PROTOCOL:
         return True
-    first, last = rule.get("FromPort"), rule.get("ToPort")
-    return rule.get("IpProtocol") in ("udp", UDP_NUMBER) and (
-        first is None or last is None or first <= VXLAN_PORT <= last
-    )
+    first, last = (optional_member(rule, name, int) for name in ("FromPort", "ToPort"))
+    return protocol in ("udp", UDP_NUMBER) and covers_vxlan_port(first, last)
+
+
+def covers_vxlan_port(first: int | None, last: int | None) -> bool:
+    """Whether a range of ports contains 4789."""
+    return (first is None or first <= VXLAN_PORT) and (last is None or last >= VXLAN_PORT)
 
 
 class AclEntry(NamedTuple):
@@ -707,7 +1291,7 @@ class AclEntry(NamedTuple):
 
     number: int
     allows: bool
-    block: Block
+    cidr: str
 
 
 class NetworkAcl(NamedTuple):
@@ -718,258 +1302,253 @@ class NetworkAcl(NamedTuple):
     outbound: tuple[AclEntry, ...]
 
     @classmethod
-    def of(cls, acl: Mapping[str, Any]) -> NetworkAcl:
+    def of(cls, row: Any) -> NetworkAcl:
         """From an ACL as DescribeNetworkAcls shows it (its entries come in no particular order)."""
-        entries = sorted(acl.get("Entries") or (), key=lambda entry: entry["RuleNumber"])
-
-        def about_vxlan(egress: bool) -> tuple[AclEntry, ...]:
-            return tuple(
-                AclEntry(
-                    number=entry["RuleNumber"],
-                    allows=entry["RuleAction"] == "allow",
-                    block=Block.of(entry["CidrBlock"]),
-                )
-                for entry in entries
-                if entry.get("Egress", False) == egress and acl_entry_covers_vxlan(entry)
-            )
-
-        return cls(acl["NetworkAclId"], about_vxlan(False), about_vxlan(True))
+        directions: dict[bool, list[AclEntry]] = {False: [], True: []}
+        for entry in rows_in(row, "Entries"):
+            egress = member(entry, "Egress", bool)
+            number, allows = member(entry, "RuleNumber", int), acl_entry_allows(entry)
+            if acl_entry_covers_vxlan(entry):
+                cidr = member(entry, "CidrBlock", str)
+                block_bounds(
+                    cidr
+                )  # read now: one that cannot be read might be the one that decides
+                directions[egress].append(AclEntry(number, allows, cidr))
+        acl_id = member(row, "NetworkAclId", str)
+        return cls(acl_id, *(tuple(sorted(entries)) for entries in directions.values()))
 
 
-def acl_entry_covers_vxlan(entry: Mapping[str, Any]) -> bool:
+def acl_entry_allows(entry: Any) -> bool:
+    """Whether a network ACL entry allows what it matches; the other action is to deny."""
+    action = member(entry, "RuleAction", str)
+    if action not in ("allow", "deny"):
+        raise Unreadable(f"RuleAction is {shown(action)}, not allow or deny")
+    return action == "allow"
+
+
+def acl_entry_covers_vxlan(entry: Any) -> bool:
     """Whether a network ACL entry is about UDP port 4789 over IPv4. ACLs spell protocols as IANA
     numbers; entries for all protocols are about all ports."""
-    if not entry.get("CidrBlock"):
+    protocol = member(entry, "Protocol", str)
+    if "Ipv6CidrBlock" in entry and not entry.get("CidrBlock"):
         return False
-    ports = entry.get("PortRange")
-    return entry.get("Protocol") == ANY_PROTOCOL or (
-        entry.get("Protocol") == UDP_NUMBER
-        and (not ports or ports["From"] <= VXLAN_PORT <= ports["To"])
-    )
+    if protocol == ANY_PROTOCOL:
+        return True
+    ports = optional_member(entry, "PortRange", dict) or {}
+    first, last = (optional_member(ports, name, int) for name in ("From", "To"))
+    return protocol == UDP_NUMBER and covers_vxlan_port(first, last)
 
 
 def deciding_entry(entries: Iterable[AclEntry], address: Address) -> AclEntry | None:
     """The entry that decides: the lowest rule number that matches. None: no match, which denies."""
-    return next((entry for entry in entries if entry.block.contains(address)), None)
+    return next((entry for entry in entries if address.is_in(entry.cidr)), None)
 
 
 class PrefixList(NamedTuple):
     """The IPv4 entries of a managed prefix list, or why they could not be read for good."""
 
-    blocks: Blocks
+    cidrs: tuple[str, ...]
     problem: str | None = None
 
 
+class NextHop(Enum):
+    """What a kind of next hop means for mirrored packets on their way to another VPC."""
+
+    LEADS = "AWS lists it as a way for mirrored traffic"
+    UNLISTED = "AWS does not list it for mirrored traffic"
+    ASTRAY = "it does not lead to another VPC"
+
+
+# The member of a route that names its next hop, how the name begins, and what it is. The first
+# that fits counts: an instance as next hop is named along with its interface.
+NEXT_HOPS = (
+    ("GatewayId", "local", "the VPC itself", NextHop.ASTRAY),
+    ("GatewayId", "igw-", "internet gateway", NextHop.ASTRAY),
+    ("GatewayId", "vpce-", "VPC endpoint", NextHop.LEADS),
+    ("GatewayId", "vgw-", "virtual private gateway", NextHop.UNLISTED),
+    ("GatewayId", "", "gateway", NextHop.UNLISTED),
+    ("NatGatewayId", "", "NAT gateway", NextHop.ASTRAY),
+    ("EgressOnlyInternetGatewayId", "", "egress-only internet gateway", NextHop.ASTRAY),
+    ("CarrierGatewayId", "", "carrier gateway", NextHop.ASTRAY),
+    ("VpcPeeringConnectionId", "", "peering connection", NextHop.LEADS),
+    ("TransitGatewayId", "", "transit gateway", NextHop.LEADS),
+    ("NetworkInterfaceId", "", "interface", NextHop.LEADS),
+    ("InstanceId", "", "instance", NextHop.LEADS),
+    ("LocalGatewayId", "", "local gateway", NextHop.UNLISTED),
+    ("CoreNetworkArn", "", "Cloud WAN core network", NextHop.UNLISTED),
+)
+
+
+class Route(NamedTuple):
+    """A route over IPv4 of a route table.
+
+    Attributes:
+        destination: an IPv4 CIDR block, or the ID of a prefix list.
+        by_prefix_list: whether it is the latter.
+        rank: routes to a smaller block first, and of two to the same one the static one.
+        next_hop: kind and ID of where it leads.
+        leads: what that means.
+    """
+
+    rank: tuple[int, bool]
+    destination: str
+    by_prefix_list: bool
+    state: str
+    next_hop: str
+    leads: NextHop
+
+    @classmethod
+    def of(cls, row: Any) -> Route:
+        """From a route as DescribeRouteTables shows it."""
+        cidr = optional_member(row, "DestinationCidrBlock", str)
+        destination = cidr or member(row, "DestinationPrefixListId", str)
+        size = 0
+        if cidr:
+            first, last = block_bounds(cidr)
+            size = last - first
+        propagated = optional_member(row, "Origin", str) == "EnableVgwRoutePropagation"
+        next_hop, leads = "an unknown next hop", NextHop.UNLISTED
+        for name, prefix, kind, meaning in NEXT_HOPS:
+            identifier = optional_member(row, name, str)
+            if identifier and identifier.startswith(prefix):
+                next_hop, leads = f"{kind} {identifier}", meaning
+                break
+        state = optional_member(row, "State", str) or "active"
+        return cls((size, propagated), destination, not cidr, state, next_hop, leads)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may decide. Prefix lists to a VPC endpoint hold public blocks of AWS's
+        services, and a filtered route is not in effect."""
+        to_service = self.by_prefix_list and self.next_hop.startswith("VPC endpoint")
+        return self.state != "filtered" and not to_service
+
+    def __str__(self) -> str:
+        state = "" if self.state == "active" else f" in state {self.state}"
+        return f"to {self.destination} by {self.next_hop}{state}"
+
+
+class RouteTable(NamedTuple):
+    """A route table: its routes over IPv4 that may decide, those to smaller blocks first; or why
+    the VPC's tables could not be read for good."""
+
+    table_id: str
+    routes: tuple[Route, ...]
+    problem: str | None = None
+
+    @classmethod
+    def of(cls, row: Any) -> RouteTable:
+        """From a route table as DescribeRouteTables shows it."""
+        rows = rows_in(row, "Routes")
+        routes = [Route.of(route) for route in rows if "DestinationIpv6CidrBlock" not in route]
+        counting = sorted((route for route in routes if route.counts), key=lambda route: route.rank)
+        return cls(member(row, "RouteTableId", str), tuple(counting))
+
+
 # ======================================================================================
-# 4  AWS
+# 5  AWS
 # ======================================================================================
 
 PAGE = 1_000  # MaxResults of most Describe calls
-PREFIX_LIST_PAGE = 100  # MaxResults of GetManagedPrefixListEntries
+SMALL_PAGE = 100  # MaxResults of GetManagedPrefixListEntries and DescribeRouteTables
 FILTER_VALUES = 200  # EC2 takes no more values in a filter
-PARALLEL_CALLS = 8
+PARALLEL_CALLS = 32
 UNKNOWN_INSTANCE_LOOKS = 3  # an ID may be unknown for seconds after it appears
 PAUSE_SECONDS = 1.0  # between two looks at something that EC2 may not show yet
-
-CLIENT_CONFIG = Config(
-    retries={"mode": "adaptive", "total_max_attempts": 5},
-    connect_timeout=2,
-    read_timeout=10,
-    max_pool_connections=4 * PARALLEL_CALLS,
-)
-
-THROTTLED = frozenset(
-    {
-        "RequestLimitExceeded",
-        "Throttling",
-        "ThrottlingException",
-        "ThrottledException",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "EC2ThrottledException",
-        "TooManyRequestsException",
-        "SlowDown",
-    }
-)
-DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
-NO_LOGIN = frozenset(
-    {
-        "AuthFailure",
-        "Blocked",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "InvalidClientTokenId",
-        "MissingAuthenticationToken",
-        "OptInRequired",
-        "PendingVerification",
-        "RequestExpired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
+ATTEMPTS = 5
+CALL_SECONDS = 10.0  # of one attempt: a fifth to connect, the rest to wait for the answer
 
 
-CREATE = "CreateTrafficMirrorSession"
-
-
-class Failure(Enum):
-    """How a call to EC2 came to nothing."""
-
-    DENIED = "a permission is missing"
-    LOST = "no answer or a server error: AWS may have carried the call out all the same"
-    REFUSED = "AWS understood the call and will say the same again"
-    UNAVAILABLE = "throttled, or not let in at all: nothing was done, and later it may be"
-
-
-class Unanswered(Exception):
-    """AWS has given no answer, and what depends on it is left undone.
+class Read(NamedTuple):
+    """A Describe call as data.
 
     Attributes:
-        outcome: what that means for an interface.
+        method: boto3's name of the call.
+        rows: the rows in a page of its answer.
+        row_id: the member with a row's own ID; a row that comes twice counts once.
+        filter: the filter by which rows are looked up.
+        keys: the values of that filter that a row answers, or what it is looked up by instead.
+        of: from a row to the noun that it is about.
+        ids: the parameter that takes IDs.
+        page: MaxResults.
     """
 
-    outcome: str
+    method: str
+    rows: Callable[[Any], list[dict[str, Any]]]
+    row_id: str
+    filter: str
+    keys: Callable[[Any], list[str]]
+    of: Callable[[Any], Any]
+    ids: str = ""
+    page: int = PAGE
 
 
-class AwsCallFailed(Unanswered):
-    """A call to EC2 came to nothing, botocore's retries included.
-
-    Attributes:
-        operation: the API operation, such as DescribeNetworkAcls.
-        code: AWS's error code, or the name of botocore's error.
-        detail: AWS's or botocore's message.
-        failure: what that means.
-    """
-
-    outcome = "failed"
-
-    def __init__(self, operation: str, code: str, message: str, failure: Failure) -> None:
-        super().__init__(operation, code, message)
-        self.operation = operation
-        self.code = code
-        # A denied call's message ends in hundreds of encoded characters that nobody can read.
-        self.detail = message.partition(" Encoded authorization failure")[0].rstrip(".")[:300]
-        self.failure = failure
-
-    @classmethod
-    def answered(cls, operation: str, error: ClientError) -> AwsCallFailed:
-        """From an error that AWS answered with."""
-        code = error.response.get("Error", {}).get("Code") or "an error without a code"
-        message = error.response.get("Error", {}).get("Message") or ""
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
-        if code in DENIED:
-            failure = Failure.DENIED
-        elif code in THROTTLED or code in NO_LOGIN:
-            failure = Failure.UNAVAILABLE
-        else:
-            failure = Failure.LOST if status >= 500 else Failure.REFUSED
-        return cls(operation, code, message, failure)
-
-    @classmethod
-    def unanswered(cls, operation: str, error: Exception) -> AwsCallFailed:
-        """From an error of botocore's own. Those of the connection leave open what AWS did; the
-        others (no credentials, no Region) mean that nothing was sent."""
-        lost = isinstance(error, (HTTPClientError, BotocoreConnectionError, ResponseParserError))
-        failure = Failure.LOST if lost else Failure.UNAVAILABLE
-        return cls(operation, type(error).__name__, str(error), failure)
-
-    @property
-    def refuses_session(self) -> bool:
-        """Whether AWS has refused to create a session for good."""
-        return self.operation == CREATE and self.failure is Failure.REFUSED
-
-    def __str__(self) -> str:
-        if self.failure is not Failure.DENIED:
-            return f"{self.operation} failed with {self.code}: {self.detail}"
-        # To create a session with a tag takes two permissions; AWS does not say which is missing.
-        also = " and ec2:CreateTags" if self.operation == CREATE else ""
-        return f"{self.code}: the function's role needs ec2:{self.operation}{also}"
+def instances_in(page: Any) -> list[dict[str, Any]]:
+    """The instances of an answer, each with the owner of its reservation."""
+    return [
+        {**instance, "OwnerId": reservation.get("OwnerId", "")}
+        for reservation in rows_in(page, "Reservations")
+        for instance in rows_in(reservation, "Instances")
+    ]
 
 
-class OutOfTime(Unanswered):
-    """Too little of the invocation's time is left to begin a call."""
-
-    outcome = "deferred"
-
-    def __str__(self) -> str:
-        return "The invocation's time ran out"
+def listed(name: str) -> Callable[[Any], list[dict[str, Any]]]:
+    """The rows of the list of that name in an answer."""
+    return lambda page: rows_in(page, name)
 
 
-class Deadline:
-    """How long the invocation may still begin calls.
-
-    A fifth of the time that is left at the start, 5 s at most, is kept in reserve to finish the
-    last call and to report.
-
-    Args:
-        context: Lambda's context object; None or one without a clock knows no deadline.
-    """
-
-    def __init__(self, context: object) -> None:
-        self._remaining_milliseconds: Callable[[], float] = getattr(
-            context, "get_remaining_time_in_millis", lambda: float("inf")
-        )
-        self.reserve = min(5_000.0, self._remaining_milliseconds() / 5)
-
-    def check(self, seconds: float = 0.0) -> None:
-        """Raise OutOfTime unless a call may begin in so many seconds."""
-        if self._remaining_milliseconds() - 1_000 * seconds < self.reserve:
-            raise OutOfTime
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, unless nothing could be begun afterwards: then raise OutOfTime at once."""
-        self.check(seconds)
-        time.sleep(seconds)
+def key(name: str) -> Callable[[Any], list[str]]:
+    """Rows are looked up by the member of that name."""
+    return lambda row: [member(row, name, str)]
 
 
-class Lookup(Generic[T]):
-    """Answers by ID. An ID that AWS does not know has none; one whose call failed has the error,
-    which is raised each time the answer is asked for."""
+def subnets_of_acl(row: Any) -> list[str]:
+    """Network ACLs are looked up by the subnets that they are associated with."""
+    return [member(item, "SubnetId", str) for item in rows_in(row, "Associations")]
 
-    def __init__(self) -> None:
-        self.found: dict[str, list[T]] = {}
-        self.failures: dict[str, Unanswered] = {}
 
-    def all(self, key: str, asked_by: str | None = None) -> list[T]:
-        """The answers for an ID; none where AWS knows none.
+def subnets_of_route_table(row: Any) -> list[str]:
+    """Route tables are looked up by subnet, the main one by its VPC: a subnet without a table of
+    its own uses that, and is not named there."""
+    return [
+        member(row, "VpcId", str)
+        if optional_member(item, "Main", bool)
+        else optional_member(item, "SubnetId", str) or ""
+        for item in rows_in(row, "Associations")
+    ]
 
-        Args:
-            key: the ID.
-            asked_by: the ID that the call was made with, where that is another.
 
-        Raises:
-            Unanswered: the call for it failed.
-        """
-        if key in self.found:
-            return self.found[key]
-        if failure := self.failures.get(asked_by or key):
-            raise failure
-        return []
-
-    def get(self, key: str, asked_by: str | None = None) -> T | None:
-        """The one answer for an ID, or None; see `all`."""
-        return next(iter(self.all(key, asked_by)), None)
-
-    def every(self) -> Iterator[T]:
-        """All answers there are."""
-        for answers in self.found.values():
-            yield from answers
-
-    def knows(self, key: str) -> bool:
-        """Whether there is an answer or an error for the ID."""
-        return key in self.found or key in self.failures
-
-    def update(self, other: Lookup[T]) -> None:
-        """Take over another lookup's answers and errors."""
-        self.found.update(other.found)
-        self.failures.update(other.failures)
-
-    def copy(self) -> Lookup[T]:
-        """A lookup of its own with the same answers."""
-        duplicate: Lookup[T] = Lookup()
-        duplicate.update(self)
-        return duplicate
+INSTANCES = Read(
+    "describe_instances", instances_in, "InstanceId", "instance-id", key("InstanceId"),
+    Instance.of, ids="InstanceIds",
+)  # fmt: skip
+TARGETS_READ = Read(
+    "describe_traffic_mirror_targets", listed("TrafficMirrorTargets"), "TrafficMirrorTargetId",
+    "traffic-mirror-target-id", key("TrafficMirrorTargetId"), Target.of,
+    ids="TrafficMirrorTargetIds",
+)  # fmt: skip
+SESSIONS = Read(
+    "describe_traffic_mirror_sessions", listed("TrafficMirrorSessions"), "TrafficMirrorSessionId",
+    "network-interface-id", key("NetworkInterfaceId"), Session.of,
+)  # fmt: skip
+INTERFACES = Read(
+    "describe_network_interfaces", listed("NetworkInterfaces"), "NetworkInterfaceId",
+    "network-interface-id", key("NetworkInterfaceId"), Interface.of, ids="NetworkInterfaceIds",
+)  # fmt: skip
+# The interfaces of load balancers are found by their descriptions, which takes no permission more.
+DESCRIBED_INTERFACES = INTERFACES._replace(filter="description", keys=key("Description"))
+SECURITY_GROUPS = Read(
+    "describe_security_groups", listed("SecurityGroups"), "GroupId", "group-id", key("GroupId"),
+    SecurityGroup.of,
+)  # fmt: skip
+NETWORK_ACLS = Read(
+    "describe_network_acls", listed("NetworkAcls"), "NetworkAclId", "vpc-id", subnets_of_acl,
+    NetworkAcl.of,
+)  # fmt: skip
+ROUTE_TABLES = Read(
+    "describe_route_tables", listed("RouteTables"), "RouteTableId", "vpc-id",
+    subnets_of_route_table, RouteTable.of, page=SMALL_PAGE,
+)  # fmt: skip
 
 
 def parallel_calls() -> ThreadPoolExecutor:
@@ -982,535 +1561,1246 @@ def parallel_calls() -> ThreadPoolExecutor:
 
 
 class Ec2:
-    """Every EC2 call of the function, each in one place.
+    """The EC2 of one account: every call of the function, each in one place.
 
-    Look-ups are by filter, not by ID: one ID that does not exist makes a call by ID fail for all
-    the others, and answers to calls by ID are not paged.
+    Look-ups are by filter where they can be: one ID that does not exist makes a call by ID fail for
+    all the others, and answers to calls by ID are not paged.
+
+    Args:
+        deadline: what calls keep to.
+        role: ARN of the role through which another account is read; None: the own account.
     """
 
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: Deadline, role: str | None = None) -> None:
         self.deadline = deadline
+        self.role = role
 
-    def instances(self, instance_ids: Iterable[str]) -> Lookup[Instance]:
-        """The instances with these IDs (DescribeInstances)."""
+    def assume_role(self) -> None:
+        """Get the role's credentials, or make sure that they are still good (AssumeRole)."""
+        assert self.role
+        self._guarded("AssumeRole", assumed_credentials(self.role).get_frozen_credentials)
 
-        def by_id(reservation: Any) -> Iterator[tuple[str, Instance]]:
-            for instance in map(Instance.of, reservation["Instances"]):
-                yield instance.instance_id, instance
+    def by_filter(self, read: Read, values: Iterable[str]) -> Answers[Any]:
+        """What a Describe call shows for these values of its filter, in lists of at most 200
+        values, which go out together."""
+        answers: Answers[Any] = Answers()
+        chunks = chunks_of(values)
+        if len(chunks) == 1:
+            return self._look_up(read, chunks[0])
+        with parallel_calls() as calls:
+            for future in [calls.submit(self._look_up, read, chunk) for chunk in chunks]:
+                answers.update(future.result())
+        return answers
 
-        return self._by_filter(
-            "describe_instances", "Reservations", "instance-id", instance_ids, by_id
-        )
+    def _look_up(self, read: Read, values: list[str]) -> Answers[Any]:
+        filters = [{"Name": read.filter, "Values": values}]
+        # Network ACLs and route tables are looked up by VPC, and answered by subnet.
+        wanted = None if read.filter == "vpc-id" else frozenset(values)
+        try:
+            pages = self._pages(read, Filters=filters, MaxResults=read.page)
+            return self._collected(read, pages, wanted)
+        except Unanswered as error:
+            answers: Answers[Any] = Answers()
+            answers.fail(values, error)
+            return answers
 
-    def running_instances(self) -> Iterator[list[Instance]]:
+    def by_id(self, read: Read, ids: Iterable[str]) -> Answers[Any]:
+        """What a Describe call shows for these IDs, which shows what services manage as well. An
+        unknown or malformed ID is an error that names it; the others are then asked for without."""
+        answers: Answers[Any] = Answers()
+        for chunk in chunks_of(ids):
+            left = chunk
+            while left:
+                try:
+                    pages = self._pages(read, **{read.ids: left})
+                    answers.update(self._collected(read, pages, frozenset(left)))
+                    break
+                except Unanswered as error:
+                    unknown = ids_named_unknown(error)
+                    if unknown.isdisjoint(left):
+                        answers.fail(left, error)
+                        break
+                    left = [identifier for identifier in left if identifier not in unknown]
+        return answers
+
+    def everything(self, read: Read) -> Answers[Any]:
+        """All that a Describe call shows."""
+        return self._collected(read, self._pages(read, MaxResults=read.page), None)
+
+    def running_instances(self) -> Iterator[Answers[Instance]]:
         """All running instances of the Region, page by page (DescribeInstances)."""
         running = [{"Name": "instance-state-name", "Values": ["running"]}]
-        for page in self._pages("describe_instances", Filters=running, MaxResults=PAGE):
-            answers = [a for group in page["Reservations"] for a in group["Instances"]]
-            yield [Instance.of(answer) for answer in answers]
+        seen: set[str] = set()
+        for rows in self._pages(INSTANCES, Filters=running, MaxResults=PAGE):
+            page: Answers[Instance] = Answers()
+            self._collect(INSTANCES, rows, page, seen, None)
+            del rows  # thousands of bytes for each instance
+            yield page
 
-    def targets(self, target_ids: Iterable[str]) -> Lookup[Target]:
-        """The traffic mirror targets with these IDs (DescribeTrafficMirrorTargets)."""
-        return self._by_filter(
-            "describe_traffic_mirror_targets",
-            "TrafficMirrorTargets",
-            "traffic-mirror-target-id",
-            target_ids,
-            lambda answer: [(answer["TrafficMirrorTargetId"], Target.of(answer))],
-        )
+    def interfaces(self, interface_ids: Iterable[str]) -> Answers[Interface]:
+        """The network interfaces with these IDs (DescribeNetworkInterfaces). A filter hides those
+        that services manage where the runtime's boto3 cannot ask for them."""
+        knows = self.knows_managed_resources(INTERFACES.method)
+        return (self.by_filter if knows else self.by_id)(INTERFACES, interface_ids)
 
-    def sessions(self) -> Sessions:
-        """All traffic mirror sessions of the Region (DescribeTrafficMirrorSessions). One reading
-        says both which interfaces have one and how many each target has."""
-        pages = self._pages("describe_traffic_mirror_sessions", MaxResults=PAGE)
-        return Sessions(
-            Session.of(answer) for page in pages for answer in page["TrafficMirrorSessions"]
-        )
-
-    def sessions_of(self, interface_ids: Iterable[str]) -> Lookup[Session]:
-        """The sessions of these source interfaces (DescribeTrafficMirrorSessions)."""
-        return self._by_filter(
-            "describe_traffic_mirror_sessions",
-            "TrafficMirrorSessions",
-            "network-interface-id",
-            interface_ids,
-            lambda answer: [(answer["NetworkInterfaceId"], Session.of(answer))],
-        )
-
-    def interfaces_by_id(self, interface_ids: Iterable[str]) -> Lookup[Any]:
-        """The network interfaces with these IDs, as EC2 shows them (DescribeNetworkInterfaces)."""
-        return self._by_filter(
-            "describe_network_interfaces",
-            "NetworkInterfaces",
-            "network-interface-id",
-            interface_ids,
-            lambda answer: [(answer["NetworkInterfaceId"], answer)],
-        )
-
-    def interfaces_by_description(self, descriptions: Iterable[str]) -> Lookup[Any]:
-        """The network interfaces with these descriptions, which is how those of load balancers are
-        found without a permission more (DescribeNetworkInterfaces)."""
-        return self._by_filter(
-            "describe_network_interfaces",
-            "NetworkInterfaces",
-            "description",
-            descriptions,
-            lambda answer: [(answer["Description"], answer)],
-        )
-
-    def security_groups(self, group_ids: Iterable[str]) -> Lookup[SecurityGroup]:
-        """The security groups with these IDs (DescribeSecurityGroups)."""
-        return self._by_filter(
-            "describe_security_groups",
-            "SecurityGroups",
-            "group-id",
-            group_ids,
-            lambda answer: [(answer["GroupId"], SecurityGroup.of(answer))],
-        )
-
-    def network_acls(self, vpc_ids: Iterable[str]) -> Lookup[NetworkAcl]:
-        """The network ACLs of these VPCs, by the ID of each subnet that they are associated with;
-        errors by VPC (DescribeNetworkAcls)."""
-
-        def by_subnet(answer: Any) -> Iterator[tuple[str, NetworkAcl]]:
-            acl = NetworkAcl.of(answer)
-            for association in answer.get("Associations") or ():
-                yield association["SubnetId"], acl
-
-        return self._by_filter("describe_network_acls", "NetworkAcls", "vpc-id", vpc_ids, by_subnet)
-
-    def prefix_lists(self, prefix_list_ids: Iterable[str]) -> Lookup[PrefixList]:
+    def prefix_lists(self, prefix_list_ids: Iterable[str]) -> Answers[PrefixList]:
         """The entries of managed prefix lists (GetManagedPrefixListEntries, one call a list).
 
         What AWS will not show for good is an answer too: a list without entries and with a problem.
         """
-        lookup: Lookup[PrefixList] = Lookup()
+        lists: Answers[PrefixList] = Answers()
         with parallel_calls() as calls:
             futures = {key: calls.submit(self._prefix_list, key) for key in prefix_list_ids}
-        for key, future in futures.items():
+        for prefix_list_id, future in futures.items():
             try:
-                lookup.found[key] = [future.result()]
+                lists.add(prefix_list_id, future.result())
             except Unanswered as error:
-                final = (Failure.DENIED, Failure.REFUSED)
-                if isinstance(error, AwsCallFailed) and error.failure in final:
-                    lookup.found[key] = [PrefixList(Blocks(()), str(error))]
+                if is_final(error):
+                    lists.add(prefix_list_id, PrefixList((), str(error)))
                 else:
-                    lookup.failures[key] = error
-        return lookup
+                    lists.fail([prefix_list_id], error)
+        return lists
 
     def _prefix_list(self, prefix_list_id: str) -> PrefixList:
-        pages = self._pages(
-            "get_managed_prefix_list_entries",
-            PrefixListId=prefix_list_id,
-            MaxResults=PREFIX_LIST_PAGE,
-        )
-        cidrs = [entry["Cidr"] for page in pages for entry in page["Entries"]]
-        return PrefixList(Blocks(cidr for cidr in cidrs if ":" not in cidr))
+        parameters = {"PrefixListId": prefix_list_id, "MaxResults": SMALL_PAGE}
+        pages = self._paged("get_managed_prefix_list_entries", parameters)
+        cidrs = [member(row, "Cidr", str) for page in pages for row in rows_in(page, "Entries")]
+        return PrefixList(tuple(cidr for cidr in cidrs if ":" not in cidr))
+
+    def route_tables(self, vpc_ids: Sequence[str]) -> Answers[RouteTable]:
+        """The route tables of these VPCs, by subnet, the main one by VPC (DescribeRouteTables).
+
+        As with prefix lists, what AWS will not show for good is an answer too.
+        """
+        tables: Answers[RouteTable] = self.by_filter(ROUTE_TABLES, vpc_ids)
+        for vpc_id in vpc_ids:
+            failed = asked(tables.one, vpc_id)
+            if isinstance(failed, Unanswered) and is_final(failed):
+                refused: Answers[RouteTable] = Answers()
+                refused.add(vpc_id, RouteTable("", (), problem=str(failed)))
+                tables.update(refused)
+        tables.know_of_none(vpc_ids)
+        return tables
 
     def create_session(self, parameters: Mapping[str, Any]) -> Session:
         """Create a traffic mirror session (CreateTrafficMirrorSession)."""
         answer = self._call("create_traffic_mirror_session", parameters)
-        return Session.of(answer["TrafficMirrorSession"])
+        return Session.of(member(answer, "TrafficMirrorSession", dict))
 
-    def _by_filter(
-        self,
-        method: str,
-        member: str,
-        name: str,
-        values: Iterable[str],
-        keyed: Callable[[Any], Iterable[tuple[str, T]]],
-    ) -> Lookup[T]:
-        """What a Describe call shows for these values of a filter, in lists of at most 200 values,
-        which go out together.
+    def _collected(
+        self, read: Read, pages: Iterable[list[dict[str, Any]]], wanted: frozenset[str] | None
+    ) -> Answers[Any]:
+        answers: Answers[Any] = Answers()
+        seen: set[str] = set()
+        for rows in pages:
+            self._collect(read, rows, answers, seen, wanted)
+        return answers
 
-        Args:
-            method: boto3's name of the call.
-            member: where in the answer the items are.
-            name: the filter.
-            values: its values.
-            keyed: from an item to what it means, each with its ID.
-        """
-        # No ID has a wildcard in it, but a configured one with a slip of the pen may, and the
-        # filter would then show what nobody asked for.
-        wanted = sorted({value for value in values if not re.search(r"[*?\\]", value)})
-        chunks = [wanted[at : at + FILTER_VALUES] for at in range(0, len(wanted), FILTER_VALUES)]
-
-        def read(chunk: list[str]) -> list[tuple[str, T]]:
-            filters = [{"Name": name, "Values": chunk}]
-            pages = self._pages(method, Filters=filters, MaxResults=PAGE)
-            return [pair for page in pages for item in page[member] for pair in keyed(item)]
-
-        lookup: Lookup[T] = Lookup()
-        with parallel_calls() as calls:
-            futures = [calls.submit(read, chunk) for chunk in chunks]
-        for chunk, future in zip(chunks, futures, strict=True):
+    @staticmethod
+    def _collect(
+        read: Read,
+        rows: Iterable[Any],
+        answers: Answers[Any],
+        seen: set[str],
+        wanted: frozenset[str] | None,
+    ) -> None:
+        """Add rows to the answers, those that were not asked for left out. One that cannot be read
+        is an error for those who need it; one that does not say whom it is about is raised."""
+        for row in rows:
+            row_id = row.get(read.row_id)
+            if isinstance(row_id, str):
+                if row_id in seen:
+                    continue
+                seen.add(row_id)
+            keys = [key for key in read.keys(row) if wanted is None or key in wanted]
             try:
-                for key, value in future.result():
-                    lookup.found.setdefault(key, []).append(value)
-            except Unanswered as error:
-                lookup.failures.update(dict.fromkeys(chunk, error))
-        return lookup
+                answer = read.of(row)
+            except Unreadable as error:
+                answers.fail(keys, error.in_answer_of(read.method))
+                continue
+            for key_of_row in keys:
+                answers.add(key_of_row, answer)
 
-    def _pages(self, method: str, **parameters: Any) -> Iterator[Mapping[str, Any]]:
+    def _pages(self, read: Read, **parameters: Any) -> Iterator[list[dict[str, Any]]]:
+        """The rows of an answer, page by page."""
+        for page in self._paged(read.method, parameters):
+            try:
+                yield read.rows(page)
+            except Unreadable as error:
+                raise error.in_answer_of(read.method) from None
+
+    def _paged(self, method: str, parameters: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
         """All pages of an answer."""
+        tokens: set[str] = set()
         while True:
             page = self._call(method, parameters)
             yield page
-            if not page.get("NextToken"):
+            token = optional_member(page, "NextToken", str)
+            if not token:
                 return
-            parameters["NextToken"] = page["NextToken"]
+            if token in tokens:
+                raise Unreadable(f"NextToken of {operation_of(method)} repeats itself without end")
+            tokens.add(token)
+            parameters = {**parameters, "NextToken": token}
 
-    def _call(self, method: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _call(self, method: str, parameters: Mapping[str, Any]) -> Any:
         """One call, its errors told apart."""
+
+        def call() -> Any:
+            client = ec2_client(self.role, self.deadline.call_seconds)
+            managed = {"IncludeManagedResources": True} if shows_managed(client, method) else {}
+            return getattr(client, method)(**parameters, **managed)
+
+        return self._guarded(operation_of(method), call)
+
+    def _guarded(self, operation: str, call: Callable[[], T]) -> T:
+        """What a call of botocore answers.
+
+        Raises:
+            Unanswered: there is no answer, whatever botocore or its credentials raise.
+        """
         self.deadline.check()
         _calling.deadline, _calling.again = self.deadline, False
-        operation = "".join(word.capitalize() for word in method.split("_"))
         try:
-            answer: Mapping[str, Any] = getattr(ec2_client(), method)(**parameters)
+            return call()
+        except Unanswered:
+            raise
         except ClientError as error:
-            raise AwsCallFailed.answered(operation, error) from error
-        except (BotoCoreError, ResponseParserError) as error:
-            raise AwsCallFailed.unanswered(operation, error) from error
-        return answer
+            # The call itself, or the AssumeRole that it took.
+            failed = getattr(error, "operation_name", None) or operation
+            raise AwsCallFailed.answered(failed, error, self.role) from error
+        except Exception as error:
+            raise AwsCallFailed.unanswered(operation, error, self.role) from error
+
+    def knows_managed_resources(self, method: str) -> bool:
+        """Whether the runtime's boto3 can ask for what services manage. Where even the client
+        cannot be made, the call will tell why."""
+        try:
+            return shows_managed(ec2_client(self.role, self.deadline.call_seconds), method)
+        except Exception:  # noqa: BLE001
+            return True
 
 
-_client: Any = None
-_client_lock = threading.Lock()
+def chunks_of(values: Iterable[str]) -> list[list[str]]:
+    """IDs in lists of as many as a filter takes. No ID has a wildcard in it, but a configured one
+    with a slip of the pen may, and the filter would then show what nobody asked for; nor is one of
+    a length for which EC2 would refuse the whole call."""
+    possible = re.compile(rf"[^*?\\]{{1,{LONGEST_ID}}}")
+    wanted = sorted({value for value in values if possible.fullmatch(value)})
+    return [wanted[at : at + FILTER_VALUES] for at in range(0, len(wanted), FILTER_VALUES)]
+
+
+def operation_of(method: str) -> str:
+    """The API operation behind a method of boto3: DescribeInstances for describe_instances."""
+    return "".join(word.capitalize() for word in method.split("_"))
+
+
+def ids_named_unknown(error: Unanswered) -> set[str]:
+    """The IDs that the error of a call by ID names as unknown or malformed."""
+    if not isinstance(error, AwsCallFailed) or error.failure is not Failure.REFUSED:
+        return set()
+    if not error.code.endswith((".NotFound", ".Malformed")):
+        return set()
+    return {word.rstrip(".") for word in re.split(r"[\s,;'\"()\[\]]+", error.message)}
+
+
+def is_final(error: Unanswered) -> bool:
+    """Whether AWS will say the same again: a permission is missing, or the call is refused."""
+    final = (Failure.DENIED, Failure.REFUSED)
+    return isinstance(error, AwsCallFailed) and error.failure in final
+
+
+# Clients. They, and the credentials of roles, outlive an invocation.
+
+_client: Any = None  # the own account's, with the usual timeouts
+_clients: dict[tuple[str | None, float], Any] = {}  # all others, by role and timeouts
+_credentials: dict[str, Any] = {}  # by role
+_client_lock = threading.RLock()
+_loader: Any = None  # reads botocore's models: a client costs 10 ms with them and 100 ms without
 _calling = threading.local()  # what the thread's present call has to keep to
 
 
-def check_deadline(**_: object) -> None:
-    """Botocore's second and later attempts are calls too: none is begun in the reserve."""
-    if _calling.again:
-        _calling.deadline.check()
-    _calling.again = True
+def ec2_client(role: str | None = None, call_seconds: float = CALL_SECONDS) -> Any:
+    """An EC2 client, made at first use and shared by all threads.
 
-
-def ec2_client() -> Any:
-    """The EC2 client, made at first use and shared by all threads."""
+    Args:
+        role: ARN of the role through which another account is read; None: the own account.
+        call_seconds: how long one attempt of a call may take.
+    """
     global _client
+    usual = role is None and call_seconds == CALL_SECONDS
     with _client_lock:
-        if _client is None:
-            # From a session of our own: boto3's default session is not safe under threads while
-            # it makes a client.
-            client = boto3.session.Session().client("ec2", config=CLIENT_CONFIG)
-            client.meta.events.register("request-created.ec2", check_deadline)
-            _client = client
-    return _client
+        client = _client if usual else _clients.get((role, call_seconds))
+        if client is None:
+            credentials = assumed_credentials(role) if role else None
+            client = make_client("ec2", call_seconds, credentials)
+            if usual:
+                _client = client
+            else:
+                _clients[role, call_seconds] = client
+    return client
+
+
+def make_client(service: str, call_seconds: float, credentials: Any = None, **keys: Any) -> Any:
+    """A client of EC2 or STS that tries again like botocore's, but never in the reserve."""
+    global _loader
+    session = botocore.session.get_session()
+    if _loader is None:
+        _loader = session.get_component("data_loader")
+    session.register_component("data_loader", _loader)
+    if credentials:
+        session.register_component(
+            "credential_provider", SimpleNamespace(load_credentials=lambda: credentials)
+        )
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=call_seconds / 5,
+        read_timeout=call_seconds * 4 / 5,
+        max_pool_connections=2 * PARALLEL_CALLS,
+    )
+    # From a session of our own: boto3's default session is not safe under threads while it makes a
+    # client.
+    client = boto3.session.Session(botocore_session=session).client(service, config=config, **keys)
+    keep_to_deadline(client, service)
+    return client
+
+
+def assumed_credentials(role: str) -> Any:
+    """The credentials of a role in another account, which botocore gets by AssumeRole and renews
+    before they expire. The session's name tells the owner which function it is that reads."""
+    with _client_lock:
+        if role not in _credentials:
+            source = boto3.session.Session().get_credentials()
+            if source is None:
+                raise NoCredentialsError
+            name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", __name__)
+            session_name = re.sub(r"[^\w+=,.@-]", "-", name, flags=re.ASCII)[:64]
+            fetcher = AssumeRoleCredentialFetcher(
+                sts_client,
+                source,
+                role,
+                extra_args={"RoleSessionName": session_name},
+            )
+            _credentials[role] = DeferredRefreshableCredentials(
+                fetcher.fetch_credentials, "assume-role"
+            )
+        return _credentials[role]
+
+
+def sts_client(service: str, **keys: Any) -> Any:
+    """The client by which botocore assumes a role."""
+    return make_client(service, _calling.deadline.call_seconds, **keys)
+
+
+def shows_managed(client: Any, method: str) -> bool:
+    """Whether a call takes `IncludeManagedResources` and this boto3 knows it. Without, EC2 hides
+    from lists and filters what services such as EKS Auto Mode manage."""
+    shape = client.meta.service_model.operation_model(operation_of(method)).input_shape
+    return shape is not None and "IncludeManagedResources" in shape.members
+
+
+class PunctualBucket(TokenBucket):  # type: ignore[misc]
+    """The tokens of botocore's adaptive rate limiter, whose waits keep to the deadline."""
+
+    def acquire(self, amount: int = 1, block: bool = True) -> Any:
+        """Take a token, or wait for one unless that would end in the reserve."""
+        while True:
+            try:
+                return super().acquire(amount, block=False)
+            except CapacityNotAvailableError:
+                missing = amount - self.available_capacity
+                _calling.deadline.sleep(max(missing / self.max_rate, 0.01))
+
+
+def keep_to_deadline(client: Any, service: str) -> None:
+    """Begin no further attempt in the reserve, and no wait that would end there: not the backoff
+    between two attempts, and not the pause by which botocore's adaptive mode slows down."""
+    backoff = standard.register_retry_handler(client, max_attempts=ATTEMPTS)
+
+    def check(**_: object) -> None:
+        if _calling.again:
+            _calling.deadline.check()
+        _calling.again = True
+
+    def needs_retry(**event: Any) -> float | None:
+        seconds: float | None = backoff.needs_retry(**event)
+        # Without time for another attempt, what the last one came to stands.
+        return seconds if seconds is None or _calling.deadline.allows(seconds) else None
+
+    events = client.meta.events
+    handler = {"event_name": f"needs-retry.{service}", "unique_id": f"retry-config-{service}"}
+    events.unregister(**handler)
+    events.register(handler=needs_retry, **handler)
+    events.register(f"request-created.{service}", check)
+    limiter = adaptive.register_retry_handler(client)
+    limiter._token_bucket = PunctualBucket(max_rate=1, clock=Clock())  # noqa: SLF001
+
+
+class Sessions:
+    """The traffic mirror sessions of the Region: by source interface, and how many a target has.
+
+    Args:
+        answers: the sessions that there are, by interface.
+    """
+
+    def __init__(self, answers: Answers[Session]) -> None:
+        self._by_interface = answers
+        self._ids: set[str] = {session.session_id for session in answers.every()}
+        self.per_target = Counter(session.target_id for session in answers.every())
+        self._chosen: Counter[str] = Counter()
+
+    def of(self, interface_id: str, ours: Iterable[str]) -> tuple[Session, ...]:
+        """The interface's sessions, those to our targets first, then by session number.
+
+        Raises:
+            Unanswered: one of them cannot be read.
+        """
+        our_targets = frozenset(ours)
+        sessions = self._by_interface.all(interface_id)
+        if len(sessions) < 2:
+            return tuple(sessions)
+        return tuple(sorted(sessions, key=lambda s: (s.target_id not in our_targets, s.number)))
+
+    def count(self, target_id: str) -> int:
+        """How many sessions the target has, those that were chosen in this invocation included."""
+        return self.per_target[target_id] + self._chosen[target_id]
+
+    def choose(self, target_id: str) -> None:
+        """A session to the target is going to be created."""
+        self._chosen[target_id] += 1
+
+    def give_up(self, target_id: str) -> None:
+        """No, it is not."""
+        self._chosen[target_id] -= 1
+
+    def created(self, chosen_target_id: str, session: Session) -> None:
+        """A session that was chosen is there, as a rule to the target that was chosen."""
+        self.give_up(chosen_target_id)
+        self.per_target[session.target_id] += 1
+
+    def hidden_among(self, sessions: Iterable[Session]) -> Counter[str]:
+        """By target, how many of the sessions that a sensor's owner sees cannot be seen here."""
+        return Counter(s.target_id for s in sessions if s.session_id not in self._ids)
+
+
+# ======================================================================================
+# 6  Region
+# ======================================================================================
+
+HOME = ""  # the own account, where accounts are told apart
 
 
 class Sensor(NamedTuple):
     """A configured traffic mirror target and the interfaces on which it receives.
 
     Attributes:
+        owner_id: the account that it belongs to.
+        through_role: whether that account was asked, through a role.
+        unseen: whether it belongs to an account that nobody may ask, and that shows less of it.
         missing: why it cannot be used at all, where it cannot.
         failure: the error of the call that should have shown it.
     """
 
     target_id: str
-    interfaces: tuple[SensorInterface, ...] = ()
+    owner_id: str | None = None
+    behind_load_balancer: bool = False
+    through_role: bool = False
+    unseen: bool = False
+    interfaces: tuple[Interface, ...] = ()
     missing: str | None = None
     failure: Unanswered | None = None
 
 
-class SensorFacts(NamedTuple):
-    """What is known of the sensors, and of the network ACLs of the sources.
+class Facts(NamedTuple):
+    """What one account shows of the sensors, and of what stands around them.
 
     Attributes:
+        account: HOME, or the ID of an account that is read through a role.
         read_at: Unix time in seconds at which the reading began.
-        targets: by target ID.
-        sensors: by target ID, in configured order.
+        sensors: by target ID.
         groups: security groups of the sensors' interfaces, by ID.
-        acls: network ACLs by subnet, of the VPCs of sensors and sources.
+        acls: network ACLs by subnet, of the VPCs of sensors and, at home, of sources.
+        hosts: the instances that the sensors' interfaces are attached to, by ID.
+        hidden_sessions: by target, how many sessions only the target's owner sees.
+        targets: at home, all targets that are visible.
         prefix_lists: by ID, those that a rule named while nothing else admitted the packet.
-        hosts: the instances that the sensors' interfaces are attached to, by ID; never cached.
+        route_tables: at home, by subnet (the main one by VPC), where a sensor is in another VPC.
         from_cache: whether an earlier invocation has read them.
     """
 
+    account: str
     read_at: float
-    targets: Lookup[Target]
     sensors: Mapping[str, Sensor]
-    groups: Lookup[SecurityGroup]
-    acls: Lookup[NetworkAcl]
-    prefix_lists: Lookup[PrefixList]
-    hosts: Lookup[Instance]
+    groups: Answers[SecurityGroup]
+    acls: Answers[NetworkAcl]
+    hosts: Answers[Instance]
+    hidden_sessions: Mapping[str, int]
+    targets: Answers[Target]
+    prefix_lists: Answers[PrefixList]
+    route_tables: Answers[RouteTable]
     from_cache: bool = False
 
-    def complete(self) -> bool:
-        """Whether every call came to an answer."""
-        failures = (self.groups.failures, self.acls.failures, self.prefix_lists.failures)
-        return not any(failures) and not any(sensor.failure for sensor in self.sensors.values())
+    @classmethod
+    def failed(cls, account: str, ids: Iterable[str], error: Unanswered) -> Facts:
+        """Of an account that cannot be asked at all."""
+        sensors = {key: Sensor(key, account, through_role=True, failure=error) for key in ids}
+        none: list[Answers[Any]] = [Answers() for _ in range(6)]
+        return cls(account, 0.0, sensors, none[0], none[1], none[2], {}, none[3], none[4], none[5])
+
+    @property
+    def error(self) -> Unanswered | None:
+        """Why they are incomplete; None where every call came to an answer."""
+        errors = [sensor.failure for sensor in self.sensors.values()]
+        errors += [self.groups.error, self.acls.error]
+        errors += [self.hosts.error if self.account else None]
+        return next(filter(None, errors), None)
+
+    def host_ids(self) -> set[str]:
+        """The instances that the sensors' interfaces are attached to."""
+        interfaces = (face for sensor in self.sensors.values() for face in sensor.interfaces)
+        return {face.host_id for face in interfaces if face.host_id}
 
 
-def host_ids(sensors: Iterable[Sensor]) -> set[str]:
-    """The instances that the sensors' interfaces are attached to."""
-    return {face.host_id for sensor in sensors for face in sensor.interfaces if face.host_id}
-
-
-def read_sensor_facts(
-    ec2: Ec2,
-    target_ids: Sequence[str],
-    targets: Lookup[Target],
-    own_account: str | None,
-    source_vpc_ids: Iterable[str],
-) -> SensorFacts:
-    """Read what the stages need to know, in two round trips.
+class Sensors:
+    """The configured sensors, derived from what is known of targets and accounts. Whoever learns
+    something new makes these anew, so that nothing derived can be older than what it is from.
 
     Args:
-        ec2: the calls.
-        target_ids: the configured targets, in order.
-        targets: what DescribeTrafficMirrorTargets said of them.
-        own_account: the account of the sources. What another account owns may be out of sight.
-        source_vpc_ids: VPCs of the sources, whose network ACLs are wanted as well.
+        configured: IDs of targets, and accounts.
+        own_account: the function's account, as far as it is known.
+        targets: all targets that are visible here, or why that is not known.
+        facts: by account.
     """
-    read_at = time.time()
-    interface_ids = [target.interface_id for target in targets.every() if target.interface_id]
-    descriptions = [text for target in targets.every() for text in target.descriptions]
-    with parallel_calls() as calls:
-        by_id = calls.submit(ec2.interfaces_by_id, interface_ids)
-        by_description = calls.submit(ec2.interfaces_by_description, descriptions)
-    interfaces = by_id.result()
-    interfaces.update(by_description.result())
-    sensors = {key: sensor_of(key, targets, interfaces, own_account) for key in target_ids}
-    faces = [face for sensor in sensors.values() for face in sensor.interfaces]
-    with parallel_calls() as calls:
-        groups = calls.submit(
-            ec2.security_groups, [key for face in faces for key in face.group_ids]
+
+    def __init__(
+        self,
+        configured: Sequence[str],
+        own_account: str | None,
+        targets: Answers[Target] | Unanswered,
+        facts: Mapping[str, Facts],
+    ) -> None:
+        self._configured = configured
+        self._own_account = own_account
+        self._targets = targets
+        self._facts = facts
+
+    @property
+    def targets(self) -> Answers[Target]:
+        """All targets that are visible here, those that other accounts share included."""
+        return told(self._targets)
+
+    @cached_property
+    def ids(self) -> Mapping[str, None]:
+        """The IDs of the configured targets, in configured order; an account stands for all of its
+        targets that are visible here."""
+        if not any(map(is_account, self._configured)):
+            return dict.fromkeys(self._configured)
+        owned: dict[str | None, list[str]] = {}
+        for target in self.targets.every():
+            owned.setdefault(target.owner_id, []).append(target.target_id)
+        ids: dict[str, None] = {}
+        for entry in self._configured:
+            known = sorted(owned.get(entry, ())) if is_account(entry) else [entry]
+            ids.update(dict.fromkeys(known))
+        return ids
+
+    @cached_property
+    def accounts_without_targets(self) -> list[str]:
+        """Configured accounts that show no target here."""
+        owners = {target.owner_id for target in self.targets.every()}
+        return [entry for entry in self._configured if is_account(entry) and entry not in owners]
+
+    @cached_property
+    def _interface_ids(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The interfaces of all targets, and those of ours."""
+        if error := self.targets.error:
+            raise error
+        by_target: dict[str, str] = {}
+        for target in self.targets.every():
+            if target.interface_id:
+                by_target[target.target_id] = target.interface_id
+            elif not target.descriptions and target.owner_id in (None, self._own_account):
+                raise Unreadable(f"target {target.target_id} does not say where it receives")
+        ours = frozenset(by_target[key] for key in self.ids if key in by_target)
+        return frozenset(by_target.values()), ours
+
+    def why_no_source(self, source: Interface, instance: Instance) -> str | None:
+        """Why mirroring the interface would mirror a sensor; None where it would not. AWS refuses
+        the interface of any target as a source. The other interfaces of an instance that hosts a
+        sensor of ours it does not refuse, but what they send into the sensor would loop."""
+        of_all, of_ours = self._interface_ids
+        if source.interface_id in of_all:
+            return "The interface is a sensor's own, and mirroring it into a sensor would loop"
+        for interface_id in instance.interface_ids:
+            if interface_id in of_ours:
+                return f"The instance hosts a sensor (interface {interface_id}), and would loop"
+        return None
+
+    @cached_property
+    def judged(self) -> Mapping[str, tuple[Sensor, Facts]]:
+        """By ID, in configured order: each sensor, with what its account shows."""
+        known = {
+            key: (sensor, facts)
+            for facts in self._facts.values()
+            for key, sensor in facts.sensors.items()
+        }
+        return {key: known[key] for key in self.ids if key in known}
+
+    @cached_property
+    def hidden_sessions(self) -> Mapping[str, int]:
+        """By target, how many sessions only its owner sees."""
+        return {k: n for facts in self._facts.values() for k, n in facts.hidden_sessions.items()}
+
+
+class Region:
+    """What is known of sessions, targets and sensors, and how it is read. What nobody needs is not
+    waited for, and a failed call raises its error where its answer is needed.
+
+    Attributes:
+        sensors: derived from the rest, anew whenever there is more to derive it from.
+
+    Args:
+        configuration: which targets are ours, and which roles lead to other accounts.
+        deadline: what calls keep to.
+        own: the function's account and Region.
+    """
+
+    def __init__(self, configuration: Configuration, deadline: Deadline, own: Own) -> None:
+        self.configuration = configuration
+        self.deadline = deadline
+        self.own = own
+        self.home = Ec2(deadline)
+        self.roles = {
+            account: Ec2(deadline, role)
+            for account, role in configuration.sensor_roles
+            if account != own.account
+        }
+        self.facts: dict[str, Facts] = {}
+        self._own_account = own.account
+        self._sessions: Sessions | Unanswered = OutOfTime()
+        self._targets: Answers[Target] | Unanswered = OutOfTime()
+        self._assumed: dict[str, Future[Unanswered | None]] = {}
+        self._looked_for: Answers[Target] = Answers()
+        self._source_vpc_ids: set[str] = set()
+        self._renewal: Future[Unanswered | None] | None = None
+        self._derive()
+
+    def _derive(self) -> None:
+        configured = self.configuration.targets
+        self.sensors = Sensors(configured, self._own_account, self._targets, self.facts)
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of the Region."""
+        return told(self._sessions)
+
+    def count(self, target_id: str) -> int:
+        """How many sessions the target has, as far as anybody who may be asked sees them, and with
+        those that were chosen in this invocation."""
+        return self.sessions.count(target_id) + self.sensors.hidden_sessions.get(target_id, 0)
+
+    @property
+    def lacks_sessions(self) -> bool:
+        """Whether sessions or targets could not be read."""
+        return isinstance(self._sessions, Unanswered) or isinstance(self._targets, Unanswered)
+
+    def sessions_per_own_target(self) -> dict[str, int]:
+        """How many sessions each configured target has that this account owns; empty where AWS did
+        not say."""
+        if self.lacks_sessions:
+            return {}
+        owners = {target.target_id: target.owner_id for target in self.sensors.targets.every()}
+        counts = self.sessions.per_target
+        return {
+            target_id: counts[target_id]
+            for target_id in self.sensors.ids
+            if target_id in owners and self._own_account in (None, owners[target_id])
+        }
+
+    # The first reads
+
+    def read_first(self, work: Work) -> Answers[Instance]:
+        """Read what every outcome needs, in one round trip: the instances that are named, the
+        sessions, and the targets where they are not cached. Sweeps read their instances page by
+        page, later, and take nothing from the cache."""
+        self.facts = {} if work.sweep else cached_facts(self.configuration)
+        home = self.facts.get(HOME)
+        host_ids = home.host_ids() if home else ()
+        with parallel_calls() as calls:
+            named = calls.submit(self._read_instances, work.instances, host_ids)
+            sessions = calls.submit(asked, self.home.everything, SESSIONS)
+            targets = None if home else calls.submit(asked, self.home.everything, TARGETS_READ)
+            self._assume_roles()
+        instances, answer = named.result(), sessions.result()
+        self._sessions = answer if isinstance(answer, Unanswered) else Sessions(answer)
+        if home:
+            self.facts[HOME] = home._replace(hosts=instances)
+        self._targets = home.targets if home else targets.result() if targets else Answers()
+        self.learn_own_account(instances)
+        self._derive()
+        return instances
+
+    def _read_instances(
+        self, requests: Mapping[str, Request], host_ids: Iterable[str]
+    ) -> Answers[Instance]:
+        """The instances asked for, and those that host sensors in the same call. EC2 may not know
+        an instance for seconds after it has appeared, and hides from filters what services manage,
+        so unknown ones are asked for again by their IDs; not those of events from elsewhere."""
+        instances = self.home.by_filter(INSTANCES, [*requests, *host_ids])
+        ours = [key for key, request in requests.items() if not self.own.elsewhere(request)]
+        for _ in range(UNKNOWN_INSTANCE_LOOKS - 1):
+            unknown = [key for key in ours if key not in instances]
+            if not unknown:
+                break
+            try:
+                self.deadline.sleep(PAUSE_SECONDS)
+            except OutOfTime as error:
+                instances.fail(unknown, error)
+                break
+            instances.update(self.home.by_id(INSTANCES, unknown))
+        return instances
+
+    def _assume_roles(self) -> None:
+        """Begin to assume the roles whose accounts are not cached. Nobody waits for one that he
+        does not need, so the threads are not joined; they begin no attempt after the invocation."""
+        lacking = [account for account in self.roles if account not in self.facts]
+        if not lacking:
+            return
+        threads = ThreadPoolExecutor(max_workers=len(lacking))
+        for account in lacking:
+            self._assumed[account] = threads.submit(asked, self.roles[account].assume_role)
+        threads.shutdown(wait=False)
+
+    def learn_own_account(self, instances: Answers[Instance]) -> None:
+        """The own account is the function's; without that, the owner of the instances. The owner of
+        an interface may be another."""
+        if self._own_account is None:
+            owners = (instance.owner_id for instance in instances.every())
+            self._own_account = next(filter(None, owners), None)
+            self._derive()
+
+    def running_instances(self) -> Iterator[Answers[Instance]]:
+        """All running instances, page by page."""
+        if not self.home.knows_managed_resources(INSTANCES.method):
+            logger.warning(
+                "This runtime's boto3 cannot list instances that services manage (EKS Auto Mode, "
+                "ECS Managed Instances and others); only their events can have them mirrored."
+            )
+        for page in self.home.running_instances():
+            self.learn_own_account(page)
+            yield page
+
+    # The sensors
+
+    def learn_of_sensors(self, sources: Sequence[Interface]) -> None:
+        """Make sure that what the stages need to know for these sources has been read."""
+        subnets = {s.subnet_id: s.vpc_id for s in sources if s.subnet_id and s.vpc_id}
+        new_vpc_ids = set(subnets.values()) - self._source_vpc_ids
+        self._source_vpc_ids |= new_vpc_ids
+        lacking = [account for account in self._accounts() if account not in self.facts]
+        home_known = HOME not in lacking
+        if lacking:
+            self.facts.update(self._read_accounts(lacking))
+            self._derive()
+        acls = self.facts[HOME].acls
+        if home_known:
+            # A subnet may be newer than the cache; a sweep comes to VPCs that have no sensor.
+            unknown = {vpc_id for subnet, vpc_id in subnets.items() if subnet not in acls}
+            acls.update(self.home.by_filter(NETWORK_ACLS, unknown & new_vpc_ids))
+        acls.know_of_none(subnet for subnet, vpc_id in subnets.items() if vpc_id not in acls)
+
+    def _accounts(self) -> list[str]:
+        """The accounts to be read: the own one, and those that own a target of ours and have a
+        role."""
+        owners = {self._reader_of(key) for key in self.sensors.ids}
+        return [HOME, *sorted(owners - {HOME})]
+
+    def _reader_of(self, target_id: str) -> str:
+        """The account in which a target's interfaces are looked up."""
+        target = asked(self.sensors.targets.one, target_id)
+        owner = target.owner_id if isinstance(target, Target) else None
+        return owner if owner in self.roles and owner != self._own_account else HOME
+
+    def _read_accounts(self, accounts: Sequence[str]) -> dict[str, Facts]:
+        """What these accounts show, read together."""
+        if len(accounts) == 1:
+            return {accounts[0]: self._read_account(accounts[0])}
+        with parallel_calls() as calls:
+            futures = {account: calls.submit(self._read_account, account) for account in accounts}
+        return {account: future.result() for account, future in futures.items()}
+
+    def _read_account(self, account: str) -> Facts:
+        """Read what the stages need to know of an account's sensors, in two round trips; in one
+        more where this account shows targets without their interfaces."""
+        read_at = time.time()
+        ids = [key for key in self.sensors.ids if self._reader_of(key) == account]
+        ec2 = self.roles[account] if account else self.home
+        if account in self._assumed and (refusal := self._assumed[account].result()):
+            return Facts.failed(account, ids, refusal)
+        with parallel_calls() as calls:
+            theirs = calls.submit(asked, ec2.everything, SESSIONS) if account else None
+            targets = self._placed_targets(ec2, ids)
+            known = [target for target in targets.every() if target.target_id in set(ids)]
+            interface_ids = [target.interface_id for target in known if target.interface_id]
+            descriptions = [text for target in known for text in target.descriptions]
+            by_id = calls.submit(ec2.interfaces, interface_ids)
+            described = calls.submit(ec2.by_filter, DESCRIBED_INTERFACES, descriptions)
+            interfaces = by_id.result()
+            interfaces.update(described.result())
+            sensors = {key: self._sensor(key, targets, interfaces, account) for key in ids}
+            faces = [face for sensor in sensors.values() for face in sensor.interfaces]
+            group_ids = [group_id for face in faces for group_id in face.group_ids]
+            vpc_ids = {face.vpc_id for face in faces if face.vpc_id}
+            if not account:
+                vpc_ids |= self._source_vpc_ids
+            host_ids = {face.host_id for face in faces if face.host_id}
+            groups = calls.submit(ec2.by_filter, SECURITY_GROUPS, group_ids)
+            acls = calls.submit(ec2.by_filter, NETWORK_ACLS, vpc_ids)
+            hosts = calls.submit(ec2.by_filter, INSTANCES, host_ids)
+        hidden: Counter[str] = Counter()
+        seen = theirs.result() if theirs else Answers()
+        if isinstance(seen, Unanswered):
+            sensors = {key: sensor._replace(failure=seen) for key, sensor in sensors.items()}
+        elif not isinstance(self._sessions, Unanswered):
+            hidden = self._sessions.hidden_among(seen.every())
+        return Facts(
+            account, read_at, sensors, groups.result(), acls.result(), hosts.result(), hidden,
+            Answers() if account else targets, Answers(), Answers(),
+        )  # fmt: skip
+
+    def _placed_targets(self, ec2: Ec2, ids: Iterable[str]) -> Answers[Target]:
+        """The targets, from the account that owns them where they are shown here without their
+        interfaces."""
+        here = self.sensors.targets
+        if ec2.role is None:
+            return here
+        shown = {key: here.one(key) for key in ids}
+        placed = ec2.by_filter(
+            TARGETS_READ, [k for k, t in shown.items() if t and not t.shows_where]
         )
-        sensor_vpc_ids = [face.vpc_id for face in faces if face.vpc_id]
-        acls = calls.submit(ec2.network_acls, [*sensor_vpc_ids, *source_vpc_ids])
-        hosts = calls.submit(ec2.instances, host_ids(sensors.values()))
-    return SensorFacts(
-        read_at, targets, sensors, groups.result(), acls.result(), Lookup(), hosts.result()
-    )
+        for target_id, target in shown.items():
+            if target and target.shows_where:
+                placed.add(target_id, target)
+        return placed
+
+    def _sensor(
+        self, target_id: str, targets: Answers[Target], interfaces: Answers[Interface], account: str
+    ) -> Sensor:
+        """A sensor, from its target and from interfaces by ID and by description."""
+        sensor = Sensor(target_id, account or None, through_role=bool(account))
+        try:
+            target = targets.one(target_id)
+            if target is None:
+                missing = f"There is no traffic mirror target {target_id}"
+                return sensor._replace(missing=missing)
+            keys = (target.interface_id,) if target.interface_id else target.descriptions
+            found = tuple(interface for key in keys for interface in interfaces.all(key))
+        except Unanswered as error:
+            return sensor._replace(failure=error)
+        foreign = not account and bool(
+            self._own_account and target.owner_id and target.owner_id != self._own_account
+        )
+        sensor = sensor._replace(
+            owner_id=target.owner_id,
+            behind_load_balancer=bool(target.descriptions),
+            unseen=foreign,
+            interfaces=found,
+        )
+        if found:
+            return sensor
+        if foreign:
+            return sensor._replace(interfaces=(HIDDEN,))
+        what = (
+            f"Network interface {target.interface_id}"
+            if target.interface_id
+            else "The load balancer"
+        )
+        return sensor._replace(missing=f"{what} of the target does not exist")
+
+    def look_up(self, wanted: Iterable[tuple[str, str, str]]) -> None:
+        """Read what is asked for only where it decides; see NotAskedYet."""
+        ids: dict[tuple[str, str], list[str]] = {}
+        for account, kind, key in wanted:
+            ids.setdefault((account, kind), []).append(key)
+        for (account, kind), keys in ids.items():
+            facts = self.facts[account]
+            if kind == "prefix_lists":
+                ec2 = self.roles[account] if account else self.home
+                facts.prefix_lists.update(ec2.prefix_lists(keys))
+            else:
+                facts.route_tables.update(self.home.route_tables(keys))
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether an earlier invocation has read some of what is known."""
+        return any(facts.from_cache for facts in self.facts.values())
+
+    def renew(self) -> Unanswered | None:
+        """Read afresh what is cached, once in an invocation. What cannot be read leaves what is
+        cached to those whom it serves, and is the answer for those who needed it."""
+        if self._renewal is None:
+            self._renewal = Future()
+            self._renewal.set_result(self._renew())
+        return self._renewal.result()
+
+    def _renew(self) -> Unanswered | None:
+        targets = asked(self.home.everything, TARGETS_READ)
+        if isinstance(targets, Unanswered):
+            return targets
+        cached_targets, self._targets = self._targets, targets
+        self._derive()
+        error: Unanswered | None = None
+        for account, facts in self._read_accounts(self._accounts()).items():
+            if facts.error and account in self.facts:
+                error = facts.error
+            else:
+                self.facts[account] = facts
+        if self.facts[HOME].from_cache:
+            self._targets = cached_targets
+        self._derive()
+        return error
+
+    # Sessions that exist
+
+    def look_for_targets(self, sessions: Iterable[Session]) -> None:
+        """Ask for the targets of sessions that are not among the visible ones."""
+        with suppress(Unanswered):
+            targets = {session.target_id for session in sessions}
+            unknown = {key for key in targets if key not in self.sensors.targets}
+            unknown = {key for key in unknown if key not in self._looked_for}
+            self._looked_for.update(self.home.by_id(TARGETS_READ, unknown))
+            self._looked_for.know_of_none(unknown)
+
+    def target_is_gone(self, target_id: str) -> bool:
+        """Whether a session's target is neither visible nor found by its ID: it has been deleted,
+        or is shared no more."""
+        if target_id in self.sensors.targets:
+            return False
+        return self._looked_for.one(target_id) is None
+
+    def close(self) -> None:
+        """Keep for later invocations what there is to keep, and let nothing be begun any more."""
+        remember_facts(self.configuration, self.facts.values())
+        self.deadline.close()
 
 
-def sensor_of(
-    target_id: str, targets: Lookup[Target], interfaces: Lookup[Any], own_account: str | None
-) -> Sensor:
-    """A sensor, from its target and from interfaces by ID and by description."""
-    try:
-        target = targets.get(target_id)
-        if target is None:
-            return Sensor(target_id, missing=f"There is no traffic mirror target {target_id}")
-        keys = (target.interface_id,) if target.interface_id else target.descriptions
-        answers = [answer for key in keys for answer in interfaces.all(key)]
-    except Unanswered as error:
-        return Sensor(target_id, failure=error)
-    if answers:
-        return Sensor(target_id, tuple(SensorInterface.of(answer, target) for answer in answers))
-    if own_account and target.owner_id and target.owner_id != own_account:
-        unseen_interface = SensorInterface(target_id, bool(target.descriptions))
-        return Sensor(target_id, (unseen_interface,))
-    what = (
-        f"Network interface {target.interface_id}" if target.interface_id else "The load balancer"
-    )
-    return Sensor(target_id, missing=f"{what} of the target does not exist")
-
-
-_cache: tuple[Configuration, SensorFacts] | None = None
+_cache: Mapping[str, tuple[Configuration, Facts]] | None = None  # by account
 _cache_lock = threading.Lock()
 
 
-def cached_facts(configuration: Configuration) -> SensorFacts | None:
-    """What an earlier invocation in this environment knew of the sensors, if it is fresh enough
-    and was read for the same configuration."""
+def cached_facts(configuration: Configuration) -> dict[str, Facts]:
+    """What an earlier invocation in this environment knew of the sensors, by account, as far as it
+    is fresh enough and was read for the same configuration."""
     with _cache_lock:
-        if _cache is None or _cache[0] != configuration:
-            return None
-        facts = _cache[1]
+        kept = dict(_cache or {})
     # The wall clock, because Lambda freezes the environment between invocations, and with it
-    # clocks that count from its start.
-    if not 0 <= time.time() - facts.read_at < configuration.cache_seconds:
-        return None
-    # Lookups that an invocation adds to are its own.
-    acls, prefix_lists = facts.acls.copy(), facts.prefix_lists.copy()
-    return facts._replace(acls=acls, prefix_lists=prefix_lists, hosts=Lookup(), from_cache=True)
+    # clocks that count from its start. Lookups that an invocation adds to are its own.
+    now = time.time()
+    return {
+        account: facts._replace(
+            acls=facts.acls.copy(),
+            prefix_lists=facts.prefix_lists.copy(),
+            route_tables=facts.route_tables.copy(),
+            from_cache=True,
+        )
+        for account, (read_for, facts) in kept.items()
+        if read_for == configuration and 0 <= now - facts.read_at < configuration.cache_seconds
+    }
 
 
-def remember_facts(configuration: Configuration, facts: SensorFacts) -> None:
-    """Keep what is known of the sensors for later invocations, unless newer facts are kept."""
+def remember_facts(configuration: Configuration, known: Iterable[Facts]) -> None:
+    """Keep what is known of each account for later invocations, unless it is incomplete or newer
+    facts are kept."""
     global _cache
-    if not configuration.cache_seconds or not facts.complete():
+    if not configuration.cache_seconds:
         return
     with _cache_lock:
-        if _cache is None or _cache[0] != configuration or _cache[1].read_at <= facts.read_at:
-            _cache = configuration, facts
+        kept = {k: v for k, v in (_cache or {}).items() if v[0] == configuration}
+        for facts in known:
+            newest = kept[facts.account][1].read_at if facts.account in kept else 0.0
+            incomplete = facts.error or facts.prefix_lists.error or facts.route_tables.error
+            if not incomplete and newest <= facts.read_at:
+                kept[facts.account] = configuration, facts
+        _cache = kept
 
 
 # ======================================================================================
-# 5  Judging
+# 7  Judging
 # ======================================================================================
 # Nothing in this section calls AWS. A stage looks at a source and at an interface of a sensor and
-# finds whether mirrored packets may pass, with the evidence. It is asked for sources with an
-# address only.
+# says whether mirrored packets may pass, with the evidence. It is asked for sources with an address
+# only. Where it lacks an answer it raises Unanswered.
+
+
+class Says(Enum):
+    """What a verdict comes to."""
+
+    PASSES = "packets pass, as far as can be seen"
+    REJECTS = "packets do not pass"
+    UNSETTLED = "rejected, but what may not be read could say otherwise"
+    UNSEEN = "what would decide exists, but cannot be seen from this account"
+
+
+class Verdict(NamedTuple):
+    """What a stage says, or all stages together.
+
+    Attributes:
+        says: whether packets pass.
+        reason: the evidence: the rule, the zone, the ACL; without a full stop. Empty where there
+            is nothing to tell.
+        stage: the stage that rejects; None where it passed, or in the verdict of one stage.
+        ranked_last: it passes, but something speaks against it.
+    """
+
+    says: Says
+    reason: str = ""
+    stage: str | None = None
+    ranked_last: bool = False
+
+    @property
+    def passes(self) -> bool:
+        """Whether packets pass."""
+        return self.says is Says.PASSES
+
+
+PASSES = Verdict(Says.PASSES)
+
+
+def passes(reason: str, ranked_last: bool = False) -> Verdict:
+    """Packets pass, and why."""
+    return Verdict(Says.PASSES, reason, ranked_last=ranked_last)
+
+
+def rejects(reason: str, says: Says = Says.REJECTS) -> Verdict:
+    """Packets do not pass, or nobody can tell, and why."""
+    return Verdict(says, reason)
 
 
 class Known(NamedTuple):
     """Everything a stage may look at besides the two interfaces.
 
     Attributes:
+        sensor: the sensor whose interface it is.
+        there: what the sensor's account shows.
+        here: what the own account shows.
         refused: targets that AWS has refused in this invocation, with the reason.
         other_zones: whether sensors outside of the source's zone are being tried.
     """
 
     configuration: Configuration
-    facts: SensorFacts
+    sensor: Sensor
+    there: Facts
+    here: Facts
     refused: Mapping[str, str]
     other_zones: bool = False
 
 
-class Finding(NamedTuple):
-    """What a stage found.
-
-    Attributes:
-        passed: whether packets pass, as far as can be seen.
-        evidence: why: the rule, the zone, the ACL. Empty where there is nothing to tell.
-        unseen: what would decide exists, but cannot be seen from this account.
-        unread: prefix lists that would decide and have not been read yet.
-        unsettled: a prefix list that the function may not read would decide.
-        outbound_denied: passed, but the outbound ACL of the source's subnet denies the packets.
-    """
-
-    passed: bool
-    evidence: str = ""
-    unseen: bool = False
-    unread: frozenset[str] = frozenset()
-    unsettled: bool = False
-    outbound_denied: bool = False
-
-
-def recognised(source: Source, sensor: SensorInterface, known: Known) -> Finding:
+def recognised(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """Instances behind a load balancer cannot be recognised as sensors, and one that is mirrored
     feeds on itself. So the operator has to say by tags which instances are meant."""
-    if sensor.behind_load_balancer and not known.configuration.selects_by_tag:
-        return Finding(
-            False,
+    if known.sensor.behind_load_balancer and not known.configuration.selects_by_tag:
+        return rejects(
             "Instances behind a load balancer cannot be recognised as sensors and would be "
-            "mirrored into themselves; set INCLUDE_TAGS or EXCLUDE_TAGS so that they are left out",
+            "mirrored into themselves; set INCLUDE_TAGS or EXCLUDE_TAGS so that they are left out"
         )
-    return Finding(True)
+    return PASSES
 
 
-def runs(source: Source, sensor: SensorInterface, known: Known) -> Finding:
+def runs(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """AWS refuses a target whose instance does not run. An unattached interface is not judged."""
-    if sensor.interface_id is None:
-        return Finding(False, "The interface of the target belongs to another account", unseen=True)
+    if sensor is HIDDEN:
+        return rejects("The interface of the target belongs to another account", Says.UNSEEN)
     if sensor.address is None:
-        return Finding(False, f"Sensor interface {sensor.interface_id} has no IPv4 address")
-    host = known.facts.hosts.get(sensor.host_id) if sensor.host_id else None
+        return rejects(f"Sensor interface {sensor.interface_id} has no IPv4 address")
+    host = known.there.hosts.one(sensor.host_id) if sensor.host_id else None
     if host and host.state != "running":
-        return Finding(False, f"The sensor's instance {host.instance_id} is {host.state}")
-    return Finding(True)
+        return rejects(f"The sensor's instance {host.instance_id} is {host.state}")
+    return PASSES
 
 
-def in_zone(source: Source, sensor: SensorInterface, known: Known) -> Finding:
+def in_zone(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """Mirroring across Availability Zones costs extra per GB, so sensors of the zone come first."""
-    if sensor.zone is None:
-        return Finding(True, "its Availability Zone is not known")
-    if sensor.zone == source.zone:
-        return Finding(True, f"in {sensor.zone} like the interface")
+    if sensor is HIDDEN:
+        return passes("its Availability Zone is not known")
+    by_id = known.sensor.through_role
+    theirs, mine = (sensor.zone_id, source.zone_id) if by_id else (sensor.zone, source.zone)
+    same = source.shares_zone(sensor, by_id)
+    if same is None:
+        return rejects("Which Availability Zone the sensor is in cannot be seen", Says.UNSEEN)
+    if same:
+        return passes(f"in {theirs} like the interface")
     if known.other_zones:
-        return Finding(True, f"in {sensor.zone}, because no sensor in {source.zone} can take it")
-    return Finding(False, f"The sensor is in {sensor.zone}, the interface in {source.zone}")
+        return passes(f"in {theirs}, because no sensor in {mine} can take it")
+    return rejects(f"The sensor is in {theirs}, the interface in {mine}")
 
 
-def in_vpc(source: Source, sensor: SensorInterface, known: Known) -> Finding:
+def in_vpc(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """Another VPC is out of the question only with LOCAL_VPC_ONLY."""
-    if sensor.vpc_id in (None, source.vpc_id):
-        return Finding(True)
-    if known.configuration.local_vpc_only:
-        return Finding(False, f"The sensor is in {sensor.vpc_id}, the interface in {source.vpc_id}")
-    return Finding(True, f"in another VPC ({sensor.vpc_id}): routes and peering are not checked")
+    if known.configuration.local_vpc_only and in_other_vpc(source, sensor):
+        return rejects(f"The sensor is in {sensor.vpc_id}, the interface in {source.vpc_id}")
+    return PASSES
 
 
-def security_groups_admit(source: Source, sensor: SensorInterface, known: Known) -> Finding:
+def in_other_vpc(source: Interface, sensor: Interface) -> bool:
+    """Whether the sensor's interface is known to be in another VPC."""
+    return sensor.vpc_id not in (None, source.vpc_id)
+
+
+def security_groups_admit(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """The sensor's security groups are a union of allow rules: one that admits the packet is
     enough. The source's own outbound rules do not apply to mirrored traffic."""
-    if sensor.interface_id is None:
-        return Finding(False, "Its security groups belong to another account", unseen=True)
+    if sensor is HIDDEN:
+        return rejects("Its security groups belong to another account", Says.UNSEEN)
     if not sensor.group_ids:
-        return Finding(True, "it has no security group to filter")
-    answers = {group_id: known.facts.groups.get(group_id) for group_id in sensor.group_ids}
+        return passes("it has no security group to filter")
+    answers = {group_id: known.there.groups.one(group_id) for group_id in sensor.group_ids}
     groups = [group for group in answers.values() if group]
+    other_vpc = in_other_vpc(source, sensor)
     for group in groups:
-        if origin := group.admits(source):
-            return Finding(True, f"security group {group.group_id} admits {VXLAN} from {origin}")
+        if origin := admitted_origin(source, group, other_vpc):
+            return passes(f"security group {group.group_id} admits {VXLAN} from {origin}")
+    if other_vpc and (weak := admitted_by_unstated_reference(source, groups)):
+        return weak
 
-    finding = prefix_lists_admit(source, groups, known)
-    if finding.passed or finding.unread:
-        return finding
+    by_lists = prefix_lists_admit(source, groups, known)
+    if by_lists.passes:
+        return by_lists
     hidden = ", ".join(group_id for group_id, group in answers.items() if group is None)
     if hidden:
-        evidence = f"Security group {hidden} cannot be seen{finding.evidence}"
-        return Finding(False, evidence, unseen=True)
+        return rejects(f"Security group {hidden} cannot be seen{by_lists.reason}", Says.UNSEEN)
     evidence = f"No rule of {', '.join(sensor.group_ids)} admits {VXLAN} from {source.sender}"
-    inactive = {key for group in groups for key in group.inactive_references & source.group_ids}
+    inactive = {key for group in groups for key in group.inactive.intersection(source.group_ids)}
     if inactive:
         evidence += f"; the reference to {', '.join(sorted(inactive))} crosses an inactive peering"
-    return finding._replace(evidence=f"{evidence}{finding.evidence}")
+    return by_lists._replace(reason=f"{evidence}{by_lists.reason}")
 
 
-def prefix_lists_admit(source: Source, groups: Iterable[SecurityGroup], known: Known) -> Finding:
+def admitted_origin(source: Interface, group: SecurityGroup, other_vpc: bool) -> str | None:
+    """The origin by which a rule of the group admits packets from the source, prefix lists and
+    references of unknown standing left out; None where no rule does."""
+    for cidr in group.cidrs:
+        if source.sender.is_in(cidr):
+            return cidr
+    shared = group.references.intersection(source.group_ids)
+    if not shared and not other_vpc:
+        shared = group.unstated.intersection(source.group_ids)
+    return f"members of {min(shared)}" if shared else None
+
+
+def admitted_by_unstated_reference(
+    source: Interface, groups: Iterable[SecurityGroup]
+) -> Verdict | None:
+    """A reference to a group in another VPC works across an active peering connection, and across
+    a transit gateway where that is switched on, of which AWS documents no status."""
+    for group in groups:
+        if shared := group.unstated.intersection(source.group_ids):
+            return passes(
+                f"ranked last, as security group {group.group_id} admits {VXLAN} only from members "
+                f"of {min(shared)}, which is in another VPC without a peering status",
+                ranked_last=True,
+            )
+    return None
+
+
+def prefix_lists_admit(source: Interface, groups: Iterable[SecurityGroup], known: Known) -> Verdict:
     """Prefix lists take a permission of their own and a call each, so they are looked into only
-    when no other rule admits the packet."""
+    when no other rule admits the packet. One that admits it is enough, whatever others come to."""
     named = {key: group.group_id for group in groups for key in group.prefix_list_ids}
-    unread = frozenset(key for key in named if not known.facts.prefix_lists.knows(key))
-    if unread:
-        return Finding(False, unread=unread)
-    problems = ""
+    lists = known.there.prefix_lists
+    if unread := [key for key in named if key not in lists]:
+        raise NotAskedYet((known.there.account, "prefix_lists", key) for key in unread)
+    problems, error = "", None
     for key, group_id in named.items():
-        prefix_list = known.facts.prefix_lists.get(key) or PrefixList(Blocks(()))
-        if block := prefix_list.blocks.containing(source.sender):
-            origin = f"{block.cidr} in prefix list {key}"
-            return Finding(True, f"security group {group_id} admits {VXLAN} from {origin}")
-        if prefix_list.problem:
+        prefix_list = asked(lists.one, key)
+        if isinstance(prefix_list, Unanswered):
+            error = error or prefix_list
+        elif prefix_list and prefix_list.problem:
             problems += f"; prefix list {key} could settle it ({prefix_list.problem})"
-    return Finding(False, problems, unsettled=bool(problems))
+        elif prefix_list:
+            for cidr in filter(source.sender.is_in, prefix_list.cidrs):
+                origin = f"{cidr} in prefix list {key}"
+                return passes(f"security group {group_id} admits {VXLAN} from {origin}")
+    if error:
+        raise error
+    return rejects(problems, Says.UNSETTLED if problems else Says.REJECTS)
 
 
-def inbound_acl_allows(source: Source, sensor: SensorInterface, known: Known) -> Finding:
+def inbound_acl_allows(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """The network ACL of the sensor's subnet must let the packet in. ACLs apply where traffic
     enters or leaves a subnet, not within it."""
-    if sensor.interface_id is None:
-        return Finding(False, "Its network ACL belongs to another account", unseen=True)
+    if sensor is HIDDEN:
+        return rejects("Its network ACL belongs to another account", Says.UNSEEN)
     if sensor.subnet_id == source.subnet_id:
-        return Finding(True, "in the same subnet, where no network ACL applies")
-    acl = known.facts.acls.get(sensor.subnet_id or "", asked_by=sensor.vpc_id)
+        return passes("in the same subnet, where no network ACL applies")
+    acl = known.there.acls.one(sensor.subnet_id or "", asked_by=sensor.vpc_id)
     if acl is None:
-        evidence = f"The network ACL of {sensor.subnet_id} cannot be seen"
-        return Finding(False, evidence, unseen=True)
+        return rejects(f"The network ACL of {sensor.subnet_id} cannot be seen", Says.UNSEEN)
     entry = deciding_entry(acl.inbound, source.sender)
     rule = f"inbound rule {entry.number if entry else '*'} of network ACL {acl.acl_id}"
     if entry and entry.allows:
-        return Finding(True, f"{rule} allows {VXLAN} from {source.sender}")
-    return Finding(False, f"{VXLAN} from {source.sender} is denied by {rule}")
+        return passes(f"{rule} allows {VXLAN} from {source.sender}")
+    return rejects(f"{VXLAN} from {source.sender} is denied by {rule}")
 
 
-def outbound_acl_ranks(source: Source, sensor: SensorInterface, known: Known) -> Finding:
+def outbound_acl_ranks(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """Whether mirrored packets pass through the outbound ACL of the source's subnet, AWS does not
     say. So a denial does not reject the sensor, but ranks it behind those without one."""
     if sensor.subnet_id == source.subnet_id or sensor.address is None:
-        return Finding(True)
-    acl = known.facts.acls.get(source.subnet_id or "", asked_by=source.vpc_id)
+        return PASSES
+    acl = known.here.acls.one(source.subnet_id or "", asked_by=source.vpc_id)
     entry = deciding_entry(acl.outbound, sensor.address) if acl else None
     if acl is None or (entry and entry.allows):
-        return Finding(True)
+        return PASSES
     rule = f"outbound rule {entry.number if entry else '*'} of network ACL {acl.acl_id}"
-    evidence = f"ranked last, as {rule} denies {VXLAN} to {sensor.address}"
-    return Finding(True, evidence, outbound_denied=True)
+    return passes(f"ranked last, as {rule} denies {VXLAN} to {sensor.address}", ranked_last=True)
 
 
-def not_refused(source: Source, sensor: SensorInterface, known: Known) -> Finding:
+def route_leads(source: Interface, sensor: Interface, known: Known) -> Verdict:
+    """Mirrored packets to another VPC take the way that the route table of the source's subnet
+    shows: the route to the smallest block that contains the sensor's address decides."""
+    if sensor.address is None or not in_other_vpc(source, sensor):
+        return PASSES
+    vpc_id = source.vpc_id or ""
+    tables = known.here.route_tables
+    if vpc_id not in tables:
+        raise NotAskedYet([(HOME, "route_tables", vpc_id)])
+    table = tables.one(source.subnet_id or "", asked_by=vpc_id) or tables.one(vpc_id)
+    where = f"in another VPC ({sensor.vpc_id})"
+    if table is None or table.problem:
+        unknown = table.problem if table else f"no route table of {vpc_id} can be seen"
+        return passes(f"{where}, and whether a route leads there is not known ({unknown})")
+    by_list = next((route for route in table.routes if route.by_prefix_list), None)
+    route = next(
+        (r for r in table.routes if not r.by_prefix_list and sensor.address.is_in(r.destination)),
+        None,
+    )
+    of_table = f"of route table {table.table_id}"
+    if by_list:
+        reason = f"ranked last, as the route {by_list} {of_table} is not looked into"
+        return passes(f"{where}; {reason}", ranked_last=True)
+    if route is None:
+        return rejects(f"No route {of_table} leads to {sensor.address} in {sensor.vpc_id}")
+    if route.state == "blackhole" or route.leads is NextHop.ASTRAY:
+        return rejects(
+            f"Packets to {sensor.address} in {sensor.vpc_id} take the route {route} {of_table}"
+        )
+    unchecked = f"{where} by the route {route} {of_table}; what lies beyond it is not checked"
+    if route.leads is NextHop.UNLISTED:
+        unlisted = "ranked last, as AWS does not list this way for mirrored traffic"
+        return passes(f"{unchecked}; {unlisted}", ranked_last=True)
+    return passes(unchecked)
+
+
+def not_refused(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """A target that AWS has refused at create, for its quota above all, is not tried again."""
-    refusal = known.refused.get(sensor.target_id)
-    return Finding(False, refusal) if refusal else Finding(True)
+    refusal = known.refused.get(known.sensor.target_id)
+    return rejects(refusal) if refusal else PASSES
 
 
-Test = Callable[[Source, SensorInterface, Known], Finding]
+Stage = Callable[[Interface, Interface, Known], Verdict]
 
 # The guide's order. A sensor's verdict is the first stage that rejects it.
-PIPELINE: tuple[tuple[str, Test], ...] = (
+PIPELINE: tuple[tuple[str, Stage], ...] = (
     ("unavailable", recognised),
     ("unavailable", runs),
     ("zone", in_zone),
@@ -1518,162 +2808,171 @@ PIPELINE: tuple[tuple[str, Test], ...] = (
     ("security_group", security_groups_admit),
     ("network_acl", inbound_acl_allows),
     ("network_acl", outbound_acl_ranks),
+    ("route", route_leads),
     ("create", not_refused),
 )
 # What the packets of a session that exists have to pass.
-REACHABILITY: tuple[tuple[str, Test], ...] = (
+REACHABILITY: tuple[tuple[str, Stage], ...] = (
     ("unavailable", runs),
     ("security_group", security_groups_admit),
     ("network_acl", inbound_acl_allows),
+    ("route", route_leads),
 )
 STAGES = tuple(dict.fromkeys(stage for stage, _ in PIPELINE))
 
 
-class Verdict(NamedTuple):
-    """What the stages together say of a sensor.
-
-    Attributes:
-        stage: the stage that rejects it; None where it passed all.
-        reason: the evidence, without a full stop.
-        unverified: rejected only because what would decide cannot be seen.
-        outbound_denied: the outbound ACL of the source's subnet denies the packets.
-        unread: prefix lists to read before the verdict holds.
-        unsettled: rejected, but a prefix list that may not be read could say otherwise.
-    """
-
-    stage: str | None
-    reason: str
-    unverified: bool = False
-    outbound_denied: bool = False
-    unread: frozenset[str] = frozenset()
-    unsettled: bool = False
-
-
 def judge_interface(
-    source: Source, sensor: SensorInterface, known: Known, pipeline: Sequence[tuple[str, Test]]
+    source: Interface, sensor: Interface, known: Known, pipeline: Sequence[tuple[str, Stage]]
 ) -> Verdict:
     """The verdict on one interface of a sensor. Where something cannot be seen, the later stages
     are asked all the same, since they may reject for certain."""
     evidence: list[str] = []
-    unseen: Finding | None = None
-    outbound_denied = False
-    for stage, test in pipeline:
-        finding = test(source, sensor, known)
-        outbound_denied |= finding.outbound_denied
-        if finding.unseen:
-            unseen = unseen or finding
-        elif not finding.passed:
-            return Verdict(
-                stage, finding.evidence, unread=finding.unread, unsettled=finding.unsettled
-            )
-        elif finding.evidence:
-            evidence.append(finding.evidence)
+    unseen: Verdict | None = None
+    ranked_last = False
+    for stage, says in pipeline:
+        verdict = says(source, sensor, known)
+        ranked_last |= verdict.ranked_last
+        if verdict.says is Says.UNSEEN:
+            unseen = unseen or verdict
+        elif not verdict.passes:
+            return verdict._replace(stage=stage)
+        elif verdict.reason:
+            evidence.append(verdict.reason)
     if unseen:
-        return Verdict(
-            "unavailable", unseen.evidence, unverified=True, outbound_denied=outbound_denied
-        )
-    return Verdict(None, "; ".join(evidence), outbound_denied=outbound_denied)
+        return unseen._replace(stage="unavailable", ranked_last=ranked_last)
+    return passes("; ".join(evidence), ranked_last)
 
 
 def judge_sensor(
-    source: Source,
-    sensor: Sensor,
-    known: Known,
-    pipeline: Sequence[tuple[str, Test]] = PIPELINE,
+    source: Interface, known: Known, pipeline: Sequence[tuple[str, Stage]] = PIPELINE
 ) -> Verdict:
     """The verdict on a sensor: the best of its interfaces'.
 
     Raises:
         Unanswered: a call that should have shown what decides has failed.
     """
+    sensor = known.sensor
     if sensor.failure:
         raise sensor.failure
     if sensor.missing:
-        return Verdict("unavailable", sensor.missing)
+        return Verdict(Says.REJECTS, sensor.missing, "unavailable")
     # A load balancer receives on its interface in the source's zone, where it has one.
-    near = [face for face in sensor.interfaces if face.zone == source.zone] or sensor.interfaces
-    verdicts = [judge_interface(source, face, known, pipeline) for face in near]
+    faces = [f for f in sensor.interfaces if source.shares_zone(f, sensor.through_role)]
+    verdicts: list[Verdict] = []
+    wanted: set[tuple[str, str, str]] = set()
+    for face in faces or sensor.interfaces:
+        try:
+            verdicts.append(judge_interface(source, face, known, pipeline))
+        except NotAskedYet as error:
+            wanted |= error.wanted
+    if wanted and not any(verdict.passes for verdict in verdicts):
+        raise NotAskedYet(wanted)
 
     def goodness(verdict: Verdict) -> tuple[bool, bool, bool, int]:
         how_far = STAGES.index(verdict.stage) if verdict.stage else 0
-        return verdict.stage is None, verdict.unverified, not verdict.outbound_denied, how_far
+        unseen = verdict.says is Says.UNSEEN
+        return verdict.passes, unseen, not verdict.ranked_last, how_far
 
     best = max(verdicts, key=goodness)
-    if best.stage is None and near[0].behind_load_balancer:
-        note = "listeners and what is registered behind the load balancer are not checked"
-        best = best._replace(reason=f"{best.reason}; {note}")
-    if best.stage is not None and len(verdicts) > 1:
-        best = best._replace(unread=frozenset().union(*(verdict.unread for verdict in verdicts)))
-    return best
+    notes = [best.reason]
+    if best.passes and sensor.behind_load_balancer:
+        notes.append("listeners and what is registered behind the load balancer are not checked")
+    if best.passes and sensor.unseen:
+        notes.append("of its sessions only those of this account are counted")
+    return best._replace(reason="; ".join(filter(None, notes)))
 
 
-@dataclass
-class Judgement:
+class Judgement(NamedTuple):
     """The verdicts on all sensors for one source.
 
     Attributes:
         verdicts: by target ID, in configured order, less those that an error left open.
-        candidates: the targets to choose from.
-        unread: prefix lists to read, and then to judge again.
-        error: why a verdict is missing.
+        error: why a verdict is missing, where one is.
+        foreign_error: why another account could not say whether packets reach its sensors, which
+            are rejected for that.
     """
 
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    candidates: list[str] = field(default_factory=list)
-    unread: frozenset[str] = frozenset()
+    verdicts: Mapping[str, Verdict]
     error: Unanswered | None = None
+    foreign_error: Unanswered | None = None
 
-    def judge(self, source: Source, sensors: Iterable[Sensor], known: Known) -> bool:
-        """Judge these sensors; whether there is no reason to look at others."""
-        for sensor in sensors:
-            try:
-                verdict = judge_sensor(source, sensor, known)
-            except Unanswered as error:
-                self.error = self.error or error
-                continue
-            self.verdicts[sensor.target_id] = verdict
-            self.unread |= verdict.unread
-            if verdict.stage is None:
-                self.candidates.append(sensor.target_id)
-        return bool(self.candidates or self.unread or self.error)
-
-    def unverified(self) -> list[str]:
-        """Targets that are rejected only because what would decide cannot be seen."""
-        return [key for key, verdict in self.verdicts.items() if verdict.unverified]
+    @property
+    def candidates(self) -> list[str]:
+        """The targets to choose from; none while a verdict is missing."""
+        return [] if self.error else [key for key, v in self.verdicts.items() if v.passes]
 
 
-def judge(source: Source, known: Known) -> Judgement:
+def judge(source: Interface, sensors: Sequence[Known]) -> Judgement:
     """Judge all sensors for a source: those of its zone; if none of them can take it, and the
-    configuration allows it, those of other zones; and last those that cannot be verified."""
-    judgement = Judgement()
-    if judgement.judge(source, known.facts.sensors.values(), known):
+    configuration allows it, those of other zones; and last those that cannot be verified.
+
+    Raises:
+        NotAskedYet: verdicts depend on what is asked for only where it decides.
+    """
+    judgement = verdicts_on(source, sensors)
+    if judgement.error or judgement.candidates or not sensors:
         return judgement
-    unverified = judgement.unverified()
-    if not known.configuration.local_zone_only:
-        sensors = known.facts.sensors
+    configuration = sensors[0].configuration
+    unverified = [key for key, v in judgement.verdicts.items() if v.says is Says.UNSEEN]
+    if not configuration.local_zone_only:
+        of_zone = judgement.verdicts
         others = [
-            sensors[key] for key, verdict in judgement.verdicts.items() if verdict.stage == "zone"
+            known._replace(other_zones=True)
+            for known in sensors
+            if of_zone[known.sensor.target_id].stage == "zone"
         ]
-        if judgement.judge(source, others, known._replace(other_zones=True)):
+        judgement = verdicts_on(source, others, judgement)
+        if judgement.error or judgement.candidates:
             return judgement
-    if known.configuration.allow_unverified:
-        judgement.candidates = unverified or judgement.unverified()
-        for key in judgement.candidates:
-            verdict = judgement.verdicts[key]
-            reason = f"not verified: {verdict.reason}"
-            judgement.verdicts[key] = verdict._replace(stage=None, reason=reason)
-    return judgement
+        unverified = unverified or [
+            key for key, v in judgement.verdicts.items() if v.says is Says.UNSEEN
+        ]
+    if not configuration.allow_unverified:
+        return judgement
+    verdicts = dict(judgement.verdicts)
+    for key in unverified:
+        reason = f"not verified: {verdicts[key].reason}"
+        verdicts[key] = passes(reason, verdicts[key].ranked_last)
+    return judgement._replace(verdicts=verdicts)
 
 
-def ranking(source: Source, judgement: Judgement, sessions: Sessions) -> list[str]:
-    """The candidates, best first: those that the source's outbound ACL allows, then the fewest
-    sessions. Equal sensors come in an order that differs from interface to interface, so that
-    instances launched together spread over them instead of piling onto the first."""
+NO_VERDICTS = Judgement({})
+
+
+def verdicts_on(
+    source: Interface, sensors: Iterable[Known], judgement: Judgement = NO_VERDICTS
+) -> Judgement:
+    """The judgement with the verdicts on these sensors added. One that another account could not be
+    asked about is rejected, so that it costs the others nothing."""
+    verdicts = dict(judgement.verdicts)
+    _, error, foreign_error = judgement
+    wanted: set[tuple[str, str, str]] = set()
+    for known in sensors:
+        target_id = known.sensor.target_id
+        try:
+            verdicts[target_id] = judge_sensor(source, known)
+        except NotAskedYet as missing:
+            wanted |= missing.wanted
+        except Unanswered as failure:
+            if known.sensor.through_role:
+                verdicts[target_id] = Verdict(Says.REJECTS, str(failure), "unavailable")
+                foreign_error = foreign_error or failure
+            else:
+                verdicts.pop(target_id, None)
+                error = error or failure
+    if wanted and not error:
+        raise NotAskedYet(wanted)
+    return Judgement(verdicts, error, foreign_error)
+
+
+def ranking(source: Interface, judgement: Judgement, sessions: Callable[[str], int]) -> list[str]:
+    """The candidates, best first: those against which nothing speaks, then the fewest sessions.
+    Equal sensors come in an order that differs from interface to interface, so that instances
+    launched together spread over them instead of piling onto the first."""
 
     def rank(target_id: str) -> tuple[bool, int, str]:
         draw = hashlib.sha256(f"{source.interface_id}{target_id}".encode()).hexdigest()
-        verdict = judgement.verdicts[target_id]
-        return verdict.outbound_denied, sessions.count(target_id), draw
+        return judgement.verdicts[target_id].ranked_last, sessions(target_id), draw
 
     return sorted(judgement.candidates, key=rank)
 
@@ -1691,27 +2990,15 @@ def instance_set_aside(instance: Instance, configuration: Configuration) -> str 
     return None
 
 
-def type_set_aside(source: Source) -> str | None:
+def type_set_aside(source: Interface) -> str | None:
     """Why an interface of this type cannot be a source; None where it can."""
     if source.interface_type == "interface":
         return None
     return f"Interfaces of type {source.interface_type} cannot be mirrored"
 
 
-def sensor_set_aside(
-    source: Source, instance: Instance, sensor_interface_ids: frozenset[str]
-) -> str | None:
-    """Why mirroring the interface would mirror a sensor into itself; None where it would not."""
-    if source.interface_id in sensor_interface_ids:
-        return "The interface is a sensor's own, and mirroring it into a sensor would loop"
-    for other in instance.sources:
-        if other.interface_id in sensor_interface_ids:
-            return f"The instance hosts a sensor (interface {other.interface_id}), and would loop"
-    return None
-
-
 # ======================================================================================
-# 6  Mirroring
+# 8  Mirroring
 # ======================================================================================
 
 # Outcomes, those that need attention first: the log level of their record.
@@ -1728,30 +3015,46 @@ OUTCOMES = {
 BAD_OUTCOMES = ("unmirrored", "blocked")  # count as 400
 UNFINISHED_OUTCOMES = ("failed", "deferred")  # to be delivered again
 
-# AWS refuses the target; another one may do.
-TARGET_REFUSALS = (
-    "TrafficMirrorSourcesPerTargetLimitExceeded",
-    "TrafficMirrorSessionsPerTargetLimitExceeded",
-    "InvalidTrafficMirrorTarget",
+ROUND = 100  # interfaces for which sensors are chosen before their creates go out
+PARALLEL_CREATES = 10
+LOOKS = 3  # at a refused interface, for a session that another invocation was faster to create
+UNSUPPORTED_SECONDS = 3_600  # for which an interface that AWS does not mirror is remembered
+
+
+class Refused(Enum):
+    """Whom a refusal of AWS is about."""
+
+    TARGET = "another target may do"
+    NOT_SUPPORTED = "the interface, which AWS does not mirror"
+    SENSOR = "the interface, which is a sensor of somebody's"
+    NOT_SHOWN = "nobody: EC2 does not know yet what it has just shown"
+    EVERYBODY = "the account is full, or the filter does not exist"
+    INTERFACE = "the interface; another invocation may have been faster"
+
+
+# How AWS's codes begin, and whom they are about. Any other code is about the interface.
+REFUSALS = (
+    ("TrafficMirrorSourcesPerTargetLimitExceeded", Refused.TARGET),
+    ("TrafficMirrorSessionsPerTargetLimitExceeded", Refused.TARGET),
+    ("InvalidTrafficMirrorTarget", Refused.TARGET),
+    ("NetworkInterfaceNotSupported", Refused.NOT_SUPPORTED),
+    ("InterfaceInUseByTrafficMirrorTarget", Refused.SENSOR),
+    ("InvalidNetworkInterfaceID.NotFound", Refused.NOT_SHOWN),
+    ("InvalidNetworkInterfaceId.NotFound", Refused.NOT_SHOWN),
+    ("TrafficMirrorSessionLimitExceeded", Refused.EVERYBODY),
+    ("InvalidTrafficMirrorFilter", Refused.EVERYBODY),
+    ("", Refused.INTERFACE),
 )
-# AWS refuses every create there could be: the account is full, or the filter does not exist.
-TOTAL_REFUSALS = ("TrafficMirrorSessionLimitExceeded", "InvalidTrafficMirrorFilter")
-# AWS refuses the type of the source's instance. Which types those are changes, so none is listed.
-TYPE_REFUSAL = "NetworkInterfaceNotSupported"
-REFUSED_SOURCE_LOOKS = 3  # for a session that another invocation was faster to create
 
 
-class MirroringError(RuntimeError):
-    """Interfaces were left without an answer from AWS; Lambda is to deliver the event again."""
-
-
-@dataclass
-class Entry:
+class Entry(NamedTuple):
     """What became of one interface, or of an instance or a page that could not be looked into.
 
     Attributes:
         request: the event that asked for it.
         sensors: a row per sensor, as the result shows them.
+        place: where it stands in the event.
+        elsewhere: whether it has sessions, and all go to targets that are not ours.
         The others are as in the result, which has None where there is nothing to say.
     """
 
@@ -1763,7 +3066,9 @@ class Entry:
     target_id: str | None = None
     session_id: str | None = None
     session_name: str | None = None
-    sensors: list[dict[str, Any]] = field(default_factory=list)
+    sensors: Sequence[Mapping[str, Any]] = ()
+    place: int = 0
+    elsewhere: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as the result and the log records show it."""
@@ -1775,340 +3080,515 @@ class Entry:
             "target_id": self.target_id,
             "session_id": self.session_id,
             "session_name": self.session_name,
-            "sensors": self.sensors,
+            "sensors": list(self.sensors),
         }
 
-    def settle(self, outcome: str, reason: str, session: Session | None = None) -> Entry:
-        """Set the outcome, and the session where there is one."""
-        self.outcome, self.reason = outcome, f"{reason}."
-        if outcome in ("exists", "skipped", "deferred"):
-            self.sensors = []
-        if session:
-            self.target_id, self.session_id = session.target_id, session.session_id
-            self.session_name = session.name
-        return self
 
-    def unanswered(self, error: Unanswered) -> Entry:
-        """Set the outcome that follows where AWS gives no answer."""
-        return self.settle(error.outcome, str(error))
+class Task(NamedTuple):
+    """An interface to be brought to its outcome.
+
+    Attributes:
+        place: where it stands in the event.
+        sessions: those that it has already, those to our targets first.
+        ours: how many of them go to our targets.
+    """
+
+    request: Request
+    instance: Instance
+    source: Interface
+    place: int
+    sessions: tuple[Session, ...] = ()
+    ours: int = 0
+
+    def entry(
+        self,
+        outcome: str,
+        reason: str,
+        session: Session | None = None,
+        sensors: Sequence[Mapping[str, Any]] = (),
+    ) -> Entry:
+        """What became of it: the outcome, why, and the session where there is one."""
+        return Entry(
+            self.request,
+            outcome,
+            f"{reason}.",
+            self.instance.instance_id,
+            self.source.interface_id,
+            session.target_id if session else None,
+            session.session_id if session else None,
+            session.name if session else None,
+            sensors,
+            self.place,
+            elsewhere=bool(self.sessions) and not self.ours and outcome != "created",
+        )
 
 
 class Plan(NamedTuple):
-    """A session to be created."""
+    """A session to be created.
 
-    source: Source
+    Attributes:
+        choice: why this target.
+        sensors: the rows of the verdicts that led to it.
+        parameters: those of CreateTrafficMirrorSession.
+    """
+
+    task: Task
     target_id: str
     choice: str
-    configuration: Configuration
-    event_id: str
-
-    @property
-    def session_name(self) -> str:
-        """The session's Name tag: from both IDs the first four characters that differ."""
-        return f"eh-mirror-{self.source.interface_id[4:8]}{self.target_id[4:8]}"
-
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of CreateTrafficMirrorSession.
-
-        EC2 answers a repeated ClientToken with the session that it made the first time, so a second
-        delivery of the same event that comes to the same choice creates nothing. EC2 refuses the
-        same token with other parameters; hence all of them are part of it.
-        """
-        parameters: dict[str, Any] = {
-            "NetworkInterfaceId": self.source.interface_id,
-            "TrafficMirrorTargetId": self.target_id,
-            "TrafficMirrorFilterId": self.configuration.filter_id,
-            "SessionNumber": self.configuration.session_number,
-            "TagSpecifications": [
-                {
-                    "ResourceType": "traffic-mirror-session",
-                    "Tags": [{"Key": "Name", "Value": self.session_name}],
-                }
-            ],
-        }
-        if self.configuration.virtual_network_id is not None:
-            parameters["VirtualNetworkId"] = self.configuration.virtual_network_id
-        if self.configuration.packet_length is not None:
-            parameters["PacketLength"] = self.configuration.packet_length
-        material = json.dumps([self.event_id, parameters], sort_keys=True)
-        return parameters | {"ClientToken": hashlib.sha256(material.encode()).hexdigest()}
+    sensors: Sequence[Mapping[str, Any]]
+    parameters: Mapping[str, Any]
 
 
-class Candidate(NamedTuple):
-    """A source that may be mirrored, or whose sessions a sweep is to check."""
+def session_name(source: Interface, target_id: str) -> str:
+    """A session's Name tag: from both IDs the first four characters that differ."""
+    return f"eh-mirror-{source.interface_id[4:8]}{target_id[4:8]}"
 
-    source: Source
+
+def create_parameters(task: Task, target_id: str, configuration: Configuration) -> dict[str, Any]:
+    """The parameters of CreateTrafficMirrorSession.
+
+    EC2 answers a repeated ClientToken with the session that it made the first time, so a second
+    delivery of the same event that comes to the same choice creates nothing. EC2 refuses the same
+    token with other parameters; hence all of them are part of it.
+    """
+    tags = [Tag("Name", session_name(task.source, target_id)), *configuration.session_tags]
+    parameters: dict[str, Any] = {
+        "NetworkInterfaceId": task.source.interface_id,
+        "TrafficMirrorTargetId": target_id,
+        "TrafficMirrorFilterId": configuration.filter_id,
+        "SessionNumber": configuration.session_number,
+        "TagSpecifications": [
+            {
+                "ResourceType": "traffic-mirror-session",
+                "Tags": [{"Key": tag.key, "Value": tag.value} for tag in tags],
+            }
+        ],
+    }
+    if configuration.virtual_network_id is not None:
+        parameters["VirtualNetworkId"] = configuration.virtual_network_id
+    if configuration.packet_length is not None:
+        parameters["PacketLength"] = configuration.packet_length
+    material = json.dumps([task.request.event_id, parameters], sort_keys=True)
+    return parameters | {"ClientToken": hashlib.sha256(material.encode()).hexdigest()}
+
+
+class Doubt(NamedTuple):
+    """An interface whose create was refused, but that may be mirrored all the same: by another
+    invocation, or as soon as EC2 knows it. It holds no more than it needs, since a sweep may come
+    to thousands.
+
+    Attributes:
+        entry: what it comes to if nothing else shows.
+        again: the create to send once more; None where that would not help.
+        looks: how often it was looked at.
+    """
+
     entry: Entry
-    sessions: list[Session]
+    again: Plan | None
+    looks: int = 0
+
+
+class Refusals:
+    """What AWS has refused in this invocation, and what that means for creates to come. Noted where
+    a create comes back, by the threads that send them."""
+
+    def __init__(self) -> None:
+        self.targets: dict[str, str] = {}
+        self.types: dict[str, str] = {}
+        self.everybody: str | None = None
+
+    def why_skipped(self, task: Task) -> str | None:
+        """Why AWS would not mirror the interface, as far as it has said so; None where it may."""
+        known = unsupported_interface(task.source.interface_id)
+        return known or self.types.get(task.instance.instance_type)
+
+    def bars(self, plan: Plan) -> bool:
+        """Whether the create of a session is known to be refused before it is sent."""
+        refused = self.everybody or plan.target_id in self.targets
+        return bool(refused or self.why_skipped(plan.task))
+
+    def note(self, plan: Plan, error: AwsCallFailed) -> None:
+        """Take note of what a refusal says about creates to come."""
+        reason = f"{error.code} ({error.detail})"
+        refused = refused_by(error)
+        if refused is Refused.TARGET:
+            self.targets[plan.target_id] = f"AWS refused {plan.target_id}: {reason}"
+        elif refused is Refused.EVERYBODY:
+            self.everybody = f"AWS creates no session at all: {reason}"
+        elif refused is Refused.NOT_SUPPORTED:
+            task = plan.task
+            what = f"AWS does not mirror the interface {task.source.interface_id}"
+            remember_unsupported(task.source.interface_id, f"{what} ({error.code})")
+            # The interface that an instance was launched with is refused for the instance's type,
+            # others may be refused for what they are.
+            if task.source.is_first and not task.instance.managed:
+                what = f"AWS does not mirror instances of type {task.instance.instance_type}"
+                self.types[task.instance.instance_type] = f"{what} ({error.code})"
+
+
+def refused_by(error: AwsCallFailed) -> Refused:
+    """Whom a refusal is about."""
+    return next(refused for code, refused in REFUSALS if error.code.startswith(code))
+
+
+_unsupported: dict[str, tuple[float, str]] = {}  # by interface: when AWS refused it, and why
+
+
+def remember_unsupported(interface_id: str, reason: str) -> None:
+    """Remember for an hour that AWS does not mirror an interface, so that sweeps do not use up
+    EC2's allowance of creates for those that are always refused."""
+    now = time.time()
+    for known in [
+        key for key, (since, _) in _unsupported.items() if now - since > UNSUPPORTED_SECONDS
+    ]:
+        _unsupported.pop(known, None)
+    _unsupported[interface_id] = now, reason
+
+
+def unsupported_interface(interface_id: str) -> str | None:
+    """Why AWS does not mirror an interface, as far as it is remembered."""
+    since, reason = _unsupported.get(interface_id, (0.0, ""))
+    return reason if 0 <= time.time() - since < UNSUPPORTED_SECONDS else None
 
 
 class Mirroring:
-    """One invocation's work: what it has read, what AWS has refused it, and the outcomes."""
+    """One invocation's work, from what events ask for to an entry for each interface.
 
-    def __init__(self, configuration: Configuration, deadline: Deadline) -> None:
+    Args:
+        configuration: what the environment variables say.
+        deadline: until when something may be begun.
+        own: the function's account and Region.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        deadline: Deadline,
+        own: Own = Own(),  # noqa: B008
+    ) -> None:
         self.configuration = configuration
         self.deadline = deadline
-        self.ec2 = Ec2(deadline)
-        self.entries: list[Entry] = []
-        self.sessions: Future[Sessions] = Future()
-        self.targets: Lookup[Target] = Lookup()
-        self.facts: SensorFacts | None = None
-        self.own_account: str | None = None
-        self.source_vpc_ids: set[str] = set()
-        self.refused_targets: dict[str, str] = {}
-        self.refused_types: dict[str, str] = {}
-        self.refused_sources: list[Entry] = []
-        self.total_refusal: str | None = None
+        self.region = Region(configuration, deadline, own)
+        self.refusals = Refusals()
+        self._known: tuple[Sensors | None, Mapping[str, Known]] = (None, {})
 
-    def do(self, work: Work) -> list[Entry]:
-        """Do what the event asks for; one entry per interface, in order."""
-        cached = None if work.sweep else cached_facts(self.configuration)
-        with parallel_calls() as calls:
-            # Read in one round trip. A sweep reads its instances page by page, later.
-            hosts = host_ids(cached.sensors.values()) if cached else ()
-            instances = calls.submit(self.read_instances, list(work.instances), hosts)
-            self.sessions = calls.submit(self.ec2.sessions)
-            targets = None if cached else calls.submit(self.ec2.targets, self.configuration.targets)
-        self.targets = cached.targets if cached else targets.result() if targets else Lookup()
-        self.facts = cached._replace(hosts=instances.result()) if cached else None
-        self.mirror_named(work.instances, instances.result())
+    def entries(self, work: Work) -> Iterator[Entry]:
+        """Do what events ask for; entries go out as they are settled."""
+        if not work.instances and not work.sweep:
+            return
+        instances = self.region.read_first(work)
+        yield from self.mirror(self.named_tasks(work.instances, instances))
         if work.sweep:
-            self.sweep(work.sweep, leave_out=work.instances)
-        self.look_for_sessions_of_refused_sources()
-        if self.facts:
-            remember_facts(self.configuration, self.facts)
-        return self.entries
+            yield from self.sweep(work.sweep, set(work.instances))
+        self.region.close()
 
-    def read_instances(self, instance_ids: list[str], host_ids: Iterable[str]) -> Lookup[Instance]:
-        """The instances asked for, and those that host sensors in the same call. EC2 may not know
-        an instance for seconds after it has appeared, so unknown ones are asked for again."""
-        instances = self.ec2.instances([*instance_ids, *host_ids])
-        for _ in range(UNKNOWN_INSTANCE_LOOKS - 1):
-            unknown = [key for key in instance_ids if not instances.knows(key)]
-            if not unknown:
-                break
-            try:
-                self.deadline.sleep(PAUSE_SECONDS)
-            except OutOfTime as error:
-                instances.failures.update(dict.fromkeys(unknown, error))
-                break
-            instances.update(self.ec2.instances(unknown))
-        return instances
+    def our_targets(self) -> Mapping[str, None]:
+        """The configured targets, as far as they are known."""
+        ids = asked(lambda: self.region.sensors.ids)
+        return {} if isinstance(ids, Unanswered) else ids
 
-    def mirror_named(self, requests: Mapping[str, Request], instances: Lookup[Instance]) -> None:
-        """Mirror the instances that events name."""
-        found: list[tuple[Instance, Request]] = []
-        for instance_id, request in requests.items():
-            entry = Entry(request, "", "", instance_id)
-            try:
-                instance = instances.get(instance_id)
-            except Unanswered as error:
-                self.entries.append(entry.unanswered(error))
-                continue
-            # After the event, EC2 may still say pending.
-            if instance is None:
-                problem = f"AWS does not know instance {instance_id}"
-            elif instance.state not in ("running", "pending"):
-                problem = f"Instance {instance_id} is {instance.state}, not running"
-            elif not instance.sources:
-                problem = f"Instance {instance_id} has no network interface"
-            else:
-                found.append((instance, request))
-                continue
-            self.entries.append(entry.settle("skipped", problem))
-        self.mirror(found)
-        order = {instance_id: place for place, instance_id in enumerate(requests)}
-        self.entries.sort(key=lambda entry: order[entry.instance_id or ""])
+    def accounts_without_targets(self) -> list[str]:
+        """Configured accounts that are known to show no target here."""
+        accounts = asked(lambda: self.region.sensors.accounts_without_targets)
+        return [] if isinstance(accounts, Unanswered) else accounts
 
-    def sweep(self, request: Request, leave_out: Mapping[str, Request]) -> None:
+    def sweep(self, request: Request, done: set[str]) -> Iterator[Entry]:
         """Mirror all running instances of the Region, page by page, and check their sessions."""
         try:
-            for page in self.ec2.running_instances():
-                self.mirror([(i, request) for i in page if i.instance_id not in leave_out])
+            for page in self.region.running_instances():
+                yield from self.mirror(self.swept_tasks(request, page, done))
         except Unanswered as error:
-            rest = Entry(request, "", "").unanswered(error)
-            rest.reason = f"The instances after these were not read. {rest.reason}"
-            self.entries.append(rest)
+            reason = f"The instances after these were not read. {error}."
+            yield Entry(request, error.outcome, reason)
 
-    def mirror(self, instances: Iterable[tuple[Instance, Request]]) -> None:
-        """Bring every interface of these instances to its outcome."""
-        candidates = []
-        for instance, request in instances:
-            for source in instance.sources:
-                entry = Entry(request, "", "", instance.instance_id, source.interface_id)
-                self.entries.append(entry)
-                candidate = self.candidate(instance, source, entry)
-                if candidate:
-                    candidates.append(candidate)
-        if not candidates:
-            return
-        self.learn_of_sensors(candidates)
-        for candidate in candidates:
-            if candidate.sessions:
-                self.check_sessions(candidate)
+    # Tasks
+
+    def named_tasks(
+        self, requests: Mapping[str, Request], instances: Answers[Instance]
+    ) -> Iterator[Task | Entry]:
+        """The interfaces of the instances that events name, in order."""
+        place = 0
+        for instance_id, request in requests.items():
+            instance = asked(instances.one, instance_id)
+            # After the event, EC2 may still say pending.
+            shown_id = shortened(instance_id)
+            if instance is None:
+                problem = f"AWS does not know instance {shown_id}"
+                if elsewhere := self.region.own.elsewhere(request):
+                    problem += f"; {elsewhere}"
+            elif isinstance(instance, Unanswered):
+                yield Entry(request, instance.outcome, f"{instance}.", instance_id, place=place)
+                continue
+            elif instance.state not in ("running", "pending"):
+                problem = f"Instance {instance_id} is {instance.state}, not running"
+            elif not instance.interface_ids:
+                problem = f"Instance {instance_id} has no network interface"
             else:
-                self.mirror_source(candidate.source, candidate.entry)
+                for task in self.tasks_of(instance, request, place):
+                    yield task
+                    place += 1
+                continue
+            yield Entry(request, "skipped", f"{problem}.", shown_id, place=place)
+            place += 1
 
-    def candidate(self, instance: Instance, source: Source, entry: Entry) -> Candidate | None:
-        """The interface as a candidate, or None and the entry settled: where it is not meant to be
-        mirrored, cannot be, or has a session that nobody wants checked."""
-        try:
-            problem = (
-                instance_set_aside(instance, self.configuration)
-                or type_set_aside(source)
-                or sensor_set_aside(source, instance, self.sensor_interface_ids)
+    def swept_tasks(
+        self, request: Request, page: Answers[Instance], done: set[str]
+    ) -> Iterator[Task | Entry]:
+        """The interfaces of a page of instances. Their order changes from sweep to sweep, so that
+        interfaces which AWS keeps refusing do not keep others from their turn."""
+
+        def draw(item: tuple[str, object]) -> bytes:
+            return hashlib.sha256(f"{request.event_id}{item[0]}".encode()).digest()
+
+        for instance_id, instance in sorted(page.items(), key=draw):
+            if instance_id in done:
+                continue
+            done.add(instance_id)
+            if isinstance(instance, Unanswered):
+                yield Entry(request, instance.outcome, f"{instance}.", instance_id)
+            else:
+                yield from self.tasks_of(instance, request, 0)
+
+    @staticmethod
+    def tasks_of(instance: Instance, request: Request, place: int) -> Iterator[Task | Entry]:
+        """The interfaces of an instance; an entry for each that cannot be read."""
+        for number, source in enumerate(instance.interfaces):
+            yield Task(request, instance, source, place + number)
+        for interface_id, error in instance.unreadable.items():
+            yield Entry(
+                request, error.outcome, f"{error}.", instance.instance_id, interface_id, place=place
             )
-            if problem:
-                entry.settle("skipped", problem)
-                return None
-            sessions = self.sessions.result().of(source.interface_id, self.configuration.targets)
+
+    # The guide's steps
+
+    def mirror(self, tasks: Iterable[Task | Entry]) -> Iterator[Entry]:
+        """Bring every interface to its outcome: tasks come in, entries go out."""
+        waiting: list[Task] = []
+        mirrored: list[Task] = []
+        for task in tasks:  # 1, 2: is it meant to be mirrored, and has it no session?
+            answer = task if isinstance(task, Entry) else self.answered(self.triage, task)
+            if isinstance(answer, Entry):
+                yield answer
+            else:
+                (mirrored if self.counting(answer.sessions) else waiting).append(answer)
+        if waiting or any(task.ours for task in mirrored):
+            self.region.learn_of_sensors([task.source for task in waiting])
+        self.region.look_for_targets(s for task in mirrored for s in task.sessions)
+        for task in mirrored:
+            yield self.answered(self.check, task)
+        doubts: list[Doubt] = []
+        while waiting or doubts:
+            if waiting:  # 3, 4: which sensor, and is the session created?
+                waiting, refused = yield from self.round(waiting)
+                doubts += refused
+            else:
+                waiting, doubts = yield from self.look(doubts)
+
+    @staticmethod
+    def answered(step: Callable[[Task], T], task: Task) -> T | Entry:
+        """What a step says; the one place where no answer becomes failed or deferred."""
+        try:
+            return step(task)
         except Unanswered as error:
-            entry.unanswered(error)
-            return None
-        if sessions:
-            ours = [s for s in sessions if s.target_id in self.configuration.targets]
-            if ours and source.address and entry.request.sweep:
-                return Candidate(source, entry, ours)
-            self.settle_existing(entry, sessions[0])
-            return None
+            return task.entry(error.outcome, str(error))
+
+    def triage(self, task: Task) -> Task | Entry:
+        """Whether the interface is meant to be mirrored and can be. A task goes on: to a sensor, or
+        where a sweep finds a session, to a check of what that leads to."""
+        source, sensors = task.source, self.region.sensors
+        if problem := (
+            instance_set_aside(task.instance, self.configuration)
+            or type_set_aside(source)
+            or sensors.why_no_source(source, task.instance)
+        ):
+            return task.entry("skipped", problem)
+        if sessions := self.region.sessions.of(source.interface_id, sensors.ids):
+            ours = sum(session.target_id in sensors.ids for session in sessions)
+            task = task._replace(sessions=sessions, ours=ours)
+        if found := self.counting(task.sessions):
+            return task if task.request.sweep else self.exists(task, found)
         if source.address is None:
-            entry.settle("skipped", "The interface has no IPv4 address, which VXLAN packets need")
-            return None
-        return Candidate(source, entry, [])
+            problem = "The interface has no IPv4 address, which VXLAN packets need"
+        else:
+            problem = self.refusals.why_skipped(task)
+        return task.entry("skipped", problem) if problem else task
 
-    @cached_property
-    def sensor_interface_ids(self) -> frozenset[str]:
-        """The interfaces of the configured targets."""
-        for failure in self.targets.failures.values():
-            raise failure
-        return frozenset(t.interface_id for t in self.targets.every() if t.interface_id)
+    def counting(self, sessions: Iterable[Session]) -> Session | None:
+        """The session for which an interface needs no other; with MIRROR_ALONGSIDE only one to a
+        target of ours."""
+        alongside = self.configuration.mirror_alongside
+        ours = self.region.sensors.ids if alongside else {}
+        return next((s for s in sessions if not alongside or s.target_id in ours), None)
 
-    def settle_existing(self, entry: Entry, session: Session) -> None:
+    def exists(self, task: Task, session: Session) -> Entry:
         """The interface has this session already."""
-        whose = (
-            "" if session.target_id in self.configuration.targets else ", not one of our targets"
-        )
-        reason = f"Session {session.session_id} mirrors it to {session.target_id}{whose}"
-        entry.settle("exists", reason, session)
+        return task.entry("exists", self.why_exists(session), session)
 
-    def sessions_per_target(self) -> dict[str, int]:
-        """How many sessions each configured target has; empty where AWS did not say."""
-        if not self.sessions.done() or self.sessions.exception():
-            return {}
-        counts = self.sessions.result().per_target
-        return {target_id: counts[target_id] for target_id in self.configuration.targets}
+    def why_exists(self, session: Session) -> str:
+        """What the session does."""
+        whose = "" if session.target_id in self.region.sensors.ids else ", not one of our targets"
+        return f"Session {session.session_id} mirrors it to {session.target_id}{whose}"
 
-    # What is known of the sensors
+    # Sessions that exist
 
-    def learn_of_sensors(self, candidates: Sequence[Candidate]) -> None:
-        """Make sure that what the stages need to know for these candidates has been read."""
-        # Sessions that are only checked do not depend on the ACL of the source's subnet.
-        sources = [candidate.source for candidate in candidates if not candidate.sessions]
-        new_vpc_ids = {s.vpc_id for s in sources if s.vpc_id} - self.source_vpc_ids
-        self.source_vpc_ids |= new_vpc_ids
-        self.own_account = candidates[0].source.owner_id
-        if self.facts is None:
-            self.read_sensors()
-            return
-        # A subnet may be newer than the cache; a sweep comes to VPCs that have no sensor.
-        acls = self.facts.acls
-        lacking = {s.vpc_id for s in sources if s.subnet_id and not acls.knows(s.subnet_id)}
-        acls.update(self.ec2.network_acls(key for key in lacking if key in new_vpc_ids))
+    def check(self, task: Task) -> Entry:
+        """Whether packets can reach the sensors that the interface is mirrored to: a session to one
+        that they cannot reach is a blind spot that looks covered. Nothing is changed."""
+        alongside = self.configuration.mirror_alongside
+        for session in task.sessions[: task.ours] if alongside else task.sessions:
+            try:
+                verdict = self.verdict_on(task.source, session)
+            except Unanswered as error:
+                unknown = f"Whether packets reach {session.target_id} could not be checked"
+                return task.entry(error.outcome, f"{unknown}. {error}", session)
+            # What cannot be seen or read is no proof that packets are blocked.
+            if verdict.says is Says.REJECTS:
+                reason = f"Session {session.session_id} mirrors it to {session.target_id}"
+                reason += f", which packets cannot reach. {verdict.reason}"
+                rows = [sensor_row(session.target_id, verdict)]
+                return task.entry("blocked", reason, session, rows)
+        return self.exists(task, task.sessions[0])
 
-    def read_sensors(self) -> None:
-        """Read the sensors, in place of what the cache knew of them where it did."""
-        target_ids = self.configuration.targets
-        if self.facts:
-            self.targets = self.ec2.targets(target_ids)
-        self.facts = read_sensor_facts(
-            self.ec2, target_ids, self.targets, self.own_account, self.source_vpc_ids
-        )
-
-    def known(self) -> Known:
-        """What the stages may look at now."""
-        assert self.facts, "candidates are judged after learn_of_sensors"
-        return Known(self.configuration, self.facts, self.refused_targets)
-
-    def read_prefix_lists(self, unread: frozenset[str]) -> bool:
-        """Read prefix lists that a verdict depends on; whether there were any to read."""
-        if unread:
-            self.known().facts.prefix_lists.update(self.ec2.prefix_lists(unread))
-        return bool(unread)
+    def verdict_on(self, source: Interface, session: Session) -> Verdict:
+        """The verdict on the target of a session that exists."""
+        target_id = session.target_id
+        if target_id not in self.region.sensors.ids:
+            if self.region.target_is_gone(target_id):
+                gone = f"There is no traffic mirror target {target_id} any more"
+                return Verdict(Says.REJECTS, gone, "unavailable")
+            return PASSES  # somebody else's
+        if source.address is None:
+            return PASSES
+        self.deadline.check()
+        while True:
+            try:
+                return judge_sensor(source, self.known()[target_id], REACHABILITY)
+            except NotAskedYet as missing:
+                self.region.look_up(missing.wanted)
 
     # From verdicts to a session
 
-    def mirror_source(self, source: Source, entry: Entry) -> None:
-        """Create a session to the best sensor, or to the next best where AWS refuses one."""
-        while not self.try_best_sensor(source, entry):
-            pass
-
-    def try_best_sensor(self, source: Source, entry: Entry) -> bool:
-        """Judge, rank and create; whether the entry is settled. If not, AWS has refused the best
-        sensor, and another one is the best now."""
-        if problem := self.refused_types.get(source.instance_type):
-            entry.settle("skipped", problem)
-            return True
-        judgement = self.judge(source)
-        sessions = self.sessions.result()
-        ranked = [] if judgement.error else ranking(source, judgement, sessions)
-        entry.sensors = sensor_rows(judgement, ranked, sessions)
-        if judgement.error:
-            entry.unanswered(judgement.error)
-        elif not ranked:
-            entry.settle("unmirrored", why_unmirrored(judgement))
-        elif self.total_refusal:
-            self.settle_refusal(entry, self.total_refusal)
-        elif entry.request.dry_run or self.configuration.dry_run:
-            self.settle_planned(self.plan(source, ranked, entry), entry)
-        else:
-            return self.create_session(self.plan(source, ranked, entry), entry)
-        return True
-
-    def plan(self, source: Source, ranked: Sequence[str], entry: Entry) -> Plan:
-        """The session to the first of the ranked sensors."""
-        reason = choice(ranked, self.sessions.result())
-        return Plan(source, ranked[0], reason, self.configuration, entry.request.event_id)
-
-    def settle_planned(self, plan: Plan, entry: Entry) -> None:
-        """Dry run: the session counts as if it had been created."""
-        self.sessions.result().planned[plan.target_id] += 1
-        entry.settle("planned", f"A session to {plan.target_id} would be created. {plan.choice}")
-        entry.target_id, entry.session_name = plan.target_id, plan.session_name
-
-    def create_session(self, plan: Plan, entry: Entry) -> bool:
-        """Create the session; whether the entry is settled. If not, AWS has refused the target and
-        another one may do."""
-        try:
-            session = self.created_session(plan)
-        except Unanswered as error:
-            if isinstance(error, AwsCallFailed) and error.refuses_session:
-                return self.take_refusal(plan, entry, error)
-            entry.unanswered(error)
-            return True
-        self.sessions.result().add(session)
-        if session.target_id == plan.target_id:
-            reason = (
-                f"Session {session.session_id} mirrors it to {session.target_id}. {plan.choice}"
+    def known(self) -> Mapping[str, Known]:
+        """What the stages may look at now, by target."""
+        sensors = self.region.sensors
+        if self._known[0] is not sensors:
+            here, refused = self.region.facts[HOME], self.refusals.targets
+            self._known = (
+                sensors,
+                {
+                    target_id: Known(self.configuration, sensor, there, here, refused)
+                    for target_id, (sensor, there) in sensors.judged.items()
+                },
             )
-            entry.settle("created", reason, session._replace(name=plan.session_name))
-        else:
-            self.settle_existing(entry, session)
-        return True
+        return self._known[1]
 
-    def judge(self, source: Source) -> Judgement:
-        """Judge the sensors, reading what the verdicts turn out to need. What is cached may be out
-        of date, so it does not get to say that there is no sensor."""
+    def judgement(self, source: Interface) -> Judgement:
+        """The verdicts on all sensors. What is cached may be out of date, so it does not get to say
+        that there is no sensor."""
+        judgement = self.judged(source)
+        if judgement.error or judgement.candidates or not self.region.from_cache:
+            return judgement
+        error = self.region.renew()
+        judgement = self.judged(source)
+        if error and not judgement.candidates:
+            return judgement._replace(error=judgement.error or error)
+        return judgement
+
+    def judged(self, source: Interface) -> Judgement:
+        """The verdicts as things are known, with what they turn out to need looked up."""
         while True:
-            judgement = judge(source, self.known())
-            if judgement.error:
-                return judgement
-            if self.read_prefix_lists(judgement.unread):
-                continue
-            if judgement.candidates or not self.known().facts.from_cache:
-                return judgement
-            self.read_sensors()
+            try:
+                return judge(source, tuple(self.known().values()))
+            except NotAskedYet as missing:
+                self.region.look_up(missing.wanted)
 
-    def created_session(self, plan: Plan) -> Session:
+    def choose(self, task: Task) -> Plan | Entry:
+        """Step 3: the sensor with the fewest sessions among those that packets can reach."""
+        self.deadline.check()
+        source = task.source
+        if problem := self.refusals.why_skipped(task):
+            return task.entry("skipped", problem)
+        judgement = self.judgement(source)
+        # What is known of the targets may have been renewed.
+        if problem := self.region.sensors.why_no_source(source, task.instance):
+            return task.entry("skipped", problem)
+        ranked = ranking(source, judgement, self.region.count)
+        rows = sensor_rows(judgement, ranked, self.region.count)
+        if error := judgement.error or (judgement.foreign_error if not ranked else None):
+            return task.entry(error.outcome, str(error), sensors=rows)
+        if not ranked:
+            reason = why_unmirrored(judgement, self.region.sensors.accounts_without_targets)
+            return task.entry("unmirrored", reason, sensors=rows)
+        target_id = ranked[0]
+        if self.refusals.everybody:
+            return refused_entry(task, target_id, self.refusals.everybody, rows)
+        choice = why_chosen(ranked, self.region.count)
+        self.region.sessions.choose(target_id)
+        if task.request.dry_run or self.configuration.dry_run:
+            reason = f"A session to {target_id} would be created. {choice}"
+            name = session_name(source, target_id)
+            entry = task.entry("planned", reason, sensors=rows)
+            return entry._replace(target_id=target_id, session_name=name)
+        parameters = create_parameters(task, target_id, self.configuration)
+        return Plan(task, target_id, choice, rows, parameters)
+
+    def round(
+        self, waiting: Sequence[Task]
+    ) -> Generator[Entry, None, tuple[list[Task], list[Doubt]]]:
+        """Steps 3 and 4 for those that come first: choose for all of them, each choice counting at
+        once, then send their creates together. What is not settled waits for the next round, which
+        knows of all refusals of this one, or is in doubt."""
+        plans: list[Plan] = []
+        for task in waiting[:ROUND]:
+            chosen = self.answered(self.choose, task)
+            if isinstance(chosen, Entry):
+                yield chosen
+            else:
+                plans.append(chosen)
+        again: list[Task] = []
+        doubts: list[Doubt] = []
+        throttled: list[tuple[Plan, AwsCallFailed]] = []
+        created = False
+        for plan, answer in self.sent(plans):
+            if isinstance(answer, AwsCallFailed) and answer.failure is Failure.THROTTLED:
+                throttled.append((plan, answer))
+                continue
+            became = self.settled(plan, answer)
+            if isinstance(became, Entry):
+                created |= became.outcome == "created"
+                yield became
+            elif isinstance(became, Doubt):
+                doubts.append(became)
+            else:
+                again.append(became)
+        for plan, error in throttled:
+            if created:
+                self.region.sessions.give_up(plan.target_id)
+                again.append(plan.task)
+            else:
+                yield plan.task.entry(error.outcome, str(error), sensors=plan.sensors)
+        return [*again, *waiting[ROUND:]], doubts
+
+    def sent(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Session | Unanswered | None]]:
+        """Step 4: send creates, some at a time, and say what came back; see `send`."""
+        if not plans:
+            return
+        with ThreadPoolExecutor(max_workers=PARALLEL_CREATES) as threads:
+            futures = [threads.submit(self.send, plan) for plan in plans]
+            for plan, future in zip(plans, futures, strict=True):
+                yield plan, future.result()
+
+    def send(self, plan: Plan) -> Session | Unanswered | None:
+        """The session, or why there is none as far as AWS says; None: not sent, because by now it
+        is known to be refused."""
+        if self.refusals.bars(plan):
+            return None
+        answer = asked(self.create, plan)
+        if is_refusal(answer):
+            self.refusals.note(plan, answer)
+        return answer
+
+    def create(self, plan: Plan) -> Session:
         """Have EC2 create the session. Where the answer is lost the session may exist: it is looked
         for, and if it is not there the create is sent once more with the same token, which EC2
         answers with the first session if it has made one.
@@ -2116,137 +3596,200 @@ class Mirroring:
         Raises:
             Unanswered: there is no session, as far as AWS says.
         """
+        home, interface_id = self.region.home, plan.task.source.interface_id
+        answer = asked(home.create_session, plan.parameters)
+        lost = isinstance(answer, Unreadable) or (
+            isinstance(answer, AwsCallFailed) and answer.failure is Failure.LOST
+        )
+        if not lost:
+            return told(answer)
         try:
-            return self.ec2.create_session(plan.parameters())
-        except AwsCallFailed as error:
-            if error.failure is not Failure.LOST:
-                raise
-            lost = error
-        interface_id = plan.source.interface_id
-        try:
-            found = self.ec2.sessions_of([interface_id]).get(interface_id)
-            return found or self.ec2.create_session(plan.parameters())
+            found = home.by_filter(SESSIONS, [interface_id]).all(interface_id)
+            return self.counting(found) or home.create_session(plan.parameters)
         except OutOfTime:
-            raise lost from None
+            return told(answer)
 
-    def take_refusal(self, plan: Plan, entry: Entry, error: AwsCallFailed) -> bool:
-        """AWS has refused a create for good. Take note of what that says about later ones; whether
-        the entry is settled. If not, another target may do."""
-        reason = f"AWS refused {plan.target_id}: {error.code} ({error.detail})"
-        if error.code.startswith(TARGET_REFUSALS):
-            self.refused_targets[plan.target_id] = reason
-            return False
-        if error.code == TYPE_REFUSAL:
-            problem = f"AWS does not mirror instances of type {plan.source.instance_type}"
-            self.refused_types[plan.source.instance_type] = f"{problem} ({error.code})"
-            entry.settle("skipped", self.refused_types[plan.source.instance_type])
-        elif error.code.startswith(TOTAL_REFUSALS):
-            self.total_refusal = f"AWS creates no session at all: {error.code} ({error.detail})"
-            self.settle_refusal(entry, self.total_refusal)
-        else:
-            # Another invocation may have been faster.
-            self.settle_refusal(entry, reason)
-            self.refused_sources.append(entry)
-        return True
+    def settled(self, plan: Plan, answer: Session | Unanswered | None) -> Entry | Doubt | Task:
+        """What becomes of an interface after its create: an entry; the task, if another target may
+        do; or a doubt."""
+        task, target_id = plan.task, plan.target_id
+        if isinstance(answer, Session):
+            self.region.sessions.created(target_id, answer)
+            if answer.target_id != target_id:
+                return self.exists(task, answer)
+            reason = f"Session {answer.session_id} mirrors it to {target_id}. {plan.choice}"
+            session = answer._replace(name=session_name(task.source, target_id))
+            return task.entry("created", reason, session, plan.sensors)
+        if answer is None:
+            self.region.sessions.give_up(target_id)
+            return task
+        if not is_refusal(answer):
+            return task.entry(answer.outcome, str(answer), sensors=plan.sensors)
+        self.region.sessions.give_up(target_id)
+        refused = refused_by(answer)
+        reason = f"AWS refused {target_id}: {answer.code} ({answer.detail})"
+        if refused is Refused.TARGET:
+            return task
+        if refused is Refused.NOT_SUPPORTED:
+            return task.entry("skipped", self.refusals.why_skipped(task) or reason)
+        if refused is Refused.SENSOR:
+            sensor = "The interface is somebody's sensor, which AWS does not mirror"
+            return task.entry("skipped", f"{sensor} ({answer.code})")
+        if refused is Refused.NOT_SHOWN:
+            return Doubt(task.entry("failed", reason, sensors=plan.sensors), plan)
+        if refused is Refused.EVERYBODY:
+            reason = self.refusals.everybody or reason
+        entry = refused_entry(task, target_id, reason, plan.sensors)
+        return Doubt(entry, None) if refused is Refused.INTERFACE else entry
 
-    def settle_refusal(self, entry: Entry, reason: str) -> None:
-        """Unmirrored, because AWS has refused, or would refuse, the sensor that was chosen."""
-        for row in entry.sensors:
-            if row["verdict"] == "selected":
-                row.update(verdict="rejected", stage="create", reason=f"{reason}.")
-        entry.settle("unmirrored", f"Refused at create. {reason}")
-
-    def look_for_sessions_of_refused_sources(self) -> None:
-        """Refused sources may have a session by now that another invocation was faster to create.
-        It can take seconds to show, so all of them are looked up together, up to three times."""
-        waiting = {entry.interface_id or "": entry for entry in self.refused_sources}
-        sessions: Lookup[Session] = Lookup()
+    def look(
+        self, doubts: Sequence[Doubt]
+    ) -> Generator[Entry, None, tuple[list[Task], list[Doubt]]]:
+        """Whether interfaces that were refused have a session by now. It can take seconds to show,
+        so all of them are looked up together, up to three times a second apart; and what EC2 did
+        not know is sent again."""
+        ids = [doubt.entry.interface_id or "" for doubt in doubts]
+        sessions: Answers[Session] = Answers()
         try:
-            for look in range(REFUSED_SOURCE_LOOKS):
-                if not waiting:
-                    return
-                if look:
-                    self.deadline.sleep(PAUSE_SECONDS)
-                sessions = self.ec2.sessions_of(waiting)
-                for interface_id, found in sessions.found.items():
-                    self.settle_existing(waiting.pop(interface_id), found[0])
+            if any(doubt.looks for doubt in doubts):
+                self.deadline.sleep(PAUSE_SECONDS)
+            sessions = self.region.home.by_filter(SESSIONS, ids)
         except OutOfTime as error:
-            sessions.failures = dict.fromkeys(waiting, error)
-        for interface_id, entry in waiting.items():
-            if failure := sessions.failures.get(interface_id):
-                entry.settle(failure.outcome, f"{entry.reason} Nobody could be asked: {failure}")
+            sessions.fail(ids, error)
+        waiting: list[Task] = []
+        looked: list[Doubt] = []
+        for doubt, interface_id in zip(doubts, ids, strict=True):
+            found = asked(sessions.all, interface_id)
+            unanswered = found if isinstance(found, Unanswered) else None
+            session = None if isinstance(found, Unanswered) else self.counting(found)
+            if session:
+                yield mirrored_entry(doubt.entry, self.why_exists(session), session)
+            elif unanswered and (doubt.looks + 1 == LOOKS or isinstance(unanswered, OutOfTime)):
+                reason = f"{doubt.entry.reason} Nobody could be asked: {unanswered}."
+                yield doubt.entry._replace(outcome=unanswered.outcome, reason=reason)
+            else:
+                looked.append(doubt._replace(looks=doubt.looks + 1))
+        kept = [doubt for doubt in looked if not doubt.again]
+        unknown = [(doubt.again, doubt.looks) for doubt in looked if doubt.again]
+        for plan, _ in unknown:
+            self.region.sessions.choose(plan.target_id)
+        for (plan, answer), (_, looks) in zip(
+            self.sent([p for p, _ in unknown]), unknown, strict=True
+        ):
+            became = self.settled(plan, answer)
+            if isinstance(became, Doubt):
+                kept.append(became._replace(looks=looks))
+            elif isinstance(became, Task):
+                waiting.append(became)
+            else:
+                yield became
+        yield from self.last_word([doubt for doubt in kept if doubt.looks >= LOOKS])
+        return waiting, [doubt for doubt in kept if doubt.looks < LOOKS]
 
-    # Sessions that exist
-
-    def check_sessions(self, candidate: Candidate) -> None:
-        """Whether packets can reach the sensor that the interface is mirrored to: a session to one
-        that they cannot reach is a blind spot that looks covered. Nothing is changed."""
-        for session in candidate.sessions:
-            try:
-                verdict = self.judge_session(candidate.source, session)
-            except Unanswered as error:
-                reason = f"Whether packets reach {session.target_id} could not be checked. {error}"
-                candidate.entry.settle(error.outcome, reason, session)
-                return
-            # What cannot be seen or read is no proof that packets are blocked.
-            if verdict.stage and not verdict.unverified and not verdict.unsettled:
-                reason = f"Session {session.session_id} mirrors it to {session.target_id}"
-                reason += f", which packets cannot reach. {verdict.reason}"
-                candidate.entry.sensors = [sensor_row(session.target_id, verdict)]
-                candidate.entry.settle("blocked", reason, session)
-                return
-        self.settle_existing(candidate.entry, candidate.sessions[0])
-
-    def judge_session(self, source: Source, session: Session) -> Verdict:
-        """The verdict on the sensor of a session that exists."""
-        sensor = self.known().facts.sensors[session.target_id]
-        while True:
-            verdict = judge_sensor(source, sensor, self.known(), REACHABILITY)
-            if not self.read_prefix_lists(verdict.unread):
-                return verdict
+    def last_word(self, doubts: Sequence[Doubt]) -> Iterator[Entry]:
+        """What interfaces come to for which no session has shown. Those that EC2 says it does not
+        know may be gone: with their instance, or detached."""
+        unknown = {doubt.entry.instance_id or "" for doubt in doubts if doubt.again}
+        instances = self.region.home.by_id(INSTANCES, unknown)
+        for doubt in doubts:
+            entry = doubt.entry
+            if doubt.again and entry.outcome == "failed":
+                instance = asked(instances.one, entry.instance_id or "")
+                gone = instance is None or (
+                    isinstance(instance, Instance)
+                    and (
+                        instance.state != "running"
+                        or entry.interface_id not in instance.interface_ids
+                    )
+                )
+                if gone:
+                    reason = "The instance does not run with this interface any more."
+                    entry = entry._replace(outcome="skipped", reason=reason, sensors=())
+            yield entry
 
 
-def sensor_row(target_id: str, verdict: Verdict) -> dict[str, Any]:
+def is_refusal(answer: object) -> TypeGuard[AwsCallFailed]:
+    """Whether AWS has refused to create a session for good."""
+    return (
+        isinstance(answer, AwsCallFailed)
+        and answer.operation == CREATE
+        and answer.failure is Failure.REFUSED
+    )
+
+
+def refused_entry(
+    task: Task, target_id: str, reason: str, rows: Sequence[Mapping[str, Any]]
+) -> Entry:
+    """Unmirrored, because AWS has refused, or would refuse, the sensor that was chosen."""
+    refused = {"verdict": "rejected", "stage": "create", "reason": f"{reason}."}
+    sensors = [{**row, **refused} if row["target_id"] == target_id else row for row in rows]
+    return task.entry("unmirrored", f"Refused at create. {reason}", sensors=sensors)
+
+
+def mirrored_entry(entry: Entry, reason: str, session: Session) -> Entry:
+    """The entry of an interface that turns out to have a session."""
+    return entry._replace(
+        outcome="exists",
+        reason=f"{reason}.",
+        target_id=session.target_id,
+        session_id=session.session_id,
+        session_name=session.name,
+        sensors=(),
+    )
+
+
+# ======================================================================================
+# 9  Reporting
+# ======================================================================================
+
+BODY_LIMIT = 1_000_000  # bytes
+ROWS_IN_BODY = 10_000  # more rows of sensors than fit into the body are not kept for it
+NOTES_IN_MESSAGE = 10
+LISTED_BY_SWEEP = 100  # interfaces
+NAMED_IN_ERROR = 100  # interfaces
+
+
+def sensor_row(target_id: str, verdict: Verdict, sessions: int | None = None) -> dict[str, Any]:
     """A sensor as the result shows it."""
-    last_resort = verdict.unverified and verdict.stage is not None
+    last_resort = verdict.says is Says.UNSEEN
     hint = "; it is the last resort where ALLOW_UNVERIFIED is true" if last_resort else ""
     return {
         "target_id": target_id,
-        "verdict": "rejected" if verdict.stage else "eligible",
+        "verdict": "eligible" if verdict.passes else "rejected",
         "stage": verdict.stage,
         "reason": f"{verdict.reason}{hint}.",
-        "sessions": None,
+        "sessions": sessions,
     }
 
 
 def sensor_rows(
-    judgement: Judgement, ranked: Sequence[str], sessions: Sessions
-) -> list[dict[str, Any]]:
+    judgement: Judgement, ranked: Sequence[str], sessions: Callable[[str], int]
+) -> list[Mapping[str, Any]]:
     """The sensors as the result shows them, in configured order; the first of the ranked ones is
     the selected one."""
-    rows = []
-    eligible = frozenset(ranked)
+    rows: list[Mapping[str, Any]] = []
     for target_id, verdict in judgement.verdicts.items():
-        row = sensor_row(target_id, verdict)
-        if target_id in eligible or verdict.stage == "create":
-            row["sessions"] = sessions.count(target_id)
+        counted = (ranked and verdict.passes) or verdict.stage == "create"
+        row = sensor_row(target_id, verdict, sessions(target_id) if counted else None)
         if target_id in ranked[:1]:
             row["verdict"] = "selected"
-            row["reason"] = f"{choice(ranked, sessions)}: {row['reason']}"
-        elif target_id in eligible:
-            count = sessions.count(ranked[0])
+            row["reason"] = f"{why_chosen(ranked, sessions)}: {row['reason']}"
+        elif ranked and verdict.passes:
+            count = sessions(ranked[0])
             row["reason"] = f"Behind {ranked[0]} with {count} sessions: {row['reason']}"
         rows.append(row)
     return rows
 
 
-def choice(ranked: Sequence[str], sessions: Sessions) -> str:
+def why_chosen(ranked: Sequence[str], sessions: Callable[[str], int]) -> str:
     """Why the first of the ranked sensors is chosen."""
-    return f"Best of {len(ranked)} eligible, with {sessions.count(ranked[0])} sessions"
+    return f"Best of {len(ranked)} eligible, with {sessions(ranked[0])} sessions"
 
 
-def why_unmirrored(judgement: Judgement) -> str:
+def why_unmirrored(judgement: Judgement, accounts_without_targets: Sequence[str]) -> str:
     """At which stage the last sensors fell."""
+    if not judgement.verdicts:
+        return f"There is no sensor: {no_targets_of(accounts_without_targets)}"
     stages = [verdict.stage for verdict in judgement.verdicts.values() if verdict.stage]
     last = max(stages, key=STAGES.index)
     fell = [key for key, verdict in judgement.verdicts.items() if verdict.stage == last]
@@ -2257,129 +3800,207 @@ def why_unmirrored(judgement: Judgement) -> str:
     )
 
 
-# ======================================================================================
-# 7  Reporting
-# ======================================================================================
-
-BODY_LIMIT = 1_000_000  # bytes
-LISTED_BY_SWEEP = 100  # interfaces
-NAMED_IN_ERROR = 100  # interfaces
+def no_targets_of(accounts: Sequence[str]) -> str:
+    """Configured accounts that show no target."""
+    return f"no traffic mirror target of account {', '.join(accounts)} is visible here"
 
 
-def summary(entries: Iterable[Entry]) -> dict[str, int]:
-    """The count of each outcome that occurs."""
-    counts = Counter(entry.outcome for entry in entries)
-    return {outcome: counts[outcome] for outcome in OUTCOMES if counts[outcome]}
+class Report:
+    """Logs and counts entries as they are settled, and keeps what the answer needs of them: of a
+    sweep the hundred that need attention most, so that memory does not grow with the account.
 
+    Attributes:
+        counts: of each outcome.
+        pages_failed: whether some of what a sweep is about could not be read.
+        unfinished_instances: those with an interface that there is no answer for.
 
-def by_attention(entries: Iterable[Entry]) -> list[Entry]:
-    """The entries, those that need attention first."""
-    order = list(OUTCOMES)
-    return sorted(entries, key=lambda entry: order.index(entry.outcome))
-
-
-def result(status: int, message: str, dry_run: bool, entries: Sequence[Entry]) -> dict[str, Any]:
-    """The handler's result.
-
-    A sweep lists those 100 interfaces that need attention most. To keep the body under 1 MB the
-    sensors of the others go first, and then the others.
+    Args:
+        sweep: whether all instances are looked at.
     """
-    listed: Sequence[Entry] = entries
-    if any(entry.request.sweep for entry in entries):
-        listed = by_attention(entries)[:LISTED_BY_SWEEP]
-    body = {"message": message, "dry_run": dry_run, "summary": summary(entries), "interfaces": []}
-    room = BODY_LIMIT - len(json.dumps(body)) - 1
-    bare: dict[int, dict[str, Any]] = {}
-    for entry in by_attention(listed):
-        shown_entry = entry.as_dict() | {"sensors": []}
-        room -= len(json.dumps(shown_entry)) + 2
-        if room < 0:
-            break
-        bare[id(entry)] = shown_entry
-    for entry in by_attention(listed):
-        size = len(json.dumps(entry.sensors)) - 2
-        if id(entry) in bare and size <= room:
-            bare[id(entry)]["sensors"] = entry.sensors
-            room -= size
-    body["interfaces"] = [bare[id(entry)] for entry in listed if id(entry) in bare]
-    return {"statusCode": status, "body": json.dumps(body)}
+
+    def __init__(self, sweep: bool) -> None:
+        self.sweep = sweep
+        self.counts: Counter[str] = Counter()
+        self.elsewhere = 0
+        self.pages_failed = False
+        self.sweep_unfinished = False
+        self.unfinished_instances: set[str | None] = set()
+        self._meant = self._covered = 0
+        self._stopped = False
+        self._due: Counter[str] = Counter()
+        self._causes: dict[str, dict[str, list[str]]] = {name: {} for name in UNFINISHED_OUTCOMES}
+        self._kept: dict[str, list[Entry]] = {outcome: [] for outcome in OUTCOMES}
+        self._with_sensors: dict[str, list[int]] = {outcome: [] for outcome in OUTCOMES}
+        self._rows = 0
+
+    def add(self, entry: Entry, ours: Mapping[str, object]) -> None:
+        """Take an entry into account.
+
+        Args:
+            entry: what became of an interface.
+            ours: the targets that count as covered.
+        """
+        log_entry(entry)
+        self.counts[entry.outcome] += 1
+        if entry.outcome in UNFINISHED_OUTCOMES:
+            self._add_unfinished(entry)
+        if entry.interface_id and entry.outcome != "skipped":
+            self._meant += 1
+            self._covered += entry.outcome in ("created", "exists") and entry.target_id in ours
+            self.elsewhere += entry.elsewhere
+        self._keep(entry)
+
+    def _add_unfinished(self, entry: Entry) -> None:
+        self.unfinished_instances.add(entry.instance_id)
+        self.sweep_unfinished |= entry.request.sweep
+        if entry.instance_id is None:
+            self._stopped = True
+            self.pages_failed |= entry.outcome == "failed"
+        if entry.request.sweep and entry.outcome == "deferred":
+            return  # the next sweep goes on with it
+        self._due[entry.outcome] += 1
+        if self._due[entry.outcome] <= NAMED_IN_ERROR:
+            name = entry.interface_id or entry.instance_id or "further instances"
+            self._causes[entry.outcome].setdefault(entry.reason, []).append(name)
+
+    def _keep(self, entry: Entry) -> None:
+        """Keep an entry for the body. What needs attention least gives way."""
+        if entry.sensors:
+            self._with_sensors[entry.outcome].append(len(self._kept[entry.outcome]))
+            self._rows += len(entry.sensors)
+        self._kept[entry.outcome].append(entry)
+        while self._rows > ROWS_IN_BODY:
+            least = next(outcome for outcome in reversed(OUTCOMES) if self._with_sensors[outcome])
+            place = self._with_sensors[least].pop()
+            self._rows -= len(self._kept[least][place].sensors)
+            self._kept[least][place] = self._kept[least][place]._replace(sensors=())
+        if self.sweep and sum(map(len, self._kept.values())) > LISTED_BY_SWEEP:
+            least = next(outcome for outcome in reversed(OUTCOMES) if self._kept[outcome])
+            dropped = self._kept[least].pop()
+            if dropped.sensors:
+                self._with_sensors[least].pop()
+                self._rows -= len(dropped.sensors)
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """The count of each outcome that occurs, those that need attention first."""
+        return {outcome: self.counts[outcome] for outcome in OUTCOMES if self.counts[outcome]}
+
+    def message(self, dry_run: bool, notes: Sequence[str] = ()) -> str:
+        """One sentence on what became of the interfaces, and what there is to add."""
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in self.summary.items())
+        prefix = "Dry run, nothing is created: " if dry_run else ""
+        total = sum(self.counts.values())
+        number = f"{total} interface{'' if total == 1 else 's'}"
+        sentence = f"{prefix}{number}: {counts}." if total else f"{prefix}nothing to look at."
+        more = len(notes) - NOTES_IN_MESSAGE
+        rest = [f"And {more} more."] if more > 0 else []
+        return " ".join([sentence, *notes[:NOTES_IN_MESSAGE], *rest])
+
+    def unfinished(self) -> str | None:
+        """How many interfaces there is no answer for, which and why; None where there are none.
+        What a sweep defers, the next one goes on with."""
+        if not self._due:
+            return None
+        due = {outcome: self._due[outcome] for outcome in UNFINISHED_OUTCOMES if self._due[outcome]}
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in due.items())
+        causes = [cause for outcome in due for cause in self._causes[outcome].items()]
+        reasons = " ".join(f"{', '.join(names)}: {reason}" for reason, names in causes)
+        more = sum(due.values()) - sum(len(names) for _, names in causes)
+        return f"{counts}. {reasons}" + (f" And {more} more." if more > 0 else "")
+
+    def result(self, status: int, message: str, dry_run: bool) -> dict[str, Any]:
+        """The handler's result. To keep the body under 1 MB, the sensors of those that need
+        attention least go first, and then the interfaces themselves."""
+        body = {"message": message, "dry_run": dry_run, "summary": self.summary, "interfaces": []}
+        room = BODY_LIMIT - len(json.dumps(body)) - 1
+        by_attention = [entry for entries in self._kept.values() for entry in entries]
+        shown_entries: list[dict[str, Any]] = []
+        for entry in by_attention:
+            bare = {**entry.as_dict(), "sensors": []}
+            room -= len(json.dumps(bare)) + 2
+            if room < 0:
+                break
+            shown_entries.append(bare)
+        for entry, bare in zip(by_attention, shown_entries, strict=False):
+            sensors = list(entry.sensors)
+            size = len(json.dumps(sensors)) - 2
+            if size <= room:
+                bare["sensors"] = sensors
+                room -= size
+        if not self.sweep:
+            places = [entry.place for entry in by_attention[: len(shown_entries)]]
+            order = sorted(range(len(places)), key=places.__getitem__)
+            shown_entries = [shown_entries[at] for at in order]
+        body["interfaces"] = shown_entries
+        return {"statusCode": status, "body": json.dumps(body)}
+
+    @property
+    def coverage(self) -> float | None:
+        """The percentage of the interfaces meant to be mirrored that are, to a target of ours; None
+        where there are none, or not all are known."""
+        if not self.sweep or not self._meant or self.pages_failed or self._stopped:
+            return None
+        return 100 * self._covered / self._meant
 
 
-def message_of(entries: Sequence[Entry], dry_run: bool) -> str:
-    """One sentence on what became of the interfaces."""
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in summary(entries).items())
-    prefix = "Dry run, nothing is created: " if dry_run else ""
-    number = f"{len(entries)} interface{'' if len(entries) == 1 else 's'}"
-    return f"{prefix}{number}: {counts}." if entries else f"{prefix}nothing to look at."
-
-
-def unfinished_message(entries: Iterable[Entry]) -> str | None:
-    """How many interfaces AWS gave no answer for, which and why; None where there are none."""
-    unfinished = by_attention(entry for entry in entries if entry.outcome in UNFINISHED_OUTCOMES)
-    if not unfinished:
-        return None
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in summary(unfinished).items())
-    names: dict[str, list[str]] = {}
-    for entry in unfinished[:NAMED_IN_ERROR]:
-        name = entry.interface_id or entry.instance_id or "further instances"
-        names.setdefault(entry.reason, []).append(name)
-    reasons = " ".join(f"{', '.join(ids)}: {reason}" for reason, ids in names.items())
-    more = len(unfinished) - NAMED_IN_ERROR
-    return f"{counts}. {reasons}" + (f" And {more} more." if more > 0 else "")
-
-
-def log_entries(entries: Iterable[Entry]) -> None:
+def log_entry(entry: Entry) -> None:
     """One log record per interface: a sentence, and the entry as further fields, which Lambda's
-    JSON log format keeps. What a sweep finds in order would drown the rest, so it is DEBUG."""
-    for entry in entries:
-        level = OUTCOMES[entry.outcome]
-        if entry.request.sweep and entry.outcome in ("exists", "skipped"):
-            level = logging.DEBUG
-        where = " of ".join(filter(None, (entry.interface_id, entry.instance_id))) or "Sweep"
-        logger.log(level, "%s: %s. %s", where, entry.outcome, entry.reason, extra=entry.as_dict())
+    JSON log format keeps. What a sweep finds in order would drown the rest, so it is DEBUG, and its
+    rows of sensors would repeat megabytes."""
+    level = OUTCOMES[entry.outcome]
+    if entry.request.sweep and entry.outcome in ("exists", "skipped"):
+        level = logging.DEBUG
+    if not logger.isEnabledFor(level):
+        return
+    fields = entry.as_dict()
+    if entry.request.sweep:
+        del fields["sensors"]
+    where = " of ".join(filter(None, (entry.interface_id, entry.instance_id))) or "Sweep"
+    logger.log(level, "%s: %s. %s", where, entry.outcome, entry.reason, extra=fields)
 
 
 def print_metrics(
-    context: object, entries: Sequence[Entry], swept: bool, per_target: Mapping[str, int]
+    context: object, report: Report, invalid: int, sessions: Mapping[str, int]
 ) -> None:
     """Print the invocation's metrics in CloudWatch's embedded metric format, one line a document.
 
     Args:
         context: Lambda's context object, for the function's name.
-        entries: the outcomes.
-        swept: whether all instances were looked at.
-        per_target: sessions by target ID, as far as they are known.
+        report: the outcomes.
+        invalid: events that could not be understood.
+        sessions: by target ID, as far as they are known.
     """
     default_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", __name__)
     function_name = str(getattr(context, "function_name", None) or default_name)
-    counts = summary(entries)
-    values: dict[str, float] = {outcome: counts.get(outcome, 0) for outcome in OUTCOMES}
-    units = dict.fromkeys(OUTCOMES, "Count")
-    meant = [entry for entry in entries if entry.interface_id and entry.outcome != "skipped"]
-    if swept and meant:
-        covered = sum(bool(entry.session_id) and entry.outcome != "blocked" for entry in meant)
-        values["Coverage"], units["Coverage"] = 100 * covered / len(meant), "Percent"
-    documents = [metric_document({"FunctionName": function_name}, values, units)]
-    for target_id, sessions in per_target.items() if swept else ():
+    counts = {**{outcome: report.counts[outcome] for outcome in OUTCOMES}, "invalid": invalid}
+    values: dict[str, tuple[float, str]] = {k: (count, "Count") for k, count in counts.items()}
+    if report.sweep:
+        values["Sweeps"] = int(not report.pages_failed), "Count"
+        values["Elsewhere"] = report.elsewhere, "Count"
+    if report.coverage is not None:
+        values["Coverage"] = report.coverage, "Percent"
+    documents = [metric_document({"FunctionName": function_name}, values)]
+    for target_id, count in sessions.items() if report.sweep else ():
         dimensions = {"FunctionName": function_name, "TargetId": target_id}
-        documents.append(metric_document(dimensions, {"Sessions": sessions}, {"Sessions": "Count"}))
+        documents.append(metric_document(dimensions, {"Sessions": (count, "Count")}))
     # One write, so that lines of several threads do not mix.
     sys.stdout.write("".join(f"{json.dumps(document)}\n" for document in documents))
     sys.stdout.flush()
 
 
 def metric_document(
-    dimensions: Mapping[str, str], values: Mapping[str, float], units: Mapping[str, str]
+    dimensions: Mapping[str, str], values: Mapping[str, tuple[float, str]]
 ) -> dict[str, Any]:
-    """A document in the embedded metric format."""
-    metrics = [{"Name": name, "Unit": units[name]} for name in values]
+    """A document in the embedded metric format, of values with their units."""
+    metrics = [{"Name": name, "Unit": unit} for name, (_, unit) in values.items()]
     directive = {"Namespace": "TrafficMirror", "Dimensions": [list(dimensions)], "Metrics": metrics}
     aws = {"Timestamp": int(time.time() * 1_000), "CloudWatchMetrics": [directive]}
-    return {"_aws": aws, **dimensions, **values}
+    return {"_aws": aws, **dimensions, **{name: value for name, (value, _) in values.items()}}
 
 
 # ======================================================================================
-# 8  Handler
+# 10  Handler
 # ======================================================================================
 
 
@@ -2387,8 +4008,8 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
     """Mirror the instances that an event names, or all that run.
 
     Args:
-        event: an EC2 Instance State-change Notification, a hand-written test event, a Scheduled
-            Event, or a batch of SQS messages with such bodies; see README.md.
+        event: an event of EC2, CloudTrail or a schedule, a hand-written test event, a batch of SQS
+            messages or an array or SNS notification of these; see README.md.
         context: Lambda's context object, or None.
 
     Returns:
@@ -2398,62 +4019,63 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
     Raises:
         ConfigurationError: an environment variable is missing or malformed.
         MirroringError: AWS gave no useful answer, or time ran out, for some interfaces. The others
-            have been worked on. Never raised for SQS batches and for time that ran out in sweeps.
+            have been worked on. Never raised for what SQS messages ask, and for time that ran out
+            in sweeps.
     """
-    default_id = str(getattr(context, "aws_request_id", None) or uuid.uuid4())
-    if isinstance(event, dict) and is_sqs_batch(event):
-        return handle_sqs_batch(parse_sqs_batch(event, default_id), context)
-    try:
-        request = parse_event(event, default_id)
-    except InvalidEvent as error:
-        logger.warning("Invalid event. %s", error)
-        print_metrics(context, [], False, {})
-        return result(400, str(error), False, [])
-    entries, configuration = mirror_and_report([request], context)
-    # What a sweep defers, the next one goes on with.
-    due = [entry for entry in entries if not (request.sweep and entry.outcome == "deferred")]
-    if problem := unfinished_message(due):
+    messages = open_delivery(event, str(getattr(context, "aws_request_id", None) or uuid.uuid4()))
+    requests = [request for message in messages for request in message.understood]
+    errors = [error for message in messages for error in message.errors]
+    log_errors(messages)
+    report = Report(sweep=any(request.sweep for request in requests))
+    dry_run = bool(requests) and all(request.dry_run for request in requests)
+    notes = [*(request.ignored for request in requests if request.ignored), *map(str, errors)]
+    sessions: Mapping[str, int] = {}
+    if requests:
+        configuration = Configuration.from_environment(os.environ)
+        dry_run |= configuration.dry_run
+        own = Own.of(context)
+        mirroring = Mirroring(configuration, Deadline(context), own)
+        for entry in mirroring.entries(Work.of(requests, own)):
+            report.add(entry, mirroring.our_targets())
+        report.pages_failed |= mirroring.region.lacks_sessions
+        sessions = mirroring.region.sessions_per_own_target()
+        if report.counts and (without := mirroring.accounts_without_targets()):
+            notes.append(f"{no_targets_of(without).capitalize()}.")
+            logger.warning("%s", notes[-1])
+    print_metrics(context, report, len(errors), sessions)
+    if messages[0].message_id is not None:
+        again = [message for message in messages if is_unfinished(message, report)]
+        return {"batchItemFailures": [{"itemIdentifier": m.message_id} for m in again]}
+    if problem := report.unfinished():
         raise MirroringError(problem)
-    bad = any(entry.outcome in BAD_OUTCOMES for entry in entries)
-    dry_run = configuration.dry_run or request.dry_run
-    message = request.ignored or message_of(entries, dry_run)
-    return result(400 if bad else 200, message, dry_run, entries)
+    bad = errors or any(report.counts[outcome] for outcome in BAD_OUTCOMES)
+    if len(notes) == len(messages[0].requests) == 1 and not report.counts:
+        message = notes[0]
+    else:
+        message = report.message(dry_run, notes)
+    return report.result(400 if bad else 200, message, dry_run)
 
 
-def handle_sqs_batch(
-    messages: Mapping[str, Request | InvalidEvent], context: object
-) -> dict[str, Any]:
-    """Work on all messages together; name those that are unreadable or unfinished."""
-    requests: dict[str, Request] = {}
-    for message_id, message in messages.items():
-        if isinstance(message, Request):
-            requests[message_id] = message
-        else:
-            logger.error("Message %s is unreadable. %s", message_id, message)
-    entries, _ = mirror_and_report(requests.values(), context)
-    unfinished = [entry for entry in entries if entry.outcome in UNFINISHED_OUTCOMES]
-    instance_ids = {entry.instance_id for entry in unfinished}
-    swept = not any(entry.request.sweep for entry in unfinished)
-    done = {
-        message_id
-        for message_id, request in requests.items()
-        if instance_ids.isdisjoint(request.instance_ids) and (swept or not request.sweep)
-    }
-    again = [message_id for message_id in messages if message_id not in done]
-    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
+def log_errors(messages: Iterable[Message]) -> None:
+    """Log what could not be understood. An SQS message is delivered again for it."""
+    for message in messages:
+        for error in message.errors:
+            if message.message_id is None:
+                logger.warning("Invalid event. %s", error)
+            else:
+                logger.error(
+                    "Message %s is unreadable. %s", one_line(message.message_id, 100), error
+                )
 
 
-def mirror_and_report(
-    requests: Iterable[Request], context: object
-) -> tuple[list[Entry], Configuration]:
-    """Do what events ask for, log it and print its metrics."""
-    configuration = Configuration.from_environment(os.environ)
-    work = Work.of(requests)
-    mirroring = Mirroring(configuration, Deadline(context))
-    entries = mirroring.do(work) if work.instances or work.sweep else []
-    log_entries(entries)
-    print_metrics(context, entries, bool(work.sweep), mirroring.sessions_per_target())
-    return entries, configuration
+def is_unfinished(message: Message, report: Report) -> bool:
+    """Whether SQS is to deliver a message again: something in it could not be understood, or there
+    is no answer for an interface that it asks for."""
+    return bool(message.errors) or any(
+        (request.sweep and report.sweep_unfinished)
+        or not report.unfinished_instances.isdisjoint(request.instance_ids)
+        for request in message.understood
+    )
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
@@ -2463,6 +4085,7 @@ if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     # At DEBUG botocore and urllib3 would log every request, session token included.
     for library in ("botocore", "urllib3"):
         logging.getLogger(library).setLevel(logging.INFO)
+    logger.info("Version %s of %s", VERSION, __name__)
     # Lambda gives the import phase its full CPU. What fails here fails again, and is reported, at
     # the first call. Nothing of what the client is made from is ever garbage, so the collector need
     # not look through it, neither while it is made nor later.

@@ -20,7 +20,7 @@ import lambda_traffic_mirror
 
 PROJECT = Path(__file__).resolve().parent.parent
 # What deploy/permissions.json allows, and the one permission that is optional.
-PERMISSIONS = {"ec2:GetManagedPrefixListEntries"} | set(
+PERMISSIONS = {"ec2:GetManagedPrefixListEntries", "ec2:DescribeRouteTables"} | set(
     re.findall(r"ec2:\w+", (PROJECT / "deploy" / "permissions.json").read_text(encoding="utf-8"))
 )
 VARIABLES = (
@@ -52,6 +52,8 @@ def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(lambda_traffic_mirror, "_client", None)
     monkeypatch.setattr(lambda_traffic_mirror, "_cache", None)
+    for kept in ("_clients", "_credentials", "_unsupported"):
+        monkeypatch.setattr(lambda_traffic_mirror, kept, {})
 
 
 @pytest.fixture
