@@ -99,6 +99,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
     - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
       know it yet
     - `unknown_interfaces`: how many creates for the interface do not know it yet
+    - `interface_owners`: interfaces that belong to another account, though attached here
     - `managed_visible`: the account has chosen to see instances that services manage
     - `roles`: who may assume each, by its ARN (see `role`); `role_arn`: the function's own
     - `clock`: by which credentials expire
@@ -136,6 +137,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
         self.unknown_interfaces: dict[str, int] = {}
+        self.interface_owners: dict[str, str] = {}
         self.managed_visible = False
         self.latency: float | None = 0.0 if first else None
         self.gates: list[Callable[[str, dict[str, Any]], None]] = []

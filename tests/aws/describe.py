@@ -440,7 +440,7 @@ class Describe:
             "Description": interface.description,
             "InterfaceType": interface.interface_type,
             "MacAddress": interface.mac_address,
-            "OwnerId": self.account_id,
+            "OwnerId": self.interface_owners.get(interface.id, self.account_id),
             "PrivateIpAddress": interface.private_ip_address,
             "PrivateIpAddresses": addresses,
             "Ipv6Addresses": [{"Ipv6Address": a} for a in interface.ipv6_addresses],

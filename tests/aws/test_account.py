@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import (
     ClientError,
     ConnectTimeoutError,
@@ -674,6 +676,9 @@ def test_what_every_row_carries(account: SimulatedAccount, client: Any) -> None:
     (instance,) = rows["instance"]
     assert instance["Placement"]["AvailabilityZoneId"] == "use1-az6"
     assert instance["NetworkInterfaces"][0]["InterfaceType"] == "interface"
+    account.interface_owners[rows["interface"][0]["NetworkInterfaceId"]] = OTHER_ACCOUNT_ID
+    (instance,) = listed(client.describe_instances())
+    assert instance["NetworkInterfaces"][0]["OwnerId"] == OTHER_ACCOUNT_ID
     assert [] in [row["Groups"] for row in rows["interface"]]
     assert [] in [row["IpPermissions"] for row in rows["group"]]
 
@@ -1058,6 +1063,27 @@ def test_an_account_misbehaves_alone(account: SimulatedAccount, client: Any, oth
     assert account.round_trips() == 1
 
 
+def test_botocore_assumes_a_role_by_itself(account: SimulatedAccount, other: Any) -> None:
+    """It asks anew once what it has been given runs out."""
+    role, session = other.role("reader"), botocore.session.get_session()
+    fetcher = AssumeRoleCredentialFetcher(
+        session.create_client, session.get_credentials(), role, {"RoleSessionName": "test"}
+    )
+    session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+    reader = session.create_client("ec2")
+    account.clock = lambda: time.time() - 3000  # ten minutes left are too few for botocore
+    for _ in range(2):
+        assert listed(reader.describe_instances()) == []
+    account.clock = time.time
+    for _ in range(2):
+        reader.describe_instances()
+    assert [call.operation.rpartition(":")[2] for call in account.calls] == [
+        *("AssumeRole", "DescribeInstances", "AssumeRole", "DescribeInstances"),
+        *("AssumeRole", "DescribeInstances", "DescribeInstances"),
+    ]
+    assert account.count(account=other.account_id) == 4
+
+
 @pytest.mark.parametrize("interface", [True, False])
 def test_shared_targets(
     account: SimulatedAccount, client: Any, other: Any, interface: bool
@@ -1327,6 +1353,27 @@ def test_a_server_answers_likewise(account: SimulatedAccount) -> None:
         account.time_out("DescribeSubnets")
         assert refused(client.describe_subnets) == "503 ServiceUnavailable"
         assert [call.status for call in account.calls] == [200, 400, 503, None]
+        account.heal()
+        other = account.other()
+        role = other.role("reader")
+        asked = {"RoleArn": role, "RoleSessionName": "test"}
+        sts = boto3.client("sts", endpoint_url=f"http://{host}:{port}")
+        given = sts.assume_role(**asked)["Credentials"]
+        reader = boto3.client(
+            "ec2",
+            endpoint_url=f"http://{host}:{port}",
+            aws_access_key_id=given["AccessKeyId"],
+            aws_secret_access_key=given["SecretAccessKey"],
+            aws_session_token=given["SessionToken"],
+        )
+        assert listed(reader.describe_traffic_mirror_targets()) == []
+        other.roles[role].clear()
+        assert refused(sts.assume_role, **asked) == "403 AccessDenied"
+        assert [call.account for call in account.calls[-3:]] == [
+            account.account_id,
+            other.account_id,
+            account.account_id,
+        ]
     finally:
         server.stop()
 
@@ -1409,6 +1456,8 @@ def test_events() -> None:
     assert event["detail"] == {"instance-id": "i-0123456789abcdef0", "state": "running"}
     assert event["id"] == "e-1"
     assert event["resources"][0].endswith(":instance/i-0123456789abcdef0")
+    foreign = running_event("i-1", account=OTHER_ACCOUNT_ID, region="eu-west-1")
+    assert (foreign["account"], foreign["region"]) == (OTHER_ACCOUNT_ID, "eu-west-1")
     assert scheduled_event()["detail-type"] == "Scheduled Event"
     first, second = sqs_event(event, "not JSON")["Records"]
     assert json.loads(first["body"]) == event
