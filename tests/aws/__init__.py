@@ -1,14 +1,16 @@
 """Simulated AWS: what EC2 shows, refuses and hides, in memory.
 
+Several accounts can be had, apart from each other: `SimulatedAccount.other`.
+
 account: the account and its builders; describe: the Describe operations; sessions: what creating
-a session takes; transport: the way of a request, the log, faults; words: rules and entries;
+a session takes; transport: the way of a request, the log, faults; words: rules, entries, routes;
 events: what Lambda hands over.
 """
 
 from aws.account import SimulatedAccount
 from aws.events import LambdaContext, running_event, scheduled_event, sqs_event
 from aws.transport import ACCOUNT_ID, OTHER_ACCOUNT_ID, REGION, Call, Refusal
-from aws.words import VXLAN_PORT, acl_entry, rule
+from aws.words import VXLAN_PORT, acl_entry, route, rule
 
 __all__ = [
     "ACCOUNT_ID",
@@ -20,6 +22,7 @@ __all__ = [
     "Refusal",
     "SimulatedAccount",
     "acl_entry",
+    "route",
     "rule",
     "running_event",
     "scheduled_event",

@@ -25,23 +25,23 @@ import ipaddress
 import itertools
 import os
 import random
-import threading
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
 from typing import Any, final
 from unittest.mock import patch
 
 from botocore.config import Config
 from moto import mock_aws
-from moto.core.botocore_stubber import BotocoreStubber
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.ec2.models.security_groups import SecurityGroupRule
-from moto.ec2.responses import EC2Response
 
 from aws.describe import Describe, nics_of
-from aws.sessions import Session, Sessions
+from aws.sessions import Sessions, SessionStore
 from aws.transport import (
     ACCOUNT_ID,
     CREATE_SESSION,
@@ -49,14 +49,18 @@ from aws.transport import (
     OTHER_ACCOUNT_ID,
     REGION,
     Call,
+    Caller,
     Fault,
-    Transport,
+    Refusal,
+    Requests,
+    Simulation,
+    access_denied,
     looking_client,
     new_id,
     old_botocore,
     shared_session,
 )
-from aws.words import acl_entry, rule
+from aws.words import RouteTable, acl_entry, route, rule
 
 _STATE_CODES = {
     "pending": 0,
@@ -73,13 +77,16 @@ _STATE_CODES = {
 
 
 @final
-class SimulatedAccount(Transport, Describe, Sessions):
-    """One AWS account in one Region, from `with` to the end of the block.
+class SimulatedAccount(Requests, Describe, Sessions):
+    """One AWS account in one Region, from `with` to the end of the block; `other` makes more.
 
     `ec2` is a boto3 client for building and looking: its calls are not recorded, not faulted, not
     delayed, and see what is hidden or late. Every other client is the function's: its HTTP
     attempts are logged in `calls` and meet the misbehaviour asked for. A server of moto in the
     same process answers likewise (timeouts become status 503 there).
+
+    What clients do with an account's credentials, AssumeRole included, meets the faults, denials,
+    latency and gates of that account. `calls`, `count` and `round_trips` are about all accounts.
 
     Settable at any time:
     - `quota`: sources per target (`default_quota` for targets not named; none for load balancers)
@@ -92,16 +99,34 @@ class SimulatedAccount(Transport, Describe, Sessions):
     - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
       know it yet
     - `unknown_interfaces`: how many creates for the interface do not know it yet
+    - `interface_owners`: interfaces that belong to another account, though attached here
+    - `managed_visible`: the account has chosen to see instances that services manage
+    - `roles`: who may assume each, by its ARN (see `role`); `role_arn`: the function's own
+    - `clock`: by which credentials expire
     - `latency`: seconds that each recorded attempt takes; attempts in several threads overlap
+      (None, as in other accounts: the first account's)
     - `gates`: called with (operation, parameters) before each recorded attempt, outside any lock;
       may raise `Refusal` or an exception of botocore
     """
 
     _active: SimulatedAccount | None = None
 
-    def __init__(self, region: str = REGION) -> None:
+    def __init__(
+        self,
+        region: str = REGION,
+        *,
+        account_id: str = ACCOUNT_ID,
+        zones: Mapping[str, str] | None = None,
+        _simulation: Simulation | None = None,
+    ) -> None:
+        first = _simulation is None
+        self._simulation = _simulation or Simulation(region)
         self.region = region
-        self.account_id = ACCOUNT_ID
+        self.account_id = account_id
+        self.role_arn = f"arn:aws:iam::{account_id}:role/traffic-mirror"
+        self.roles: dict[str, list[str]] = {}
+        self._access_key = CREDENTIALS["aws_access_key_id"] if first else f"AKIASIM0{account_id}"
+        self._zones = self._map_zones(zones or {})
         self.quota: dict[str, int] = {}
         self.default_quota = 10
         self.account_quota = 10_000
@@ -112,19 +137,19 @@ class SimulatedAccount(Transport, Describe, Sessions):
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
         self.unknown_interfaces: dict[str, int] = {}
-        self.latency = 0.0
+        self.interface_owners: dict[str, str] = {}
+        self.managed_visible = False
+        self.latency: float | None = 0.0 if first else None
         self.gates: list[Callable[[str, dict[str, Any]], None]] = []
-        self.calls: list[Call] = []
-        self._lock = threading.RLock()  # moto is not thread-safe
-        self._log_lock = threading.Lock()
-        self._local = threading.local()
+        self.calls: list[Call] = self._simulation.calls
+        self._lock = self._simulation.lock
+        self._log_lock = self._simulation.log_lock
         self._faults: list[Fault] = []
         self._denied: dict[str, str | None] = {}
         self._hidden: set[str] = set()
         self._managed: dict[str, str] = {}  # with the service's principal
-        self._sessions: dict[str, Session] = {}
-        self._by_interface: dict[str, dict[str, Session]] = {}
-        self._by_target: dict[str, dict[str, Session]] = {}
+        self._shares: dict[str, dict[str, bool]] = {}  # by target and account: with interface?
+        self._tables: list[RouteTable] = []
         self._idempotency: dict[str, tuple[str, dict[str, Any]]] = {}
         self._pages: dict[str, tuple[str, list[str], int]] = {}
         self._networks: dict[str, list[ipaddress.IPv4Network]] = {}
@@ -134,11 +159,17 @@ class SimulatedAccount(Transport, Describe, Sessions):
         self._default_vpc: str | None = None
         self._numbers = itertools.count(1)
         self._stack = ExitStack()
+        self._store: SessionStore = (
+            SessionStore() if first else self._simulation.first._store  # one for all
+        )
+        self._simulation.accounts[account_id] = self
+        self._simulation.keys[self._access_key] = self
         self._operations: dict[str, Callable[[dict[str, Any], bool], dict[str, Any]]] = {
             "DescribeInstances": self._describe_instances,
             "DescribeNetworkInterfaces": self._describe_interfaces,
             "DescribeSecurityGroups": self._describe_groups,
             "DescribeNetworkAcls": self._describe_acls,
+            "DescribeRouteTables": self._describe_route_tables,
             "DescribeTrafficMirrorTargets": self._describe_targets,
             "DescribeTrafficMirrorSessions": self._describe_sessions,
             "GetManagedPrefixListEntries": self._prefix_list_entries,
@@ -168,17 +199,14 @@ class SimulatedAccount(Transport, Describe, Sessions):
             )
             stack.enter_context(patch.dict(os.environ, environment, clear=True))
             stack.enter_context(mock_aws())
-            self.ec2 = looking_client(self.region)
             stack.enter_context(
                 patch.dict(
                     "moto.ec2.utils.EC2_RESOURCE_TO_PREFIX",
                     {"traffic-mirror-filter": "tmf", "traffic-mirror-target": "tmt"},
                 )
             )
-            self._backend: Any = ec2_backends[self.account_id][self.region]
-            self._patch_moto(stack)
-            made = self._backend.create_traffic_mirror_filter("everything", [], None)
-            self.filter_id = str(made.id)
+            self._simulation.patch(stack)
+            self._open()
             self._stack = stack.pop_all()
         SimulatedAccount._active = self
         return self
@@ -187,39 +215,106 @@ class SimulatedAccount(Transport, Describe, Sessions):
         SimulatedAccount._active = None
         self._stack.close()
 
-    def _patch_moto(self, stack: ExitStack) -> None:
-        account = self
-        original_call = BotocoreStubber.__call__
-        original_dispatch = EC2Response._dispatch
+    def _open(self) -> None:
+        self.ec2 = looking_client(self.region, self._access_key)
+        self._backend: Any = ec2_backends[self.account_id][self.region]
+        made = self._backend.create_traffic_mirror_filter("everything", [], None)
+        self.filter_id = str(made.id)
 
-        def call(stubber: Any, event_name: str, request: Any, **kwargs: Any) -> Any:
-            if not stubber.enabled:
-                return None
-            return account._from_client(
-                request, lambda: original_call(stubber, event_name, request, **kwargs)
-            )
+    def other(
+        self, account_id: str = OTHER_ACCOUNT_ID, *, zones: Mapping[str, str] | None = None
+    ) -> SimulatedAccount:
+        """One more account in the same Region, with the same builders, until this one ends.
 
-        def dispatch(response: Any, request: Any, full_url: Any = None, headers: Any = None) -> Any:
-            def moto() -> Any:
-                return original_dispatch(response, request, full_url, headers)
-
-            if getattr(account._local, "inside", False):
-                return moto()
-            return account._from_server(response, request, full_url, moto)
-
-        stack.enter_context(patch.object(BotocoreStubber, "__call__", call))
-        stack.enter_context(patch.object(EC2Response, "_dispatch", dispatch))
+        Neither sees anything of the other but targets that are shared (`share`). A client for it
+        takes the credentials of one of its roles (`role`), or `other.client()`. `zones` maps its
+        names of zones to IDs, {'us-east-1a': 'use1-az2', ...}, those left out as they come.
+        """
+        if account_id in self._simulation.accounts:
+            raise ValueError(f"There is an account {account_id} already.")
+        made = SimulatedAccount(
+            self.region, account_id=account_id, zones=zones, _simulation=self._simulation
+        )
+        made._open()
+        return made
 
     def client(self, service: str = "ec2", **config: Any) -> Any:
         """A client as the function would have one; `config` goes to botocore's Config.
 
         Faster than boto3.client(), which reads the service model anew after each start of moto.
         """
+        credentials = {**CREDENTIALS, "aws_access_key_id": self._access_key}
         return shared_session().client(
-            service, region_name=self.region, config=Config(**config), **CREDENTIALS
+            service, region_name=self.region, config=Config(**config), **credentials
         )
 
     old_botocore = staticmethod(old_botocore)
+
+    # --- roles and credentials
+
+    @property
+    def own_caller(self) -> Caller:
+        """The function's own role in this account, as AWS names it to others."""
+        return self._caller(self.role_arn, "traffic-mirror")
+
+    def _caller(self, role_arn: str, session_name: str, **more: Any) -> Caller:
+        name = role_arn.rpartition("/")[2]
+        arn = f"arn:aws:sts::{self.account_id}:assumed-role/{name}/{session_name}"
+        return Caller(self, role_arn, arn, **more)
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        return self._simulation.clock
+
+    @clock.setter
+    def clock(self, clock: Callable[[], float]) -> None:
+        self._simulation.clock = clock
+
+    def role(self, name: str, trusts: Iterable[str] | None = None, path: str = "/") -> str:
+        """The ARN of a role of this account that these may assume: accounts, or ARNs of roles.
+
+        Wildcards stand for what a condition on the caller's ARN would allow; without `trusts` it
+        is the first account. What the role may do there `deny` says, for the whole account. To
+        take trust back, change `roles`.
+        """
+        arn = f"arn:aws:iam::{self.account_id}:role{path}{name}"
+        self.roles[arn] = [self._simulation.first.account_id] if trusts is None else list(trusts)
+        return arn
+
+    def expire_credentials(self) -> None:
+        """All credentials for this account's roles that have been given out are over."""
+        for caller in self._simulation.callers.values():
+            if caller.account is self and caller.token:
+                caller.expires = float("-inf")
+
+    def _assume_role(
+        self, caller: Caller, parameters: Mapping[str, Any], looking: bool
+    ) -> dict[str, Any]:
+        """What STS answers to this caller."""
+        role_arn, name = parameters.get("RoleArn", ""), parameters.get("RoleSessionName", "")
+        if not re.fullmatch(r"[\w+=,.@-]{2,64}", name):
+            raise Refusal("ValidationError", f"Value '{name}' at 'roleSessionName' is invalid")
+        seconds = int(parameters.get("DurationSeconds", 3600))
+        if not 900 <= seconds <= 3600:  # a role that assumes another has an hour at most
+            raise Refusal("ValidationError", f"DurationSeconds {seconds} exceeds what is allowed")
+        owner = self._simulation.accounts.get((role_arn.split(":") * 5)[4])
+        known = {caller.account.account_id, f"arn:aws:iam::{caller.account.account_id}:root"}
+        trusts = owner.roles.get(role_arn, ()) if owner else ()
+        if not any(one in known or fnmatchcase(caller.role_arn, one) for one in trusts):
+            raise access_denied(caller, "sts:AssumeRole", role_arn)
+        key, token = f"ASIASIM{uuid.uuid4().int % 10**13:013}", f"simulated-{uuid.uuid4().hex}"
+        expires = self.clock() + seconds
+        made = owner._caller(role_arn, name, token=token, expires=expires)
+        self._simulation.callers[key] = made
+        return {
+            "Credentials": {
+                "AccessKeyId": key,
+                "SecretAccessKey": "simulated",
+                "SessionToken": token,
+                "Expiration": datetime.fromtimestamp(expires, timezone.utc),
+            },
+            "AssumedRoleUser": {"AssumedRoleId": f"AROASIMULATED:{name}", "Arn": made.arn},
+        }
 
     # --- builder: networks
 
@@ -237,13 +332,26 @@ class SimulatedAccount(Transport, Describe, Sessions):
             return vpc_id
 
     def _zone(self, zone: str) -> str:
+        """The name of a zone: given as 'a', by its name here, or by its ID."""
+        by_id = {zone_id: name for name, zone_id in self._zones.items()}
+        if zone in by_id:
+            return by_id[zone]
         return zone if zone.startswith(self.region) else f"{self.region}{zone}"
+
+    def _map_zones(self, given: Mapping[str, str]) -> dict[str, str]:
+        usual = {str(z.name): str(z.zone_id) for z in RegionsAndZonesBackend.zones[self.region]}
+        names = {name if name in usual else f"{self.region}{name}": i for name, i in given.items()}
+        left = [zone_id for zone_id in usual.values() if zone_id not in names.values()]
+        for name, zone_id in usual.items():
+            if name not in names:
+                names[name] = left.pop(left.index(zone_id) if zone_id in left else 0)
+        if sorted(names.values()) != sorted(usual.values()):
+            raise ValueError(f"Each of {sorted(usual.values())} needs one name: {given}")
+        return names
 
     def zone_id(self, zone: str) -> str:
         """The ID of a zone, which is the same in every account."""
-        name = self._zone(zone)
-        zones = RegionsAndZonesBackend.zones[self.region]
-        return next(str(known.zone_id) for known in zones if known.name == name)
+        return self._zones[self._zone(zone)]
 
     def _free_network(self, vpc_id: str, prefix: int) -> ipaddress.IPv4Network:
         whole = ipaddress.IPv4Network(self._backend.vpcs[vpc_id].cidr_block)
@@ -337,11 +445,13 @@ class SimulatedAccount(Transport, Describe, Sessions):
         protocol, ports, cidr = item["protocol"], item["ports"], item["cidr"]
         pair: dict[str, str] | None = None
         if item["group"] is not None:
-            pair = {"GroupId": item["group"], "UserId": self.account_id}
+            pair = {"GroupId": item["group"], "UserId": item["owner"] or self.account_id}
             if item["peering"] is not None:
                 pair["PeeringStatus"] = item["peering"]
                 pair["VpcPeeringConnectionId"] = new_id("pcx")
                 pair["VpcId"] = new_id("vpc")
+            if item["vpc"] is not None:
+                pair["VpcId"] = item["vpc"]
         made = SecurityGroupRule(
             self._backend,
             "-1",
@@ -368,6 +478,48 @@ class SimulatedAccount(Transport, Describe, Sessions):
                 f"list-{next(self._numbers)}",
             )
             return str(made.id)
+
+    def route_table(
+        self,
+        vpc: str | None = None,
+        routes: Iterable[Mapping[str, Any]] = (),
+        *,
+        subnets: Iterable[str] = (),
+        main: bool = False,
+        gateways: Iterable[str] = (),
+    ) -> str:
+        """A new route table with the VPC's local route and these (see `route`), in this order.
+
+        It takes over `subnets`; `main`: and all subnets of the VPC that have no table of their own.
+        `gateways`: it judges what comes in through these, which is no subnet's concern.
+        """
+        with self._lock:
+            made = self._new_table(vpc or self.default_vpc, routes)
+            made.subnets, made.gateways = list(subnets), list(gateways)
+            for table in self._route_tables().values():
+                table.subnets = [one for one in table.subnets if one not in made.subnets]
+                table.main = table.main and not (main and table.vpc_id == made.vpc_id)
+            made.main = main
+            self._tables.append(made)
+            return made.id
+
+    def _new_table(self, vpc_id: str, routes: Iterable[Mapping[str, Any]] = ()) -> RouteTable:
+        local = route(self._backend.vpcs[vpc_id].cidr_block, local=True)
+        # Not from `random`: the same seed is to make the same IDs of whatever decides.
+        rows = [local, *map(dict, routes)]
+        for row in rows:  # AWS shows both, whichever was named
+            if "InstanceId" in row and (nics := self.interfaces_of(row["InstanceId"])):
+                row.setdefault("NetworkInterfaceId", nics[0])
+        return RouteTable(f"rtb-{uuid.uuid4().hex[:17]}", vpc_id, rows)
+
+    def _route_tables(self) -> dict[str, RouteTable]:
+        """All there are, the main ones of VPCs for which nobody has built one included."""
+        main = {table.vpc_id for table in self._tables if table.main}
+        for vpc_id in self._backend.vpcs:
+            if vpc_id not in main:
+                self._tables.append(self._new_table(vpc_id))
+                self._tables[-1].main = True
+        return {table.id: table for table in self._tables}
 
     # --- builder: interfaces and instances
 
@@ -564,12 +716,9 @@ class SimulatedAccount(Transport, Describe, Sessions):
                 else:
                     interface.instance = interface.attachment_id = None
                     interface.status = "available"
-        for interface_id in list(self._by_interface):
-            if interface_id in self._backend.enis:
-                continue
-            for session in list(self._by_interface[interface_id].values()):
-                if session.real:
-                    self._forget_session(session)
+        for session in list(self._store.by_owner.get(self.account_id, {}).values()):
+            if session.real and session.view["NetworkInterfaceId"] not in self._backend.enis:
+                self._store.forget(session)
 
     def hide(self, resource_id: str) -> None:
         """It exists, but no Describe* shows it any more, as if it belonged to another account."""
@@ -680,6 +829,44 @@ class SimulatedAccount(Transport, Describe, Sessions):
             self._backend.traffic_mirror_targets[target_id].simulated_owner = OTHER_ACCOUNT_ID
             self.hide(self.sensor_interface(target_id))
             return target_id
+
+    def share(self, target_id: str, *accounts: SimulatedAccount, interface: bool = True) -> None:
+        """These accounts, or all if none is named, see the target; not what it consists of.
+
+        `interface`: they see the ID of its interface. AWS does not say whether they do.
+        """
+        chosen = accounts or tuple(self._simulation.accounts.values())
+        with self._lock:
+            shares = self._shares.setdefault(target_id, {})
+            shares.update({one.account_id: interface for one in chosen if one is not self})
+
+    def unshare(self, target_id: str) -> None:
+        """Nobody else sees the target any more; sessions to it stay."""
+        with self._lock:
+            self._shares.pop(target_id, None)
+
+    def delete_target(self, target_id: str) -> None:
+        """The target goes; its interface and the sessions to it stay."""
+        with self._lock:
+            self.unshare(target_id)
+            del self._backend.traffic_mirror_targets[target_id]
+
+    def _visible_targets(self) -> dict[str, Any]:
+        """An account's own targets and those that others share with it."""
+        own = dict(self._backend.traffic_mirror_targets)
+        for account in self._simulation.accounts.values():
+            for target_id, shares in account._shares.items():
+                if self.account_id in shares:
+                    own[target_id] = account._backend.traffic_mirror_targets[target_id]
+        return own
+
+    def _account_of_target(self, target_id: str) -> SimulatedAccount:
+        accounts = self._simulation.accounts.values()
+        return next(a for a in accounts if target_id in a._backend.traffic_mirror_targets)
+
+    def _shows_interface(self, target_id: str) -> bool:
+        owner = self._account_of_target(target_id)
+        return owner is self or owner._shares[target_id][self.account_id]
 
     def sensor_interface(self, target_id: str) -> str:
         return self._sensor_interfaces(target_id)[0]

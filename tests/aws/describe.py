@@ -122,6 +122,17 @@ _ACLS = _Kind(
     },
 )
 
+_ROUTE_TABLES = _Kind(
+    "RouteTableIds",
+    "rtb",
+    "InvalidRouteTableID.NotFound",
+    "InvalidRouteTableId.Malformed",
+    "routeTable ID",
+    {"vpc-id": lambda t: (t.vpc_id,)},
+    bounds=(5, 100),
+    page=100,
+)
+
 _TARGETS = _Kind(
     "TrafficMirrorTargetIds",
     "tmt",
@@ -268,7 +279,8 @@ class Describe:
                 else resources.values()
             )
             hidden: Collection[str] = () if looking else self._hidden
-            if not (ids or looking or parameters.get("IncludeManagedResources")):
+            asked_for = parameters.get("IncludeManagedResources") or self.managed_visible
+            if not (ids or looking or asked_for):
                 hidden = {*hidden, *self._managed}
             chosen = [r for r in candidates if r.id not in hidden and (ids or passes(r))]
             if not looking:
@@ -428,7 +440,7 @@ class Describe:
             "Description": interface.description,
             "InterfaceType": interface.interface_type,
             "MacAddress": interface.mac_address,
-            "OwnerId": self.account_id,
+            "OwnerId": self.interface_owners.get(interface.id, self.account_id),
             "PrivateIpAddress": interface.private_ip_address,
             "PrivateIpAddresses": addresses,
             "Ipv6Addresses": [{"Ipv6Address": a} for a in interface.ipv6_addresses],
@@ -591,6 +603,32 @@ class Describe:
             self._pages[next_token] = (signature, [], offset + size)
         return {"Entries": entries[offset : offset + size], "NextToken": next_token}
 
+    def _describe_route_tables(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+        shown, token = self._select(
+            "DescribeRouteTables", _ROUTE_TABLES, parameters, looking, self._route_tables()
+        )
+        views = [
+            {
+                "RouteTableId": table.id,
+                "VpcId": table.vpc_id,
+                "OwnerId": self.account_id,
+                "Routes": table.routes,
+                "Associations": [
+                    {
+                        "RouteTableAssociationId": f"rtbassoc-{table.id[-12:]}{number:05x}",
+                        "RouteTableId": table.id,
+                        "AssociationState": {"State": "associated"},
+                        **association,
+                    }
+                    for number, association in enumerate(table.associations())
+                ],
+                "PropagatingVgws": [],
+                "Tags": self._tags_view(table.id),
+            }
+            for table in shown
+        ]
+        return {"RouteTables": views, "NextToken": token}
+
     # --- traffic mirroring
 
     def _describe_targets(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
@@ -599,17 +637,19 @@ class Describe:
             _TARGETS,
             parameters,
             looking,
-            self._backend.traffic_mirror_targets,
+            self._visible_targets(),
         )
         views = [
             {
                 "TrafficMirrorTargetId": target.id,
                 "Type": target.type,
-                "NetworkInterfaceId": target.network_interface_id,
+                "NetworkInterfaceId": (
+                    target.network_interface_id if self._shows_interface(target.id) else None
+                ),
                 "NetworkLoadBalancerArn": target.network_load_balancer_arn,
                 "GatewayLoadBalancerEndpointId": target.gateway_load_balancer_endpoint_id,
                 "Description": target.description,
-                "OwnerId": getattr(target, "simulated_owner", self.account_id),
+                "OwnerId": getattr(target, "simulated_owner", target.owner_id),
                 "Tags": self._tags_view(target.id),
             }
             for target in shown
@@ -631,7 +671,7 @@ class Describe:
             _SESSIONS,
             parameters,
             looking,
-            self._sessions,
+            self._visible_sessions(),
             unseen,
         )
         views = [self._session_view(session) for session in shown]

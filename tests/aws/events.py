@@ -24,11 +24,13 @@ class LambdaContext:
     clock: Callable[[], float] = monotonic
     function_version: str = "$LATEST"
     memory_limit_in_mb: int = 256
+    account: str = ACCOUNT_ID
+    region: str = REGION
 
     def __post_init__(self) -> None:
         self._end = self.clock() + self.seconds
         self.invoked_function_arn = (
-            f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{self.function_name}"
+            f"arn:aws:lambda:{self.region}:{self.account}:function:{self.function_name}"
         )
         self.log_group_name = f"/aws/lambda/{self.function_name}"
         self.log_stream_name = "simulated"
@@ -42,18 +44,23 @@ def _now() -> str:
 
 
 def running_event(
-    instance_id: str, event_id: str | None = None, state: str = "running"
+    instance_id: str,
+    event_id: str | None = None,
+    state: str = "running",
+    *,
+    account: str = ACCOUNT_ID,
+    region: str = REGION,
 ) -> dict[str, Any]:
-    """EventBridge's EC2 Instance State-change Notification."""
+    """EventBridge's EC2 Instance State-change Notification; a bus may bring those of others."""
     return {
         "version": "0",
         "id": event_id or str(uuid.uuid4()),
         "detail-type": "EC2 Instance State-change Notification",
         "source": "aws.ec2",
-        "account": ACCOUNT_ID,
+        "account": account,
         "time": _now(),
-        "region": REGION,
-        "resources": [f"arn:aws:ec2:{REGION}:{ACCOUNT_ID}:instance/{instance_id}"],
+        "region": region,
+        "resources": [f"arn:aws:ec2:{region}:{account}:instance/{instance_id}"],
         "detail": {"instance-id": instance_id, "state": state},
     }
 

@@ -23,6 +23,35 @@ class Session:
         return str(self.view["TrafficMirrorSessionId"])
 
 
+class SessionStore:
+    """The sessions of all accounts, by what they are looked for by."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Session] = {}
+        self.by_interface: dict[str, dict[str, Session]] = {}
+        self.by_target: dict[str, dict[str, Session]] = {}
+        self.by_owner: dict[str, dict[str, Session]] = {}
+
+    def _indexes(self, session: Session) -> tuple[tuple[dict[str, dict[str, Session]], str], ...]:
+        return (
+            (self.by_interface, session.view["NetworkInterfaceId"]),
+            (self.by_target, session.view["TrafficMirrorTargetId"]),
+            (self.by_owner, session.view["OwnerId"]),
+        )
+
+    def add(self, session: Session) -> None:
+        self.by_id[session.id] = session
+        for index, key in self._indexes(session):
+            index.setdefault(key, {})[session.id] = session
+
+    def forget(self, session: Session) -> None:
+        del self.by_id[session.id]
+        for index, key in self._indexes(session):
+            del index[key][session.id]
+            if not index[key]:
+                del index[key]
+
+
 class Sessions:
     """The traffic mirror sessions of an account."""
 
@@ -44,33 +73,30 @@ class Sessions:
         }
         with self._lock:
             session = Session(view, interface_id in self._backend.enis, lag)
-            self._sessions[session.id] = session
-            self._by_interface.setdefault(interface_id, {})[session.id] = session
-            self._by_target.setdefault(target_id, {})[session.id] = session
+            self._store.add(session)
         return session.id
 
     def delete_session(self, session_id: str) -> None:
         with self._lock:
-            self._forget_session(self._sessions[session_id])
+            self._store.forget(self._store.by_id[session_id])
 
-    def _forget_session(self, session: Session) -> None:
-        del self._sessions[session.id]
-        for index, key in (
-            (self._by_interface, session.view["NetworkInterfaceId"]),
-            (self._by_target, session.view["TrafficMirrorTargetId"]),
-        ):
-            del index[key][session.id]
-            if not index[key]:
-                del index[key]
+    def _visible_sessions(self) -> dict[str, Session]:
+        """An account's own, whatever their target, and everybody's to its targets."""
+        if len(self._simulation.accounts) == 1:
+            return self._store.by_id
+        seen = dict(self._store.by_owner.get(self.account_id, {}))
+        for target_id in self._backend.traffic_mirror_targets:
+            seen.update(self._store.by_target.get(target_id, {}))
+        return seen
 
     def sessions(
         self, interface_id: str | None = None, target_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """The sessions there are, as DescribeTrafficMirrorSessions shows them, late ones too."""
+        """The sessions that this account sees, as AWS shows them, late ones too."""
         with self._lock:
             return [
                 self._session_view(session)
-                for session in self._sessions.values()
+                for session in self._visible_sessions().values()
                 if interface_id in (None, session.view["NetworkInterfaceId"])
                 and target_id in (None, session.view["TrafficMirrorTargetId"])
             ]
@@ -104,7 +130,7 @@ class Sessions:
             for name in ("PacketLength", "VirtualNetworkId", "Description")
             if name in parameters
         }
-        target = self._backend.traffic_mirror_targets[parameters["TrafficMirrorTargetId"]]
+        target = self._visible_targets()[parameters["TrafficMirrorTargetId"]]
         if target.network_load_balancer_arn:
             optional.setdefault("PacketLength", 8500)
         session_id = self.session(
@@ -117,7 +143,7 @@ class Sessions:
         )
         if tags:
             self._backend.create_tags([session_id], tags)
-        view = self._session_view(self._sessions[session_id])
+        view = self._session_view(self._store.by_id[session_id])
         answer = {"TrafficMirrorSession": view, "ClientToken": token}
         self._idempotency[token] = (signature, answer)
         return answer
@@ -152,12 +178,12 @@ class Sessions:
                 f"The networkInterface ID '{interface_id}' does not exist",
             )
         target_id = parameters["TrafficMirrorTargetId"]
-        if target_id not in self._backend.traffic_mirror_targets:
+        if target_id not in self._visible_targets():
             raise Refusal(
                 "InvalidTrafficMirrorTargetId.NotFound",
                 f"The traffic mirror target '{target_id}' does not exist",
             )
-        self._check_target(target_id)
+        self._account_of_target(target_id)._check_target(target_id)
         self._check_source(interface_id)
         self._check_quotas(interface_id, target_id, parameters["SessionNumber"])
 
@@ -218,9 +244,10 @@ class Sessions:
     def _check_quotas(self, interface_id: str, target_id: str, number: int) -> None:
         """The codes are documented but for the session number's.
 
-        The quota of a target counts its sources: further sessions of one that it has are free.
+        The quota of a target counts its sources, whoever's they are: further sessions of one that
+        it has are free.
         """
-        of_interface = self._by_interface.get(interface_id, {}).values()
+        of_interface = self._store.by_interface.get(interface_id, {}).values()
         if any(session.view["SessionNumber"] == number for session in of_interface):
             raise Refusal(
                 "InvalidParameterValue",
@@ -231,9 +258,10 @@ class Sessions:
                 "TrafficMirrorSessionsPerInterfaceLimitExceeded",
                 f"Sessions per interface limit reached ({self.interface_quota})",
             )
-        target = self._backend.traffic_mirror_targets[target_id]
-        to_target = self._by_target.get(target_id, {})
-        most = self.session_quota.get(target_id)
+        owner = self._account_of_target(target_id)
+        target = owner._backend.traffic_mirror_targets[target_id]
+        to_target = self._store.by_target.get(target_id, {})
+        most = owner.session_quota.get(target_id)
         if most is not None and len(to_target) >= most:
             raise Refusal(
                 "TrafficMirrorSessionsPerTargetLimitExceeded",
@@ -241,13 +269,13 @@ class Sessions:
             )
         if target.network_interface_id:
             sources = {session.view["NetworkInterfaceId"] for session in to_target.values()}
-            quota = self.quota.get(target_id, self.default_quota)
+            quota = owner.quota.get(target_id, owner.default_quota)
             if interface_id not in sources and len(sources) >= quota:
                 raise Refusal(
                     "TrafficMirrorSourcesPerTargetLimitExceeded",
                     f"Sources per interface-target limit reached ({quota})",
                 )
-        if len(self._sessions) >= self.account_quota:
+        if len(self._store.by_owner.get(self.account_id, ())) >= self.account_quota:
             raise Refusal(
                 "TrafficMirrorSessionLimitExceeded",
                 f"Traffic mirror session limit reached ({self.account_quota})",

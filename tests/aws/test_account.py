@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import (
     ClientError,
     ConnectTimeoutError,
@@ -26,6 +28,7 @@ from aws import (
     Refusal,
     SimulatedAccount,
     acl_entry,
+    route,
     rule,
     running_event,
     scheduled_event,
@@ -345,10 +348,11 @@ def shape(kind: str) -> tuple[str, str, str]:
             "TrafficMirrorSessionIds",
             "InvalidTrafficMirrorSessionId.NotFound",
         ),
+        "rtb": ("describe_route_tables", "RouteTableIds", "InvalidRouteTableID.NotFound"),
     }[kind]
 
 
-KINDS = ["i", "eni", "sg", "acl", "tmt", "tms"]
+KINDS = ["i", "eni", "sg", "acl", "tmt", "tms", "rtb"]
 FILTERS = {
     "i": "instance-id",
     "eni": "network-interface-id",
@@ -356,6 +360,7 @@ FILTERS = {
     "acl": "vpc-id",
     "tmt": "traffic-mirror-target-id",
     "tms": "network-interface-id",
+    "rtb": "vpc-id",
 }
 
 
@@ -377,6 +382,7 @@ def test_ids(account: SimulatedAccount, client: Any, kind: str) -> None:
         "acl": account.acl(account.subnet(), []),
         "tmt": target,
         "tms": account.sessions()[0]["TrafficMirrorSessionId"],
+        "rtb": account.route_table(),
     }[kind]
     operation, parameter, code = shape(kind)
     call, unknown = getattr(client, operation), f"{kind}-{0:017x}"
@@ -385,6 +391,7 @@ def test_ids(account: SimulatedAccount, client: Any, kind: str) -> None:
     assert refused(call, **{parameter: ["nonsense"]}).endswith(".Malformed")
     value = {
         "acl": account.default_vpc,
+        "rtb": account.default_vpc,
         "tms": account.sessions()[0]["NetworkInterfaceId"],
     }.get(kind, known)
     by_filter = [{"Name": FILTERS[kind], "Values": [unknown, value]}]
@@ -398,7 +405,8 @@ def test_ids(account: SimulatedAccount, client: Any, kind: str) -> None:
     assert listed(call(Filters=many)) == []
     unchecked = account.client(parameter_validation=False)  # botocore knows the lower bound
     assert refused(getattr(unchecked, operation), MaxResults=4) == "400 InvalidParameterValue"
-    assert refused(call, MaxResults=1001) == "400 InvalidParameterValue"
+    most = 100 if kind == "rtb" else 1000
+    assert refused(call, MaxResults=most + 1) == "400 InvalidParameterValue"
     assert refused(call, NextToken="made-up") == "400 InvalidPaginationToken"
     if kind in ("i", "eni"):
         code = refused(call, MaxResults=5, **{parameter: [known]})
@@ -433,6 +441,7 @@ def test_pages(account: SimulatedAccount, client: Any, kind: str) -> None:
         "acl": lambda: [account.acl(account.subnet(), []) for _ in range(12)],
         "tmt": lambda: [account.sensor() for _ in range(12)],
         "tms": lambda: account.sensor(sessions=12),
+        "rtb": lambda: [account.route_table() for _ in range(12)],
     }
     build[kind]()
     operation, _, _ = shape(kind)
@@ -667,6 +676,9 @@ def test_what_every_row_carries(account: SimulatedAccount, client: Any) -> None:
     (instance,) = rows["instance"]
     assert instance["Placement"]["AvailabilityZoneId"] == "use1-az6"
     assert instance["NetworkInterfaces"][0]["InterfaceType"] == "interface"
+    account.interface_owners[rows["interface"][0]["NetworkInterfaceId"]] = OTHER_ACCOUNT_ID
+    (instance,) = listed(client.describe_instances())
+    assert instance["NetworkInterfaces"][0]["OwnerId"] == OTHER_ACCOUNT_ID
     assert [] in [row["Groups"] for row in rows["interface"]]
     assert [] in [row["IpPermissions"] for row in rows["group"]]
 
@@ -712,6 +724,100 @@ def test_rules(account: SimulatedAccount, client: Any) -> None:
     assert (item["IpProtocol"], item["FromPort"], item["ToPort"]) == ("tcp", 1, 9)
     assert item["UserIdGroupPairs"][0]["PeeringStatus"] == "deleted"
     assert item["UserIdGroupPairs"][0]["VpcPeeringConnectionId"].startswith("pcx-")
+
+
+def test_references_to_groups_elsewhere(account: SimulatedAccount, client: Any) -> None:
+    group = {"GroupId": "sg-0123456789abcdef0"}
+    for item, pair in (
+        (
+            rule(group="sg-0123456789abcdef0", peering="active", vpc="vpc-1", owner="2" * 12),
+            {"PeeringStatus": "active", "VpcId": "vpc-1", "UserId": "2" * 12},
+        ),
+        (
+            rule(group="sg-0123456789abcdef0", vpc="vpc-1"),
+            {"VpcId": "vpc-1", "UserId": account.account_id},
+        ),
+    ):
+        ((shown,),) = [p["UserIdGroupPairs"] for p in permissions(client, account.group(item))]
+        shown.pop("VpcPeeringConnectionId", None)
+        assert shown == {**group, **pair}
+
+
+NEXT_HOPS = [
+    (route("10.9.0.0/16", igw="igw-1"), {"GatewayId": "igw-1"}),
+    (route("10.9.0.0/16", local=True), {"GatewayId": "local", "Origin": "CreateRouteTable"}),
+    (
+        route("10.9.0.0/16", vgw="vgw-1", propagated=True),
+        {"GatewayId": "vgw-1", "Origin": "EnableVgwRoutePropagation"},
+    ),
+    (route("10.9.0.0/16", vpce="vpce-1"), {"GatewayId": "vpce-1"}),
+    (route("10.9.0.0/16", nat="nat-1"), {"NatGatewayId": "nat-1"}),
+    (
+        route("10.9.0.0/16", tgw="tgw-1", state="blackhole"),
+        {"TransitGatewayId": "tgw-1", "State": "blackhole"},
+    ),
+    (route("10.9.0.0/16", tgw=True), {"TransitGatewayId": "tgw-0123456789abcdef0"}),
+    (route("10.9.0.0/16", pcx="pcx-1"), {"VpcPeeringConnectionId": "pcx-1"}),
+    (route("10.9.0.0/16", eni="eni-1"), {"NetworkInterfaceId": "eni-1"}),
+    (route("10.9.0.0/16", cagw="cagw-1"), {"CarrierGatewayId": "cagw-1"}),
+    (route("10.9.0.0/16", lgw="lgw-1"), {"LocalGatewayId": "lgw-1"}),
+    (route("::/0", eigw="eigw-1"), {"EgressOnlyInternetGatewayId": "eigw-1"}),
+    (route("pl-1", core_network="arn:x"), {"CoreNetworkArn": "arn:x"}),
+]
+
+
+def test_routes_and_their_next_hops(account: SimulatedAccount, client: Any) -> None:
+    router = account.instance()
+    account.route_table(routes=[*(r for r, _ in NEXT_HOPS), route("0.0.0.0/0", instance=router)])
+    tables = client.describe_route_tables()["RouteTables"]
+    (routes,) = [t["Routes"] for t in tables if len(t["Routes"]) > 1]
+    local, *rows, last = routes
+    assert local == {
+        "DestinationCidrBlock": "10.0.0.0/16",
+        "GatewayId": "local",
+        "State": "active",
+        "Origin": "CreateRouteTable",
+    }
+    for row, (_, hop) in zip(rows, NEXT_HOPS, strict=True):
+        (destination,) = [key for key in row if key.startswith("Destination")]
+        assert {key: row[key] for key in row if key != destination} == {
+            "State": "active",
+            "Origin": "CreateRoute",
+            **hop,
+        }
+    assert rows[-1]["DestinationPrefixListId"] == "pl-1"
+    assert rows[-2]["DestinationIpv6CidrBlock"] == "::/0"
+    assert (last["InstanceId"], [last["NetworkInterfaceId"]]) == (
+        router,
+        account.interfaces_of(router),
+    )
+
+
+def test_which_table_is_whose(account: SimulatedAccount, client: Any) -> None:
+    subnets = [account.subnet() for _ in range(3)]
+    elsewhere = account.vpc()
+    first = account.route_table(subnets=subnets[:2])
+    second = account.route_table(subnets=subnets[1:2], gateways=["igw-1"], main=True)
+
+    def associations(vpc: str) -> dict[str, list[dict[str, Any]]]:
+        by_vpc = [{"Name": "vpc-id", "Values": [vpc]}]
+        return {
+            table["RouteTableId"]: [
+                {k: a[k] for k in ("Main", "SubnetId", "GatewayId") if k in a}
+                for a in table["Associations"]
+            ]
+            for table in client.describe_route_tables(Filters=by_vpc)["RouteTables"]
+        }
+
+    here = associations(account.default_vpc)
+    assert here.pop(first) == [{"Main": False, "SubnetId": subnets[0]}]
+    assert here.pop(second) == [
+        {"Main": True},
+        {"Main": False, "SubnetId": subnets[1]},
+        {"Main": False, "GatewayId": "igw-1"},
+    ]
+    assert list(here.values()) == [[]]  # the VPC's first one is the main one no more
+    assert list(associations(elsewhere).values()) == [[{"Main": True}]]
 
 
 def test_acls(account: SimulatedAccount, client: Any) -> None:
@@ -768,6 +874,270 @@ def test_targets(account: SimulatedAccount, client: Any) -> None:
     missing = account.missing_sensor()
     code = refused(client.describe_traffic_mirror_targets, TrafficMirrorTargetIds=[missing])
     assert code == "400 InvalidTrafficMirrorTargetId.NotFound"
+
+
+# --- several accounts
+
+
+@pytest.fixture
+def other(account: SimulatedAccount) -> SimulatedAccount:
+    return account.other(zones={"us-east-1a": "use1-az2", "us-east-1b": "use1-az6"})
+
+
+def assume(account: SimulatedAccount, role: str, **more: Any) -> Any:
+    """A client with credentials that STS gives to the account for the role."""
+    sts = account.client("sts", retries={"total_max_attempts": 1})
+    answer = sts.assume_role(RoleArn=role, RoleSessionName="test", **more)["Credentials"]
+    return boto3.client(
+        "ec2",
+        aws_access_key_id=answer["AccessKeyId"],
+        aws_secret_access_key=answer["SecretAccessKey"],
+        aws_session_token=answer["SessionToken"],
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+
+def test_accounts_are_apart(account: SimulatedAccount, client: Any, other: Any) -> None:
+    built = {one: (one.sensor(sessions=1), one.route_table()) for one in (account, other)}
+    reader = assume(account, other.role("reader"))
+    for one, clients in ((account, [client]), (other, [reader, other.client(), other.ec2])):
+        target, table = built[one]
+        for its in clients:
+            assert str(listed(its.describe_instances())).count("'InstanceId'") == 1
+            views = [
+                *listed(its.describe_traffic_mirror_targets()),
+                *its.describe_route_tables(RouteTableIds=[table])["RouteTables"],
+                *listed(its.describe_traffic_mirror_sessions()),
+            ]
+            assert {view["OwnerId"] for view in views} == {one.account_id}
+            assert {v.get("TrafficMirrorTargetId", target) for v in views} == {target}
+    unknown = "400 InvalidRouteTableID.NotFound"
+    assert refused(client.describe_route_tables, RouteTableIds=[built[other][1]]) == unknown
+    vpcs = [str(its.describe_vpcs()) for its in (client, reader)]  # as moto answers it
+    assert [account.default_vpc in vpc for vpc in vpcs] == [True, False]
+    with pytest.raises(ValueError, match="already"):
+        account.other(other.account_id)
+
+
+def test_zones_are_named_by_each_account(account: SimulatedAccount, other: Any) -> None:
+    shown = {}
+    for one in (account, other):
+        one.instance(zone="a"), one.instance(zone="use1-az1"), one.instance(zone="us-east-1b")
+        for row in listed(one.client().describe_instances()):
+            place = row["Placement"]
+            shown[one.account_id, place["AvailabilityZone"]] = place["AvailabilityZoneId"]
+        for row in one.client().describe_network_interfaces()["NetworkInterfaces"]:
+            zone = row["AvailabilityZone"]
+            assert row["AvailabilityZoneId"] == shown[one.account_id, zone] == one.zone_id(zone)
+    here, there = account.account_id, other.account_id
+    assert shown == {
+        (here, "us-east-1a"): "use1-az6",
+        (here, "us-east-1b"): "use1-az1",
+        (there, "us-east-1a"): "use1-az2",
+        (there, "us-east-1b"): "use1-az6",
+        (there, "us-east-1c"): "use1-az1",
+    }
+    for zones in ({"a": "use1-az1", "b": "use1-az1"}, {"a": "no-zone"}):
+        with pytest.raises(ValueError, match="one name"):
+            account.other("3" * 12, zones=zones)
+
+
+@pytest.mark.parametrize(
+    ("trusts", "trusted"),
+    [
+        (["123456789012"], True),
+        (["arn:aws:iam::123456789012:root"], True),
+        (["arn:aws:iam::123456789012:role/mirror/traffic-mirror"], True),
+        (["arn:aws:iam::123456789012:role/mirror/*"], True),
+        (None, True),
+        ([], False),
+        (["210987654321"], False),
+        (["arn:aws:iam::123456789012:role/traffic-mirror"], False),
+        (["arn:aws:iam::210987654321:role/mirror/*"], False),
+    ],
+)
+def test_trust(account: SimulatedAccount, other: Any, trusts: Any, trusted: bool) -> None:
+    account.role_arn = "arn:aws:iam::123456789012:role/mirror/traffic-mirror"
+    role = other.role("reader", trusts, path="/mirror/")
+    assert role == "arn:aws:iam::210987654321:role/mirror/reader"
+    if trusted:
+        assert listed(assume(account, role).describe_instances()) == []
+        other.roles[role].clear()
+    with pytest.raises(ClientError) as caught:
+        assume(account, role)
+    error = caught.value.response["Error"]
+    assert error["Code"] == "AccessDenied"
+    assert error["Message"] == (
+        "User: arn:aws:sts::123456789012:assumed-role/traffic-mirror/traffic-mirror is not "
+        f"authorized to perform: sts:AssumeRole on resource: {role}"
+    )
+
+
+def test_what_sts_refuses(account: SimulatedAccount, other: Any) -> None:
+    role = other.role("reader")
+    sts = account.client("sts", retries={"total_max_attempts": 1})
+    for refusal, changes in (
+        ("403 AccessDenied", {"RoleArn": role + "s"}),
+        ("403 AccessDenied", {"RoleArn": role.replace("2109", "9999")}),
+        ("400 ValidationError", {"RoleSessionName": "a b"}),
+        ("400 ValidationError", {"DurationSeconds": 3601}),  # a role that assumes a role
+    ):
+        asked = {"RoleArn": role, "RoleSessionName": "test", **changes}
+        assert refused(sts.assume_role, **asked) == refusal
+    account.deny("sts:AssumeRole")
+    asked = {"RoleArn": role, "RoleSessionName": "test"}
+    with pytest.raises(ClientError, match="no identity-based policy allows the sts:AssumeRole"):
+        sts.assume_role(**asked)
+    account.heal()
+    account.fail("sts:AssumeRole", "Throttling", status=400, times=1)
+    assert refused(sts.assume_role, **asked) == "400 Throttling"
+    account.time_out("sts:AssumeRole", times=1, connect=True)
+    with pytest.raises(ConnectTimeoutError, match=r"sts\."):
+        sts.assume_role(**asked)
+    sts.assume_role(**asked)
+    assert account.calls[-1].parameters["RoleArn"] == role
+    assert account.calls[-1].account == account.account_id
+    assert account.count("sts:AssumeRole") == len(account.calls)
+
+
+def test_credentials_expire(account: SimulatedAccount, other: Any) -> None:
+    now = [account.clock()]
+    account.clock = lambda: now[0]
+    reader = assume(account, other.role("reader"), DurationSeconds=900)
+    now[0] += 899
+    reader.describe_instances()
+    now[0] += 1
+    assert refused(reader.describe_instances) == "400 RequestExpired"
+    reader = assume(account, other.role("reader"))
+    other.expire_credentials()
+    assert refused(reader.describe_instances) == "400 RequestExpired"
+    again = boto3.client(
+        "sts",
+        aws_access_key_id=reader._request_signer._credentials.access_key,
+        aws_secret_access_key="x",
+        aws_session_token=reader._request_signer._credentials.token,
+    )
+    asked = {"RoleArn": other.role("reader"), "RoleSessionName": "test"}
+    assert refused(again.assume_role, **asked) == "403 ExpiredToken"
+    stolen = boto3.client(
+        "ec2",
+        aws_access_key_id=reader._request_signer._credentials.access_key,
+        aws_secret_access_key="x",
+        aws_session_token="another",
+    )
+    assert refused(stolen.describe_instances) == "401 AuthFailure"
+    account.client().describe_instances()
+
+
+def test_an_account_misbehaves_alone(account: SimulatedAccount, client: Any, other: Any) -> None:
+    reader = assume(account, other.role("reader"))
+    other.fail("DescribeInstances")
+    other.deny("ec2:DescribeNetworkAcls")
+    asked: list[str] = []
+    other.gates.append(lambda operation, parameters: asked.append(operation))
+    client.describe_instances()
+    client.describe_network_acls()
+    assert refused(reader.describe_instances) == "503 RequestLimitExceeded"
+    with pytest.raises(ClientError, match="sts::210987654321:assumed-role/reader/test is not"):
+        reader.describe_network_acls()
+    assert asked == ["DescribeInstances", "DescribeNetworkAcls"]
+    assert other.calls is account.calls
+    assert account.count("DescribeInstances") == 2
+    assert account.count(account=other.account_id) == 2
+    assert [call.account for call in account.calls[-2:]] == [other.account_id] * 2
+    other.heal()
+    account.latency, other.latency = 0.0, 0.2
+    account.forget_calls()
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(reader.describe_instances)
+        pool.submit(client.describe_instances)
+    slow, quick = sorted(account.calls, key=lambda call: call.account, reverse=True)
+    assert (slow.ended or 0) - slow.started >= 0.2
+    assert (quick.ended or 0) < (slow.ended or 0)
+    other.latency = None  # as the first
+    account.latency = 0.2
+    account.forget_calls()
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(reader.describe_instances)
+        pool.submit(client.describe_instances)
+    assert account.round_trips() == 1
+
+
+def test_botocore_assumes_a_role_by_itself(account: SimulatedAccount, other: Any) -> None:
+    """It asks anew once what it has been given runs out."""
+    role, session = other.role("reader"), botocore.session.get_session()
+    fetcher = AssumeRoleCredentialFetcher(
+        session.create_client, session.get_credentials(), role, {"RoleSessionName": "test"}
+    )
+    session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+    reader = session.create_client("ec2")
+    account.clock = lambda: time.time() - 3000  # ten minutes left are too few for botocore
+    for _ in range(2):
+        assert listed(reader.describe_instances()) == []
+    account.clock = time.time
+    for _ in range(2):
+        reader.describe_instances()
+    assert [call.operation.rpartition(":")[2] for call in account.calls] == [
+        *("AssumeRole", "DescribeInstances", "AssumeRole", "DescribeInstances"),
+        *("AssumeRole", "DescribeInstances", "DescribeInstances"),
+    ]
+    assert account.count(account=other.account_id) == 4
+
+
+@pytest.mark.parametrize("interface", [True, False])
+def test_shared_targets(
+    account: SimulatedAccount, client: Any, other: Any, interface: bool
+) -> None:
+    target, private = other.sensor(), other.sensor()
+    third = account.other("3" * 12)
+    other.share(target, account, interface=interface)
+    (view,) = client.describe_traffic_mirror_targets()["TrafficMirrorTargets"]
+    assert (view["TrafficMirrorTargetId"], view["OwnerId"]) == (target, other.account_id)
+    assert ("NetworkInterfaceId" in view) is interface
+    ids = [{"Name": "traffic-mirror-target-id", "Values": [target, private]}]
+    assert len(client.describe_traffic_mirror_targets(Filters=ids)["TrafficMirrorTargets"]) == 1
+    assert third.client().describe_traffic_mirror_targets()["TrafficMirrorTargets"] == []
+    unknown = refused(
+        client.describe_network_interfaces, NetworkInterfaceIds=[other.sensor_interface(target)]
+    )
+    assert unknown == "400 InvalidNetworkInterfaceID.NotFound"
+    there = other.client().describe_traffic_mirror_targets()["TrafficMirrorTargets"]
+    assert all("NetworkInterfaceId" in view for view in there)
+
+
+def test_sessions_to_shared_targets(account: SimulatedAccount, client: Any, other: Any) -> None:
+    target = other.sensor(quota=2)
+    third = account.other("3" * 12)
+    code = refused(client.create_traffic_mirror_session, **request(account, target))
+    assert code == "400 InvalidTrafficMirrorTargetId.NotFound"
+    other.share(target)
+    for one in (account, third):
+        created = one.client().create_traffic_mirror_session(**request(one, target))
+        assert created["TrafficMirrorSession"]["OwnerId"] == one.account_id
+
+    def owners(one: SimulatedAccount) -> set[str]:
+        found = listed(one.client().describe_traffic_mirror_sessions())
+        assert found == one.sessions()
+        return {view["OwnerId"] for view in found}
+
+    def check(seen_by_owner: set[str]) -> None:
+        assert owners(account) == {account.account_id}
+        assert owners(third) == {third.account_id}
+        assert owners(other) == seen_by_owner
+
+    check({account.account_id, third.account_id})
+    full = refused(client.create_traffic_mirror_session, **request(account, target))
+    assert full == "400 TrafficMirrorSourcesPerTargetLimitExceeded"
+    other.unshare(target)
+    assert client.describe_traffic_mirror_targets()["TrafficMirrorTargets"] == []
+    check({account.account_id, third.account_id})
+    other.share(target)
+    other.stop(other.sensor_instance(target))
+    code = refused(client.create_traffic_mirror_session, **request(account, target))
+    assert code == "400 InvalidTrafficMirrorTarget"
+    other.delete_target(target)
+    assert client.describe_traffic_mirror_targets()["TrafficMirrorTargets"] == []
+    check(set())
 
 
 # --- misbehaviour
@@ -983,6 +1353,27 @@ def test_a_server_answers_likewise(account: SimulatedAccount) -> None:
         account.time_out("DescribeSubnets")
         assert refused(client.describe_subnets) == "503 ServiceUnavailable"
         assert [call.status for call in account.calls] == [200, 400, 503, None]
+        account.heal()
+        other = account.other()
+        role = other.role("reader")
+        asked = {"RoleArn": role, "RoleSessionName": "test"}
+        sts = boto3.client("sts", endpoint_url=f"http://{host}:{port}")
+        given = sts.assume_role(**asked)["Credentials"]
+        reader = boto3.client(
+            "ec2",
+            endpoint_url=f"http://{host}:{port}",
+            aws_access_key_id=given["AccessKeyId"],
+            aws_secret_access_key=given["SecretAccessKey"],
+            aws_session_token=given["SessionToken"],
+        )
+        assert listed(reader.describe_traffic_mirror_targets()) == []
+        other.roles[role].clear()
+        assert refused(sts.assume_role, **asked) == "403 AccessDenied"
+        assert [call.account for call in account.calls[-3:]] == [
+            account.account_id,
+            other.account_id,
+            account.account_id,
+        ]
     finally:
         server.stop()
 
@@ -1065,6 +1456,8 @@ def test_events() -> None:
     assert event["detail"] == {"instance-id": "i-0123456789abcdef0", "state": "running"}
     assert event["id"] == "e-1"
     assert event["resources"][0].endswith(":instance/i-0123456789abcdef0")
+    foreign = running_event("i-1", account=OTHER_ACCOUNT_ID, region="eu-west-1")
+    assert (foreign["account"], foreign["region"]) == (OTHER_ACCOUNT_ID, "eu-west-1")
     assert scheduled_event()["detail-type"] == "Scheduled Event"
     first, second = sqs_event(event, "not JSON")["Records"]
     assert json.loads(first["body"]) == event

@@ -8,10 +8,10 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
-from time import perf_counter, sleep  # bound here: a patched time.sleep changes nothing
+from functools import cache, partial
+from time import perf_counter, sleep, time  # bound here: a patched time.sleep changes nothing
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import parse_qsl, urlsplit
@@ -22,7 +22,10 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
 from botocore.model import StructureShape
-from moto.core.botocore_stubber import MockRawResponse
+from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
+from moto.ec2.responses import EC2Response
+from moto.iam.models import get_account_id_from
+from moto.sts.responses import TokenResponse
 
 ACCOUNT_ID = "123456789012"
 OTHER_ACCOUNT_ID = "210987654321"
@@ -33,6 +36,7 @@ CREDENTIALS = {
     "aws_secret_access_key": "simulated",
     "aws_session_token": "simulated",
 }
+ISSUED = ("ASIASIM", "AKIASIM")  # how access keys begin that a simulation has issued
 CREATE_SESSION = "CreateTrafficMirrorSession"
 IDENTITY_BASED = "identity-based policy"
 # What older versions of botocore do not know, and the shapes that it is missing from.
@@ -64,10 +68,11 @@ class Call:
     name, otherwise the error code of the answer, None for success.
     """
 
-    operation: str
+    operation: str  # of EC2; of other services with their name, 'sts:AssumeRole'
     parameters: dict[str, Any]
     started: float
     thread_id: int
+    account: str  # whose credentials it carries
     ended: float | None = None
     status: int | None = None
     code: str | None = None
@@ -96,18 +101,28 @@ def shared_session() -> boto3.Session:
 
 
 @cache
-def looking_client(region: str) -> Any:
+def looking_client(region: str, key: str) -> Any:
     config = Config(
         user_agent_extra=LOOKING,
         retries={"total_max_attempts": 1},
         ignore_configured_endpoint_urls=True,
     )
-    return shared_session().client("ec2", region_name=region, config=config, **CREDENTIALS)
+    credentials = {**CREDENTIALS, "aws_access_key_id": key}
+    return shared_session().client("ec2", region_name=region, config=config, **credentials)
 
 
 @cache
-def _service_model() -> Any:
-    return looking_client(REGION).meta.service_model
+def _service_model(service: str) -> Any:
+    return shared_session().client(service, region_name=REGION, **CREDENTIALS).meta.service_model
+
+
+# What the client may be made not to know (`old_botocore`), the service knows.
+_MEMBERS = StructureShape.members
+
+
+def _members_of(shape: Any) -> Mapping[str, Any]:
+    found = vars(shape).get("members")
+    return found if found is not None else _MEMBERS.__get__(shape, type(shape))
 
 
 def _query_name(name: str, shape: Any) -> str:
@@ -122,7 +137,7 @@ def _read_shape(shape: Any, tree: Any) -> Any:
     if shape.type_name == "structure":
         return {
             name: _read_shape(member, tree[key])
-            for name, member in shape.members.items()
+            for name, member in _members_of(shape).items()
             if (key := _query_name(name, member)) in tree
         }
     if shape.type_name == "list":
@@ -144,7 +159,7 @@ def _read_parameters(operation: str, pairs: Iterable[tuple[str, str]]) -> dict[s
         for part in path:
             node = node.setdefault(part, {})
         node[last] = value
-    shape = _service_model().operation_model(operation).input_shape
+    shape = _service_model("ec2").operation_model(operation).input_shape
     return _read_shape(shape, tree) if shape is not None else {}
 
 
@@ -158,7 +173,7 @@ def _write_shape(shape: Any, value: Any, out: list[str]) -> None:
         if names is None:
             names = _NAMES[shape.name] = [
                 (key, member.serialization.get("name", key), member)
-                for key, member in shape.members.items()
+                for key, member in _members_of(shape).items()
             ]
         for key, tag, member in names:
             child = value.get(key)
@@ -190,26 +205,45 @@ def _headers(request_id: str) -> dict[str, str]:
     return {"Content-Type": "text/xml;charset=UTF-8", "x-amzn-requestid": request_id}
 
 
-def _success(operation: str, result: Mapping[str, Any]) -> _Response:
-    request_id = str(uuid.uuid4())
-    out = [
-        '<?xml version="1.0" encoding="UTF-8"?>\n',
-        f'<{operation}Response xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">',
-        f"<requestId>{request_id}</requestId>",
-    ]
-    _write_shape(_service_model().operation_model(operation).output_shape, result, out)
-    out.append(f"</{operation}Response>")
-    return 200, _headers(request_id), "".join(out)
+_NAMESPACES = {
+    "ec2": "http://ec2.amazonaws.com/doc/2016-11-15/",
+    "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
+}
 
 
-def _failure(refusal: Refusal) -> _Response:
+def _success(service: str, operation: str, result: Mapping[str, Any]) -> _Response:
     request_id = str(uuid.uuid4())
+    out: list[str] = []
+    _write_shape(_service_model(service).operation_model(operation).output_shape, result, out)
+    answer = "".join(out)
+    if service == "ec2":
+        answer = f"<requestId>{request_id}</requestId>{answer}"
+    else:
+        answer = (
+            f"<{operation}Result>{answer}</{operation}Result>"
+            f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
+        )
     body = (
-        '<?xml version="1.0" encoding="UTF-8"?>\n<Response><Errors><Error>'
-        f"<Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message>"
-        f"</Error></Errors><RequestID>{request_id}</RequestID></Response>"
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f'<{operation}Response xmlns="{_NAMESPACES[service]}">{answer}</{operation}Response>'
     )
-    return refusal.status, _headers(request_id), body
+    return 200, _headers(request_id), body
+
+
+def _failure(service: str, refusal: Refusal) -> _Response:
+    request_id = str(uuid.uuid4())
+    said = f"<Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message>"
+    if service == "ec2":
+        answer = (
+            f"<Response><Errors><Error>{said}</Error></Errors>"
+            f"<RequestID>{request_id}</RequestID></Response>"
+        )
+    else:
+        answer = (
+            f"<ErrorResponse><Error><Type>Sender</Type>{said}</Error>"
+            f"<RequestId>{request_id}</RequestId></ErrorResponse>"
+        )
+    return refusal.status, _headers(request_id), f'<?xml version="1.0" encoding="UTF-8"?>\n{answer}'
 
 
 @contextmanager
@@ -219,10 +253,9 @@ def old_botocore(*members: str) -> Iterator[None]:
     A parameter is then refused by the client itself, a field of an answer is not shown.
     """
     shapes = {shape: member for member in members for shape in LATE_MEMBERS[member]}
-    original = StructureShape.members
 
-    def known(shape: Any) -> Any:
-        found = vars(shape).get("members") or original.__get__(shape, type(shape))
+    def known(shape: Any) -> Mapping[str, Any]:
+        found = _members_of(shape)
         missing = shapes.get(shape.name)
         return {k: v for k, v in found.items() if k != missing} if missing else found
 
@@ -230,116 +263,227 @@ def old_botocore(*members: str) -> Iterator[None]:
         yield
 
 
-class Transport:
-    """Every request comes through here: logged, delayed, faulted or denied, then answered."""
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
-    # --- every request comes through here
+
+def _reason(action: str, policy: str) -> str:
+    if policy == IDENTITY_BASED:
+        return f"because no {policy} allows the {action} action"
+    return f"with an explicit deny in a {policy}"
+
+
+@dataclass
+class Caller:
+    """Whom an access key stands for."""
+
+    account: Any
+    role_arn: str
+    arn: str  # as AWS names the caller: a session of the role
+    token: str | None = None
+    expires: float = float("inf")
+
+
+def access_denied(caller: Caller, action: str, resource: str, policy: str | None = None) -> Refusal:
+    """As services other than EC2 deny; a role that does not trust the caller, without a reason."""
+    reason = f" {_reason(action, policy)}" if policy else ""
+    return Refusal(
+        "AccessDenied",
+        f"User: {caller.arn} is not authorized to perform: {action} on resource: "
+        f"{resource}{reason}",
+        403,
+    )
+
+
+class Simulation:
+    """What simulated accounts have in common: every request comes through here.
+
+    Its access key says whose it is. Keys that nobody here has issued stand for the first account,
+    whose environment may have been made by others (moto's FOOBARKEY, say).
+    """
+
+    def __init__(self, region: str) -> None:
+        self.region = region
+        self.accounts: dict[str, Any] = {}
+        self.calls: list[Call] = []
+        self.keys: dict[str, Any] = {}  # of accounts, for good
+        self.callers: dict[str, Caller] = {}  # by keys that STS has given out
+        self.clock: Callable[[], float] = time
+        self.lock = threading.RLock()  # moto is not thread-safe
+        self.log_lock = threading.Lock()
+        self._local = threading.local()
+
+    @property
+    def first(self) -> Any:
+        return next(iter(self.accounts.values()))
+
+    def _caller(self, service: str, headers: Mapping[str, Any]) -> tuple[Caller, Refusal | None]:
+        """Who calls, and what AWS has against the credentials."""
+        found = re.search(r"Credential=([^/]+)/", _text(headers.get("Authorization", "")))
+        key = found.group(1) if found else ""
+        if key in self.keys:
+            return self.keys[key].own_caller, None
+        caller = self.callers.get(key)
+        invalid = Refusal(
+            "AuthFailure", "AWS was not able to validate the provided access credentials", 401
+        )
+        expired = Refusal("RequestExpired", "Request has expired.")
+        if service == "sts":
+            invalid = Refusal(
+                "InvalidClientTokenId", "The security token included in the request is invalid", 403
+            )
+            expired = Refusal(
+                "ExpiredToken", "The security token included in the request is expired", 403
+            )
+        if caller is None:
+            return self.first.own_caller, invalid if key.startswith(ISSUED) else None
+        if caller.token and caller.token != _text(headers.get("X-Amz-Security-Token", "")):
+            return caller, invalid
+        if caller.expires <= self.clock():
+            return caller, expired
+        return caller, None
+
+    def _account_of(self, key: str, otherwise: Callable[[str], str]) -> str:
+        account = self.callers[key].account if key in self.callers else self.keys.get(key)
+        return str(account.account_id) if account else otherwise(key)
+
+    def patch(self, stack: ExitStack) -> None:
+        """From now on requests of clients in this process, and to moto's server, come here."""
+        original_call = BotocoreStubber.__call__
+        original_account = get_account_id_from
+
+        def call(stubber: Any, event_name: str, request: Any, **kwargs: Any) -> Any:
+            if not stubber.enabled:
+                return None
+            return self._from_client(
+                request, lambda: original_call(stubber, event_name, request, **kwargs)
+            )
+
+        stack.enter_context(patch.object(BotocoreStubber, "__call__", call))
+        for service, responses in (("ec2", EC2Response), ("sts", TokenResponse)):
+            dispatch = self._dispatch(service, responses._dispatch)
+            stack.enter_context(patch.object(responses, "_dispatch", dispatch))
+        stack.enter_context(
+            patch(
+                "moto.iam.models.get_account_id_from",
+                lambda key: self._account_of(key, original_account),
+            )
+        )
+
+    def _dispatch(self, service: str, original: Any) -> Any:
+        def dispatch(response: Any, request: Any, full_url: Any = None, headers: Any = None) -> Any:
+            def moto() -> Any:
+                return original(response, request, full_url, headers)
+
+            if getattr(self._local, "inside", False):
+                return moto()
+            region = response.get_region_from_url(request, full_url or request.url)
+            try:
+                return self._request(
+                    service, region, request.headers, list(request.form.items()), moto
+                )
+            except BotoCoreError as error:
+                return _failure(service, Refusal("ServiceUnavailable", str(error), 503))
+
+        return dispatch
 
     def _from_client(self, request: Any, moto: Callable[[], Any]) -> Any:
         """One HTTP attempt of a botocore client in this process."""
-        agent = request.headers.get("User-Agent", b"")
-        agent = agent.decode() if isinstance(agent, bytes) else agent
-        looking = LOOKING in agent
         host = urlsplit(request.url).netloc
         if not re.search(r"\.amazonaws\.com(\.cn)?$", host):
             return moto()  # to a server, which logs it itself
-        if not host.startswith("ec2."):
-            if looking:
-                return self._locked(moto)
-            target = request.headers.get("X-Amz-Target", request.method)
-            target = target.decode() if isinstance(target, bytes) else target
-            operation = f"{host.split('.')[0]}:{target.split('.')[-1]}"
-            result = self._attempt(operation, {}, lambda: self._locked(moto))
+        service, region = host.split(".")[:2]
+        pairs = []
+        if service in ("ec2", "sts"):
+            pairs = parse_qsl(_text(request.body or ""), keep_blank_values=True)
         else:
-            body = request.body or ""
-            body = body.decode() if isinstance(body, bytes) else body
-            pairs = parse_qsl(body, keep_blank_values=True)
-            operation, parameters = self._read(pairs)
-            ours = host.split(".")[1] == self.region
-
-            def answer() -> Any:
-                return self._answer(operation, parameters, looking, ours, moto)
-
-            result = answer() if looking else self._attempt(operation, parameters, answer)
+            target = _text(request.headers.get("X-Amz-Target", request.method))
+            pairs = [("Action", target.split(".")[-1])]
+        result = self._request(service, region, request.headers, pairs, moto)
         if isinstance(result, tuple):
             status, headers, text = result
             return AWSResponse(request.url, status, headers, MockRawResponse(text))
         return result
 
-    def _from_server(self, response: Any, request: Any, url: Any, moto: Callable[[], Any]) -> Any:
-        """One request that moto's server received."""
-        looking = LOOKING in request.headers.get("User-Agent", "")
-        operation, parameters = self._read(list(request.form.items()))
-        region = response.get_region_from_url(request, url or request.url)
+    def _request(
+        self,
+        service: str,
+        region: str,
+        headers: Mapping[str, Any],
+        pairs: list[tuple[str, str]],
+        moto: Callable[[], Any],
+    ) -> Any:
+        looking = LOOKING in _text(headers.get("User-Agent", ""))
+        caller, objection = self._caller(service, headers)
+        action = next((value for key, value in pairs if key == "Action"), "")
+        fields = [pair for pair in pairs if pair[0] not in ("Action", "Version")]
+        parameters: dict[str, Any] = dict(fields)
+        if service == "ec2":
+            parameters = _read_parameters(action, fields)
+        perform = None
+        if service == "ec2" and region == self.region:
+            perform = caller.account._operations.get(action)
+        elif (service, action) == ("sts", "AssumeRole"):
+            perform = partial(caller.account._assume_role, caller)
+        operation = action if service == "ec2" else f"{service}:{action}"
 
         def answer() -> Any:
-            return self._answer(operation, parameters, looking, region == self.region, moto)
+            if perform is None:
+                return self._locked(moto, caller, action)
+            with self.lock:
+                try:
+                    if parameters.get("DryRun"):
+                        raise Refusal(
+                            "DryRunOperation",
+                            "Request would have succeeded, but DryRun flag is set.",
+                            412,
+                        )
+                    return _success(service, action, perform(parameters, looking))
+                except Refusal as refusal:
+                    return _failure(service, refusal)
 
         if looking:
             return answer()
-        try:
-            return self._attempt(operation, parameters, answer)
-        except BotoCoreError as error:
-            return _failure(Refusal("ServiceUnavailable", str(error), 503))
+        call = Call(
+            operation,
+            parameters,
+            perf_counter(),
+            threading.get_ident(),
+            account=caller.account.account_id,
+        )
+        return self._attempt(call, caller, objection, answer)
 
-    @staticmethod
-    def _read(pairs: list[tuple[str, str]]) -> tuple[str, dict[str, Any]]:
-        operation = next((value for key, value in pairs if key == "Action"), "")
-        fields = [pair for pair in pairs if pair[0] not in ("Action", "Version")]
-        return operation, _read_parameters(operation, fields)
-
-    def _locked(self, moto: Callable[[], Any]) -> Any:
-        with self._lock:
+    def _locked(self, moto: Callable[[], Any], caller: Caller, action: str) -> Any:
+        with self.lock:
             self._local.inside = True
             try:
-                return moto()
+                response = moto()
             finally:
                 self._local.inside = False
-
-    def _answer(
-        self,
-        operation: str,
-        parameters: dict[str, Any],
-        looking: bool,
-        ours: bool,
-        moto: Callable[[], Any],
-    ) -> Any:
-        perform = self._operations.get(operation) if ours else None
-        with self._lock:
-            if perform is None:
-                response = self._locked(moto)
-                if not operation.startswith(("Describe", "Get")):
-                    self._tidy()
-                return response
-            try:
-                if parameters.get("DryRun"):
-                    raise Refusal(
-                        "DryRunOperation",
-                        "Request would have succeeded, but DryRun flag is set.",
-                        412,
-                    )
-                return _success(operation, perform(parameters, looking))
-            except Refusal as refusal:
-                return _failure(refusal)
+            if not action.startswith(("Describe", "Get")):
+                caller.account._tidy()
+            return response
 
     def _attempt(
-        self, operation: str, parameters: dict[str, Any], answer: Callable[[], Any]
+        self, call: Call, caller: Caller, objection: Refusal | None, answer: Callable[[], Any]
     ) -> Any:
-        call = Call(operation, parameters, perf_counter(), threading.get_ident())
-        with self._log_lock:
+        account, service = caller.account, call.operation.rpartition(":")[0] or "ec2"
+        with self.log_lock:
             self.calls.append(call)
         try:
-            if self.latency:
-                sleep(self.latency)
-            for gate in list(self.gates):
-                gate(operation, parameters)
-            lost = self._misbehave(operation, parameters)
-            self._check_permissions(operation, parameters)
+            if latency := self.first.latency if account.latency is None else account.latency:
+                sleep(latency)
+            for gate in list(account.gates):
+                gate(call.operation, call.parameters)
+            lost = account._misbehave(call.operation, call.parameters)
+            if objection is not None:
+                raise objection
+            account._check_permissions(call.operation, call.parameters, caller)
             response = answer()
             if lost is not None:
                 raise lost
         except Refusal as refusal:
-            response = _failure(refusal)
+            response = _failure(service, refusal)
         except Exception as error:
             call.code = type(error).__name__
             raise
@@ -355,6 +499,12 @@ class Transport:
             found = re.search(r"<Code>(.*?)</Code>", body)
             call.code = found.group(1) if found else str(call.status)
         return response
+
+
+class Requests:
+    """What an account says to requests with its credentials before it looks at what they ask:
+    faults, denials; and what has been asked.
+    """
 
     def _misbehave(self, operation: str, parameters: dict[str, Any]) -> Exception | None:
         """Raise what a fault asks for; or return it, if AWS is to act before the answer is lost."""
@@ -376,8 +526,10 @@ class Transport:
                 raise error
         return None
 
-    def _check_permissions(self, operation: str, parameters: dict[str, Any]) -> None:
-        needed = [(f"ec2:{operation}", "")]
+    def _check_permissions(
+        self, operation: str, parameters: dict[str, Any], caller: Caller
+    ) -> None:
+        needed = [(operation if ":" in operation else f"ec2:{operation}", "")]
         if operation == CREATE_SESSION:
             arn = f"arn:aws:ec2:{self.region}:{self.account_id}:"
             interface = f"{arn}network-interface/{parameters['NetworkInterfaceId']}"
@@ -387,29 +539,24 @@ class Transport:
         for action, resource in needed:
             for pattern, policy in self._denied.items():
                 if fnmatch.fnmatchcase(action, pattern):
-                    raise Refusal(
-                        "UnauthorizedOperation", self._denial(action, resource, policy), 403
-                    )
+                    if ":" in operation:
+                        raise access_denied(caller, action, parameters.get("RoleArn", "*"), policy)
+                    message = self._denial(caller, action, resource, policy)
+                    raise Refusal("UnauthorizedOperation", message, 403)
 
-    def _denial(self, action: str, resource: str, policy: str | None) -> str:
+    @staticmethod
+    def _denial(caller: Caller, action: str, resource: str, policy: str | None) -> str:
         """AWS's words. For calls that read it names no resource and encodes nothing."""
         words = ["You are not authorized to perform this operation."]
         if policy is not None:
-            words += [f"User: {self._caller} is not authorized to perform: {action}"]
+            words += [f"User: {caller.arn} is not authorized to perform: {action}"]
             if resource:
                 words += [f"on resource: {resource}"]
-            if policy == IDENTITY_BASED:
-                words += [f"because no {policy} allows the {action} action"]
-            else:
-                words += [f"with an explicit deny in a {policy}"]
+            words += [_reason(action, policy)]
         if resource:
             words[-1] += "." if policy else ""
             words += [f"Encoded authorization failure message: {'4sT-bS0x_Qe7' * 60}"]
         return " ".join(words)
-
-    @property
-    def _caller(self) -> str:
-        return f"arn:aws:sts::{self.account_id}:assumed-role/traffic-mirror/traffic-mirror"
 
     # --- misbehaviour
 
@@ -463,7 +610,8 @@ class Transport:
         connect: bool = False,
     ) -> None:
         """As `fail`, but no answer arrives in time; `connect`: no connection either."""
-        url = f"https://ec2.{self.region}.amazonaws.com/"
+        service = operation.rpartition(":")[0] or "ec2"
+        url = f"https://{service}.{self.region}.amazonaws.com/"
         kind = ConnectTimeoutError if connect else ReadTimeoutError
         self._fault(
             operation,
@@ -494,9 +642,13 @@ class Transport:
 
     # --- call log
 
-    def count(self, operation: str | None = None) -> int:
+    def count(self, operation: str | None = None, account: str | None = None) -> int:
+        """How many attempts there were, in all accounts or with this one's credentials."""
         with self._log_lock:
-            return sum(operation in (None, call.operation) for call in self.calls)
+            return sum(
+                operation in (None, call.operation) and account in (None, call.account)
+                for call in self.calls
+            )
 
     def round_trips(self) -> int:
         """The critical path: the longest chain of calls, each begun after the one before ended.
