@@ -514,9 +514,8 @@ def test_no_further_interface_is_judged_in_the_reserve(
         record.outcome for record in caplog.records if getattr(record, "interface_id", None)
     )
     judged = sum(outcomes.values()) - outcomes["deferred"] - outcomes["skipped"]
-    # There is time for 96 looks at the clock.
+    # There is time for 96 looks at the clock before the reserve begins.
     assert judged <= 96
-    assert context._end > clock.now
 
 
 def test_judging_keeps_to_the_time_that_it_really_takes(
