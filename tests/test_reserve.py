@@ -333,10 +333,10 @@ KINDS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
 ALWAYS = [
     ("as it should", 3, 10, "event"),
     ("throttling", 3, 10, "event"),
-    ("throttling creates", 3, 900, "SQS"),
+    ("throttling creates", 3, 300, "SQS"),
     ("silent", 3, 1, "SQS"),
     ("silent at creates", 3, 10, "event"),
-    ("slow, 1 s", 3, 900, "event"),
+    ("slow, 1 s", 3, 300, "event"),
     ("slow, 7 s", 3, 10, "sweep"),
     ("silent", 6, 10, "sweep"),
 ]
@@ -388,8 +388,7 @@ def test_the_handler_returns_before_the_time_ends(
     assert ours() <= before
 
     # Nothing was begun in the reserve; what a busy machine delays on the way is forgiven.
-    latest = max((attempt.arrived - began for attempt in ec2.attempts), default=0.0)
-    assert latest <= seconds - reserve_of(seconds) + 0.3
+    assert latest(ec2, began) <= seconds - reserve_of(seconds) + 0.3
 
     # It has reported: an interface without a session is not taken for done.
     (metrics,) = [
@@ -514,22 +513,22 @@ def test_no_further_interface_is_judged_in_the_reserve(
         record.outcome for record in caplog.records if getattr(record, "interface_id", None)
     )
     judged = sum(outcomes.values()) - outcomes["deferred"] - outcomes["skipped"]
-    # There is time for 96 looks at the clock.
+    # There is time for 96 looks at the clock before the reserve begins.
     assert judged <= 96
-    assert context._end > clock.now
 
 
 def test_judging_keeps_to_the_time_that_it_really_takes(
     shared_client: None, account: SimulatedAccount, configure: Callable[..., None]
 ) -> None:
-    """No clock of ours: 12 sensors with 250 rules each, none of which admits, and 700 sources."""
+    """12 sensors with 250 rules each, none of which admits, and 700 sources. The clock is that of
+    the processor, so that what else the machine does counts for nothing."""
     groups = [
         account.group(*(rule(cidr=f"192.0.{n % 250}.{m}/32") for n in range(250)))
         for m in range(12)
     ]
     configure([account.sensor(groups=[group]) for group in groups])
     event = sqs_event(*map(running_event, account.instances(700)))
-    context = LambdaContext(2.0)
+    context = LambdaContext(2.0, clock=time.process_time)
     lambda_handler(event, context)
     assert context.get_remaining_time_in_millis() > 0
 
@@ -594,26 +593,9 @@ def test_a_backoff_neither_ends_nor_begins_in_the_reserve(
     assert context.get_remaining_time_in_millis() > 0
 
 
-@pytest.mark.parametrize("wait", [0.5, 47.0, 49.0, 100.0])
-def test_no_attempt_follows_a_wait_of_the_limiter_into_the_reserve(
-    ec2: LoopbackEc2,
-    clock: Clock,
-    eager: Callable[[float], None],
-    monkeypatch: pytest.MonkeyPatch,
-    wait: float,
-) -> None:
-    """Throttled once, the limiter is on; then it lets each attempt wait before it is sent."""
-    instance = "i-00000001"
-    ec2.instances.append(instance)
-    eager(0.0)
-    monkeypatch.setattr(
-        "botocore.retries.bucket.TokenBucket.acquire", lambda *_, **__: clock.advance(wait)
-    )
-    context = LambdaContext(60, clock=clock)
-    left = lefts(ec2, context, "throttle")
-    with pytest.raises(MirroringError):
-        lambda_handler(running_event(instance), context)
-    assert min(left) >= 12_000
+def latest(ec2: LoopbackEc2, began: float) -> float:
+    """When the last attempt arrived, in seconds of the invocation."""
+    return max((attempt.arrived - began for attempt in ec2.attempts), default=0.0)
 
 
 def test_the_limiters_own_wait_keeps_to_the_deadline(ec2: LoopbackEc2) -> None:
@@ -622,25 +604,27 @@ def test_the_limiters_own_wait_keeps_to_the_deadline(ec2: LoopbackEc2) -> None:
     ec2.instances += instances
     turn = itertools.count()
     ec2.misbehave = lambda operation: "throttle" if next(turn) % 4 else None
+    event = sqs_event(*map(running_event, instances))
     context = LambdaContext(3)
-    result = lambda_handler(sqs_event(*map(running_event, instances)), context)
+    began = time.monotonic()
+    result = lambda_handler(event, context)
     assert context.get_remaining_time_in_millis() > 0
-    assert set(result) == {"batchItemFailures"}
+    assert latest(ec2, began) <= 3 - reserve_of(3) + 0.3
+    assert len(result["batchItemFailures"]) == 60 - (len(ec2.sessions) - 1)
 
 
 def test_timeouts_keep_to_what_is_left(ec2: LoopbackEc2) -> None:
-    """A call that begins just before the reserve, and stays silent, is over before the end."""
-    instance = "i-00000001"
-    ec2.instances.append(instance)
-
-    def misbehave(operation: str) -> object:
-        return "silent" if operation == CREATE else 0.55
-
-    ec2.misbehave = misbehave
+    """Calls that begin just before the reserve, and stay silent, are over before the end."""
+    instances = [f"i-{number:08x}" for number in range(300)]
+    ec2.instances += instances
+    event = sqs_event(*map(running_event, instances))
     context = LambdaContext(3)
-    with pytest.raises(MirroringError, match=interface_of(instance)):
-        lambda_handler(running_event(instance), context)
+    ec2.misbehave = lambda operation: (
+        "silent" if context.get_remaining_time_in_millis() < 1_000 else 0.1
+    )
+    result = lambda_handler(event, context)
     assert context.get_remaining_time_in_millis() > 0
+    assert len(result["batchItemFailures"]) >= 300 - (len(ec2.sessions) - 1)
 
 
 def test_after_a_short_invocation_the_next_one_has_its_full_timeouts(ec2: LoopbackEc2) -> None:
