@@ -196,6 +196,10 @@ class Scene(SimulatedAccount):
             self.session(self.interfaces_of(instance)[0], target_id)
         return instances
 
+    def take_time(self, clock: Clock, seconds: float, *calls: str) -> None:
+        """Let each of these calls, or every call, take so long on this clock."""
+        self.gates.append(lambda call, _: clock.advance(seconds * (not calls or call in calls)))
+
     def interface_view(self, interface_id: str) -> dict[str, Any]:
         """What EC2 shows of an interface."""
         found = self.ec2.describe_network_interfaces(NetworkInterfaceIds=[interface_id])
