@@ -1,59 +1,84 @@
-"""Every call that the function makes, and the ways in which it can come to nothing."""
+"""Every call that the function makes, what allows it, and the ways in which it can come to nothing.
+
+A throttled create: `FAULTS["throttled"](account, CREATE, times=1)`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-ATTEMPTS = 5
+from aws import SimulatedAccount
 
-# Every call that mirroring one interface can take, in the order of the round trips.
-READS = (
-    "DescribeInstances",
-    "DescribeTrafficMirrorTargets",
-    "DescribeTrafficMirrorSessions",
-    "DescribeNetworkInterfaces",
-    "DescribeSecurityGroups",
-    "DescribeNetworkAcls",
-    "GetManagedPrefixListEntries",
-)
+PROJECT = Path(__file__).resolve().parent.parent
+
+INSTANCES = "DescribeInstances"
+TARGETS = "DescribeTrafficMirrorTargets"
+SESSIONS = "DescribeTrafficMirrorSessions"
+INTERFACES = "DescribeNetworkInterfaces"
+GROUPS = "DescribeSecurityGroups"
+ACLS = "DescribeNetworkAcls"
+PREFIX_LIST = "GetManagedPrefixListEntries"
 CREATE = "CreateTrafficMirrorSession"
+
+# What is read of sensors, in one call each as long as no list is full.
+SENSOR_READS = (TARGETS, INTERFACES, GROUPS, ACLS)
+# Every call that mirroring one interface can take, in the order of the round trips.
+READS = (INSTANCES, TARGETS, SESSIONS, INTERFACES, GROUPS, ACLS, PREFIX_LIST)
 CALLS = (*READS, CREATE)
-ROUND_TRIPS = (READS[:3], READS[3:4], ("DescribeInstances", *READS[4:6]), READS[6:7], (CREATE,))
 
-# How the attempts at a call come to nothing; `when` as for SimulatedAccount.fail.
-FAULTS: dict[str, Callable[..., None]] = {
-    "throttled": lambda account, call, **when: account.fail(
-        call, "RequestLimitExceeded", status=503, **when
-    ),
-    "server error": lambda account, call, **when: account.fail(
-        call, "InternalError", status=500, **when
-    ),
-    "unavailable": lambda account, call, **when: account.fail(
-        call, "ServiceUnavailable", status=503, **when
-    ),
-    "no connection": lambda account, call, **when: account.time_out(call, connect=True, **when),
-    "no answer": lambda account, call, **when: account.time_out(call, **when),
-    "denied": lambda account, call, **when: account.fail(
-        call, "UnauthorizedOperation", status=403, **when
-    ),
+# One event, nothing cached, no prefix list: what goes out together, and after that what.
+COLD = [[INSTANCES, SESSIONS, TARGETS], [INTERFACES], [INSTANCES, ACLS, GROUPS], [CREATE]]
+# The same with what is known of the sensors in the cache.
+WARM = [[INSTANCES, SESSIONS], [CREATE]]
+
+# A sensor that only an ACL and a prefix list let in (the fixture `every_call`).
+ROUND_TRIPS = [*COLD[:3], [PREFIX_LIST], COLD[3]]
+
+# What deploy/permissions.json allows, and the one permission that is optional.
+PERMISSIONS = {f"ec2:{PREFIX_LIST}", "ec2:DescribeRouteTables", "sts:AssumeRole"} | set(
+    re.findall(r"ec2:\w+", (PROJECT / "deploy" / "permissions.json").read_text(encoding="utf-8"))
+)
+
+
+class Fault(NamedTuple):
+    """How a call comes to nothing."""
+
+    code: str  # AWS's code, or the name of botocore's error
+    status: int = 0  # of AWS's answer; 0: there is none
+    connect: bool = False  # not even a connection
+
+    def __call__(self, account: SimulatedAccount, call: str, **when: Any) -> None:
+        """From now on the call comes to nothing; `when` as for `SimulatedAccount.fail`."""
+        if self.status:
+            account.fail(call, self.code, status=self.status, **when)
+        else:
+            account.time_out(call, connect=self.connect, **when)
+
+
+FAULTS = {
+    "throttled": Fault("RequestLimitExceeded", 503),
+    "server error": Fault("InternalError", 500),
+    "unavailable": Fault("ServiceUnavailable", 503),
+    "no connection": Fault("ConnectTimeoutError", connect=True),
+    "no answer": Fault("ReadTimeoutError"),
+    "denied": Fault("UnauthorizedOperation", 403),
 }
+# What botocore tries again; what may hide that a create was carried out; one of each kind.
+TRANSIENT = [name for name in FAULTS if name != "denied"]
+LOSSES = ("server error", "unavailable", "no answer")
 FOUR_FAULTS = ("throttled", "server error", "no answer", "denied")
-TRANSIENT = ("throttled", "server error", "unavailable", "no connection", "no answer")
-CODES = {
-    "throttled": "RequestLimitExceeded",
-    "server error": "InternalError",
-    "unavailable": "ServiceUnavailable",
-    "no connection": "ConnectTimeoutError",
-    "no answer": "ReadTimeoutError",
-    "denied": "UnauthorizedOperation",
-}
-
-
-def of_interface(interface_id: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda parameters: parameters.get("NetworkInterfaceId") == interface_id
+ATTEMPTS = 5
 
 
 def named(call: str, fault: str) -> str:
     """How the message says which call failed."""
-    return f"needs ec2:{call}" if fault == "denied" else f"{call} failed with {CODES[fault]}"
+    code = FAULTS[fault].code
+    return f"needs ec2:{call}" if fault == "denied" else f"{call} failed with {code}"
+
+
+def of_interface(interface_id: str) -> Callable[[dict[str, Any]], bool]:
+    """Only the calls about this interface: `account.fail(CREATE, where=of_interface(eni))`."""
+    return lambda parameters: parameters.get("NetworkInterfaceId") == interface_id

@@ -1,28 +1,31 @@
-"""What the tests share: a simulated account, the function with a clean slate, a way to run it."""
+"""What the tests share: a scene with the function in it, a clock and a client for everybody.
+
+calls.py has the names of calls and faults, worlds.py random accounts, model.py the second
+implementation, aws/ the simulated account.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import moto.core.models
 import pytest
 from aws import LambdaContext, SimulatedAccount, rule, running_event, scheduled_event, sqs_event
+from botocore.client import BaseClient
+from calls import PERMISSIONS
 
 import lambda_traffic_mirror
 
-PROJECT = Path(__file__).resolve().parent.parent
-# What deploy/permissions.json allows, and the one permission that is optional.
-PERMISSIONS = {"ec2:GetManagedPrefixListEntries", "ec2:DescribeRouteTables"} | set(
-    re.findall(r"ec2:\w+", (PROJECT / "deploy" / "permissions.json").read_text(encoding="utf-8"))
-)
 VARIABLES = (
     "filter_id",
     "targets",
@@ -33,10 +36,216 @@ VARIABLES = (
     "SESSION_NUMBER",
     "VIRTUAL_NETWORK_ID",
     "PACKET_LENGTH",
+    "SENSOR_ROLE_ARNS",
+    "SESSION_TAGS",
+    "MIRROR_ALONGSIDE",
     "ALLOW_UNVERIFIED",
     "CACHE_SECONDS",
     "DRY_RUN",
 )
+
+# Nobody here uses the requests library, and moto prepares thousands of answers to it for each test.
+moto.core.models.RESPONSES_METHODS.clear()
+
+
+def pytest_configure() -> None:
+    # botocore and urllib3 log every request; a failing test's output should show ours.
+    for name in ("botocore", "boto3", "urllib3", "moto", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+
+
+# --------------------------------------------------------------------------------------
+# What comes out
+# --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """A result of the handler, taken apart."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def interfaces(self) -> list[dict[str, Any]]:
+        return self.body["interfaces"]
+
+    @property
+    def summary(self) -> dict[str, int]:
+        return self.body["summary"]
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [entry["outcome"] for entry in self.interfaces]
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The only interface's entry."""
+        (entry,) = self.interfaces
+        return entry
+
+    @property
+    def sensors(self) -> dict[str, dict[str, Any]]:
+        """The only interface's sensors, by target ID."""
+        return {sensor["target_id"]: sensor for sensor in self.entry["sensors"]}
+
+    @property
+    def stages(self) -> list[str | None]:
+        """Where each of its sensors fell, in configured order; the verdict in brackets where it
+        did not."""
+        return [sensor["stage"] or f"({sensor['verdict']})" for sensor in self.entry["sensors"]]
+
+    def of(self, instance_id: str) -> dict[str, Any]:
+        """The entry of an instance with one interface."""
+        (entry,) = (entry for entry in self.interfaces if entry["instance_id"] == instance_id)
+        return entry
+
+
+def answer_of(result: dict[str, Any]) -> Answer:
+    assert set(result) == {"statusCode", "body"}
+    return Answer(result["statusCode"], json.loads(result["body"]))
+
+
+@dataclass
+class Delivery:
+    """One event, delivered as Lambda does, and what came of it: a result or an error."""
+
+    event: Any
+    context: object = field(default_factory=LambdaContext)
+    result: dict[str, Any] | None = None
+    error: str = ""
+
+    @property
+    def answer(self) -> Answer:
+        assert self.result, self.error
+        return answer_of(self.result)
+
+    @property
+    def again(self) -> list[int]:
+        """The positions of the SQS messages that are to be delivered again."""
+        assert self.result, self.error
+        assert json.loads(json.dumps(self.result)) == self.result
+        assert set(self.result) == {"batchItemFailures"}
+        failures = self.result["batchItemFailures"]
+        assert all(set(failure) == {"itemIdentifier"} for failure in failures)
+        named = [failure["itemIdentifier"] for failure in failures]
+        assert len(set(named)) == len(named)
+        ids = [record["messageId"] for record in self.event["Records"]]
+        return sorted(map(ids.index, named))
+
+    @property
+    def complete(self) -> bool:
+        """Whether Lambda has nothing to deliver again."""
+        return not (self.error or ("Records" in self.event and self.again))
+
+    def deliver(self) -> Delivery:
+        try:
+            self.result = lambda_traffic_mirror.lambda_handler(self.event, self.context)
+        except lambda_traffic_mirror.MirroringError as error:
+            self.error = str(error)
+        return self
+
+
+def deliver(event: object, context: object = None) -> Delivery:
+    """Deliver an event as Lambda does."""
+    return Delivery(event, context or LambdaContext()).deliver()
+
+
+def missing(text: str, *words: str) -> list[str]:
+    """The words that the text leaves out."""
+    return [word for word in words if word not in text]
+
+
+# --------------------------------------------------------------------------------------
+# The scene
+# --------------------------------------------------------------------------------------
+
+
+class Scene(SimulatedAccount):
+    """A simulated account with the function in it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.gates.append(permitted)
+        self._changes = ExitStack()
+
+    def __exit__(self, *error: object) -> None:
+        self._changes.close()
+        super().__exit__(*error)
+
+    def configure(self, targets: str | Sequence[str] = (), **variables: str) -> None:
+        """Set environment variables: `configure(targets, LOCAL_ZONE_ONLY="false")`."""
+        targets = [targets] if isinstance(targets, str) else targets
+        required = {"filter_id": self.filter_id, "targets": ", ".join(targets)}
+        os.environ.update(required | variables)
+
+    def run(self, event: object, context: object = None) -> Answer:
+        """Run the handler: for an instance ID with EventBridge's event, else with that event."""
+        if isinstance(event, str):
+            event = running_event(event)
+        context = LambdaContext() if context is None else context
+        return answer_of(lambda_traffic_mirror.lambda_handler(event, context))
+
+    def sessions_of(self, *instance_ids: str) -> list[int]:
+        """How many sessions each interface of these instances has."""
+        counts = Counter(session["NetworkInterfaceId"] for session in self.sessions())
+        return [counts[key] for instance in instance_ids for key in self.interfaces_of(instance)]
+
+    def mirrored(self, target_id: str, count: int = 1) -> list[str]:
+        """Instances whose interface has a session to the target."""
+        instances = self.instances(count)
+        for instance in instances:
+            self.session(self.interfaces_of(instance)[0], target_id)
+        return instances
+
+    def take_time(self, clock: Clock, seconds: float, *calls: str) -> None:
+        """Let each of these calls, or every call, take so long on this clock."""
+        self.gates.append(lambda call, _: clock.advance(seconds * (not calls or call in calls)))
+
+    def interface_view(self, interface_id: str) -> dict[str, Any]:
+        """What EC2 shows of an interface."""
+        found = self.ec2.describe_network_interfaces(NetworkInterfaceIds=[interface_id])
+        return dict(found["NetworkInterfaces"][0])
+
+    def show(self, operation: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Let AWS show the function something else: `change` is handed each answer."""
+
+        def called(client: Any, name: str, parameters: Any, ask: Callable[..., Any]) -> Any:
+            found = ask(client, name, parameters)
+            if name == operation and client is not self.ec2:
+                change(found)
+            return found
+
+        self._intercept(called)
+
+    def show_pages_of(self, size: int) -> None:
+        """Let AWS show no more at once, however much the function asks for."""
+
+        def called(client: Any, name: str, parameters: Any, ask: Callable[..., Any]) -> Any:
+            if "MaxResults" in parameters:
+                parameters = {**parameters, "MaxResults": size}
+            return ask(client, name, parameters)
+
+        self._intercept(called)
+
+    def _intercept(self, called: Callable[..., Any]) -> None:
+        ask = BaseClient._make_api_call
+        self._changes.enter_context(
+            patch.object(BaseClient, "_make_api_call", lambda *call: called(*call, ask))
+        )
+
+
+def permitted(operation: str, parameters: Any) -> None:
+    """Whatever a test does, the function calls nothing that its role would not allow."""
+    permission = operation if ":" in operation else f"ec2:{operation}"
+    if permission not in PERMISSIONS:
+        pytest.fail(f"{permission} is not in the role's policy")  # which no handler of errors stops
+
+
+Configure = Callable[..., None]
+Run = Callable[..., Answer]
+Build = Callable[[Scene], Any]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,16 +266,55 @@ def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def account(clean_slate: None) -> Iterator[SimulatedAccount]:
-    """A simulated AWS account, in memory."""
-    with SimulatedAccount() as account:
-        account.gates.append(permitted)
-        yield account
+def scene(clean_slate: None) -> Iterator[Scene]:
+    """A simulated AWS account, in memory, with the function in it."""
+    with Scene() as scene:
+        yield scene
 
 
-def permitted(operation: str, parameters: Any) -> None:
-    """Whatever a test does, the function calls nothing that its role would not allow."""
-    assert f"ec2:{operation}" in PERMISSIONS, f"{operation} is not in the role's policy"
+@pytest.fixture
+def account(scene: Scene) -> Scene:
+    return scene
+
+
+@pytest.fixture
+def configure(scene: Scene) -> Configure:
+    return scene.configure
+
+
+@pytest.fixture
+def run(scene: Scene) -> Run:
+    return scene.run
+
+
+@pytest.fixture
+def sensor(scene: Scene) -> str:
+    """The only sensor, in a subnet of its own. It can take everything there is."""
+    target = scene.sensor(scene.subnet(), quota=100_000)
+    scene.configure(target)
+    return target
+
+
+@pytest.fixture
+def every_call(scene: Scene) -> str:
+    """A sensor that only an ACL and a prefix list let in: mirroring takes every call there is."""
+    group = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
+    target = scene.sensor(scene.subnet(), [group], quota=1_000)
+    scene.configure(target)
+    return target
+
+
+# Events for several instances.
+KINDS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
+    "instance-ids": lambda instances: {"id": "an-event", "instance-ids": list(instances)},
+    "SQS batch": lambda instances: sqs_event(*map(running_event, instances)),
+    "sweep": lambda instances: scheduled_event(),
+}
+
+
+# --------------------------------------------------------------------------------------
+# Time and retries
+# --------------------------------------------------------------------------------------
 
 
 @cache
@@ -77,7 +325,7 @@ def one_client() -> Any:
 
 
 @pytest.fixture
-def shared_client(account: SimulatedAccount, monkeypatch: pytest.MonkeyPatch) -> None:
+def shared_client(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The execution environment is warm: its client is there."""
     monkeypatch.setattr(lambda_traffic_mirror, "_client", one_client())
 
@@ -107,7 +355,7 @@ def retrying_client() -> Any:
 
 
 @pytest.fixture
-def quick(account: SimulatedAccount, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
+def quick(scene: Scene, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
     """Nobody waits: not for a client, not for a pace that throttling sets. And what one test has
     used up of botocore's allowance of retries is not missing in the next."""
     monkeypatch.setattr(lambda_traffic_mirror, "_client", retrying_client())
@@ -137,150 +385,3 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.sleep", clock.advance)
     return clock
-
-
-@pytest.fixture
-def sensor(account: SimulatedAccount, configure: Callable[..., None]) -> str:
-    """The only sensor, in a subnet of its own. It can take everything there is."""
-    target = account.sensor(account.subnet(), quota=100_000)
-    configure(target)
-    return target
-
-
-@dataclass
-class Answer:
-    """A result of the handler, taken apart."""
-
-    status: int
-    body: dict[str, Any]
-
-    @property
-    def interfaces(self) -> list[dict[str, Any]]:
-        return self.body["interfaces"]
-
-    @property
-    def outcomes(self) -> list[str]:
-        return [entry["outcome"] for entry in self.interfaces]
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """The only interface's entry."""
-        (entry,) = self.interfaces
-        return entry
-
-    @property
-    def sensors(self) -> dict[str, dict[str, Any]]:
-        """The only interface's sensors, by target ID."""
-        return {sensor["target_id"]: sensor for sensor in self.entry["sensors"]}
-
-
-def answer_of(result: dict[str, Any]) -> Answer:
-    assert set(result) == {"statusCode", "body"}
-    return Answer(result["statusCode"], json.loads(result["body"]))
-
-
-Run = Callable[..., Answer]
-Configure = Callable[..., None]
-Build = Callable[[SimulatedAccount], Any]
-
-
-def stages(answer: Answer) -> list[str | None]:
-    """Where each sensor fell, in configured order; the verdict in brackets where it did not."""
-    return [sensor["stage"] or f"({sensor['verdict']})" for sensor in answer.entry["sensors"]]
-
-
-def missing(text: str, *words: str) -> list[str]:
-    """The words that the text leaves out."""
-    return [word for word in words if word not in text]
-
-
-def interface_view(account: SimulatedAccount, interface_id: str) -> dict[str, Any]:
-    (view,) = account.ec2.describe_network_interfaces(NetworkInterfaceIds=[interface_id])[
-        "NetworkInterfaces"
-    ]
-    return dict(view)
-
-
-@pytest.fixture
-def configure(account: SimulatedAccount, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set environment variables: `configure(targets, LOCAL_ZONE_ONLY="false")`."""
-
-    def configure(targets: str | Sequence[str] = (), **variables: str) -> None:
-        targets = [targets] if isinstance(targets, str) else targets
-        monkeypatch.setenv("filter_id", account.filter_id)
-        monkeypatch.setenv("targets", ", ".join(targets))
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-
-    return configure
-
-
-@pytest.fixture
-def run(account: SimulatedAccount) -> Run:
-    """Run the handler: for an instance ID with EventBridge's event, else with the event given."""
-
-    def run(event: object, context: object = None) -> Answer:
-        if isinstance(event, str):
-            event = running_event(event)
-        context = LambdaContext() if context is None else context
-        return answer_of(lambda_traffic_mirror.lambda_handler(event, context))
-
-    return run
-
-
-@dataclass
-class Delivery:
-    """What became of one event: the entries that the result lists, the names in the error, or the
-    SQS messages that are to be delivered again."""
-
-    answer: Answer | None = None
-    error: str = ""
-    again: Sequence[int] | None = None
-
-
-def deliver(event: dict[str, Any], context: object = None) -> Delivery:
-    """Deliver an event as Lambda does."""
-    try:
-        result = lambda_traffic_mirror.lambda_handler(event, context or LambdaContext())
-    except lambda_traffic_mirror.MirroringError as error:
-        return Delivery(error=str(error))
-    if "Records" not in event:
-        return Delivery(answer_of(result))
-    assert set(result) == {"batchItemFailures"}
-    ids = [record["messageId"] for record in event["Records"]]
-    failures = result["batchItemFailures"]
-    assert all(set(failure) == {"itemIdentifier"} for failure in failures)
-    return Delivery(again=[ids.index(failure["itemIdentifier"]) for failure in failures])
-
-
-def sessions_by_interface(account: SimulatedAccount, instance_ids: Sequence[str]) -> list[int]:
-    """How many sessions each interface of these instances has."""
-    interfaces = [key for instance in instance_ids for key in account.interfaces_of(instance)]
-    return [len(account.sessions(interface_id=key)) for key in interfaces]
-
-
-KINDS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
-    "instance-ids": lambda instances: {"id": "an-event", "instance-ids": list(instances)},
-    "SQS batch": lambda instances: sqs_event(*map(running_event, instances)),
-    "sweep": lambda instances: scheduled_event(),
-}
-
-
-@pytest.fixture
-def every_call(account: SimulatedAccount, configure: Callable[..., None]) -> str:
-    """A sensor that only an ACL and a prefix list let in: mirroring takes every call there is.
-
-    The target's ID.
-    """
-    prefix_list = account.prefix_list("10.0.0.0/8")
-    group = account.group(rule(prefix_list=prefix_list))
-    sensor = account.sensor(account.subnet(), [group], quota=1_000)
-    configure(sensor)
-    return sensor
-
-
-def pytest_configure() -> None:
-    # botocore and urllib3 log every request; a failing test's output should show ours.
-    for name in ("botocore", "boto3", "urllib3", "moto", "werkzeug"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")

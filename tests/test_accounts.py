@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import OTHER_ACCOUNT_ID, SimulatedAccount, acl_entry, rule
-from conftest import Build, Configure, Run, interface_view, missing, stages
+from aws import OTHER_ACCOUNT_ID, acl_entry, rule
+from conftest import Build, Scene, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -15,30 +15,30 @@ pytestmark = pytest.mark.usefixtures("shared_client")
 EXCLUDE = {"EXCLUDE_TAGS": "role=sensor"}
 
 
-def without_interface(account: SimulatedAccount) -> str:
-    target = account.sensor()
-    account.delete_sensor_interface(target)
+def without_interface(scene: Scene) -> str:
+    target = scene.sensor()
+    scene.delete_sensor_interface(target)
     return target
 
 
-def hidden_group(account: SimulatedAccount, *more: str, **kwargs: Any) -> str:
-    group = account.group()
-    account.hide(group)
-    return account.sensor(groups=[group, *more], **kwargs)
+def hidden_group(scene: Scene, *more: str, **kwargs: Any) -> str:
+    group = scene.group()
+    scene.hide(group)
+    return scene.sensor(groups=[group, *more], **kwargs)
 
 
-def hidden_acl(account: SimulatedAccount, **kwargs: Any) -> str:
-    subnet = account.subnet()
-    acl = account.acl(subnet, [])
-    account.hide(acl)
-    return account.sensor(subnet, **kwargs)
+def hidden_acl(scene: Scene, **kwargs: Any) -> str:
+    subnet = scene.subnet()
+    acl = scene.acl(subnet, [])
+    scene.hide(acl)
+    return scene.sensor(subnet, **kwargs)
 
 
-def foreign_load_balancer(account: SimulatedAccount) -> str:
+def foreign_load_balancer(scene: Scene) -> str:
     """A load balancer of another account; neither it nor its interfaces can be seen."""
-    target = account.nlb_sensor([account.subnet()])
-    account.hide(account.sensor_interface(target))
-    account._backend.traffic_mirror_targets[target].simulated_owner = OTHER_ACCOUNT_ID
+    target = scene.nlb_sensor([scene.subnet()])
+    scene.hide(scene.sensor_interface(target))
+    scene._backend.traffic_mirror_targets[target].simulated_owner = OTHER_ACCOUNT_ID
     return target
 
 
@@ -121,86 +121,76 @@ UNSEEN: dict[str, tuple[list[Build], list[str], list[str]]] = {
 @pytest.mark.parametrize("allowed", ["false", "true"], ids=["by default", "ALLOW_UNVERIFIED"])
 @pytest.mark.parametrize(("build", "default", "unverified"), UNSEEN.values(), ids=UNSEEN.keys())
 def test_what_cannot_be_seen(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    build: list[Build],
-    default: list[str],
-    unverified: list[str],
-    allowed: str,
+    scene: Scene, build: list[Build], default: list[str], unverified: list[str], allowed: str
 ) -> None:
-    configure([make(account) for make in build], ALLOW_UNVERIFIED=allowed, **EXCLUDE)
-    answer = run(account.instance())
-    assert stages(answer) == (unverified if allowed == "true" else default)
+    scene.configure([make(scene) for make in build], ALLOW_UNVERIFIED=allowed, **EXCLUDE)
+    answer = scene.run(scene.instance())
+    assert answer.stages == (unverified if allowed == "true" else default)
 
 
-def test_an_unseen_acl_is_no_obstacle_within_its_subnet(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    subnet = account.subnet()
-    account.hide(account.acl(subnet, []))
-    configure(account.sensor(subnet))
-    assert run(account.instance(subnet)).outcomes == ["created"]
+def test_an_unseen_acl_is_no_obstacle_within_its_subnet(scene: Scene) -> None:
+    subnet = scene.subnet()
+    scene.hide(scene.acl(subnet, []))
+    scene.configure(scene.sensor(subnet))
+    assert scene.run(scene.instance(subnet)).outcomes == ["created"]
 
 
-def test_an_unseen_acl_of_the_sources_subnet_denies_nobody(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    subnet = account.subnet()
-    account.hide(account.acl(subnet, []))
-    configure([account.sensor(sessions=1), account.sensor(subnet, sessions=2)])
-    assert stages(run(account.instance(subnet))) == ["(selected)", "(eligible)"]
+def test_an_unseen_acl_of_the_sources_subnet_denies_nobody(scene: Scene) -> None:
+    subnet = scene.subnet()
+    scene.hide(scene.acl(subnet, []))
+    scene.configure([scene.sensor(sessions=1), scene.sensor(subnet, sessions=2)])
+    assert scene.run(scene.instance(subnet)).stages == ["(selected)", "(eligible)"]
 
 
-def test_sensors_of_the_zone_that_cannot_be_verified_come_before_those_of_other_zones(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    near, far = hidden_group(account, sessions=5), hidden_group(account, zone="b")
-    configure([near, far], ALLOW_UNVERIFIED="true", LOCAL_ZONE_ONLY="false")
-    assert run(account.instance()).entry["target_id"] == near
+# Sensors with ALLOW_UNVERIFIED where LOCAL_ZONE_ONLY is false.
+FALLBACKS: dict[str, tuple[list[Build], list[str]]] = {
+    "verified ones of other zones come before them": (
+        [hidden_group, lambda a: a.sensor(zone="b", sessions=5)],
+        ["unavailable", "(selected)"],
+    ),
+    "of other zones those that cannot be verified come last": (
+        [lambda a: a.sensor(groups=[a.group()]), lambda a: hidden_group(a, zone="b")],
+        ["security_group", "(selected)"],
+    ),
+}
 
 
-def test_verified_sensors_of_other_zones_come_before_those_that_cannot_be_verified(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    near, far = hidden_group(account), account.sensor(zone="b", sessions=5)
-    configure([near, far], ALLOW_UNVERIFIED="true", LOCAL_ZONE_ONLY="false")
-    assert stages(run(account.instance())) == ["unavailable", "(selected)"]
+@pytest.mark.parametrize(("build", "stages"), FALLBACKS.values(), ids=FALLBACKS.keys())
+def test_where_other_zones_are_allowed(scene: Scene, build: list[Build], stages: list[str]) -> None:
+    targets = [make(scene) for make in build]
+    scene.configure(targets, ALLOW_UNVERIFIED="true", LOCAL_ZONE_ONLY="false")
+    assert scene.run(scene.instance()).stages == stages
 
 
-def test_sensors_of_other_zones_that_cannot_be_verified_come_last(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    targets = [account.sensor(groups=[account.group()]), hidden_group(account, zone="b")]
-    configure(targets, ALLOW_UNVERIFIED="true", LOCAL_ZONE_ONLY="false")
-    assert stages(run(account.instance())) == ["security_group", "(selected)"]
+def test_of_those_that_cannot_be_verified_the_zones_come_first(scene: Scene) -> None:
+    near, far = hidden_group(scene, sessions=5), hidden_group(scene, zone="b")
+    scene.configure([near, far], ALLOW_UNVERIFIED="true", LOCAL_ZONE_ONLY="false")
+    assert scene.run(scene.instance()).entry["target_id"] == near
 
 
-def test_of_those_that_cannot_be_verified_the_outbound_acl_ranks_as_well(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    denied, allowed = account.subnet(cidr="10.0.6.0/24"), account.subnet(cidr="10.0.7.0/24")
+def test_of_those_that_cannot_be_verified_the_outbound_acl_ranks_as_well(scene: Scene) -> None:
+    denied, allowed = scene.subnet(cidr="10.0.6.0/24"), scene.subnet(cidr="10.0.7.0/24")
     acl = [
         acl_entry(90, "deny", "10.0.6.0/24", egress=True),
         acl_entry(100, "allow", protocol="-1", egress=True),
     ]
     targets = [
-        hidden_group(account, subnet=denied),
-        hidden_group(account, subnet=allowed, sessions=5),
+        hidden_group(scene, subnet=denied),
+        hidden_group(scene, subnet=allowed, sessions=5),
     ]
-    configure(targets, ALLOW_UNVERIFIED="true")
-    assert stages(run(account.instance(account.subnet(acl=acl)))) == ["(eligible)", "(selected)"]
+    scene.configure(targets, ALLOW_UNVERIFIED="true")
+    assert scene.run(scene.instance(scene.subnet(acl=acl))).stages == ["(eligible)", "(selected)"]
 
 
-NAMED: dict[str, tuple[Build, Callable[[SimulatedAccount, str], str]]] = {
+NAMED: dict[str, tuple[Build, Callable[[Scene, str], str]]] = {
     "the other account": (lambda a: a.foreign_sensor(), lambda a, target: "another account"),
     "the security group": (
         hidden_group,
-        lambda a, target: interface_view(a, a.sensor_interface(target))["Groups"][0]["GroupId"],
+        lambda a, target: a.interface_view(a.sensor_interface(target))["Groups"][0]["GroupId"],
     ),
     "the subnet whose network ACL it is": (
         hidden_acl,
-        lambda a, target: interface_view(a, a.sensor_interface(target))["SubnetId"],
+        lambda a, target: a.interface_view(a.sensor_interface(target))["SubnetId"],
     ),
 }
 
@@ -208,15 +198,10 @@ NAMED: dict[str, tuple[Build, Callable[[SimulatedAccount, str], str]]] = {
 @pytest.mark.parametrize("allowed", ["false", "true"], ids=["by default", "ALLOW_UNVERIFIED"])
 @pytest.mark.parametrize(("build", "word"), NAMED.values(), ids=NAMED.keys())
 def test_the_reason_names(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    build: Build,
-    word: Callable[[SimulatedAccount, str], str],
-    allowed: str,
+    scene: Scene, build: Build, word: Callable[[Scene, str], str], allowed: str
 ) -> None:
-    target = build(account)
-    configure(target, ALLOW_UNVERIFIED=allowed)
-    reason = run(account.instance()).sensors[target]["reason"]
-    wanted = [word(account, target)] + (["not verified"] if allowed == "true" else [])
+    target = build(scene)
+    scene.configure(target, ALLOW_UNVERIFIED=allowed)
+    reason = scene.run(scene.instance()).sensors[target]["reason"]
+    wanted = [word(scene, target)] + (["not verified"] if allowed == "true" else [])
     assert missing(reason, *wanted) == []

@@ -24,7 +24,7 @@ from aws import (
     scheduled_event,
     sqs_event,
 )
-from conftest import Answer, Run, Sleeps, answer_of
+from conftest import Answer, Scene, Sleeps, answer_of
 from model import expect
 from moto.moto_api._internal import mock_random
 from worlds import Builder, apply_limits, differences, read_world
@@ -83,22 +83,22 @@ class Rounds:
         assert self.account.round_trips() == len(self.expected)
 
 
-def calls(account: SimulatedAccount) -> dict[str, int]:
+def calls(scene: Scene) -> dict[str, int]:
     """How often each operation was called since this was asked last."""
-    counts = Counter(call.operation for call in account.calls)
-    account.forget_calls()
+    counts = Counter(call.operation for call in scene.calls)
+    scene.forget_calls()
     return dict(counts)
 
 
-def sensors(account: SimulatedAccount, count: int, **options: Any) -> list[str]:
+def sensors(scene: Scene, count: int, **options: Any) -> list[str]:
     """Sensors spread over three zones, with room for everything."""
     options.setdefault("quota", 10_000)
-    return [account.sensor(zone="abc"[index % 3], **options) for index in range(count)]
+    return [scene.sensor(zone="abc"[index % 3], **options) for index in range(count)]
 
 
-def new_instance(account: SimulatedAccount, zone: str = "a", **options: Any) -> str:
+def new_instance(scene: Scene, zone: str = "a", **options: Any) -> str:
     """An instance in a subnet of its own, so that network ACLs have a say."""
-    return account.instance(account.subnet(zone), **options)
+    return scene.instance(scene.subnet(zone), **options)
 
 
 # --------------------------------------------------------------------------------------
@@ -107,48 +107,42 @@ def new_instance(account: SimulatedAccount, zone: str = "a", **options: Any) -> 
 
 
 @pytest.mark.parametrize("count", [1, 3, 10, 50, 200])
-def test_one_event_takes_eight_calls_in_four_round_trips(
-    account: SimulatedAccount, configure: Configure, run: Run, count: int
-) -> None:
-    configure(sensors(account, count))
-    instance = new_instance(account)
-    rounds = Rounds(account, COLD)
-    assert run(instance).outcomes == ["created"]
+def test_one_event_takes_eight_calls_in_four_round_trips(scene: Scene, count: int) -> None:
+    scene.configure(sensors(scene, count))
+    instance = new_instance(scene)
+    rounds = Rounds(scene, COLD)
+    assert scene.run(instance).outcomes == ["created"]
     rounds.check()
-    assert account.count() == 8
+    assert scene.count() == 8
 
 
-def test_calls_overlap_where_they_take_time(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(sensors(account, 3))
-    account.latency = 0.3
-    run(new_instance(account))
-    assert account.round_trips() == 4
+def test_calls_overlap_where_they_take_time(scene: Scene) -> None:
+    scene.configure(sensors(scene, 3))
+    scene.latency = 0.3
+    scene.run(new_instance(scene))
+    assert scene.round_trips() == 4
     for together in ([0, 1, 2], [4, 5, 6]):
-        group = [account.calls[index] for index in together]
+        group = [scene.calls[index] for index in together]
         assert max(call.started for call in group) < min(call.ended or 0 for call in group)
-    assert len({call.thread_id for call in account.calls[:3]}) == 3
+    assert len({call.thread_id for call in scene.calls[:3]}) == 3
 
 
-def test_what_the_sensors_are_does_not_matter(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
+def test_what_the_sensors_are_does_not_matter(scene: Scene) -> None:
     """Many groups, rules, ACLs and VPCs; missing, stopped, foreign, closed and unattached."""
-    other = account.vpc("10.1.0.0/16")
-    closed = [account.group(rule("tcp"), rule(cidr="192.0.2.0/24")) for _ in range(5)]
+    other = scene.vpc("10.1.0.0/16")
+    closed = [scene.group(rule("tcp"), rule(cidr="192.0.2.0/24")) for _ in range(5)]
     targets = [
-        account.sensor(groups=closed),
-        account.sensor(account.subnet("a", acl=[acl_entry(1, "deny")])),
-        account.sensor(account.subnet("a", vpc=other)),
-        account.sensor(attached=False),
-        account.sensor(state="stopped"),
-        account.missing_sensor(),
-        account.foreign_sensor(),
+        scene.sensor(groups=closed),
+        scene.sensor(scene.subnet("a", acl=[acl_entry(1, "deny")])),
+        scene.sensor(scene.subnet("a", vpc=other)),
+        scene.sensor(attached=False),
+        scene.sensor(state="stopped"),
+        scene.missing_sensor(),
+        scene.foreign_sensor(),
     ]
-    configure(targets, LOCAL_ZONE_ONLY="false", ALLOW_UNVERIFIED="true")
-    rounds = Rounds(account, COLD)
-    assert run(new_instance(account)).outcomes == ["created"]
+    scene.configure(targets, LOCAL_ZONE_ONLY="false", ALLOW_UNVERIFIED="true")
+    rounds = Rounds(scene, COLD)
+    assert scene.run(new_instance(scene)).outcomes == ["created"]
     rounds.check()
 
 
@@ -156,16 +150,16 @@ def test_what_the_sensors_are_does_not_matter(
     ("sessions", "pages"), [(0, 1), (1_000, 1), (1_001, 2), (2_000, 2), (2_001, 3), (10_000, 10)]
 )
 def test_each_further_page_of_sessions_adds_one_call(
-    account: SimulatedAccount, configure: Configure, run: Run, sessions: int, pages: int
+    scene: Scene, sessions: int, pages: int
 ) -> None:
-    account.account_quota = 20_000
-    light, heavy = account.sensor(), account.sensor(quota=20_000)
-    configure([heavy, light])
-    instance = new_instance(account)
+    scene.account_quota = 20_000
+    light, heavy = scene.sensor(), scene.sensor(quota=20_000)
+    scene.configure([heavy, light])
+    instance = new_instance(scene)
     for number in range(sessions):
-        account.session(f"eni-{number:017x}", heavy)
-    rounds = Rounds(account, [COLD[0], *[[SESSIONS]] * (pages - 1), *COLD[1:]])
-    answer = run(instance)
+        scene.session(f"eni-{number:017x}", heavy)
+    rounds = Rounds(scene, [COLD[0], *[[SESSIONS]] * (pages - 1), *COLD[1:]])
+    answer = scene.run(instance)
     rounds.check()
     assert [row["sessions"] for row in answer.sensors.values()] == [sessions, 0]
 
@@ -183,85 +177,72 @@ def test_each_further_page_of_sessions_adds_one_call(
     ],
 )
 def test_lists_of_200_add_calls_but_no_round_trips(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    count: int,
-    groups_each: int,
-    more: dict[str, int],
+    scene: Scene, count: int, groups_each: int, more: dict[str, int]
 ) -> None:
     def groups() -> list[str] | None:
-        return [account.group(rule()) for _ in range(groups_each)] or None
+        return [scene.group(rule()) for _ in range(groups_each)] or None
 
-    configure([account.sensor(zone="abc"[n % 3], groups=groups()) for n in range(count)])
-    instance = new_instance(account)
+    scene.configure([scene.sensor(zone="abc"[n % 3], groups=groups()) for n in range(count)])
+    instance = new_instance(scene)
     expected = [
         COLD[0] + [TARGETS] * more.get(TARGETS, 0),
         COLD[1] + [INTERFACES] * more.get(INTERFACES, 0),
         COLD[2] + [GROUPS] * more.get(GROUPS, 0) + [INSTANCES] * more.get(INSTANCES, 0),
         COLD[3],
     ]
-    rounds = Rounds(account, expected)
-    assert run(instance).outcomes == ["created"]
+    rounds = Rounds(scene, expected)
+    assert scene.run(instance).outcomes == ["created"]
     rounds.check()
 
 
-def test_load_balancers_add_one_call_in_the_same_round(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    subnets = [account.subnet(zone) for zone in "abc"]
-    targets = [account.nlb_sensor(subnets) for _ in range(3)]
-    targets += [account.gwlb_sensor(subnets), account.sensor()]
-    configure(targets, EXCLUDE_TAGS="sensor")
-    rounds = Rounds(account, [COLD[0], [INTERFACES, INTERFACES], *COLD[2:]])
-    assert run(new_instance(account)).outcomes == ["created"]
+def test_load_balancers_add_one_call_in_the_same_round(scene: Scene) -> None:
+    subnets = [scene.subnet(zone) for zone in "abc"]
+    targets = [scene.nlb_sensor(subnets) for _ in range(3)]
+    targets += [scene.gwlb_sensor(subnets), scene.sensor()]
+    scene.configure(targets, EXCLUDE_TAGS="sensor")
+    rounds = Rounds(scene, [COLD[0], [INTERFACES, INTERFACES], *COLD[2:]])
+    assert scene.run(new_instance(scene)).outcomes == ["created"]
     rounds.check()
 
 
-def test_prefix_lists_are_read_together_and_only_where_nothing_else_admits(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
+def test_prefix_lists_are_read_together_and_only_where_nothing_else_admits(scene: Scene) -> None:
     blocks = [f"192.0.{number}.0/24" for number in range(101)]  # two pages
-    lists = [account.prefix_list(*blocks), account.prefix_list("10.0.0.0/8")]
-    groups = [account.group(rule(prefix_list=key)) for key in lists]
-    configure(account.sensor(groups=groups))
-    rounds = Rounds(account, [*COLD[:3], [PREFIX_LIST, PREFIX_LIST], [PREFIX_LIST], [CREATE]])
-    assert run(new_instance(account)).outcomes == ["created"]
+    lists = [scene.prefix_list(*blocks), scene.prefix_list("10.0.0.0/8")]
+    groups = [scene.group(rule(prefix_list=key)) for key in lists]
+    scene.configure(scene.sensor(groups=groups))
+    rounds = Rounds(scene, [*COLD[:3], [PREFIX_LIST, PREFIX_LIST], [PREFIX_LIST], [CREATE]])
+    assert scene.run(new_instance(scene)).outcomes == ["created"]
     rounds.check()
 
-    configure(account.sensor(groups=[*groups, account.group(rule())]))
-    rounds = Rounds(account, COLD)
-    assert run(new_instance(account)).outcomes == ["created"]
+    scene.configure(scene.sensor(groups=[*groups, scene.group(rule())]))
+    rounds = Rounds(scene, COLD)
+    assert scene.run(new_instance(scene)).outcomes == ["created"]
     rounds.check()
 
 
-def test_an_interface_that_is_mirrored_costs_three_calls_in_one_round_trip(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    targets = sensors(account, 50)
-    configure(targets)
-    instance = new_instance(account)
-    account.session(account.interfaces_of(instance)[0], targets[7])
-    rounds = Rounds(account, COLD[:1])
-    assert run(instance).outcomes == ["exists"]
+def test_an_interface_that_is_mirrored_costs_three_calls_in_one_round_trip(scene: Scene) -> None:
+    targets = sensors(scene, 50)
+    scene.configure(targets)
+    instance = new_instance(scene)
+    scene.session(scene.interfaces_of(instance)[0], targets[7])
+    rounds = Rounds(scene, COLD[:1])
+    assert scene.run(instance).outcomes == ["exists"]
     rounds.check()
 
 
 @pytest.mark.parametrize("why", ["tag", "stopped", "sensor", "type", "address"])
-def test_what_is_set_aside_costs_three_calls_in_one_round_trip(
-    account: SimulatedAccount, configure: Configure, run: Run, why: str
-) -> None:
-    target = account.sensor()
-    configure(target, EXCLUDE_TAGS="quiet")
+def test_what_is_set_aside_costs_three_calls_in_one_round_trip(scene: Scene, why: str) -> None:
+    target = scene.sensor()
+    scene.configure(target, EXCLUDE_TAGS="quiet")
     instance = {
-        "tag": lambda: account.instance(tags={"quiet": ""}),
-        "stopped": lambda: account.instance(state="stopped"),
-        "sensor": lambda: account.sensor_instance(target),
-        "type": lambda: account.instance(interface_type="efa"),
-        "address": lambda: account.instance(ipv6_only=True),
+        "tag": lambda: scene.instance(tags={"quiet": ""}),
+        "stopped": lambda: scene.instance(state="stopped"),
+        "sensor": lambda: scene.sensor_instance(target),
+        "type": lambda: scene.instance(interface_type="efa"),
+        "address": lambda: scene.instance(ipv6_only=True),
     }[why]()
-    rounds = Rounds(account, COLD[:1])
-    assert run(instance).outcomes == ["skipped"]
+    rounds = Rounds(scene, COLD[:1])
+    assert scene.run(instance).outcomes == ["skipped"]
     rounds.check()
 
 
@@ -269,46 +250,40 @@ def test_what_is_set_aside_costs_three_calls_in_one_round_trip(
     ("event", "status"), [(running_event("i-1", state="stopped"), 200), ({"key1": "value1"}, 400)]
 )
 def test_what_asks_for_nothing_costs_nothing(
-    account: SimulatedAccount, configure: Configure, run: Run, event: dict[str, Any], status: int
+    scene: Scene, event: dict[str, Any], status: int
 ) -> None:
-    configure(account.sensor())
-    assert run(event).status == status
-    assert calls(account) == {}
+    scene.configure(scene.sensor())
+    assert scene.run(event).status == status
+    assert calls(scene) == {}
 
 
-def test_without_a_sensor_or_in_a_dry_run_only_the_create_falls_away(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor(zone="b"))
-    rounds = Rounds(account, COLD[:3])
-    assert run(new_instance(account)).outcomes == ["unmirrored"]
+def test_without_a_sensor_or_in_a_dry_run_only_the_create_falls_away(scene: Scene) -> None:
+    scene.configure(scene.sensor(zone="b"))
+    rounds = Rounds(scene, COLD[:3])
+    assert scene.run(new_instance(scene)).outcomes == ["unmirrored"]
     rounds.check()
 
-    rounds = Rounds(account, COLD[:3])
-    event = {**running_event(new_instance(account, "b")), "dry_run": True}
-    assert run(event).outcomes == ["planned"]
-    rounds.check()
-
-
-def test_each_refusal_and_each_interface_adds_one_create(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    full = [account.sensor(quota=0) for _ in range(3)]
-    configure([*full, *sensors(account, 3, sessions=1)])
-    rounds = Rounds(account, [*COLD[:3], *[[CREATE]] * 7])
-    assert run(new_instance(account, interfaces=4)).outcomes == ["created"] * 4
+    rounds = Rounds(scene, COLD[:3])
+    event = {**running_event(new_instance(scene, "b")), "dry_run": True}
+    assert scene.run(event).outcomes == ["planned"]
     rounds.check()
 
 
-def test_looking_in_other_zones_costs_nothing(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(
-        [account.sensor(groups=[account.group()]), account.sensor(zone="b")],
+def test_each_refusal_and_each_interface_adds_one_create(scene: Scene) -> None:
+    full = [scene.sensor(quota=0) for _ in range(3)]
+    scene.configure([*full, *sensors(scene, 3, sessions=1)])
+    rounds = Rounds(scene, [*COLD[:3], *[[CREATE]] * 7])
+    assert scene.run(new_instance(scene, interfaces=4)).outcomes == ["created"] * 4
+    rounds.check()
+
+
+def test_looking_in_other_zones_costs_nothing(scene: Scene) -> None:
+    scene.configure(
+        [scene.sensor(groups=[scene.group()]), scene.sensor(zone="b")],
         LOCAL_ZONE_ONLY="false",
     )
-    rounds = Rounds(account, COLD)
-    assert run(new_instance(account)).outcomes == ["created"]
+    rounds = Rounds(scene, COLD)
+    assert scene.run(new_instance(scene)).outcomes == ["created"]
     rounds.check()
 
 
@@ -329,56 +304,44 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 10, 50, 199])
-def test_a_second_event_takes_three_calls_in_two_round_trips(
-    account: SimulatedAccount, configure: Configure, run: Run, count: int
-) -> None:
-    configure(sensors(account, count), CACHE_SECONDS="60")
-    subnet = account.subnet("a")
-    first, second, third = (account.instance(subnet) for _ in range(3))
+def test_a_second_event_takes_three_calls_in_two_round_trips(scene: Scene, count: int) -> None:
+    scene.configure(sensors(scene, count), CACHE_SECONDS="60")
+    subnet = scene.subnet("a")
+    first, second, third = (scene.instance(subnet) for _ in range(3))
     for instance, expected in ((first, COLD), (second, WARM), (third, WARM), (third, WARM[:1])):
-        rounds = Rounds(account, expected)
-        run(instance)
+        rounds = Rounds(scene, expected)
+        scene.run(instance)
         rounds.check()
-    assert all(account.sessions(account.interfaces_of(i)[0]) for i in (first, second, third))
+    assert all(scene.sessions(scene.interfaces_of(i)[0]) for i in (first, second, third))
 
 
-def test_without_cache_seconds_every_event_costs_the_same(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor())
+def test_without_cache_seconds_every_event_costs_the_same(scene: Scene) -> None:
+    scene.configure(scene.sensor())
     for _ in range(2):
-        rounds = Rounds(account, COLD)
-        run(new_instance(account))
+        rounds = Rounds(scene, COLD)
+        scene.run(new_instance(scene))
         rounds.check()
 
 
-def test_the_cache_expires(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    clock: Callable[[float], None],
-) -> None:
-    configure(account.sensor(), CACHE_SECONDS="60")
-    subnet = account.subnet("a")
+def test_the_cache_expires(scene: Scene, clock: Callable[[float], None]) -> None:
+    scene.configure(scene.sensor(), CACHE_SECONDS="60")
+    subnet = scene.subnet("a")
     moments = ((0, COLD), (59.9, WARM), (60, COLD), (119.9, WARM), (120, COLD), (100, COLD))
     for seconds, expected in moments:
         clock(seconds)
-        rounds = Rounds(account, expected)
-        assert run(account.instance(subnet)).outcomes == ["created"]
+        rounds = Rounds(scene, expected)
+        assert scene.run(scene.instance(subnet)).outcomes == ["created"]
         rounds.check()
 
 
 def test_reading_the_cache_does_not_prolong_it(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    clock: Callable[[float], None],
+    scene: Scene, clock: Callable[[float], None]
 ) -> None:
-    configure(account.sensor(), CACHE_SECONDS="60")
+    scene.configure(scene.sensor(), CACHE_SECONDS="60")
     for seconds in (0, 40, 80):  # each in a new subnet, so that each adds to what is known
         clock(seconds)
-        run(new_instance(account))
-        assert (TARGETS in calls(account)) is (seconds != 40)
+        scene.run(new_instance(scene))
+        assert (TARGETS in calls(scene)) is (seconds != 40)
 
 
 @pytest.mark.parametrize(
@@ -399,84 +362,71 @@ def test_reading_the_cache_does_not_prolong_it(
     ],
 )
 def test_a_changed_configuration_is_not_served_from_the_cache(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    value: str,
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    first, second = account.sensor(), account.sensor()
-    configure([first], CACHE_SECONDS="60")
-    run(new_instance(account))
-    calls(account)
+    first, second = scene.sensor(), scene.sensor()
+    scene.configure([first], CACHE_SECONDS="60")
+    scene.run(new_instance(scene))
+    calls(scene)
     if variable == "targets":
         value = f"{first} {second}"
     if variable == "filter_id":
-        answer = account.ec2.create_traffic_mirror_filter()
+        answer = scene.ec2.create_traffic_mirror_filter()
         value = answer["TrafficMirrorFilter"]["TrafficMirrorFilterId"]
     monkeypatch.setenv(variable, value)
-    run(new_instance(account, tags={"Name": "web"}))
-    assert calls(account)[TARGETS] == 1
+    scene.run(new_instance(scene, tags={"Name": "web"}))
+    assert calls(scene)[TARGETS] == 1
 
 
-def test_sessions_are_never_cached(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    one, other = account.sensor(), account.sensor(sessions=1)
-    configure([one, other], CACHE_SECONDS="60")
-    first, second, third = (new_instance(account) for _ in range(3))
-    assert run(first).entry["target_id"] == one
+def test_sessions_are_never_cached(scene: Scene) -> None:
+    one, other = scene.sensor(), scene.sensor(sessions=1)
+    scene.configure([one, other], CACHE_SECONDS="60")
+    first, second, third = (new_instance(scene) for _ in range(3))
+    assert scene.run(first).entry["target_id"] == one
     for _ in range(5):
-        account.session(f"eni-{random.getrandbits(68):017x}", one)
-    assert run(second).entry["target_id"] == other
-    account.session(account.interfaces_of(third)[0], "tmt-of-somebody-else")
-    assert run(third).outcomes == ["exists"]
-    assert calls(account)[TARGETS] == 1
+        scene.session(f"eni-{random.getrandbits(68):017x}", one)
+    assert scene.run(second).entry["target_id"] == other
+    scene.session(scene.interfaces_of(third)[0], "tmt-of-somebody-else")
+    assert scene.run(third).outcomes == ["exists"]
+    assert calls(scene)[TARGETS] == 1
 
 
-def test_instances_are_never_cached(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor(), CACHE_SECONDS="60", EXCLUDE_TAGS="quiet")
-    instance = account.instance()
+def test_instances_are_never_cached(scene: Scene) -> None:
+    scene.configure(scene.sensor(), CACHE_SECONDS="60", EXCLUDE_TAGS="quiet")
+    instance = scene.instance()
     event = {**running_event(instance), "dry_run": True}
-    assert run(event).outcomes == ["planned"]
-    account.ec2.create_tags(Resources=[instance], Tags=[{"Key": "quiet", "Value": ""}])
-    assert run(event).outcomes == ["skipped"]
-    account.ec2.delete_tags(Resources=[instance], Tags=[{"Key": "quiet"}])
-    assert run(event).outcomes == ["planned"]
-    account.stop(instance)
-    assert run(event).outcomes == ["skipped"]
-    assert calls(account)[TARGETS] == 1
+    assert scene.run(event).outcomes == ["planned"]
+    scene.ec2.create_tags(Resources=[instance], Tags=[{"Key": "quiet", "Value": ""}])
+    assert scene.run(event).outcomes == ["skipped"]
+    scene.ec2.delete_tags(Resources=[instance], Tags=[{"Key": "quiet"}])
+    assert scene.run(event).outcomes == ["planned"]
+    scene.stop(instance)
+    assert scene.run(event).outcomes == ["skipped"]
+    assert calls(scene)[TARGETS] == 1
 
 
-def test_a_sensor_that_has_stopped_meanwhile_is_noticed(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    one, other = account.sensor(), account.sensor(sessions=5)
-    configure([one, other], CACHE_SECONDS="60")
-    subnet = account.subnet("a")
-    assert run(account.instance(subnet)).entry["target_id"] == one
-    account.stop(account.sensor_instance(one))
-    instance = account.instance(subnet)
-    rounds = Rounds(account, WARM)
-    answer = run(instance)
+def test_a_sensor_that_has_stopped_meanwhile_is_noticed(scene: Scene) -> None:
+    one, other = scene.sensor(), scene.sensor(sessions=5)
+    scene.configure([one, other], CACHE_SECONDS="60")
+    subnet = scene.subnet("a")
+    assert scene.run(scene.instance(subnet)).entry["target_id"] == one
+    scene.stop(scene.sensor_instance(one))
+    instance = scene.instance(subnet)
+    rounds = Rounds(scene, WARM)
+    answer = scene.run(instance)
     rounds.check()
     assert answer.sensors[one]["stage"] == "unavailable"
     assert answer.sensors[other]["verdict"] == "selected"
 
 
-def test_what_is_cached_does_not_say_that_there_is_no_sensor(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    group = account.group()
-    one, other = account.sensor(), account.sensor(groups=[group])
-    configure([one, other], CACHE_SECONDS="60")
-    subnet = account.subnet("a")
-    assert run(account.instance(subnet)).sensors[other]["stage"] == "security_group"
-    account.stop(account.sensor_instance(one))
-    account.ec2.authorize_security_group_ingress(
+def test_what_is_cached_does_not_say_that_there_is_no_sensor(scene: Scene) -> None:
+    group = scene.group()
+    one, other = scene.sensor(), scene.sensor(groups=[group])
+    scene.configure([one, other], CACHE_SECONDS="60")
+    subnet = scene.subnet("a")
+    assert scene.run(scene.instance(subnet)).sensors[other]["stage"] == "security_group"
+    scene.stop(scene.sensor_instance(one))
+    scene.ec2.authorize_security_group_ingress(
         GroupId=group,
         IpPermissions=[
             {
@@ -488,43 +438,39 @@ def test_what_is_cached_does_not_say_that_there_is_no_sensor(
         ],
     )
     # The group is open by now; what is cached says that it is not.
-    rounds = Rounds(account, [WARM[0], [TARGETS], *COLD[1:]])
-    answer = run(account.instance(subnet))
+    rounds = Rounds(scene, [WARM[0], [TARGETS], *COLD[1:]])
+    answer = scene.run(scene.instance(subnet))
     rounds.check()
     assert answer.sensors[other]["verdict"] == "selected"
     # What was read instead is what is cached now.
-    rounds = Rounds(account, WARM)
-    assert run(account.instance(subnet)).entry["target_id"] == other
+    rounds = Rounds(scene, WARM)
+    assert scene.run(scene.instance(subnet)).entry["target_id"] == other
     rounds.check()
 
 
-def test_a_batch_reads_the_sensors_afresh_once(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    target = account.sensor()
-    configure(target, CACHE_SECONDS="60")
-    run(account.instance())
-    account.stop(account.sensor_instance(target))
-    calls(account)
-    event = {"instance-ids": account.instances(20)}
-    assert run(event).outcomes == ["unmirrored"] * 20
+def test_a_batch_reads_the_sensors_afresh_once(scene: Scene) -> None:
+    target = scene.sensor()
+    scene.configure(target, CACHE_SECONDS="60")
+    scene.run(scene.instance())
+    scene.stop(scene.sensor_instance(target))
+    calls(scene)
+    event = {"instance-ids": scene.instances(20)}
+    assert scene.run(event).outcomes == ["unmirrored"] * 20
     expected = Counter(op for round_ in COLD[:3] for op in round_)
-    assert calls(account) == expected
+    assert calls(scene) == expected
 
 
-def test_a_subnet_that_is_newer_than_the_cache(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    near = account.sensor(account.subnet("a"))
-    loaded = account.sensor(account.subnet("a"), sessions=5)
-    configure([near, loaded], CACHE_SECONDS="60")
-    assert run(new_instance(account)).entry["target_id"] == near
+def test_a_subnet_that_is_newer_than_the_cache(scene: Scene) -> None:
+    near = scene.sensor(scene.subnet("a"))
+    loaded = scene.sensor(scene.subnet("a"), sessions=5)
+    scene.configure([near, loaded], CACHE_SECONDS="60")
+    assert scene.run(new_instance(scene)).entry["target_id"] == near
     # Packets may leave the new subnet only for the sensor with more sessions.
-    found = account.ec2.describe_network_interfaces(
-        NetworkInterfaceIds=[account.sensor_interface(near)]
+    found = scene.ec2.describe_network_interfaces(
+        NetworkInterfaceIds=[scene.sensor_interface(near)]
     )
     block = f"{found['NetworkInterfaces'][0]['PrivateIpAddress']}/32"
-    subnet = account.subnet(
+    subnet = scene.subnet(
         "a",
         acl=[
             acl_entry(1, "allow"),
@@ -532,25 +478,23 @@ def test_a_subnet_that_is_newer_than_the_cache(
             acl_entry(2, "allow", egress=True),
         ],
     )
-    rounds = Rounds(account, [WARM[0], [ACLS], [CREATE]])
-    answer = run(account.instance(subnet))
+    rounds = Rounds(scene, [WARM[0], [ACLS], [CREATE]])
+    answer = scene.run(scene.instance(subnet))
     rounds.check()
     assert answer.entry["target_id"] == loaded
     # By now it is known.
-    rounds = Rounds(account, WARM)
-    assert run(account.instance(subnet)).entry["target_id"] == loaded
+    rounds = Rounds(scene, WARM)
+    assert scene.run(scene.instance(subnet)).entry["target_id"] == loaded
     rounds.check()
 
 
-def test_a_vpc_that_is_newer_than_the_cache(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor(), CACHE_SECONDS="60")
-    run(new_instance(account))
-    vpc = account.vpc("10.1.0.0/16")
-    subnet = account.subnet("a", vpc=vpc, acl=[acl_entry(1, "allow")])
-    rounds = Rounds(account, [WARM[0], [ACLS], [CREATE]])
-    answer = run(account.instance(subnet))
+def test_a_vpc_that_is_newer_than_the_cache(scene: Scene) -> None:
+    scene.configure(scene.sensor(), CACHE_SECONDS="60")
+    scene.run(new_instance(scene))
+    vpc = scene.vpc("10.1.0.0/16")
+    subnet = scene.subnet("a", vpc=vpc, acl=[acl_entry(1, "allow")])
+    rounds = Rounds(scene, [WARM[0], [ACLS], [CREATE]])
+    answer = scene.run(scene.instance(subnet))
     rounds.check()
     # The ACL denies all that leaves, which ranks the sensor and is no reason not to take it.
     assert answer.outcomes == ["created"]
@@ -559,37 +503,31 @@ def test_a_vpc_that_is_newer_than_the_cache(
 
 @pytest.mark.parametrize("operation", [TARGETS, INTERFACES, GROUPS, ACLS, PREFIX_LIST])
 def test_what_could_not_be_read_is_not_cached(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    no_sleep: Sleeps,
-    operation: str,
+    scene: Scene, no_sleep: Sleeps, operation: str
 ) -> None:
-    listed = account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))
-    target = account.sensor(groups=[listed])
+    listed = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
+    target = scene.sensor(groups=[listed])
     # With another one that is fine, so that there is something to cache.
-    configure([target, account.sensor(sessions=7)], CACHE_SECONDS="60")
-    instance = new_instance(account)
-    account.fail(operation, "InternalError", status=500)
+    scene.configure([target, scene.sensor(sessions=7)], CACHE_SECONDS="60")
+    instance = new_instance(scene)
+    scene.fail(operation, "InternalError", status=500)
     with pytest.raises(lambda_traffic_mirror.MirroringError, match=operation):
-        run(instance)
-    account.heal()
-    calls(account)
-    answer = run(instance)
+        scene.run(instance)
+    scene.heal()
+    calls(scene)
+    answer = scene.run(instance)
     assert answer.entry["target_id"] == target
-    assert calls(account)[operation] == 1
+    assert calls(scene)[operation] == 1
 
 
-def test_a_denied_prefix_list_is_no_reason_to_read_all_again(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    listed = account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))
-    configure([account.sensor(groups=[listed]), account.sensor()], CACHE_SECONDS="60")
-    account.deny("ec2:GetManagedPrefixListEntries")
-    subnet = account.subnet("a")
-    run(account.instance(subnet))
-    rounds = Rounds(account, WARM)
-    answer = run(account.instance(subnet))
+def test_a_denied_prefix_list_is_no_reason_to_read_all_again(scene: Scene) -> None:
+    listed = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
+    scene.configure([scene.sensor(groups=[listed]), scene.sensor()], CACHE_SECONDS="60")
+    scene.deny("ec2:GetManagedPrefixListEntries")
+    subnet = scene.subnet("a")
+    scene.run(scene.instance(subnet))
+    rounds = Rounds(scene, WARM)
+    answer = scene.run(scene.instance(subnet))
     rounds.check()
     assert answer.outcomes == ["created"]
     assert "ec2:GetManagedPrefixListEntries" in str(answer.entry["sensors"])
@@ -633,58 +571,50 @@ def as_sqs(instance_ids: Sequence[str]) -> dict[str, Any]:
 @pytest.mark.parametrize("count", [1, 10, 100, 200])
 @pytest.mark.parametrize("sqs", [False, True], ids=["instance-ids", "SQS"])
 def test_a_batch_takes_the_reads_once_and_a_create_each(
-    account: SimulatedAccount, configure: Configure, count: int, sqs: bool
+    scene: Scene, count: int, sqs: bool
 ) -> None:
-    configure(sensors(account, 50))
-    ids = account.instances(count)
+    scene.configure(sensors(scene, 50))
+    ids = scene.instances(count)
     event = as_sqs(ids) if sqs else {"instance-ids": ids}
-    rounds = Rounds(account, [*COLD[:3], *[[CREATE]] * count])
+    rounds = Rounds(scene, [*COLD[:3], *[[CREATE]] * count])
     result = lambda_traffic_mirror.lambda_handler(event, LambdaContext())
     rounds.check()
     assert result == {"batchItemFailures": []} if sqs else result["statusCode"] == 200
-    assert len(account.sessions()) == count
-    assert count > 100 or account.count() <= 120
+    assert len(scene.sessions()) == count
+    assert count > 100 or scene.count() <= 120
 
 
-def test_a_batch_of_more_than_200_reads_two_lists(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(sensors(account, 3))
-    rounds = Rounds(account, [[*COLD[0], INSTANCES], *COLD[1:3]])
-    run({"instance-ids": account.instances(201), "dry_run": True})
+def test_a_batch_of_more_than_200_reads_two_lists(scene: Scene) -> None:
+    scene.configure(sensors(scene, 3))
+    rounds = Rounds(scene, [[*COLD[0], INSTANCES], *COLD[1:3]])
+    scene.run({"instance-ids": scene.instances(201), "dry_run": True})
     rounds.check()
 
 
-def test_a_batch_whose_instances_are_mirrored_costs_three_calls(
-    account: SimulatedAccount, configure: Configure
-) -> None:
-    target = account.sensor(quota=1_000)
-    configure(target)
-    ids = account.instances(100)
+def test_a_batch_whose_instances_are_mirrored_costs_three_calls(scene: Scene) -> None:
+    target = scene.sensor(quota=1_000)
+    scene.configure(target)
+    ids = scene.instances(100)
     for instance in ids:
-        account.session(account.interfaces_of(instance)[0], target)
-    rounds = Rounds(account, COLD[:1])
+        scene.session(scene.interfaces_of(instance)[0], target)
+    rounds = Rounds(scene, COLD[:1])
     lambda_traffic_mirror.lambda_handler(as_sqs(ids), LambdaContext())
     rounds.check()
 
 
-def test_an_instance_that_is_in_a_batch_twice_costs_one_create(
-    account: SimulatedAccount, configure: Configure
-) -> None:
-    configure(account.sensor())
-    instance = account.instance()
-    rounds = Rounds(account, COLD)
+def test_an_instance_that_is_in_a_batch_twice_costs_one_create(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    instance = scene.instance()
+    rounds = Rounds(scene, COLD)
     lambda_traffic_mirror.lambda_handler(as_sqs([instance] * 10), LambdaContext())
     rounds.check()
 
 
-def test_a_batch_with_a_warm_cache(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(sensors(account, 50), CACHE_SECONDS="60")
-    run(account.instance())
-    rounds = Rounds(account, [WARM[0], *[[CREATE]] * 100])
-    lambda_traffic_mirror.lambda_handler(as_sqs(account.instances(100)), LambdaContext())
+def test_a_batch_with_a_warm_cache(scene: Scene) -> None:
+    scene.configure(sensors(scene, 50), CACHE_SECONDS="60")
+    scene.run(scene.instance())
+    rounds = Rounds(scene, [WARM[0], *[[CREATE]] * 100])
+    lambda_traffic_mirror.lambda_handler(as_sqs(scene.instances(100)), LambdaContext())
     rounds.check()
 
 
@@ -693,63 +623,52 @@ def test_a_batch_with_a_warm_cache(
     [(10, 0, (1, 1)), (1_000, 1_000, (1, 1)), (2_001, 2_001, (3, 3))],
 )
 def test_a_sweep_reads_instances_and_sessions_once(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    count: int,
-    sessions: int,
-    pages: tuple[int, int],
+    scene: Scene, count: int, sessions: int, pages: tuple[int, int]
 ) -> None:
     """Mirrored and reachable interfaces cost no call of their own."""
-    targets = sensors(account, 5)
-    configure(targets)
-    ids = account.instances(count - 5)
-    interfaces = [str(nic.id) for nic in account._backend.enis.values() if nic.instance.id in ids]
+    targets = sensors(scene, 5)
+    scene.configure(targets)
+    ids = scene.instances(count - 5)
+    interfaces = [str(nic.id) for nic in scene._backend.enis.values() if nic.instance.id in ids]
     for interface in interfaces[:-2]:
-        account.session(interface, targets[0])
+        scene.session(interface, targets[0])
     for number in range(sessions - len(interfaces[:-2])):
-        account.session(f"eni-{number:017x}", targets[0])
-    answer = run(scheduled_event(), LambdaContext(600))
-    assert answer.body["summary"] == {"created": 2, "exists": count - 7, "skipped": 5}
+        scene.session(f"eni-{number:017x}", targets[0])
+    answer = scene.run(scheduled_event(), LambdaContext(600))
+    assert answer.summary == {"created": 2, "exists": count - 7, "skipped": 5}
     expected = {TARGETS: 1, INTERFACES: 1, GROUPS: 1, ACLS: 1, CREATE: 2}
     # One more for the instances that host the sensors, which come on any page.
-    assert calls(account) == {**expected, INSTANCES: pages[0] + 1, SESSIONS: pages[1]}
+    assert calls(scene) == {**expected, INSTANCES: pages[0] + 1, SESSIONS: pages[1]}
 
 
-def test_a_sweep_with_nothing_to_mirror_reads_no_sensor(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor())
-    answer = run(scheduled_event())
-    assert answer.body["summary"] == {"skipped": 1}
-    assert calls(account) == {INSTANCES: 1, SESSIONS: 1, TARGETS: 1}
+def test_a_sweep_with_nothing_to_mirror_reads_no_sensor(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    answer = scene.run(scheduled_event())
+    assert answer.summary == {"skipped": 1}
+    assert calls(scene) == {INSTANCES: 1, SESSIONS: 1, TARGETS: 1}
 
 
-def test_a_sweep_reads_the_acls_of_each_vpc_once(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor(quota=10_000))
+def test_a_sweep_reads_the_acls_of_each_vpc_once(scene: Scene) -> None:
+    scene.configure(scene.sensor(quota=10_000))
     for number in range(3):
-        vpc = account.vpc(f"10.{number + 1}.0.0/16")
-        subnet = account.subnet("a", vpc=vpc, prefix=20)
-        account.instances(600, subnet)
-    answer = run({"sweep": True, "dry_run": True}, LambdaContext(600))
-    assert answer.body["summary"] == {"planned": 1_800, "skipped": 1}
+        vpc = scene.vpc(f"10.{number + 1}.0.0/16")
+        subnet = scene.subnet("a", vpc=vpc, prefix=20)
+        scene.instances(600, subnet)
+    answer = scene.run({"sweep": True, "dry_run": True}, LambdaContext(600))
+    assert answer.summary == {"planned": 1_800, "skipped": 1}
     # Two pages of instances; the second one comes to a VPC of its own.
     expected = {TARGETS: 1, INTERFACES: 1, GROUPS: 1, ACLS: 2, INSTANCES: 3, SESSIONS: 1}
-    assert calls(account) == expected
+    assert calls(scene) == expected
 
 
-def test_a_sweep_takes_nothing_from_the_cache(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor(), CACHE_SECONDS="60")
-    run(account.instance())
-    account.instance()
-    calls(account)
-    assert run(scheduled_event()).body["summary"] == {"created": 1, "exists": 1, "skipped": 1}
+def test_a_sweep_takes_nothing_from_the_cache(scene: Scene) -> None:
+    scene.configure(scene.sensor(), CACHE_SECONDS="60")
+    scene.run(scene.instance())
+    scene.instance()
+    calls(scene)
+    assert scene.run(scheduled_event()).summary == {"created": 1, "exists": 1, "skipped": 1}
     expected = {TARGETS: 1, INTERFACES: 1, GROUPS: 1, ACLS: 1, INSTANCES: 2, SESSIONS: 1, CREATE: 1}
-    assert calls(account) == expected
+    assert calls(scene) == expected
 
 
 # --------------------------------------------------------------------------------------
@@ -757,104 +676,94 @@ def test_a_sweep_takes_nothing_from_the_cache(
 # --------------------------------------------------------------------------------------
 
 
-def failed(run: Run, event: object, context: object = None) -> str:
+def failed(scene: Scene, event: object, context: object = None) -> str:
     """The message of the error that the handler raises."""
     with pytest.raises(lambda_traffic_mirror.MirroringError) as caught:
-        run(event, context)
+        scene.run(event, context)
     return str(caught.value)
 
 
-def test_each_list_has_its_own_error(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
+def test_each_list_has_its_own_error(scene: Scene) -> None:
     """Of three lists one is denied, one is refused and one is answered."""
-    configure(sensors(account, 3))
-    ids = sorted(account.instances(450))
+    scene.configure(sensors(scene, 3))
+    ids = sorted(scene.instances(450))
 
     def asks_for(instance: str) -> Callable[[dict[str, Any]], bool]:
         return lambda parameters: instance in parameters["Filters"][0]["Values"]
 
-    account.fail(INSTANCES, "UnauthorizedOperation", status=403, where=asks_for(ids[0]))
-    account.fail(INSTANCES, "OperationNotPermitted", status=400, where=asks_for(ids[200]))
+    scene.fail(INSTANCES, "UnauthorizedOperation", status=403, where=asks_for(ids[0]))
+    scene.fail(INSTANCES, "OperationNotPermitted", status=400, where=asks_for(ids[200]))
     # Those at the end of the first list and at the start of the second one are named first.
     event = {"instance-ids": ids[190:210] + ids[:190] + ids[210:]}
-    message = failed(run, event, LambdaContext(600))
+    message = failed(scene.run, event, LambdaContext(600))
     assert "400 failed" in message
     assert "ec2:DescribeInstances" in message
     assert "OperationNotPermitted" in message
-    assert len(account.sessions()) == 50
+    assert len(scene.sessions()) == 50
 
 
 @pytest.mark.parametrize(
     ("number", "operation"),
     [(number, operation) for number, round_ in enumerate(COLD[:3]) for operation in round_],
 )
-def test_a_failed_call_lets_the_others_finish(
-    account: SimulatedAccount, configure: Configure, run: Run, number: int, operation: str
-) -> None:
+def test_a_failed_call_lets_the_others_finish(scene: Scene, number: int, operation: str) -> None:
     """The failure comes first, the other answers after it; no thread is left to see to them."""
-    configure(sensors(account, 3))
-    instance = new_instance(account)
+    scene.configure(sensors(scene, 3))
+    instance = new_instance(scene)
     first = sum(map(len, COLD[:number]))  # the number of calls in earlier rounds
     failing = threading.Event()
     before = threading.enumerate()
 
     def gate(called: str, parameters: dict[str, Any]) -> None:
-        if len(account.calls) <= first:
+        if len(scene.calls) <= first:
             return
         if called == operation:
             failing.set()
         assert failing.wait(10)
 
-    account.gates.append(gate)
+    scene.gates.append(gate)
     earlier = sum(round_.count(operation) for round_ in COLD[:number])
-    account.fail(operation, "UnauthorizedOperation", status=403, after=earlier)
-    assert f"ec2:{operation}" in failed(run, instance)
-    together = account.calls[first : first + len(COLD[number])]
+    scene.fail(operation, "UnauthorizedOperation", status=403, after=earlier)
+    assert f"ec2:{operation}" in failed(scene.run, instance)
+    together = scene.calls[first : first + len(COLD[number])]
     assert sorted(call.operation for call in together if call.ended) == sorted(COLD[number])
     assert threading.enumerate() == before
 
 
 @pytest.mark.parametrize(("number", "denied"), [(0, COLD[0]), (2, [ACLS, GROUPS])])
-def test_calls_that_all_fail_are_all_made(
-    account: SimulatedAccount, configure: Configure, run: Run, number: int, denied: list[str]
-) -> None:
-    configure(account.sensor())
-    instance = account.instance()
+def test_calls_that_all_fail_are_all_made(scene: Scene, number: int, denied: list[str]) -> None:
+    scene.configure(scene.sensor())
+    instance = scene.instance()
     before = threading.enumerate()
-    account.deny(*(f"ec2:{operation}" for operation in denied))
-    rounds = Rounds(account, COLD[: number + 1])
-    message = failed(run, instance)
+    scene.deny(*(f"ec2:{operation}" for operation in denied))
+    rounds = Rounds(scene, COLD[: number + 1])
+    message = failed(scene.run, instance)
     rounds.check()
     assert any(f"ec2:{operation}" in message for operation in denied)
     assert threading.enumerate() == before
 
 
-def test_an_error_that_nobody_expects_leaves_no_thread_behind(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(sensors(account, 3))
-    instance = new_instance(account)
+def test_an_error_that_nobody_expects_leaves_no_thread_behind(scene: Scene) -> None:
+    scene.configure(sensors(scene, 3))
+    instance = new_instance(scene)
     before = threading.enumerate()
 
     def gate(called: str, parameters: dict[str, Any]) -> None:
         if called == ACLS:
             raise KeyError("a slip")
 
-    account.gates.append(gate)
+    scene.gates.append(gate)
     with pytest.raises(KeyError, match="a slip"):
-        run(instance)
+        scene.run(instance)
     assert threading.enumerate() == before
 
 
 @pytest.mark.parametrize("event", ["one", "batch", "sweep"])
-def test_no_thread_outlives_the_invocation(
-    account: SimulatedAccount, configure: Configure, run: Run, event: str
-) -> None:
-    configure(sensors(account, 300))
+def test_no_thread_outlives_the_invocation(scene: Scene, event: str) -> None:
+    scene.configure(sensors(scene, 300))
     before = threading.enumerate()
-    instances = account.instances(3)
-    run(
+    instances = scene.instances(3)
+    scene.run(
         {
             "one": running_event(instances[0]),
             "batch": {"instance-ids": instances},
@@ -864,11 +773,9 @@ def test_no_thread_outlives_the_invocation(
     assert threading.enumerate() == before
 
 
-def test_no_call_is_begun_and_no_thread_left_when_time_is_up(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(sensors(account, 3))
-    instance = new_instance(account)
+def test_no_call_is_begun_and_no_thread_left_when_time_is_up(scene: Scene) -> None:
+    scene.configure(sensors(scene, 3))
+    instance = new_instance(scene)
     before = threading.enumerate()
     now = 0.0
     context = LambdaContext(60, clock=lambda: now)
@@ -877,7 +784,7 @@ def test_no_call_is_begun_and_no_thread_left_when_time_is_up(
         nonlocal now
         now = 59.0
 
-    account.gates.append(gate)
-    assert "time ran out" in failed(run, instance, context)
-    assert len(account.calls) <= 3  # what had begun together before any call took its time
+    scene.gates.append(gate)
+    assert "time ran out" in failed(scene.run, instance, context)
+    assert len(scene.calls) <= 3  # what had begun together before any call took its time
     assert threading.enumerate() == before

@@ -20,7 +20,7 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,7 @@ from aws import (
     scheduled_event,
     sqs_event,
 )
-from conftest import Answer, answer_of, one_client
+from conftest import Answer, Scene, answer_of, one_client
 from moto.moto_api._internal import mock_random
 
 import lambda_traffic_mirror as function
@@ -384,8 +384,8 @@ class Chaos:
         if not delivery.error:
             assert delivery.result
             answer = answer_of(delivery.result)
-            assert answer.body["summary"] == Counter(e["outcome"] for e in delivery.entries)
-            bad = {"unmirrored", "blocked"} & set(answer.body["summary"])
+            assert answer.summary == Counter(e["outcome"] for e in delivery.entries)
+            bad = {"unmirrored", "blocked"} & set(answer.summary)
             assert answer.status == (400 if bad else 200)
 
     def check_report(self, entry: Mapping[str, Any]) -> None:
@@ -464,7 +464,7 @@ def check_everything(world: World, answer: Answer, closed: str | None) -> None:
         if world.local_zone_only
         else len(account.sessions(target_id=world.crowded))
     )
-    assert answer.body["summary"] == Counter(entry["outcome"] for entry in entries.values())
+    assert answer.summary == Counter(entry["outcome"] for entry in entries.values())
 
 
 @pytest.fixture
@@ -479,32 +479,30 @@ def reports() -> Iterator[Reports]:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_one_sweep_puts_right_what_went_wrong(
-    account: SimulatedAccount, configure: Callable[..., None], reports: Reports, seed: int
-) -> None:
+def test_one_sweep_puts_right_what_went_wrong(scene: Scene, reports: Reports, seed: int) -> None:
     rng = random.Random(seed)
     random.seed(seed)
     mock_random.seed(seed)
-    world = World(account, rng)
-    configure(
+    world = World(scene, rng)
+    scene.configure(
         world.targets,
         EXCLUDE_TAGS="mirror=no",
         LOCAL_ZONE_ONLY=str(world.local_zone_only),
         CACHE_SECONDS=rng.choice(("", "300")),
     )
-    account.latency = rng.choice((0, 0, 0.001))
+    scene.latency = rng.choice((0, 0, 0.001))
     chaos = Chaos(world, reports)
     for _ in range(rng.randint(2, 4)):
         chaos.round()
 
     chaos.calm()
     closed = close_a_sensor(world) if rng.random() < 0.3 else None
-    account.forget_calls()
+    scene.forget_calls()
     answer = answer_of(function.lambda_handler(scheduled_event(), LambdaContext()))
     check_everything(world, answer, closed)
 
     # And then there is nothing left to do.
-    before = account.sessions()
+    before = scene.sessions()
     again = answer_of(function.lambda_handler(scheduled_event(), LambdaContext()))
-    assert account.sessions() == before
-    assert not again.body["summary"].keys() & {"created", "failed", "deferred"}
+    assert scene.sessions() == before
+    assert not again.summary.keys() & {"created", "failed", "deferred"}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
-from aws import SimulatedAccount, acl_entry, running_event
-from conftest import VARIABLES, Run
+from aws import acl_entry, running_event
+from conftest import VARIABLES, Scene
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import Configuration, ConfigurationError, Tag
@@ -205,24 +205,19 @@ MALFORMED: list[tuple[str, str, str]] = [
 MALFORMED_IDS = [f"{name} is {text[:20]!a}" for name, text, _ in MALFORMED]
 
 
-def error_of(run: Run, event: object) -> str:
+def error_of(scene: Scene, event: object) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        run(event)
+        scene.run(event)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(("variable", "text", "accepted"), MALFORMED, ids=MALFORMED_IDS)
 def test_the_error_names_variable_value_and_what_is_accepted(
-    configure: Configure,
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    text: str,
-    accepted: str,
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, accepted: str
 ) -> None:
-    configure("tmt-1")
+    scene.configure("tmt-1")
     monkeypatch.setenv(variable, text)
-    message = error_of(run, "i-1")
+    message = error_of(scene.run, "i-1")
     wanted = (variable, repr(text.strip()), accepted)
     assert [word for word in wanted if word not in message] == []
 
@@ -236,21 +231,19 @@ def test_one_tag_without_a_key_among_others_is_an_error(variable: str) -> None:
 @pytest.mark.parametrize("variable", ["filter_id", "targets"])
 @pytest.mark.parametrize("text", [None, "", " \n"], ids=ascii)
 def test_what_is_required_and_not_set_is_named(
-    configure: Configure, run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, text: str | None
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, variable: str, text: str | None
 ) -> None:
-    configure("tmt-1")
+    scene.configure("tmt-1")
     if text is None:
         monkeypatch.delenv(variable)
     else:
         monkeypatch.setenv(variable, text)
-    assert f"{variable} is not set; accepted: the ID" in error_of(run, "i-1")
+    assert f"{variable} is not set; accepted: the ID" in error_of(scene.run, "i-1")
 
 
-def test_without_targets_the_error_points_to_the_file_as_well(
-    configure: Configure, run: Run
-) -> None:
-    configure([])
-    assert "TARGETS in the file" in error_of(run, "i-1")
+def test_without_targets_the_error_points_to_the_file_as_well(scene: Scene) -> None:
+    scene.configure([])
+    assert "TARGETS in the file" in error_of(scene.run, "i-1")
 
 
 def test_a_configuration_error_is_a_value_error() -> None:
@@ -262,17 +255,12 @@ ONE_OF_EACH = {variable: text for variable, text, _ in MALFORMED}
 
 @pytest.mark.parametrize(("variable", "text"), ONE_OF_EACH.items(), ids=ONE_OF_EACH.keys())
 def test_nothing_is_asked_of_aws_while_the_configuration_is_wrong(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    text: str,
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, variable: str, text: str
 ) -> None:
-    configure(account.sensor())
+    scene.configure(scene.sensor())
     monkeypatch.setenv(variable, text)
-    error_of(run, account.instance())
-    assert account.calls == []
+    error_of(scene.run, scene.instance())
+    assert scene.calls == []
 
 
 # --------------------------------------------------------------------------------------
@@ -280,14 +268,12 @@ def test_nothing_is_asked_of_aws_while_the_configuration_is_wrong(
 # --------------------------------------------------------------------------------------
 
 
-def test_variables_are_read_at_every_invocation(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
+def test_variables_are_read_at_every_invocation(scene: Scene) -> None:
     chosen = []
-    targets = [account.sensor(), account.sensor()]
+    targets = [scene.sensor(), scene.sensor()]
     for target in targets:
-        configure(target)
-        chosen.append(run(account.instance()).entry["target_id"])
+        scene.configure(target)
+        chosen.append(scene.run(scene.instance()).entry["target_id"])
     assert chosen == targets
 
 
@@ -305,65 +291,54 @@ REACHES_THE_SESSION: dict[str, tuple[str, str, str, int]] = {
     ids=REACHES_THE_SESSION.keys(),
 )
 def test_the_session_gets_the(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    variable: str,
-    text: str,
-    parameter: str,
-    value: int,
+    scene: Scene, variable: str, text: str, parameter: str, value: int
 ) -> None:
-    configure(account.sensor(), **{variable: text})
-    run(account.instance())
-    (session,) = account.sessions()
+    scene.configure(scene.sensor(), **{variable: text})
+    scene.run(scene.instance())
+    (session,) = scene.sessions()
     assert session[parameter] == value
 
 
-def test_the_session_gets_the_configured_filter(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    made = account.ec2.create_traffic_mirror_filter(Description="another")
+def test_the_session_gets_the_configured_filter(scene: Scene) -> None:
+    made = scene.ec2.create_traffic_mirror_filter(Description="another")
     other = made["TrafficMirrorFilter"]["TrafficMirrorFilterId"]
-    configure(account.sensor(), filter_id=other)
-    run(account.instance())
-    (session,) = account.sessions()
+    scene.configure(scene.sensor(), filter_id=other)
+    scene.run(scene.instance())
+    (session,) = scene.sessions()
     assert session["TrafficMirrorFilterId"] == other
 
 
 @pytest.mark.parametrize("variable", ["VIRTUAL_NETWORK_ID", "PACKET_LENGTH"])
-def test_what_is_unset_is_left_to_aws(
-    account: SimulatedAccount, configure: Configure, run: Run, variable: str
-) -> None:
-    configure(account.sensor())
-    run(account.instance())
-    (call,) = [call for call in account.calls if call.operation == "CreateTrafficMirrorSession"]
+def test_what_is_unset_is_left_to_aws(scene: Scene, variable: str) -> None:
+    scene.configure(scene.sensor())
+    scene.run(scene.instance())
+    (call,) = [call for call in scene.calls if call.operation == "CreateTrafficMirrorSession"]
     parameter = {"VIRTUAL_NETWORK_ID": "VirtualNetworkId", "PACKET_LENGTH": "PacketLength"}
     assert parameter[variable] not in call.parameters
 
 
-def test_ids_of_any_form_work(account: SimulatedAccount, configure: Configure, run: Run) -> None:
+def test_ids_of_any_form_work(scene: Scene) -> None:
     forms = {"traffic-mirror-target": "traf-mir-tar"}
     with patch.dict("moto.ec2.utils.EC2_RESOURCE_TO_PREFIX", forms):
-        target = account.sensor()
-    configure(target)
-    assert (target[:13], run(account.instance()).entry["target_id"]) == ("traf-mir-tar-", target)
+        target = scene.sensor()
+    scene.configure(target)
+    assert (target[:13], scene.run(scene.instance()).entry["target_id"]) == (
+        "traf-mir-tar-",
+        target,
+    )
 
 
 @pytest.mark.parametrize("text", ["*", "tmt-*", "tmt-?????????????????", "tmt-\\"])
-def test_wildcards_are_no_ids(
-    account: SimulatedAccount, configure: Configure, run: Run, text: str
-) -> None:
-    account.sensor()
-    configure(text)
-    assert run(account.instance()).sensors[text]["stage"] == "unavailable"
+def test_wildcards_are_no_ids(scene: Scene, text: str) -> None:
+    scene.sensor()
+    scene.configure(text)
+    assert scene.run(scene.instance()).sensors[text]["stage"] == "unavailable"
 
 
-def test_a_dry_run_creates_nothing(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor(), DRY_RUN="yes")
-    answer = run(account.instance())
-    assert (answer.body["dry_run"], answer.outcomes, account.sessions()) == (True, ["planned"], [])
+def test_a_dry_run_creates_nothing(scene: Scene) -> None:
+    scene.configure(scene.sensor(), DRY_RUN="yes")
+    answer = scene.run(scene.instance())
+    assert (answer.body["dry_run"], answer.outcomes, scene.sessions()) == (True, ["planned"], [])
 
 
 # --------------------------------------------------------------------------------------
@@ -378,117 +353,100 @@ READS_OF_SENSORS = (
 )
 
 
-def reads_of_sensors(account: SimulatedAccount) -> int:
+def reads_of_sensors(scene: Scene) -> int:
     """How often the sensors have been read since the last time of asking."""
-    counts = {account.count(operation) for operation in READS_OF_SENSORS}
-    account.forget_calls()
+    counts = {scene.count(operation) for operation in READS_OF_SENSORS}
+    scene.forget_calls()
     assert len(counts) == 1, "all four go together"
     return counts.pop()
 
 
 @pytest.mark.parametrize(("seconds", "reads"), [("0", [1, 1, 1]), ("60", [1, 0, 0])])
 def test_what_is_known_of_the_sensors_is_kept_only_if_asked_for(
-    account: SimulatedAccount, configure: Configure, run: Run, seconds: str, reads: list[int]
+    scene: Scene, seconds: str, reads: list[int]
 ) -> None:
-    configure(account.sensor(), CACHE_SECONDS=seconds)
+    scene.configure(scene.sensor(), CACHE_SECONDS=seconds)
     seen = []
     for _ in range(3):
-        run(account.instance())
-        seen.append(reads_of_sensors(account))
+        scene.run(scene.instance())
+        seen.append(reads_of_sensors(scene))
     assert seen == reads
 
 
 @pytest.mark.parametrize(("later", "reads"), [(59, 0), (61, 1), (-1, 1)])
 def test_what_is_known_grows_old(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    later: int,
-    reads: int,
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, later: int, reads: int
 ) -> None:
-    configure(account.sensor(), CACHE_SECONDS="60")
+    scene.configure(scene.sensor(), CACHE_SECONDS="60")
     monkeypatch.setattr("lambda_traffic_mirror.time.time", lambda: 1_800_000_000.0)
-    run(account.instance())
-    reads_of_sensors(account)
+    scene.run(scene.instance())
+    reads_of_sensors(scene)
     monkeypatch.setattr("lambda_traffic_mirror.time.time", lambda: 1_800_000_000.0 + later)
-    run(account.instance())
-    assert reads_of_sensors(account) == reads
+    scene.run(scene.instance())
+    assert reads_of_sensors(scene) == reads
 
 
-def test_another_configuration_does_not_share_what_is_known(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    for target in (account.sensor(), account.sensor()):
-        configure(target, CACHE_SECONDS="60")
-        run(account.instance())
-    assert reads_of_sensors(account) == 2
+def test_another_configuration_does_not_share_what_is_known(scene: Scene) -> None:
+    for target in (scene.sensor(), scene.sensor()):
+        scene.configure(target, CACHE_SECONDS="60")
+        scene.run(scene.instance())
+    assert reads_of_sensors(scene) == 2
 
 
-def test_a_sensor_that_stopped_meanwhile_is_not_chosen(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    stopped, other = account.sensor(), account.sensor(sessions=5)
-    configure([stopped, other], CACHE_SECONDS="60")
-    run(account.instance())
-    account.stop(account.sensor_instance(stopped))
-    assert run(account.instance()).entry["target_id"] == other
+def test_a_sensor_that_stopped_meanwhile_is_not_chosen(scene: Scene) -> None:
+    stopped, other = scene.sensor(), scene.sensor(sessions=5)
+    scene.configure([stopped, other], CACHE_SECONDS="60")
+    scene.run(scene.instance())
+    scene.stop(scene.sensor_instance(stopped))
+    assert scene.run(scene.instance()).entry["target_id"] == other
 
 
-def test_sessions_are_counted_anew(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    first, second = account.sensor(), account.sensor(sessions=2)
-    configure([first, second], CACHE_SECONDS="60")
-    run(account.instance())
+def test_sessions_are_counted_anew(scene: Scene) -> None:
+    first, second = scene.sensor(), scene.sensor(sessions=2)
+    scene.configure([first, second], CACHE_SECONDS="60")
+    scene.run(scene.instance())
     for _ in range(5):
-        account.session("eni-of-somebody", first)
-    assert run(account.instance()).entry["target_id"] == second
+        scene.session("eni-of-somebody", first)
+    assert scene.run(scene.instance()).entry["target_id"] == second
 
 
-def test_what_is_known_does_not_get_to_say_that_there_is_no_sensor(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    closed = account.group()
-    configure(account.sensor(groups=[closed]), CACHE_SECONDS="60")
-    run(account.instance())
-    account.ec2.authorize_security_group_ingress(
+def test_what_is_known_does_not_get_to_say_that_there_is_no_sensor(scene: Scene) -> None:
+    closed = scene.group()
+    scene.configure(scene.sensor(groups=[closed]), CACHE_SECONDS="60")
+    scene.run(scene.instance())
+    scene.ec2.authorize_security_group_ingress(
         GroupId=closed, IpProtocol="udp", FromPort=4789, ToPort=4789, CidrIp="0.0.0.0/0"
     )
-    assert run(account.instance()).outcomes == ["created"]
+    assert scene.run(scene.instance()).outcomes == ["created"]
 
 
-def test_the_acl_of_a_subnet_that_is_newer_than_what_is_known_is_read(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
+def test_the_acl_of_a_subnet_that_is_newer_than_what_is_known_is_read(scene: Scene) -> None:
     block = "10.0.7.0/24"
-    idle, busy = account.sensor(account.subnet(cidr=block)), account.sensor(sessions=5)
-    configure([idle, busy], CACHE_SECONDS="60")
-    run(account.instance())
+    idle, busy = scene.sensor(scene.subnet(cidr=block)), scene.sensor(sessions=5)
+    scene.configure([idle, busy], CACHE_SECONDS="60")
+    scene.run(scene.instance())
     acl = [
         acl_entry(90, "deny", block, egress=True),
         acl_entry(100, "allow", protocol="-1", egress=True),
     ]
-    assert run(account.instance(account.subnet(acl=acl))).entry["target_id"] == busy
+    assert scene.run(scene.instance(scene.subnet(acl=acl))).entry["target_id"] == busy
 
 
-def test_a_sensor_of_another_account_stays_one_however_often_it_is_read(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    sensor = account.foreign_sensor(quota=0)
-    configure(sensor, CACHE_SECONDS="60", ALLOW_UNVERIFIED="true")
+def test_a_sensor_of_another_account_stays_one_however_often_it_is_read(scene: Scene) -> None:
+    sensor = scene.foreign_sensor(quota=0)
+    scene.configure(sensor, CACHE_SECONDS="60", ALLOW_UNVERIFIED="true")
     outcomes = []
     for quota in (0, 0, 1):
-        account.quota[sensor] = quota
-        outcomes += run(account.instance()).outcomes
+        scene.quota[sensor] = quota
+        outcomes += scene.run(scene.instance()).outcomes
     assert outcomes == ["unmirrored", "unmirrored", "created"]
 
 
 @pytest.mark.parametrize("constant", [None, [], (), ""])
 def test_a_constant_without_targets_is_named_like_the_variable(
-    account: SimulatedAccount, monkeypatch: pytest.MonkeyPatch, constant: object
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, constant: object
 ) -> None:
-    monkeypatch.setenv("filter_id", account.filter_id)
+    monkeypatch.setenv("filter_id", scene.filter_id)
     monkeypatch.setattr(lambda_traffic_mirror, "TARGETS", constant)
     with pytest.raises(ConfigurationError, match="targets is not set"):
         lambda_traffic_mirror.lambda_handler(running_event("i-1"), None)

@@ -7,178 +7,144 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from aws import SimulatedAccount, acl_entry, rule
-from conftest import Configure, Run, missing, stages
+from aws import acl_entry, rule
+from conftest import Scene, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
 
-LOAD_BALANCERS: dict[str, Callable[[SimulatedAccount, Sequence[str]], str]] = {
+MakeLoadBalancer = Callable[[Scene, Sequence[str]], str]
+LOAD_BALANCERS: dict[str, MakeLoadBalancer] = {
     "a Network Load Balancer": lambda a, subnets: a.nlb_sensor(subnets),
     "a Gateway Load Balancer endpoint": lambda a, subnets: a.gwlb_sensor(subnets),
     "a Gateway Load Balancer endpoint, with a colon": (
         lambda a, subnets: a.gwlb_sensor(subnets, colon=True)
     ),
 }
-
-EXCLUDE = {"EXCLUDE_TAGS": "role=sensor"}
 every_kind = pytest.mark.parametrize("make", LOAD_BALANCERS.values(), ids=LOAD_BALANCERS.keys())
-MakeLoadBalancer = Callable[[SimulatedAccount, Sequence[str]], str]
+EXCLUDE = {"EXCLUDE_TAGS": "role=sensor"}
+
+NOT_CHECKED = ["listeners", "registered", "not checked", "no security group"]
+# Variables, the verdict, words of the reason.
+TAGS: dict[str, tuple[dict[str, str], str, list[str]]] = {
+    "without tags": ({}, "unavailable", ["INCLUDE_TAGS", "EXCLUDE_TAGS", "load balancer"]),
+    "with EXCLUDE_TAGS": (EXCLUDE, "(selected)", NOT_CHECKED),
+    "with INCLUDE_TAGS": ({"INCLUDE_TAGS": "mirror"}, "(selected)", NOT_CHECKED),
+}
 
 
 @every_kind
-@pytest.mark.parametrize(
-    ("variables", "verdict"),
-    [
-        ({}, "unavailable"),
-        ({"EXCLUDE_TAGS": "role=sensor"}, "(selected)"),
-        ({"INCLUDE_TAGS": "mirror"}, "(selected)"),
-    ],
-    ids=["without tags", "with EXCLUDE_TAGS", "with INCLUDE_TAGS"],
-)
+@pytest.mark.parametrize(("variables", "verdict", "words"), TAGS.values(), ids=TAGS.keys())
 def test_a_load_balancer_is_a_sensor_once_tags_say_which_instances_are_meant(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
+    scene: Scene,
     make: MakeLoadBalancer,
     variables: dict[str, str],
     verdict: str,
+    words: list[str],
 ) -> None:
-    configure(make(account, [account.subnet()]), **variables)
-    assert stages(run(account.instance(tags={"mirror": ""}))) == [verdict]
-
-
-@every_kind
-def test_the_reason_says_which_variables_to_set(
-    account: SimulatedAccount, configure: Configure, run: Run, make: MakeLoadBalancer
-) -> None:
-    target = make(account, [account.subnet()])
-    configure(target)
-    reason = run(account.instance()).sensors[target]["reason"]
-    assert missing(reason, "INCLUDE_TAGS", "EXCLUDE_TAGS", "load balancer") == []
-
-
-@every_kind
-def test_the_reason_says_what_of_a_load_balancer_is_not_checked(
-    account: SimulatedAccount, configure: Configure, run: Run, make: MakeLoadBalancer
-) -> None:
-    target = make(account, [account.subnet()])
-    configure(target, **EXCLUDE)
-    reason = run(account.instance()).sensors[target]["reason"]
-    assert missing(reason, "listeners", "registered", "not checked") == []
+    target = make(scene, [scene.subnet()])
+    scene.configure(target, **variables)
+    answer = scene.run(scene.instance(tags={"mirror": ""}))
+    assert (answer.stages, missing(answer.sensors[target]["reason"], *words)) == ([verdict], [])
 
 
 @every_kind
 def test_a_load_balancer_has_the_zones_of_all_its_interfaces(
-    account: SimulatedAccount, configure: Configure, run: Run, make: MakeLoadBalancer
+    scene: Scene, make: MakeLoadBalancer
 ) -> None:
-    target = make(account, [account.subnet("a"), account.subnet("b"), account.subnet("c")])
-    configure(target, **EXCLUDE)
-    instances = [account.instance(zone=zone) for zone in "abcd"]
-    outcomes = run({"instance-ids": instances}).outcomes
+    target = make(scene, [scene.subnet("a"), scene.subnet("b"), scene.subnet("c")])
+    scene.configure(target, **EXCLUDE)
+    instances = [scene.instance(zone=zone) for zone in "abcd"]
+    outcomes = scene.run({"instance-ids": instances}).outcomes
     assert outcomes == ["created", "created", "created", "unmirrored"]
 
 
 @every_kind
 def test_a_load_balancer_in_another_zone_is_for_when_the_zone_has_none(
-    account: SimulatedAccount, configure: Configure, run: Run, make: MakeLoadBalancer
+    scene: Scene, make: MakeLoadBalancer
 ) -> None:
-    target = make(account, [account.subnet("b"), account.subnet("c")])
-    configure([target, account.sensor(state="stopped")], LOCAL_ZONE_ONLY="false", **EXCLUDE)
-    assert stages(run(account.instance())) == ["(selected)", "unavailable"]
+    target = make(scene, [scene.subnet("b"), scene.subnet("c")])
+    scene.configure([target, scene.sensor(state="stopped")], LOCAL_ZONE_ONLY="false", **EXCLUDE)
+    assert scene.run(scene.instance()).stages == ["(selected)", "unavailable"]
+
+
+# The subnets that it is in, and its stage.
+INTERFACES: dict[str, tuple[Callable[[Scene], list[str]], str]] = {
+    "one in the zone that passes every stage is enough": (
+        lambda a: [a.subnet(acl=[]), a.subnet(), a.subnet(acl=[])],
+        "(selected)",
+    ),
+    "one that passes in another zone is not": (
+        lambda a: [a.subnet(acl=[]), a.subnet("b")],
+        "network_acl",
+    ),
+}
 
 
 @every_kind
-def test_one_interface_in_the_zone_that_passes_every_stage_is_enough(
-    account: SimulatedAccount, configure: Configure, run: Run, make: MakeLoadBalancer
+@pytest.mark.parametrize(("subnets", "stage"), INTERFACES.values(), ids=INTERFACES.keys())
+def test_of_several_interfaces(
+    scene: Scene, make: MakeLoadBalancer, subnets: Callable[[Scene], list[str]], stage: str
 ) -> None:
-    subnets = [account.subnet(acl=[]), account.subnet(), account.subnet(acl=[])]
-    configure(make(account, subnets), **EXCLUDE)
-    assert stages(run(account.instance())) == ["(selected)"]
+    scene.configure(make(scene, subnets(scene)), **EXCLUDE)
+    assert scene.run(scene.instance()).stages == [stage]
 
 
 @every_kind
-def test_an_interface_in_another_zone_that_passes_is_not_enough(
-    account: SimulatedAccount, configure: Configure, run: Run, make: MakeLoadBalancer
-) -> None:
-    configure(make(account, [account.subnet(acl=[]), account.subnet("b")]), **EXCLUDE)
-    assert stages(run(account.instance())) == ["network_acl"]
-
-
-@every_kind
-def test_a_load_balancer_that_is_gone_is_unavailable(
-    account: SimulatedAccount, configure: Configure, run: Run, make: MakeLoadBalancer
-) -> None:
-    target = make(account, [account.subnet()])
-    account.delete_sensor_interface(target)
-    configure(target, **EXCLUDE)
-    assert stages(run(account.instance())) == ["unavailable"]
-
-
-@every_kind
-def test_a_load_balancer_without_a_security_group_has_nothing_to_filter(
-    account: SimulatedAccount, configure: Configure, run: Run, make: MakeLoadBalancer
-) -> None:
-    target = make(account, [account.subnet()])
-    configure(target, **EXCLUDE)
-    assert missing(run(account.instance()).sensors[target]["reason"], "no security group") == []
+def test_a_load_balancer_that_is_gone_is_unavailable(scene: Scene, make: MakeLoadBalancer) -> None:
+    target = make(scene, [scene.subnet()])
+    scene.delete_sensor_interface(target)
+    scene.configure(target, **EXCLUDE)
+    assert scene.run(scene.instance()).stages == ["unavailable"]
 
 
 @pytest.mark.parametrize(
     ("rules", "verdict"), [([rule()], "(selected)"), ([], "security_group")], ids=["open", "closed"]
 )
 def test_the_security_groups_of_a_load_balancer_count(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    rules: list[dict[str, Any]],
-    verdict: str,
+    scene: Scene, rules: list[dict[str, Any]], verdict: str
 ) -> None:
-    target = account.nlb_sensor([account.subnet()], [account.group(*rules)])
-    configure(target, **EXCLUDE)
-    assert stages(run(account.instance())) == [verdict]
+    target = scene.nlb_sensor([scene.subnet()], [scene.group(*rules)])
+    scene.configure(target, **EXCLUDE)
+    assert scene.run(scene.instance()).stages == [verdict]
 
 
 def test_an_interface_of_a_load_balancer_that_the_outbound_acl_allows_is_enough(
-    account: SimulatedAccount, configure: Configure, run: Run
+    scene: Scene,
 ) -> None:
     acl = [
         acl_entry(90, "deny", "10.0.6.0/24", egress=True),
         acl_entry(100, "allow", protocol="-1", egress=True),
     ]
-    source = account.subnet(acl=acl, cidr="10.0.5.0/24")
-    denied, allowed = account.subnet(cidr="10.0.6.0/24"), account.subnet(cidr="10.0.7.0/24")
-    balancer = account.nlb_sensor([denied, allowed])
-    configure([account.sensor(allowed, sessions=1), balancer], **EXCLUDE)
-    assert run(account.instance(source)).entry["target_id"] == balancer
+    source = scene.subnet(acl=acl, cidr="10.0.5.0/24")
+    denied, allowed = scene.subnet(cidr="10.0.6.0/24"), scene.subnet(cidr="10.0.7.0/24")
+    balancer = scene.nlb_sensor([denied, allowed])
+    scene.configure([scene.sensor(allowed, sessions=1), balancer], **EXCLUDE)
+    assert scene.run(scene.instance(source)).entry["target_id"] == balancer
 
 
-def test_load_balancers_and_interfaces_compete_by_sessions(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    balancer, sensor = account.nlb_sensor([account.subnet()]), account.sensor(sessions=1)
-    configure([balancer, sensor], **EXCLUDE)
-    answer = run({"instance-ids": account.instances(3)})
+def test_load_balancers_and_interfaces_compete_by_sessions(scene: Scene) -> None:
+    balancer, sensor = scene.nlb_sensor([scene.subnet()]), scene.sensor(sessions=1)
+    scene.configure([balancer, sensor], **EXCLUDE)
+    answer = scene.run({"instance-ids": scene.instances(3)})
     counts = Counter(entry["target_id"] for entry in answer.interfaces)
     assert (counts[balancer], counts[sensor]) == (2, 1)
 
 
-def test_two_load_balancers_are_told_apart(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    targets = [account.nlb_sensor([account.subnet("b")]), account.gwlb_sensor([account.subnet()])]
-    configure(targets, **EXCLUDE)
-    assert stages(run(account.instance())) == ["zone", "(selected)"]
+def test_two_load_balancers_are_told_apart(scene: Scene) -> None:
+    targets = [scene.nlb_sensor([scene.subnet("b")]), scene.gwlb_sensor([scene.subnet()])]
+    scene.configure(targets, **EXCLUDE)
+    assert scene.run(scene.instance()).stages == ["zone", "(selected)"]
 
 
 def test_an_interface_that_cannot_be_verified_goes_before_one_that_is_denied_for_certain(
-    account: SimulatedAccount, configure: Callable[..., None], run: Run
+    scene: Scene,
 ) -> None:
     """Even where the outbound ACL of the source's subnet would rank the sensor last."""
-    denied = account.subnet("a", acl=[acl_entry(100, "deny")])
-    hidden = account.subnet("a")
-    account.hide(account.acl(hidden, [acl_entry(100, "allow")]))
-    sensor = account.nlb_sensor([denied, hidden])
-    configure([sensor], EXCLUDE_TAGS="traffic-mirror=sensor")
-    source = account.subnet("a", acl=[acl_entry(100, "deny", egress=True)])
-    assert stages(run(account.instance(source))) == ["unavailable"]
+    denied = scene.subnet("a", acl=[acl_entry(100, "deny")])
+    hidden = scene.subnet("a")
+    scene.hide(scene.acl(hidden, [acl_entry(100, "allow")]))
+    sensor = scene.nlb_sensor([denied, hidden])
+    scene.configure([sensor], EXCLUDE_TAGS="traffic-mirror=sensor")
+    source = scene.subnet("a", acl=[acl_entry(100, "deny", egress=True)])
+    assert scene.run(scene.instance(source)).stages == ["unavailable"]

@@ -18,7 +18,7 @@ from typing import Any
 import boto3
 import pytest
 from aws import LambdaContext, SimulatedAccount, rule, running_event
-from conftest import Run
+from conftest import Scene
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import CLIENT_CONFIG, ec2_client, lambda_handler
@@ -105,7 +105,7 @@ LEVELS: dict[str, tuple[dict[str, str], int]] = {
 
 @pytest.mark.parametrize(("environment", "wanted"), LEVELS.values(), ids=LEVELS.keys())
 def test_the_level_of_the_log(
-    account: SimulatedAccount,
+    scene: Scene,
     monkeypatch: pytest.MonkeyPatch,
     level: Callable[[], int],
     environment: dict[str, str],
@@ -119,7 +119,7 @@ def test_the_level_of_the_log(
 
 @pytest.mark.parametrize("environment", [{}, FUNCTION], ids=["outside of Lambda", "in Lambda"])
 def test_the_client_is_made_at_import_in_lambda_only(
-    account: SimulatedAccount,
+    scene: Scene,
     monkeypatch: pytest.MonkeyPatch,
     level: Callable[[], int],
     environment: dict[str, str],
@@ -139,7 +139,7 @@ def test_the_constants_for_those_who_edit_the_file_have_their_defaults() -> None
 # --------------------------------------------------------------------------------------
 
 
-def test_the_client_retries_and_waits_as_it_should(account: SimulatedAccount) -> None:
+def test_the_client_retries_and_waits_as_it_should(scene: Scene) -> None:
     config = ec2_client().meta.config
     found = (config.retries, config.connect_timeout, config.read_timeout)
     assert found == ({"mode": "adaptive", "total_max_attempts": 5}, 2, 10)
@@ -149,12 +149,10 @@ def test_the_client_has_a_connection_for_every_call_that_goes_out_at_once() -> N
     assert CLIENT_CONFIG.max_pool_connections >= 2 * lambda_traffic_mirror.PARALLEL_CALLS
 
 
-def test_the_client_is_made_once(
-    account: SimulatedAccount, configure: Configure, run: Run, clients: list[Any]
-) -> None:
-    configure(account.sensor())
+def test_the_client_is_made_once(scene: Scene, clients: list[Any]) -> None:
+    scene.configure(scene.sensor())
     for _ in range(2):
-        run(account.instance())
+        scene.run(scene.instance())
     assert len(clients) == 1
 
 
@@ -172,11 +170,9 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-def test_twenty_threads_at_first_use_share_one_client(
-    account: SimulatedAccount, configure: Configure, clients: list[Any]
-) -> None:
-    configure(account.sensor(quota=20))
-    instances = account.instances(20)
+def test_twenty_threads_at_first_use_share_one_client(scene: Scene, clients: list[Any]) -> None:
+    scene.configure(scene.sensor(quota=20))
+    instances = scene.instances(20)
     together = threading.Barrier(len(instances))
 
     def invoke(instance: str) -> int:
@@ -185,7 +181,7 @@ def test_twenty_threads_at_first_use_share_one_client(
 
     with ThreadPoolExecutor(len(instances)) as threads:
         statuses = list(threads.map(invoke, instances))
-    assert (statuses, len(account.sessions()), len(clients)) == ([200] * 20, 20, 1)
+    assert (statuses, len(scene.sessions()), len(clients)) == ([200] * 20, 20, 1)
 
 
 # --------------------------------------------------------------------------------------
@@ -226,10 +222,8 @@ def test_the_module_knows_these_ec2_operations_and_no_others() -> None:
     assert {spellings[word] for word in words & set(spellings)} == OPERATIONS
 
 
-def test_every_operation_is_used_by_an_invocation_that_needs_it(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    prefix_list = account.prefix_list("10.0.0.0/8")
-    configure(account.sensor(groups=[account.group(rule(prefix_list=prefix_list))]))
-    run(account.instance())
-    assert {call.operation for call in account.calls} == OPERATIONS
+def test_every_operation_is_used_by_an_invocation_that_needs_it(scene: Scene) -> None:
+    prefix_list = scene.prefix_list("10.0.0.0/8")
+    scene.configure(scene.sensor(groups=[scene.group(rule(prefix_list=prefix_list))]))
+    scene.run(scene.instance())
+    assert {call.operation for call in scene.calls} == OPERATIONS

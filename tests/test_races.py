@@ -10,19 +10,13 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from aws import (
-    LambdaContext,
-    SimulatedAccount,
-    running_event,
-    scheduled_event,
-    sqs_event,
-)
-from conftest import Answer, Run, Sleeps, answer_of
+from aws import LambdaContext, running_event, scheduled_event, sqs_event
+from conftest import Answer, Scene, Sleeps, answer_of
 
 import lambda_traffic_mirror as function
 
@@ -37,10 +31,10 @@ def quick(shared_client: None, no_sleep: Sleeps) -> Sleeps:
 
 
 @pytest.fixture
-def sensors(account: SimulatedAccount, configure: Callable[..., None]) -> list[str]:
+def sensors(scene: Scene) -> list[str]:
     """Four sensors that can take everything there is."""
-    targets = [account.sensor(quota=10_000) for _ in range(4)]
-    configure(targets)
+    targets = [scene.sensor(quota=10_000) for _ in range(4)]
+    scene.configure(targets)
     return targets
 
 
@@ -56,7 +50,7 @@ def at_once(events: Sequence[dict[str, Any]]) -> list[Answer]:
         return list(invocations.map(invoke, events))
 
 
-def decide_before_anyone_creates(account: SimulatedAccount, invocations: int) -> None:
+def decide_before_anyone_creates(scene: Scene, invocations: int) -> None:
     """Every invocation comes to its first create before any session is there."""
     together = threading.Barrier(invocations)
     arrived = threading.local()
@@ -66,10 +60,10 @@ def decide_before_anyone_creates(account: SimulatedAccount, invocations: int) ->
             arrived.before = True
             together.wait(30)
 
-    account.gates.append(gate)
+    scene.gates.append(gate)
 
 
-def count_differently(account: SimulatedAccount, sensors: Sequence[str]) -> None:
+def count_differently(scene: Scene, sensors: Sequence[str]) -> None:
     """Whoever reads the sessions finds another sensor with the fewest: the one that was the best is
     made the worst before the next reader comes."""
     lock = threading.Lock()
@@ -78,25 +72,25 @@ def count_differently(account: SimulatedAccount, sensors: Sequence[str]) -> None
         if call != LOOK:
             return
         with lock:
-            counts = {key: len(account.sessions(target_id=key)) for key in sensors}
+            counts = {key: len(scene.sessions(target_id=key)) for key in sensors}
             best = min(sensors, key=counts.__getitem__)
-            account._load(best, max(counts.values()) - counts[best] + 1)
+            scene._load(best, max(counts.values()) - counts[best] + 1)
 
-    account.gates.append(gate)
+    scene.gates.append(gate)
 
 
-def the_one_session(account: SimulatedAccount, interface_id: str) -> dict[str, Any]:
-    (session,) = account.sessions(interface_id=interface_id)
+def the_one_session(scene: Scene, interface_id: str) -> dict[str, Any]:
+    (session,) = scene.sessions(interface_id=interface_id)
     return session
 
 
 def check_reports(
-    account: SimulatedAccount, answers: Sequence[Answer], interface_ids: Sequence[str]
+    scene: Scene, answers: Sequence[Answer], interface_ids: Sequence[str]
 ) -> dict[str, Counter[str]]:
     """Everybody reports the one session of each interface. The outcomes, by interface."""
     outcomes: dict[str, Counter[str]] = {}
     for interface_id in interface_ids:
-        session = the_one_session(account, interface_id)
+        session = the_one_session(scene, interface_id)
         entries = [
             entry
             for answer in answers
@@ -110,8 +104,8 @@ def check_reports(
     return outcomes
 
 
-def all_interfaces(account: SimulatedAccount, instance_ids: Sequence[str]) -> list[str]:
-    return [key for instance in instance_ids for key in account.interfaces_of(instance)]
+def all_interfaces(scene: Scene, instance_ids: Sequence[str]) -> list[str]:
+    return [key for instance in instance_ids for key in scene.interfaces_of(instance)]
 
 
 # --- In turn
@@ -120,20 +114,16 @@ def all_interfaces(account: SimulatedAccount, instance_ids: Sequence[str]) -> li
 @pytest.mark.parametrize("interfaces", [1, 3])
 @pytest.mark.parametrize("event_ids", [("same", "same"), ("one", "other")])
 def test_a_second_delivery_finds_the_session(
-    account: SimulatedAccount,
-    sensors: list[str],
-    run: Run,
-    interfaces: int,
-    event_ids: tuple[str, str],
+    scene: Scene, sensors: list[str], interfaces: int, event_ids: tuple[str, str]
 ) -> None:
-    instance = account.instance(interfaces=interfaces)
-    answers = [run(running_event(instance, event_id)) for event_id in event_ids]
+    instance = scene.instance(interfaces=interfaces)
+    answers = [scene.run(running_event(instance, event_id)) for event_id in event_ids]
     assert [answer.outcomes for answer in answers] == [
         ["created"] * interfaces,
         ["exists"] * interfaces,
     ]
-    check_reports(account, answers, account.interfaces_of(instance))
-    assert account.count(CREATE) == interfaces
+    check_reports(scene, answers, scene.interfaces_of(instance))
+    assert scene.count(CREATE) == interfaces
 
 
 @pytest.mark.parametrize(
@@ -141,23 +131,17 @@ def test_a_second_delivery_finds_the_session(
     [(1, "exists", 0), (2, "exists", 1), (3, "exists", 2), (4, "unmirrored", 2)],
 )
 def test_a_session_that_shows_late_is_looked_for_three_times(
-    account: SimulatedAccount,
-    sensors: list[str],
-    run: Run,
-    quick: Sleeps,
-    lag: int,
-    outcome: str,
-    pauses: int,
+    scene: Scene, sensors: list[str], quick: Sleeps, lag: int, outcome: str, pauses: int
 ) -> None:
     """The first reading of the second delivery does not show it either. That makes four."""
-    instance = account.instance()
-    (interface,) = account.interfaces_of(instance)
-    account.session_lag = lag
-    assert run(running_event(instance, "one")).outcomes == ["created"]
-    answer = run(running_event(instance, "other"))
+    instance = scene.instance()
+    (interface,) = scene.interfaces_of(instance)
+    scene.session_lag = lag
+    assert scene.run(running_event(instance, "one")).outcomes == ["created"]
+    answer = scene.run(running_event(instance, "other"))
     assert answer.outcomes == [outcome]
     assert quick.seconds == [1.0] * pauses
-    session = the_one_session(account, interface)
+    session = the_one_session(scene, interface)
     if outcome == "exists":
         assert answer.entry["session_id"] == session["TrafficMirrorSessionId"]
     else:
@@ -170,44 +154,40 @@ def test_a_session_that_shows_late_is_looked_for_three_times(
 @pytest.mark.parametrize("lag", range(1, 6))
 @pytest.mark.parametrize("event_ids", [("same", "same"), ("one", "other")])
 def test_a_session_that_shows_late_is_not_made_twice(
-    account: SimulatedAccount,
-    sensors: list[str],
-    run: Run,
-    lag: int,
-    event_ids: tuple[str, str],
+    scene: Scene, sensors: list[str], lag: int, event_ids: tuple[str, str]
 ) -> None:
-    instance = account.instance(interfaces=2)
-    account.session_lag = lag
+    instance = scene.instance(interfaces=2)
+    scene.session_lag = lag
     for event_id in (*event_ids, *event_ids):
-        run(running_event(instance, event_id))
-    answer = run(running_event(instance))
+        scene.run(running_event(instance, event_id))
+    answer = scene.run(running_event(instance))
     assert answer.outcomes == ["exists", "exists"]
-    check_reports(account, [answer], account.interfaces_of(instance))
+    check_reports(scene, [answer], scene.interfaces_of(instance))
 
 
 @pytest.mark.parametrize("lag", range(1, 6))
 def test_the_same_token_brings_the_same_session_however_late_it_shows(
-    account: SimulatedAccount, configure: Callable[..., None], run: Run, lag: int
+    scene: Scene, lag: int
 ) -> None:
-    configure(account.sensor())
-    instance = account.instance()
-    account.session_lag = lag
+    scene.configure(scene.sensor())
+    instance = scene.instance()
+    scene.session_lag = lag
     event = running_event(instance)
-    answers = [run(event), run(event)]
+    answers = [scene.run(event), scene.run(event)]
     assert [answer.outcomes for answer in answers] == [["created"], ["created"]]
-    check_reports(account, answers, account.interfaces_of(instance))
+    check_reports(scene, answers, scene.interfaces_of(instance))
 
 
 def test_a_session_that_was_deleted_is_made_anew_for_a_new_event(
-    account: SimulatedAccount, sensors: list[str], run: Run
+    scene: Scene, sensors: list[str]
 ) -> None:
-    instance = account.instance()
-    first = run(instance)
-    account.delete_session(first.entry["session_id"])
-    second = run(instance)
+    instance = scene.instance()
+    first = scene.run(instance)
+    scene.delete_session(first.entry["session_id"])
+    second = scene.run(instance)
     assert second.outcomes == ["created"]
     assert second.entry["session_id"] != first.entry["session_id"]
-    check_reports(account, [second], account.interfaces_of(instance))
+    check_reports(scene, [second], scene.interfaces_of(instance))
 
 
 # --- Twenty at once
@@ -217,27 +197,23 @@ def test_a_session_that_was_deleted_is_made_anew_for_a_new_event(
 @pytest.mark.parametrize("counts", ["same", "differing"])
 @pytest.mark.parametrize("ids", ["same ID", "different IDs"])
 def test_twenty_deliveries_at_once_make_one_session_for_each_interface(
-    account: SimulatedAccount,
-    sensors: list[str],
-    ids: str,
-    counts: str,
-    interfaces: int,
+    scene: Scene, sensors: list[str], ids: str, counts: str, interfaces: int
 ) -> None:
-    instance = account.instance(interfaces=interfaces)
-    decide_before_anyone_creates(account, TWENTY)
+    instance = scene.instance(interfaces=interfaces)
+    decide_before_anyone_creates(scene, TWENTY)
     if counts == "differing":
-        count_differently(account, sensors)
+        count_differently(scene, sensors)
     event_id = "same" if ids == "same ID" else None
     answers = at_once([running_event(instance, event_id) for _ in range(TWENTY)])
 
-    outcomes = check_reports(account, answers, account.interfaces_of(instance))
+    outcomes = check_reports(scene, answers, scene.interfaces_of(instance))
     for counted in outcomes.values():
         if ids == "same ID":
             assert counted["created"] >= 1
             assert counted["created"] + counted["exists"] == TWENTY
         else:
             assert counted == {"created": 1, "exists": TWENTY - 1}
-    creates = [call.parameters for call in account.calls if call.operation == CREATE]
+    creates = [call.parameters for call in scene.calls if call.operation == CREATE]
     choices = {call["TrafficMirrorTargetId"] for call in creates}
     if counts == "differing":
         assert len(choices) == len(sensors)
@@ -251,15 +227,15 @@ def test_twenty_deliveries_at_once_make_one_session_for_each_interface(
 
 
 def test_twenty_deliveries_at_once_need_no_luck_with_the_threads(
-    account: SimulatedAccount, sensors: list[str], monkeypatch: pytest.MonkeyPatch
+    scene: Scene, sensors: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No barrier, a fresh client that all of them want first, and calls that take a moment."""
     monkeypatch.setattr(function, "_client", None)
-    account.latency = 0.002
-    instances = account.instances(3, interfaces=2)
+    scene.latency = 0.002
+    instances = scene.instances(3, interfaces=2)
     events = [running_event(instance) for instance in instances] * 7
     answers = at_once(events[:TWENTY])
-    outcomes = check_reports(account, answers, all_interfaces(account, instances))
+    outcomes = check_reports(scene, answers, all_interfaces(scene, instances))
     for counted in outcomes.values():
         assert set(counted) <= {"created", "exists"}
         assert counted["created"] >= 1
@@ -267,15 +243,15 @@ def test_twenty_deliveries_at_once_need_no_luck_with_the_threads(
 
 @pytest.mark.parametrize("lag", range(1, 6))
 def test_twenty_deliveries_at_once_of_a_session_that_shows_late(
-    account: SimulatedAccount, sensors: list[str], lag: int
+    scene: Scene, sensors: list[str], lag: int
 ) -> None:
-    instance = account.instance(interfaces=2)
-    account.session_lag = lag
-    decide_before_anyone_creates(account, TWENTY)
-    count_differently(account, sensors)
+    instance = scene.instance(interfaces=2)
+    scene.session_lag = lag
+    decide_before_anyone_creates(scene, TWENTY)
+    count_differently(scene, sensors)
     answers = at_once([running_event(instance) for _ in range(TWENTY)])
-    for position, interface in enumerate(account.interfaces_of(instance)):
-        session = the_one_session(account, interface)
+    for position, interface in enumerate(scene.interfaces_of(instance)):
+        session = the_one_session(scene, interface)
         entries = [answer.interfaces[position] for answer in answers]
         counted = Counter(entry["outcome"] for entry in entries)
         assert counted["created"] == 1
@@ -288,9 +264,9 @@ def test_twenty_deliveries_at_once_of_a_session_that_shows_late(
                 assert entry["session_id"] == session["TrafficMirrorSessionId"]
 
 
-def test_batches_at_once_that_overlap(account: SimulatedAccount, sensors: list[str]) -> None:
+def test_batches_at_once_that_overlap(scene: Scene, sensors: list[str]) -> None:
     """Each instance is in three of six batches, in another order in each."""
-    instances = account.instances(10)
+    instances = scene.instances(10)
     orders = [instances[start:] + instances[:start] for start in (0, 3, 7)]
     events = [running_event(instance) for instance in instances]
     by_instance = dict(zip(instances, events, strict=True))
@@ -299,14 +275,14 @@ def test_batches_at_once_that_overlap(account: SimulatedAccount, sensors: list[s
         for order in orders
         for half in (order[:5], order[5:])
     ]
-    account.latency = 0.001
+    scene.latency = 0.001
     with ThreadPoolExecutor(len(batches)) as invocations:
         results = list(
             invocations.map(lambda b: function.lambda_handler(b, LambdaContext()), batches)
         )
     assert results == [{"batchItemFailures": []}] * len(batches)
-    for interface in all_interfaces(account, instances):
-        the_one_session(account, interface)
+    for interface in all_interfaces(scene, instances):
+        the_one_session(scene, interface)
 
 
 # --- Events and a sweep
@@ -315,28 +291,28 @@ def test_batches_at_once_that_overlap(account: SimulatedAccount, sensors: list[s
 @pytest.mark.parametrize("ids", ["same ID", "different IDs"])
 @pytest.mark.parametrize("counts", ["same", "differing"])
 def test_two_events_race_with_a_sweep(
-    account: SimulatedAccount, sensors: list[str], counts: str, ids: str
+    scene: Scene, sensors: list[str], counts: str, ids: str
 ) -> None:
-    instances = account.instances(3, interfaces=2)
-    decide_before_anyone_creates(account, 3)
+    instances = scene.instances(3, interfaces=2)
+    decide_before_anyone_creates(scene, 3)
     if counts == "differing":
-        count_differently(account, sensors)
+        count_differently(scene, sensors)
     event_id = "same" if ids == "same ID" else None
     events = [running_event(instances[1], event_id) for _ in range(2)]
     answers = at_once([*events, scheduled_event()])
-    outcomes = check_reports(account, answers, all_interfaces(account, instances))
+    outcomes = check_reports(scene, answers, all_interfaces(scene, instances))
     for interface, counted in outcomes.items():
-        raced = interface in account.interfaces_of(instances[1])
+        raced = interface in scene.interfaces_of(instances[1])
         assert counted["created"] >= 1
         assert counted["created"] + counted["exists"] == (3 if raced else 1)
         assert counted["created"] == 1 or ids == "same ID"
 
 
-def test_two_sweeps_race_with_each_other(account: SimulatedAccount, sensors: list[str]) -> None:
-    instances = account.instances(20)
-    decide_before_anyone_creates(account, 2)
+def test_two_sweeps_race_with_each_other(scene: Scene, sensors: list[str]) -> None:
+    instances = scene.instances(20)
+    decide_before_anyone_creates(scene, 2)
     answers = at_once([scheduled_event(), scheduled_event()])
-    outcomes = check_reports(account, answers, all_interfaces(account, instances))
+    outcomes = check_reports(scene, answers, all_interfaces(scene, instances))
     assert list(outcomes.values()) == [{"created": 1, "exists": 1}] * len(instances)
 
 
@@ -346,32 +322,32 @@ def test_two_sweeps_race_with_each_other(account: SimulatedAccount, sensors: lis
 @pytest.mark.parametrize("lag", [0, 1, 2])
 @pytest.mark.parametrize("kind", ["instance-ids", "SQS batch", "sweep"])
 def test_a_hundred_refused_interfaces_are_looked_up_together(
-    account: SimulatedAccount, sensors: list[str], quick: Sleeps, kind: str, lag: int
+    scene: Scene, sensors: list[str], quick: Sleeps, kind: str, lag: int
 ) -> None:
-    instances = account.instances(100)
-    interfaces = all_interfaces(account, instances)
-    another_is_faster(account, interfaces, sensors, lag)
+    instances = scene.instances(100)
+    interfaces = all_interfaces(scene, instances)
+    another_is_faster(scene, interfaces, sensors, lag)
     event = {
         "instance-ids": {"instance-ids": instances},
         "SQS batch": sqs_event(*map(running_event, instances)),
         "sweep": scheduled_event(),
     }[kind]
-    account.forget_calls()
+    scene.forget_calls()
     result = function.lambda_handler(event, LambdaContext())
     if kind == "SQS batch":
         assert result == {"batchItemFailures": []}
     else:
-        assert answer_of(result).body["summary"]["exists"] == 100
-        assert "unmirrored" not in answer_of(result).body["summary"]
+        assert answer_of(result).summary["exists"] == 100
+        assert "unmirrored" not in answer_of(result).summary
     # One reading at the start; one look, and a pause and a look for each look in vain.
-    assert account.count(LOOK) == 1 + 1 + lag
+    assert scene.count(LOOK) == 1 + 1 + lag
     assert quick.seconds == [1.0] * lag
     for interface in interfaces:
-        the_one_session(account, interface)
+        the_one_session(scene, interface)
 
 
 def another_is_faster(
-    account: SimulatedAccount, interfaces: Sequence[str], sensors: Sequence[str], lag: int
+    scene: Scene, interfaces: Sequence[str], sensors: Sequence[str], lag: int
 ) -> None:
     """Sessions of these interfaces appear as soon as one is to be created."""
     first = itertools.count()
@@ -379,57 +355,57 @@ def another_is_faster(
     def gate(call: str, parameters: dict[str, Any]) -> None:
         if call == CREATE and next(first) == 0:
             for interface in interfaces:
-                account.session(interface, sensors[0], lag=lag)
+                scene.session(interface, sensors[0], lag=lag)
 
-    account.gates.append(gate)
+    scene.gates.append(gate)
 
 
 def test_what_does_not_show_after_three_looks_is_unmirrored_and_found_next_time(
-    account: SimulatedAccount, sensors: list[str], run: Run, quick: Sleeps
+    scene: Scene, sensors: list[str], quick: Sleeps
 ) -> None:
-    instances = account.instances(100)
-    interfaces = all_interfaces(account, instances)
-    another_is_faster(account, interfaces, sensors, lag=3)
-    answer = run({"instance-ids": instances})
-    assert answer.body["summary"] == {"unmirrored": 100}
+    instances = scene.instances(100)
+    interfaces = all_interfaces(scene, instances)
+    another_is_faster(scene, interfaces, sensors, lag=3)
+    answer = scene.run({"instance-ids": instances})
+    assert answer.summary == {"unmirrored": 100}
     assert answer.status == 400
-    assert account.count(LOOK) == 1 + 3
+    assert scene.count(LOOK) == 1 + 3
     assert quick.seconds == [1.0, 1.0]
-    answer = run({"instance-ids": instances})
-    assert answer.body["summary"] == {"exists": 100}
-    check_reports(account, [answer], interfaces)
+    answer = scene.run({"instance-ids": instances})
+    assert answer.summary == {"exists": 100}
+    check_reports(scene, [answer], interfaces)
 
 
 def test_some_refused_interfaces_show_before_others(
-    account: SimulatedAccount, sensors: list[str], run: Run, quick: Sleeps
+    scene: Scene, sensors: list[str], quick: Sleeps
 ) -> None:
-    instances = account.instances(4)
-    interfaces = all_interfaces(account, instances)
+    instances = scene.instances(4)
+    interfaces = all_interfaces(scene, instances)
 
     def gate(call: str, parameters: dict[str, Any]) -> None:
         if call == CREATE and parameters["NetworkInterfaceId"] != interfaces[0]:
             interface = parameters["NetworkInterfaceId"]
-            account.session(interface, sensors[0], lag=interfaces.index(interface))
+            scene.session(interface, sensors[0], lag=interfaces.index(interface))
 
-    account.gates.append(gate)
-    answer = run({"instance-ids": instances})
+    scene.gates.append(gate)
+    answer = scene.run({"instance-ids": instances})
     assert answer.outcomes == ["created", "exists", "exists", "unmirrored"]
     looked_for = [
         set(call.parameters["Filters"][0]["Values"])
-        for call in account.calls
+        for call in scene.calls
         if call.operation == LOOK and "Filters" in call.parameters
     ]
     assert looked_for == [set(interfaces[1:]), set(interfaces[1:]), set(interfaces[2:])]
 
 
 def test_a_session_of_somebody_elses_that_was_faster_exists_too(
-    account: SimulatedAccount, sensors: list[str], run: Run
+    scene: Scene, sensors: list[str]
 ) -> None:
-    instance = account.instance()
-    (interface,) = account.interfaces_of(instance)
-    decoy = account.sensor()
-    another_is_faster(account, [interface], [decoy], 0)
-    answer = run(instance)
+    instance = scene.instance()
+    (interface,) = scene.interfaces_of(instance)
+    decoy = scene.sensor()
+    another_is_faster(scene, [interface], [decoy], 0)
+    answer = scene.run(instance)
     assert answer.outcomes == ["exists"]
     assert answer.entry["target_id"] == decoy
     assert "not one of our targets" in answer.entry["reason"]
@@ -437,33 +413,33 @@ def test_a_session_of_somebody_elses_that_was_faster_exists_too(
 
 @pytest.mark.parametrize("looks_that_fail", [1, 3])
 def test_a_look_that_fails_is_no_answer(
-    account: SimulatedAccount, sensors: list[str], run: Run, looks_that_fail: int
+    scene: Scene, sensors: list[str], looks_that_fail: int
 ) -> None:
-    instance = account.instance()
-    (interface,) = account.interfaces_of(instance)
-    another_is_faster(account, [interface], sensors, lag=0)
-    account.fail(LOOK, "UnauthorizedOperation", status=403, after=1, times=looks_that_fail)
+    instance = scene.instance()
+    (interface,) = scene.interfaces_of(instance)
+    another_is_faster(scene, [interface], sensors, lag=0)
+    scene.fail(LOOK, "UnauthorizedOperation", status=403, after=1, times=looks_that_fail)
     if looks_that_fail == 1:
-        assert run(instance).outcomes == ["exists"]
+        assert scene.run(instance).outcomes == ["exists"]
     else:
         with pytest.raises(function.MirroringError, match=f"1 failed. {interface}.*{LOOK}"):
-            run(instance)
-    account.heal()
-    assert run(instance).outcomes == ["exists"]
-    the_one_session(account, interface)
+            scene.run(instance)
+    scene.heal()
+    assert scene.run(instance).outcomes == ["exists"]
+    the_one_session(scene, interface)
 
 
 def test_an_interface_that_is_gone_meanwhile_is_refused_with_the_reason(
-    account: SimulatedAccount, sensors: list[str], run: Run
+    scene: Scene, sensors: list[str]
 ) -> None:
-    instances = account.instances(2)
-    first, _ = all_interfaces(account, instances)
+    instances = scene.instances(2)
+    first, _ = all_interfaces(scene, instances)
 
     def gate(call: str, parameters: dict[str, Any]) -> None:
         if call == CREATE and parameters["NetworkInterfaceId"] == first:
-            account.terminate(instances[0])
+            scene.terminate(instances[0])
 
-    account.gates.append(gate)
-    answer = run({"instance-ids": instances})
+    scene.gates.append(gate)
+    answer = scene.run({"instance-ids": instances})
     assert answer.outcomes == ["unmirrored", "created"]
     assert "InvalidNetworkInterfaceID.NotFound" in answer.interfaces[0]["reason"]

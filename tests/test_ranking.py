@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 import pytest
-from aws import SimulatedAccount
-from conftest import Configure, Run
+from conftest import Scene
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -23,56 +22,48 @@ COUNTS: dict[str, tuple[Sequence[int], int]] = {
 
 @pytest.mark.parametrize(("counts", "best"), COUNTS.values(), ids=COUNTS.keys())
 def test_the_sensor_with_the_fewest_sessions_is_chosen(
-    account: SimulatedAccount, configure: Configure, run: Run, counts: Sequence[int], best: int
+    scene: Scene, counts: Sequence[int], best: int
 ) -> None:
-    targets = [account.sensor(sessions=count) for count in counts]
-    configure(targets)
-    assert run(account.instance()).entry["target_id"] == targets[best]
+    targets = [scene.sensor(sessions=count) for count in counts]
+    scene.configure(targets)
+    assert scene.run(scene.instance()).entry["target_id"] == targets[best]
 
 
-def test_sessions_on_all_pages_count(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
+def test_sessions_on_all_pages_count(scene: Scene) -> None:
     # The first page of 1,000 shows 501 of the one and 499 of the other.
-    few = account.sensor(sessions=501, quota=10_000)
-    many = account.sensor(sessions=1_700, quota=10_000)
-    configure([few, many])
-    sensors = run(account.instance()).sensors
+    few = scene.sensor(sessions=501, quota=10_000)
+    many = scene.sensor(sessions=1_700, quota=10_000)
+    scene.configure([few, many])
+    sensors = scene.run(scene.instance()).sensors
     assert [sensors[target]["sessions"] for target in (few, many)] == [501, 1_700]
 
 
-def test_a_tie_goes_to_the_lowest_sha_256_of_interface_and_target(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    targets = [account.sensor(sessions=2) for _ in range(8)]
-    instances = account.instances(5)
-    configure(targets, DRY_RUN="true")
+def test_a_tie_goes_to_the_lowest_sha_256_of_interface_and_target(scene: Scene) -> None:
+    targets = [scene.sensor(sessions=2) for _ in range(8)]
+    instances = scene.instances(5)
+    scene.configure(targets, DRY_RUN="true")
     chosen, best = [], []
     for instance in instances:
-        (interface,) = account.interfaces_of(instance)
-        chosen.append(run(instance).entry["target_id"])
+        (interface,) = scene.interfaces_of(instance)
+        chosen.append(scene.run(instance).entry["target_id"])
         best.append(min(targets, key=lambda t: sha256(f"{interface}{t}".encode()).hexdigest()))
     assert chosen == best
 
 
 @pytest.mark.parametrize("dry_run", ["true", "false"])
-def test_each_session_counts_at_once(
-    account: SimulatedAccount, configure: Configure, run: Run, dry_run: str
-) -> None:
-    targets = [account.sensor(sessions=count) for count in (0, 1, 3)]
-    configure(targets, DRY_RUN=dry_run)
-    answer = run({"instance-ids": account.instances(4, interfaces=2)})
+def test_each_session_counts_at_once(scene: Scene, dry_run: str) -> None:
+    targets = [scene.sensor(sessions=count) for count in (0, 1, 3)]
+    scene.configure(targets, DRY_RUN=dry_run)
+    answer = scene.run({"instance-ids": scene.instances(4, interfaces=2)})
     assert Counter(entry["target_id"] for entry in answer.interfaces) == dict(
         zip(targets, (4, 3, 1), strict=True)
     )
 
 
-def test_the_result_shows_the_counts_that_were_used(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    targets = [account.sensor(sessions=2), account.sensor(sessions=4), account.sensor(zone="b")]
-    configure(targets)
-    shown = run(account.instance()).entry["sensors"]
+def test_the_result_shows_the_counts_that_were_used(scene: Scene) -> None:
+    targets = [scene.sensor(sessions=2), scene.sensor(sessions=4), scene.sensor(zone="b")]
+    scene.configure(targets)
+    shown = scene.run(scene.instance()).entry["sensors"]
     assert [(s["target_id"], s["verdict"], s["sessions"]) for s in shown] == [
         (targets[0], "selected", 2),
         (targets[1], "eligible", 4),
@@ -80,10 +71,8 @@ def test_the_result_shows_the_counts_that_were_used(
     ]
 
 
-def test_sessions_to_other_targets_do_not_count(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    account.sensor(sessions=5)
-    target = account.sensor(sessions=1)
-    configure(target)
-    assert run(account.instance()).sensors[target]["sessions"] == 1
+def test_sessions_to_other_targets_do_not_count(scene: Scene) -> None:
+    scene.sensor(sessions=5)
+    target = scene.sensor(sessions=1)
+    scene.configure(target)
+    assert scene.run(scene.instance()).sensors[target]["sessions"] == 1

@@ -7,12 +7,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aws import SimulatedAccount
 from cloudformation import load
-from conftest import VARIABLES, Run
+from conftest import VARIABLES, Scene
 
 from lambda_traffic_mirror import OUTCOMES
 
@@ -65,14 +63,12 @@ def test_the_demonstration_prints_what_is_shown() -> None:
     assert missing == []
 
 
-def test_the_result_that_is_shown_has_the_form_of_a_real_one(
-    account: SimulatedAccount, configure: Any, run: Run
-) -> None:
+def test_the_result_that_is_shown_has_the_form_of_a_real_one(scene: Scene) -> None:
     ((_, text),) = blocks("result")
     shown = json.loads(text)
-    targets = [account.sensor(groups=[account.group()]), account.sensor(zone="b")]
-    configure(targets)
-    real = run(account.instance()).body
+    targets = [scene.sensor(groups=[scene.group()]), scene.sensor(zone="b")]
+    scene.configure(targets)
+    real = scene.run(scene.instance()).body
     assert shown.keys() == real.keys()
     (entry,), (real_entry,) = shown["interfaces"], real["interfaces"]
     assert (list(entry), entry["outcome"]) == (list(real_entry), real_entry["outcome"])

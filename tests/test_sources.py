@@ -2,93 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import SimulatedAccount, rule
-from conftest import Build, Configure, Run, Sleeps, interface_view, missing
-
-from lambda_traffic_mirror import Instance
+from aws import rule
+from calls import INSTANCES
+from conftest import Build, Scene, Sleeps, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
-
-def test_every_interface_is_mirrored_in_the_order_of_device_indexes(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor())
-    instance = account.instance(interfaces=3)
-    mirrored = [entry["interface_id"] for entry in run(instance).interfaces]
-    assert mirrored == account.interfaces_of(instance)
+UNKNOWN = "i-00000000000000000"
 
 
-def test_the_order_of_device_indexes_does_not_depend_on_the_order_of_aws() -> None:
-    def shown(device: int, card: int) -> dict[str, Any]:
-        attachment = {"DeviceIndex": device, "NetworkCardIndex": card}
-        return {"NetworkInterfaceId": f"eni-{device}-{card}", "Attachment": attachment}
+def show_of(scene: Scene, instance_id: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Let AWS show something else of an instance."""
 
-    interfaces = [shown(2, 0), shown(0, 0), shown(1, 1), shown(1, 0)]
-    instance = Instance.of({"InstanceId": "i-1", "NetworkInterfaces": interfaces})
-    in_order = [source.interface_id for source in instance.sources]
-    assert in_order == ["eni-0-0", "eni-1-0", "eni-1-1", "eni-2-0"]
+    def of_all(answer: dict[str, Any]) -> None:
+        for reservation in answer["Reservations"]:
+            for instance in reservation["Instances"]:
+                if instance["InstanceId"] == instance_id:
+                    change(instance)
+
+    scene.show(INSTANCES, of_all)
 
 
-def test_instances_come_in_the_order_of_the_event(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor())
-    instances = [account.instance() for _ in range(4)]
+def test_every_interface_is_mirrored_in_the_order_of_device_indexes(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    instance = scene.instance(interfaces=3)
+    mirrored = [entry["interface_id"] for entry in scene.run(instance).interfaces]
+    assert mirrored == scene.interfaces_of(instance)
+
+
+def test_the_order_of_device_indexes_does_not_depend_on_the_order_of_aws(scene: Scene) -> None:
+    places = [(2, 0), (0, 0), (1, 1), (1, 0)]  # device index, network card
+
+    def change(instance: dict[str, Any]) -> None:
+        for shown, (device, card) in zip(instance["NetworkInterfaces"], places, strict=True):
+            shown["Attachment"] |= {"DeviceIndex": device, "NetworkCardIndex": card}
+
+    instance = scene.instance(interfaces=4)
+    show_of(scene, instance, change)
+    scene.configure(scene.sensor())
+    order = [entry["interface_id"] for entry in scene.run(instance).interfaces]
+    assert order == [scene.interfaces_of(instance)[position] for position in (1, 3, 2, 0)]
+
+
+def test_instances_come_in_the_order_of_the_event(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    instances = [scene.instance() for _ in range(4)]
     wanted = [instances[position] for position in (2, 0, 3, 1)]
-    answer = run({"instance-ids": wanted})
+    answer = scene.run({"instance-ids": wanted})
     assert [entry["instance_id"] for entry in answer.interfaces] == wanted
 
 
 def test_instances_that_are_set_aside_keep_their_place_in_the_order(
-    account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps
+    scene: Scene, no_sleep: Sleeps
 ) -> None:
-    configure(account.sensor())
-    wanted = [
-        account.instance(),
-        account.instance(state="stopped"),
-        account.instance(),
-        "i-00000000000000000",
-    ]
-    answer = run({"instance-ids": wanted})
+    scene.configure(scene.sensor())
+    wanted = [scene.instance(), scene.instance(state="stopped"), scene.instance(), UNKNOWN]
+    answer = scene.run({"instance-ids": wanted})
     assert [entry["instance_id"] for entry in answer.interfaces] == wanted
 
 
-def test_an_interface_without_a_public_address_is_mirrored(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor())
-    instance = account.instance()
-    (interface,) = account.interfaces_of(instance)
-    assert "Association" not in interface_view(account, interface)
-    assert run(instance).outcomes == ["created"]
+def test_an_interface_without_a_public_address_is_mirrored(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    instance = scene.instance()
+    assert "Association" not in scene.interface_view(scene.interfaces_of(instance)[0])
+    assert scene.run(instance).outcomes == ["created"]
 
 
 PRIMARY, SECONDARY = "10.0.5.11", "10.0.5.99"
 
 
 @pytest.mark.parametrize(("admitted", "verdict"), [(PRIMARY, "selected"), (SECONDARY, "rejected")])
-def test_packets_come_from_the_primary_address(
-    account: SimulatedAccount, configure: Configure, run: Run, admitted: str, verdict: str
-) -> None:
-    subnet = account.subnet(cidr="10.0.5.0/24")
-    instance = account.instance(subnet, address=PRIMARY)
-    (interface,) = account.interfaces_of(instance)
-    account.ec2.assign_private_ip_addresses(
+def test_packets_come_from_the_primary_address(scene: Scene, admitted: str, verdict: str) -> None:
+    subnet = scene.subnet(cidr="10.0.5.0/24")
+    instance = scene.instance(subnet, address=PRIMARY)
+    (interface,) = scene.interfaces_of(instance)
+    scene.ec2.assign_private_ip_addresses(
         NetworkInterfaceId=interface, PrivateIpAddresses=[SECONDARY]
     )
-    sensor = account.sensor(subnet, [account.group(rule(cidr=f"{admitted}/32"))])
-    configure(sensor)
-    assert run(instance).sensors[sensor]["verdict"] == verdict
+    sensor = scene.sensor(subnet, [scene.group(rule(cidr=f"{admitted}/32"))])
+    scene.configure(sensor)
+    assert scene.run(instance).sensors[sensor]["verdict"] == verdict
 
 
-ADDRESSES: dict[str, tuple[dict[str, Any], str | None]] = {
+OF_AWS = {"PrivateIpAddress", "PrivateIpAddresses"}
+ADDRESSES: dict[str, tuple[dict[str, Any], str]] = {
     "primary first": (
         {"PrivateIpAddresses": [{"Primary": True, "PrivateIpAddress": PRIMARY}]},
-        PRIMARY,
+        "created",
     ),
     "primary last": (
         {
@@ -98,40 +102,35 @@ ADDRESSES: dict[str, tuple[dict[str, Any], str | None]] = {
                 {"Primary": True, "PrivateIpAddress": PRIMARY},
             ],
         },
-        PRIMARY,
+        "created",
     ),
-    "no list of addresses": ({"PrivateIpAddress": PRIMARY}, PRIMARY),
-    "no address": ({"PrivateIpAddresses": []}, None),
+    "no list of addresses": ({"PrivateIpAddress": PRIMARY}, "created"),
+    "no address": ({"PrivateIpAddresses": []}, "skipped"),
 }
 
 
-@pytest.mark.parametrize(("shown", "address"), ADDRESSES.values(), ids=ADDRESSES.keys())
-def test_the_primary_address_is_found(shown: dict[str, Any], address: str | None) -> None:
-    interfaces = [{"NetworkInterfaceId": "eni-1", **shown}]
-    (source,) = Instance.of({"InstanceId": "i-1", "NetworkInterfaces": interfaces}).sources
-    assert (source.address and str(source.address)) == address
+@pytest.mark.parametrize(("shown", "outcome"), ADDRESSES.values(), ids=ADDRESSES.keys())
+def test_the_primary_address_is_found(scene: Scene, shown: dict[str, Any], outcome: str) -> None:
+    def change(instance: dict[str, Any]) -> None:
+        (interface,) = instance["NetworkInterfaces"]
+        instance["NetworkInterfaces"] = [
+            {key: value for key, value in interface.items() if key not in OF_AWS} | shown
+        ]
+
+    instance = scene.instance()
+    show_of(scene, instance, change)
+    scene.configure(scene.sensor(groups=[scene.group(rule(cidr=f"{PRIMARY}/32"))]))
+    assert scene.run(instance).outcomes == [outcome]
 
 
 # --- What is set aside, with words that its reason must have
 
 SET_ASIDE: dict[str, tuple[Build, dict[str, str], list[str]]] = {
-    "an instance that does not exist": (
-        lambda a: "i-00000000000000000",
-        {},
-        ["i-00000000000000000"],
-    ),
-    "an instance that is stopped": (lambda a: a.instance(state="stopped"), {}, ["stopped"]),
-    "an instance that is stopping": (lambda a: a.instance(state="stopping"), {}, ["stopping"]),
-    "an instance that is shutting down": (
-        lambda a: a.instance(state="shutting-down"),
-        {},
-        ["shutting-down"],
-    ),
-    "an instance that is terminated": (
-        lambda a: a.instance(state="terminated"),
-        {},
-        ["terminated"],
-    ),
+    "an instance that does not exist": (lambda a: UNKNOWN, {}, [UNKNOWN]),
+    **{
+        f"an instance that is {state}": (lambda a, s=state: a.instance(state=s), {}, [state])
+        for state in ("stopped", "stopping", "shutting-down", "terminated")
+    },
     "an excluded instance": (
         lambda a: a.instance(tags={"mirror": "no"}),
         {"EXCLUDE_TAGS": "mirror=no"},
@@ -142,30 +141,20 @@ SET_ASIDE: dict[str, tuple[Build, dict[str, str], list[str]]] = {
         {"INCLUDE_TAGS": "mirror=yes,all"},
         ["mirror=yes", "all", "INCLUDE_TAGS"],
     ),
-    "an interface of type efa": (lambda a: a.instance(interface_type="efa"), {}, ["efa"]),
-    "an interface of type efa-only": (
-        lambda a: a.instance(interface_type="efa-only"),
-        {},
-        ["efa-only"],
-    ),
-    "an interface of type trunk": (lambda a: a.instance(interface_type="trunk"), {}, ["trunk"]),
-    "an interface of type branch": (lambda a: a.instance(interface_type="branch"), {}, ["branch"]),
+    **{
+        f"an interface of type {kind}": (lambda a, k=kind: a.instance(interface_type=k), {}, [kind])
+        for kind in ("efa", "efa-only", "trunk", "branch")
+    },
     "an interface without an IPv4 address": (lambda a: a.instance(ipv6_only=True), {}, ["IPv4"]),
 }
 
 
 @pytest.mark.parametrize(("build", "variables", "words"), SET_ASIDE.values(), ids=SET_ASIDE.keys())
 def test_skipped_is(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    no_sleep: Sleeps,
-    build: Build,
-    variables: dict[str, str],
-    words: list[str],
+    scene: Scene, no_sleep: Sleeps, build: Build, variables: dict[str, str], words: list[str]
 ) -> None:
-    configure(account.sensor(), **variables)
-    entry = run(build(account)).entry
+    scene.configure(scene.sensor(), **variables)
+    entry = scene.run(build(scene)).entry
     assert (entry["outcome"], missing(entry["reason"], *words)) == ("skipped", [])
 
 
@@ -196,62 +185,48 @@ TAGS: dict[str, tuple[dict[str, str], str, str, str]] = {
 
 @pytest.mark.parametrize(("tags", "include", "exclude", "outcome"), TAGS.values(), ids=TAGS.keys())
 def test_tags_say_which_instances_are_meant(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    tags: dict[str, str],
-    include: str,
-    exclude: str,
-    outcome: str,
+    scene: Scene, tags: dict[str, str], include: str, exclude: str, outcome: str
 ) -> None:
-    configure(account.sensor(), INCLUDE_TAGS=include, EXCLUDE_TAGS=exclude)
-    assert run(account.instance(tags=tags)).outcomes == [outcome]
+    scene.configure(scene.sensor(), INCLUDE_TAGS=include, EXCLUDE_TAGS=exclude)
+    assert scene.run(scene.instance(tags=tags)).outcomes == [outcome]
 
 
-def test_a_sensor_is_not_mirrored(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    sensor = account.sensor()
-    configure([account.sensor(), sensor])
-    entry = run(account.sensor_instance(sensor)).entry
+def test_a_sensor_is_not_mirrored(scene: Scene) -> None:
+    sensor = scene.sensor()
+    scene.configure([scene.sensor(), sensor])
+    entry = scene.run(scene.sensor_instance(sensor)).entry
     assert (entry["outcome"], missing(entry["reason"], "sensor", "loop")) == ("skipped", [])
 
 
-def test_no_interface_of_an_instance_that_hosts_a_sensor_is_mirrored(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    instance = account.instance(interfaces=3)
-    receiving = account.interfaces_of(instance)[1]
-    made = account.ec2.create_traffic_mirror_target(NetworkInterfaceId=receiving)
-    configure([account.sensor(), made["TrafficMirrorTarget"]["TrafficMirrorTargetId"]])
-    answer = run(instance)
+def test_no_interface_of_an_instance_that_hosts_a_sensor_is_mirrored(scene: Scene) -> None:
+    instance = scene.instance(interfaces=3)
+    receiving = scene.interfaces_of(instance)[1]
+    made = scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=receiving)
+    scene.configure([scene.sensor(), made["TrafficMirrorTarget"]["TrafficMirrorTargetId"]])
+    answer = scene.run(instance)
     named = [receiving in entry["reason"] for entry in answer.interfaces]
     assert (answer.outcomes, named) == (["skipped"] * 3, [True, False, True])
 
 
-def test_a_sensor_that_is_not_configured_is_no_obstacle_for_its_neighbours(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    instance = account.instance(interfaces=2)
-    receiving = account.interfaces_of(instance)[1]
-    account.ec2.create_traffic_mirror_target(NetworkInterfaceId=receiving)
-    configure(account.sensor())
-    assert run(instance).interfaces[0]["outcome"] == "created"
+def test_a_sensor_that_is_not_configured_is_no_obstacle_for_its_neighbours(scene: Scene) -> None:
+    instance = scene.instance(interfaces=2)
+    receiving = scene.interfaces_of(instance)[1]
+    scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=receiving)
+    scene.configure(scene.sensor())
+    assert scene.run(instance).interfaces[0]["outcome"] == "created"
 
 
-def test_an_instance_without_interfaces_is_skipped(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    instance = account.instance()
-    account.delete_interface(account.interfaces_of(instance)[0])
-    configure(account.sensor())
-    entry = run(instance).entry
+def test_an_instance_without_interfaces_is_skipped(scene: Scene) -> None:
+    instance = scene.instance()
+    scene.delete_interface(scene.interfaces_of(instance)[0])
+    scene.configure(scene.sensor())
+    entry = scene.run(instance).entry
     assert (entry["outcome"], entry["interface_id"]) == ("skipped", None)
 
 
-def with_session(account: SimulatedAccount, instance: str) -> str:
-    for interface in account.interfaces_of(instance):
-        account.session(interface, account.sensor(), number=9)
+def with_session(scene: Scene, instance: str) -> str:
+    for interface in scene.interfaces_of(instance):
+        scene.session(interface, scene.sensor(), number=9)
     return instance
 
 
@@ -287,52 +262,41 @@ ORDER: dict[str, tuple[Build, str, str]] = {
 
 
 @pytest.mark.parametrize(("build", "outcome", "word"), ORDER.values(), ids=ORDER.keys())
-def test_what_counts_is(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    build: Build,
-    outcome: str,
-    word: str,
-) -> None:
-    configure(account.sensor(), EXCLUDE_TAGS="x")
-    entry = run(build(account)).entry
+def test_what_counts_is(scene: Scene, build: Build, outcome: str, word: str) -> None:
+    scene.configure(scene.sensor(), EXCLUDE_TAGS="x")
+    entry = scene.run(build(scene)).entry
     assert (entry["outcome"], missing(entry["reason"], word)) == (outcome, [])
 
 
-def test_a_sensor_with_a_session_is_a_sensor_first(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    sensor, other = account.sensor(), account.sensor()
-    account.session(account.sensor_interface(sensor), other)
-    configure([sensor, other])
-    assert run(account.sensor_instance(sensor)).outcomes == ["skipped"]
+def test_a_sensor_with_a_session_is_a_sensor_first(scene: Scene) -> None:
+    sensor, other = scene.sensor(), scene.sensor()
+    scene.session(scene.sensor_interface(sensor), other)
+    scene.configure([sensor, other])
+    assert scene.run(scene.sensor_instance(sensor)).outcomes == ["skipped"]
 
 
 # --- Sessions that exist
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["one of our targets", "somebody else's"])
-def test_an_interface_with_a_session_gets_no_other(
-    account: SimulatedAccount, configure: Configure, run: Run, ours: bool
-) -> None:
-    target, instance = account.sensor(), account.instance()
-    (interface,) = account.interfaces_of(instance)
-    session = account.session(interface, target, number=7)
-    configure([account.sensor(), *([target] if ours else [])])
-    entry = run(instance).entry
+def test_an_interface_with_a_session_gets_no_other(scene: Scene, ours: bool) -> None:
+    target, instance = scene.sensor(), scene.instance()
+    (interface,) = scene.interfaces_of(instance)
+    session = scene.session(interface, target, number=7)
+    scene.configure([scene.sensor(), *([target] if ours else [])])
+    entry = scene.run(instance).entry
     shown = (entry["outcome"], entry["target_id"], entry["session_id"])
     says_whose = "not one of our targets" in entry["reason"]
     assert (shown, says_whose) == (("exists", target, session), not ours)
 
 
 def test_of_several_sessions_one_to_our_targets_is_named_and_of_those_the_lowest_number(
-    account: SimulatedAccount, configure: Configure, run: Run
+    scene: Scene,
 ) -> None:
-    instance, ours = account.instance(), account.sensor()
-    (interface,) = account.interfaces_of(instance)
-    account.session(interface, account.sensor(), number=1)
-    account.session(interface, ours, number=3)
-    wanted = account.session(interface, ours, number=2)
-    configure(ours)
-    assert run(instance).entry["session_id"] == wanted
+    instance, ours = scene.instance(), scene.sensor()
+    (interface,) = scene.interfaces_of(instance)
+    scene.session(interface, scene.sensor(), number=1)
+    scene.session(interface, ours, number=3)
+    wanted = scene.session(interface, ours, number=2)
+    scene.configure(ours)
+    assert scene.run(instance).entry["session_id"] == wanted

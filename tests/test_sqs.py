@@ -11,13 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from aws import (
-    LambdaContext,
-    SimulatedAccount,
-    running_event,
-    scheduled_event,
-    sqs_event,
-)
+from aws import LambdaContext, SimulatedAccount, running_event, scheduled_event, sqs_event
+from conftest import Scene
 
 import lambda_traffic_mirror as function
 
@@ -43,12 +38,12 @@ def batch(*bodies: Mapping[str, Any] | str, context: object = None) -> list[int]
     return sorted(named)
 
 
-def sessions(account: SimulatedAccount, *instance_ids: str) -> list[int]:
+def sessions(scene: Scene, *instance_ids: str) -> list[int]:
     """How many sessions each interface of these instances has."""
     return [
-        len(account.sessions(interface_id=interface))
+        len(scene.sessions(interface_id=interface))
         for instance in instance_ids
-        for interface in account.interfaces_of(instance)
+        for interface in scene.interfaces_of(instance)
     ]
 
 
@@ -66,17 +61,17 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 # --- Together
 
 
-def test_a_batch_of_one(account: SimulatedAccount, sensor: str) -> None:
-    instance = account.instance(interfaces=2)
+def test_a_batch_of_one(scene: Scene, sensor: str) -> None:
+    instance = scene.instance(interfaces=2)
     assert batch(running_event(instance)) == []
-    assert sessions(account, instance) == [1, 1]
+    assert sessions(scene, instance) == [1, 1]
 
 
-def test_a_hundred_messages_take_the_reads_of_one(account: SimulatedAccount, sensor: str) -> None:
-    instances = account.instances(100)
+def test_a_hundred_messages_take_the_reads_of_one(scene: Scene, sensor: str) -> None:
+    instances = scene.instances(100)
     assert batch(*map(running_event, instances)) == []
-    assert sessions(account, *instances) == [1] * 100
-    calls = Counter(call.operation for call in account.calls)
+    assert sessions(scene, *instances) == [1] * 100
+    calls = Counter(call.operation for call in scene.calls)
     assert calls == {
         "DescribeInstances": 2,  # the sources, and the sensor's own
         "DescribeTrafficMirrorSessions": 1,
@@ -86,22 +81,20 @@ def test_a_hundred_messages_take_the_reads_of_one(account: SimulatedAccount, sen
         "DescribeNetworkAcls": 1,
         CREATE: 100,
     }
-    assert account.count() <= 120
+    assert scene.count() <= 120
 
 
-def test_sessions_of_one_batch_count_for_the_next_message(
-    account: SimulatedAccount, configure: Callable[..., None]
-) -> None:
-    targets = [account.sensor(), account.sensor(sessions=3)]
-    configure(targets)
-    assert batch(*map(running_event, account.instances(7))) == []
-    assert [len(account.sessions(target_id=target)) for target in targets] == [5, 5]
+def test_sessions_of_one_batch_count_for_the_next_message(scene: Scene) -> None:
+    targets = [scene.sensor(), scene.sensor(sessions=3)]
+    scene.configure(targets)
+    assert batch(*map(running_event, scene.instances(7))) == []
+    assert [len(scene.sessions(target_id=target)) for target in targets] == [5, 5]
 
 
 def test_the_same_instance_twice_is_worked_on_once(
-    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture
 ) -> None:
-    first, second = account.instances(2)
+    first, second = scene.instances(2)
     bodies = [
         running_event(first),
         running_event(second),
@@ -110,33 +103,31 @@ def test_the_same_instance_twice_is_worked_on_once(
         {"instance-ids": [second, first]},
     ]
     assert batch(*bodies) == []
-    assert sessions(account, first, second) == [1, 1]
-    assert account.count(CREATE) == 2
+    assert sessions(scene, first, second) == [1, 1]
+    assert scene.count(CREATE) == 2
     assert outcomes(log) == {"created": 2}
 
 
-def test_the_same_message_twice_in_a_batch_is_worked_on_once(
-    account: SimulatedAccount, sensor: str
-) -> None:
-    instance = account.instance()
+def test_the_same_message_twice_in_a_batch_is_worked_on_once(scene: Scene, sensor: str) -> None:
+    instance = scene.instance()
     event = running_event(instance)
     assert batch(event, event) == []
-    assert sessions(account, instance) == [1]
-    assert account.count(CREATE) == 1
+    assert sessions(scene, instance) == [1]
+    assert scene.count(CREATE) == 1
 
 
 def test_a_batch_delivered_twice_creates_nothing_twice(
-    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture
 ) -> None:
-    instances = account.instances(3)
+    instances = scene.instances(3)
     events = [running_event(instance) for instance in instances]
     assert batch(*events) == batch(*reversed(events)) == []
-    assert sessions(account, *instances) == [1, 1, 1]
+    assert sessions(scene, *instances) == [1, 1, 1]
     assert outcomes(log) == {"created": 3, "exists": 3}
 
 
-def test_every_kind_of_event_is_welcome_as_a_body(account: SimulatedAccount, sensor: str) -> None:
-    instances = account.instances(6)
+def test_every_kind_of_event_is_welcome_as_a_body(scene: Scene, sensor: str) -> None:
+    instances = scene.instances(6)
     bodies = [
         running_event(instances[0]),
         {"detail": {"instance-id": instances[1]}},
@@ -146,7 +137,7 @@ def test_every_kind_of_event_is_welcome_as_a_body(account: SimulatedAccount, sen
         running_event(instances[4], state="terminated"),
     ]
     assert batch(*bodies) == []
-    assert sessions(account, *instances) == [1] * 6
+    assert sessions(scene, *instances) == [1] * 6
 
 
 # --- What is named
@@ -178,22 +169,20 @@ def test_every_kind_of_event_is_welcome_as_a_body(account: SimulatedAccount, sen
     ],
 )
 def test_an_unreadable_message_is_named_and_the_others_are_not(
-    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture, body: str
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture, body: str
 ) -> None:
-    before, after = account.instances(2)
+    before, after = scene.instances(2)
     assert batch(running_event(before), body, running_event(after)) == [1]
-    assert sessions(account, before, after) == [1, 1]
+    assert sessions(scene, before, after) == [1, 1]
     assert [r.levelname for r in log.records if "unreadable" in r.getMessage()] == ["ERROR"]
 
 
-def test_a_batch_of_unreadable_messages_calls_nobody(
-    account: SimulatedAccount, sensor: str
-) -> None:
+def test_a_batch_of_unreadable_messages_calls_nobody(scene: Scene, sensor: str) -> None:
     assert batch("?", "{}", "[1]") == [0, 1, 2]
-    assert account.count() == 0
+    assert scene.count() == 0
 
 
-def test_a_message_without_a_body_is_unreadable(account: SimulatedAccount, sensor: str) -> None:
+def test_a_message_without_a_body_is_unreadable(scene: Scene, sensor: str) -> None:
     event = sqs_event("{}")
     del event["Records"][0]["body"]
     named = {"itemIdentifier": event["Records"][0]["messageId"]}
@@ -201,23 +190,19 @@ def test_a_message_without_a_body_is_unreadable(account: SimulatedAccount, senso
 
 
 @pytest.mark.parametrize("state", ["pending", "stopping", "stopped", "terminated"])
-def test_other_states_are_ignored_and_not_named(
-    account: SimulatedAccount, sensor: str, state: str
-) -> None:
-    instance = account.instance()
+def test_other_states_are_ignored_and_not_named(scene: Scene, sensor: str, state: str) -> None:
+    instance = scene.instance()
     assert batch(running_event(instance, state=state)) == []
-    assert account.count() == 0
-    assert sessions(account, instance) == [0]
+    assert scene.count() == 0
+    assert sessions(scene, instance) == [0]
 
 
-def test_only_the_messages_of_failed_instances_are_named(
-    account: SimulatedAccount, sensor: str
-) -> None:
+def test_only_the_messages_of_failed_instances_are_named(scene: Scene, sensor: str) -> None:
     """A message with several instances is named for one of them; so is each message that asks for
     an instance that failed."""
-    instances = account.instances(4)
-    (bad,) = account.interfaces_of(instances[2])
-    account.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
+    instances = scene.instances(4)
+    (bad,) = scene.interfaces_of(instances[2])
+    scene.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
     bodies = [
         running_event(instances[0]),
         {"instance-ids": [instances[1], instances[2]]},
@@ -226,20 +211,18 @@ def test_only_the_messages_of_failed_instances_are_named(
         running_event(instances[3]),
     ]
     assert batch(*bodies) == [1, 2]
-    assert sessions(account, *instances) == [1, 1, 0, 1]
-    account.heal()
+    assert sessions(scene, *instances) == [1, 1, 0, 1]
+    scene.heal()
     assert batch(bodies[1], bodies[2]) == []
-    assert sessions(account, *instances) == [1] * 4
+    assert sessions(scene, *instances) == [1] * 4
 
 
-def test_one_interface_that_failed_is_enough_to_be_named(
-    account: SimulatedAccount, sensor: str
-) -> None:
-    instance = account.instance(interfaces=3)
-    bad = account.interfaces_of(instance)[1]
-    account.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
+def test_one_interface_that_failed_is_enough_to_be_named(scene: Scene, sensor: str) -> None:
+    instance = scene.instance(interfaces=3)
+    bad = scene.interfaces_of(instance)[1]
+    scene.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
     assert batch(running_event(instance)) == [0]
-    assert sessions(account, instance) == [1, 0, 1]
+    assert sessions(scene, instance) == [1, 0, 1]
 
 
 NO_FAILURES: dict[str, tuple[Callable[[SimulatedAccount], str], str]] = {
@@ -259,16 +242,16 @@ NO_FAILURES: dict[str, tuple[Callable[[SimulatedAccount], str], str]] = {
 
 @pytest.mark.parametrize(("make", "outcome"), NO_FAILURES.values(), ids=NO_FAILURES)
 def test_an_answer_is_no_failure_even_if_it_is_no(
-    account: SimulatedAccount,
+    scene: Scene,
     sensor: str,
     log: pytest.LogCaptureFixture,
     make: Callable[[SimulatedAccount], str],
     outcome: str,
 ) -> None:
-    account.unsupported_types.add("t2.micro")
-    instance = account.instance()
-    assert batch(running_event(make(account)), running_event(instance)) == []
-    assert sessions(account, instance) == [1]
+    scene.unsupported_types.add("t2.micro")
+    instance = scene.instance()
+    assert batch(running_event(make(scene)), running_event(instance)) == []
+    assert sessions(scene, instance) == [1]
     assert outcomes(log) == {outcome: 1, "created": 1}
 
 
@@ -277,10 +260,10 @@ def test_an_answer_is_no_failure_even_if_it_is_no(
     ["TrafficMirrorSessionLimitExceeded", "InvalidTrafficMirrorFilterId.NotFound", "InvalidThing"],
 )
 def test_a_final_refusal_is_no_failure(
-    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture, code: str
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture, code: str
 ) -> None:
-    account.fail(CREATE, code, status=400)
-    assert batch(*map(running_event, account.instances(3))) == []
+    scene.fail(CREATE, code, status=400)
+    assert batch(*map(running_event, scene.instances(3))) == []
     assert outcomes(log) == {"unmirrored": 3}
 
 
@@ -288,28 +271,28 @@ def test_a_final_refusal_is_no_failure(
     "fault", ["RequestLimitExceeded", "InternalError", "UnauthorizedOperation"]
 )
 def test_a_batch_never_raises_for_what_aws_does_not_answer(
-    account: SimulatedAccount, sensor: str, fault: str
+    scene: Scene, sensor: str, fault: str
 ) -> None:
-    account.fail("*", fault, status=403 if fault == "UnauthorizedOperation" else 503)
-    assert batch(*map(running_event, account.instances(3)), scheduled_event()) == [0, 1, 2, 3]
-    assert account.sessions() == []
+    scene.fail("*", fault, status=403 if fault == "UnauthorizedOperation" else 503)
+    assert batch(*map(running_event, scene.instances(3)), scheduled_event()) == [0, 1, 2, 3]
+    assert scene.sessions() == []
 
 
 def test_a_missing_variable_raises_so_that_all_of_the_batch_comes_again(
-    account: SimulatedAccount, sensor: str, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("targets")
     with pytest.raises(function.ConfigurationError, match="targets"):
-        batch(running_event(account.instance()))
+        batch(running_event(scene.instance()))
 
 
 def test_failed_instances_are_logged_by_name(
-    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture
 ) -> None:
     """The result names messages, so the log has to name instances."""
-    instance = account.instance()
-    (interface,) = account.interfaces_of(instance)
-    account.deny("ec2:CreateTags")
+    instance = scene.instance()
+    (interface,) = scene.interfaces_of(instance)
+    scene.deny("ec2:CreateTags")
     assert batch(running_event(instance)) == [0]
     (record,) = (r for r in log.records if getattr(r, "outcome", "") == "failed")
     assert record.levelname == "ERROR"
@@ -321,28 +304,28 @@ def test_failed_instances_are_logged_by_name(
 
 
 def test_a_sweep_among_the_messages_looks_at_everything_once(
-    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture
 ) -> None:
-    named, unnamed = account.instances(2)
+    named, unnamed = scene.instances(2)
     assert batch(running_event(named), scheduled_event(), {"sweep": True}) == []
-    assert sessions(account, named, unnamed) == [1, 1]
+    assert sessions(scene, named, unnamed) == [1, 1]
     assert outcomes(log) == {"created": 2, "skipped": 1}
 
 
-def test_a_sweep_is_named_for_what_it_could_not_do(account: SimulatedAccount, sensor: str) -> None:
-    named, unnamed = account.instances(2)
-    (bad,) = account.interfaces_of(unnamed)
-    account.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
+def test_a_sweep_is_named_for_what_it_could_not_do(scene: Scene, sensor: str) -> None:
+    named, unnamed = scene.instances(2)
+    (bad,) = scene.interfaces_of(unnamed)
+    scene.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
     assert batch(running_event(named), scheduled_event()) == [1]
-    assert sessions(account, named, unnamed) == [1, 0]
+    assert sessions(scene, named, unnamed) == [1, 0]
 
 
 def test_a_blocked_session_in_a_sweep_is_no_failure(
-    account: SimulatedAccount, configure: Callable[..., None], log: pytest.LogCaptureFixture
+    scene: Scene, log: pytest.LogCaptureFixture
 ) -> None:
-    closed = account.sensor(groups=[account.group()])
-    configure(closed)
-    account.session(account.interfaces_of(account.instance())[0], closed)
+    closed = scene.sensor(groups=[scene.group()])
+    scene.configure(closed)
+    scene.session(scene.interfaces_of(scene.instance())[0], closed)
     assert batch(scheduled_event()) == []
     assert outcomes(log) == {"blocked": 1, "skipped": 1}
 
@@ -363,40 +346,40 @@ def test_a_blocked_session_in_a_sweep_is_no_failure(
 )
 @pytest.mark.parametrize("dry_first", [True, False])
 def test_who_wants_an_instance_mirrored_prevails_over_who_only_tries(
-    account: SimulatedAccount,
+    scene: Scene,
     sensor: str,
     dry: Callable[[str], dict[str, Any]],
     real: Callable[[str], dict[str, Any]],
     dry_first: bool,
 ) -> None:
-    instance = account.instance()
+    instance = scene.instance()
     bodies = [dry(instance), real(instance)]
     assert batch(*(bodies if dry_first else reversed(bodies))) == []
-    assert sessions(account, instance) == [1]
+    assert sessions(scene, instance) == [1]
 
 
 def test_a_dry_run_message_creates_nothing_and_the_others_do(
-    account: SimulatedAccount, sensor: str, log: pytest.LogCaptureFixture
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture
 ) -> None:
-    tried, wanted = account.instances(2)
+    tried, wanted = scene.instances(2)
     assert batch(running_event(tried) | {"dry_run": True}, running_event(wanted)) == []
-    assert sessions(account, tried, wanted) == [0, 1]
+    assert sessions(scene, tried, wanted) == [0, 1]
     assert outcomes(log) == {"planned": 1, "created": 1}
 
 
 @pytest.mark.parametrize("switch", ["variable", "top of the event"])
 def test_a_switch_outside_makes_all_messages_dry_runs(
-    account: SimulatedAccount, sensor: str, monkeypatch: pytest.MonkeyPatch, switch: str
+    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch, switch: str
 ) -> None:
-    instances = account.instances(2)
+    instances = scene.instances(2)
     event = sqs_event(*map(running_event, instances), {"sweep": True, "dry_run": False})
     if switch == "variable":
         monkeypatch.setenv("DRY_RUN", "on")
     else:
         event["dry_run"] = True
     assert function.lambda_handler(event, LambdaContext()) == {"batchItemFailures": []}
-    assert account.sessions() == []
-    assert account.count("DescribeSecurityGroups") == 1
+    assert scene.sessions() == []
+    assert scene.count("DescribeSecurityGroups") == 1
 
 
 # --- Time
@@ -413,50 +396,50 @@ class Clock:
 
 
 @pytest.fixture
-def slow_creates(account: SimulatedAccount) -> Clock:
+def slow_creates(scene: Scene) -> Clock:
     """A clock on which a create takes ten seconds, and nothing else takes any."""
     clock = Clock()
 
     def gate(call: str, parameters: dict[str, Any]) -> None:
         clock.now += 10 * (call == CREATE)
 
-    account.gates.append(gate)
+    scene.gates.append(gate)
     return clock
 
 
 def test_a_batch_that_runs_out_of_time_names_what_it_did_not_reach(
-    account: SimulatedAccount, sensor: str, slow_creates: Clock, log: pytest.LogCaptureFixture
+    scene: Scene, sensor: str, slow_creates: Clock, log: pytest.LogCaptureFixture
 ) -> None:
-    instances = account.instances(10)
+    instances = scene.instances(10)
     bodies = [running_event(instance) for instance in instances]
     again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
     # With 60, 50, ... 10 s left; five are kept in reserve.
     assert again == [6, 7, 8, 9]
-    assert sessions(account, *instances) == [1] * 6 + [0] * 4
+    assert sessions(scene, *instances) == [1] * 6 + [0] * 4
     assert outcomes(log) == {"created": 6, "deferred": 4}
     assert batch(*(bodies[i] for i in again), context=LambdaContext(60, clock=slow_creates)) == []
-    assert sessions(account, *instances) == [1] * 10
-    assert account.count(CREATE) == 10
+    assert sessions(scene, *instances) == [1] * 10
+    assert scene.count(CREATE) == 10
 
 
 def test_a_sweep_that_runs_out_of_time_is_named_too(
-    account: SimulatedAccount, sensor: str, slow_creates: Clock
+    scene: Scene, sensor: str, slow_creates: Clock
 ) -> None:
-    instances = account.instances(10)
+    instances = scene.instances(10)
     bodies = [running_event(instances[0]), scheduled_event()]
     assert batch(*bodies, context=LambdaContext(60, clock=slow_creates)) == [1]
-    assert sum(sessions(account, *instances)) == 6
+    assert sum(sessions(scene, *instances)) == 6
     assert batch(bodies[1], context=LambdaContext(60, clock=slow_creates)) == []
-    assert sessions(account, *instances) == [1] * 10
+    assert sessions(scene, *instances) == [1] * 10
 
 
 def test_a_batch_without_any_time_names_all_but_the_ignored(
-    account: SimulatedAccount, sensor: str, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instances: Sequence[str] = account.instances(3)
+    instances: Sequence[str] = scene.instances(3)
     bodies = [*map(running_event, instances), running_event(instances[0], state="stopped"), "?"]
     context = LambdaContext(60)
     first = iter([60_000])
     monkeypatch.setattr(context, "get_remaining_time_in_millis", lambda: next(first, 0))
     assert batch(*bodies, context=context) == [0, 1, 2, 4]
-    assert account.count() == 0
+    assert scene.count() == 0

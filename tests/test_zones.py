@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from aws import SimulatedAccount
-from conftest import Build, Configure, Run, missing, stages
+from conftest import Build, Scene, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -66,43 +65,28 @@ ZONES: dict[str, tuple[list[Build], list[str], list[str]]] = {
 @pytest.mark.parametrize("local_only", ["true", "false"])
 @pytest.mark.parametrize(("build", "local", "fallback"), ZONES.values(), ids=ZONES.keys())
 def test_sensors_of_the_zone_come_first(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    build: list[Build],
-    local: list[str],
-    fallback: list[str],
-    local_only: str,
+    scene: Scene, build: list[Build], local: list[str], fallback: list[str], local_only: str
 ) -> None:
-    configure([make(account) for make in build], LOCAL_ZONE_ONLY=local_only)
-    answer = run(account.instance())
-    assert stages(answer) == (local if local_only == "true" else fallback)
+    scene.configure([make(scene) for make in build], LOCAL_ZONE_ONLY=local_only)
+    answer = scene.run(scene.instance())
+    assert answer.stages == (local if local_only == "true" else fallback)
 
 
-def test_with_local_vpc_only_the_fallback_comes_after_the_vpc_as_well(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    targets = [CLOSED["VPC"](account), account.sensor(zone="b")]
-    configure(targets, LOCAL_ZONE_ONLY="false", LOCAL_VPC_ONLY="true")
-    assert stages(run(account.instance())) == ["vpc", "(selected)"]
+def test_with_local_vpc_only_the_fallback_comes_after_the_vpc_as_well(scene: Scene) -> None:
+    targets = [CLOSED["VPC"](scene), scene.sensor(zone="b")]
+    scene.configure(targets, LOCAL_ZONE_ONLY="false", LOCAL_VPC_ONLY="true")
+    assert scene.run(scene.instance()).stages == ["vpc", "(selected)"]
 
 
-def test_the_reason_names_both_zones(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    sensor = account.sensor(zone="b")
-    configure(sensor)
-    reason = run(account.instance(zone="c")).sensors[sensor]["reason"]
-    assert missing(reason, "us-east-1b", "us-east-1c") == []
-
-
-def test_the_reason_says_that_a_sensor_of_another_zone_is_a_makeshift(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    sensor = account.sensor(zone="b")
-    configure(sensor, LOCAL_ZONE_ONLY="false")
-    reason = run(account.instance()).sensors[sensor]["reason"]
-    assert missing(reason, "us-east-1b", "no sensor in us-east-1a can take it") == []
+@pytest.mark.parametrize(
+    ("local_only", "words"),
+    [("true", "us-east-1c"), ("false", "no sensor in us-east-1c can take it")],
+)
+def test_the_reason_names_both_zones(scene: Scene, local_only: str, words: str) -> None:
+    sensor = scene.sensor(zone="b")
+    scene.configure(sensor, LOCAL_ZONE_ONLY=local_only)
+    reason = scene.run(scene.instance(zone="c")).sensors[sensor]["reason"]
+    assert missing(reason, "us-east-1b", words) == []
 
 
 @pytest.mark.parametrize(
@@ -110,18 +94,13 @@ def test_the_reason_says_that_a_sensor_of_another_zone_is_a_makeshift(
     [("true", "vpc", "The sensor is in"), ("false", "(selected)", "peering are not checked")],
 )
 def test_a_sensor_in_another_vpc(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    local_vpc_only: str,
-    verdict: str,
-    words: str,
+    scene: Scene, local_vpc_only: str, verdict: str, words: str
 ) -> None:
-    vpc = account.vpc("10.9.0.0/16")
-    sensor = account.sensor(account.subnet(vpc=vpc))
-    configure(sensor, LOCAL_VPC_ONLY=local_vpc_only)
-    answer = run(account.instance())
-    assert (stages(answer), missing(answer.sensors[sensor]["reason"], words, vpc)) == (
+    vpc = scene.vpc("10.9.0.0/16")
+    sensor = scene.sensor(scene.subnet(vpc=vpc))
+    scene.configure(sensor, LOCAL_VPC_ONLY=local_vpc_only)
+    answer = scene.run(scene.instance())
+    assert (answer.stages, missing(answer.sensors[sensor]["reason"], words, vpc)) == (
         [verdict],
         [],
     )
