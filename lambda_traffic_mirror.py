@@ -3014,6 +3014,7 @@ OUTCOMES = {
 }
 BAD_OUTCOMES = ("unmirrored", "blocked")  # count as 400
 UNFINISHED_OUTCOMES = ("failed", "deferred")  # to be delivered again
+BARE_OUTCOMES = ("exists", "skipped", "deferred")  # about which no sensor has a say
 
 ROUND = 100  # interfaces for which sensors are chosen before their creates go out
 PARALLEL_CREATES = 10
@@ -3083,6 +3084,11 @@ class Entry(NamedTuple):
             "sensors": list(self.sensors),
         }
 
+    def instead(self, outcome: str, reason: str) -> Entry:
+        """The entry of the same interface, had it come to another outcome."""
+        sensors = () if outcome in BARE_OUTCOMES else self.sensors
+        return self._replace(outcome=outcome, reason=reason, sensors=sensors)
+
 
 class Task(NamedTuple):
     """An interface to be brought to its outcome.
@@ -3117,7 +3123,7 @@ class Task(NamedTuple):
             session.target_id if session else None,
             session.session_id if session else None,
             session.name if session else None,
-            sensors,
+            () if outcome in BARE_OUTCOMES else sensors,
             self.place,
             elsewhere=bool(self.sessions) and not self.ours and outcome != "created",
         )
@@ -3666,7 +3672,7 @@ class Mirroring:
                 yield mirrored_entry(doubt.entry, self.why_exists(session), session)
             elif unanswered and (doubt.looks + 1 == LOOKS or isinstance(unanswered, OutOfTime)):
                 reason = f"{doubt.entry.reason} Nobody could be asked: {unanswered}."
-                yield doubt.entry._replace(outcome=unanswered.outcome, reason=reason)
+                yield doubt.entry.instead(unanswered.outcome, reason)
             else:
                 looked.append(doubt._replace(looks=doubt.looks + 1))
         kept = [doubt for doubt in looked if not doubt.again]
@@ -3704,7 +3710,7 @@ class Mirroring:
                 )
                 if gone:
                     reason = "The instance does not run with this interface any more."
-                    entry = entry._replace(outcome="skipped", reason=reason, sensors=())
+                    entry = entry.instead("skipped", reason)
             yield entry
 
 
@@ -3728,13 +3734,8 @@ def refused_entry(
 
 def mirrored_entry(entry: Entry, reason: str, session: Session) -> Entry:
     """The entry of an interface that turns out to have a session."""
-    return entry._replace(
-        outcome="exists",
-        reason=f"{reason}.",
-        target_id=session.target_id,
-        session_id=session.session_id,
-        session_name=session.name,
-        sensors=(),
+    return entry.instead("exists", f"{reason}.")._replace(
+        target_id=session.target_id, session_id=session.session_id, session_name=session.name
     )
 
 
