@@ -1,0 +1,974 @@
+"""AWS's answers may be anything: one that cannot be read harms those who need it, and nobody else.
+
+The answers of a real run are taken and changed, one field at a time: left out, null, of another
+type, no address. What comes out is a result or an error of the contract, never another one;
+interfaces that have nothing to do with the field come to their usual outcome; and nothing is
+created that the true answers would not allow. Hundreds of changes are tried always, more with
+ANSWERS=300 (of each operation) in the environment.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import botocore.endpoint
+import botocore.exceptions
+import pytest
+from aws import LambdaContext, SimulatedAccount, acl_entry, rule, running_event, scheduled_event
+from conftest import Run, Sleeps, answer_of
+
+from lambda_traffic_mirror import ConfigurationError, MirroringError, lambda_handler
+
+Configure = Callable[..., None]
+Answer = dict[str, Any]
+Path = tuple[Any, ...]
+
+CREATE = "CreateTrafficMirrorSession"
+# Where the rows of an answer stand, and how a row is named.
+ROWS: dict[str, tuple[str, Callable[[Answer], object]]] = {
+    "DescribeInstances": ("Reservations", lambda row: row["Instances"][0]["InstanceId"]),
+    "DescribeTrafficMirrorTargets": (
+        "TrafficMirrorTargets",
+        lambda row: row["TrafficMirrorTargetId"],
+    ),
+    "DescribeTrafficMirrorSessions": (
+        "TrafficMirrorSessions",
+        lambda row: row["TrafficMirrorSessionId"],
+    ),
+    "DescribeNetworkInterfaces": ("NetworkInterfaces", lambda row: row["NetworkInterfaceId"]),
+    "DescribeSecurityGroups": ("SecurityGroups", lambda row: row["GroupId"]),
+    "DescribeNetworkAcls": ("NetworkAcls", lambda row: row["NetworkAclId"]),
+    "GetManagedPrefixListEntries": ("Entries", lambda row: row["Cidr"]),
+}
+OPERATIONS = [*ROWS, CREATE]
+
+
+# --------------------------------------------------------------------------------------
+# AWS says something else
+# --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def change_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Answers, as botocore has read them, go through `change(operation, answer, request)`, which
+    changes them or says what to answer instead."""
+    make_request = botocore.endpoint.Endpoint.make_request
+
+    def change_answers(change: Callable[[str, Answer, str], Answer | None]) -> None:
+        def changed(endpoint: Any, operation_model: Any, request: Any) -> Any:
+            response, answer = make_request(endpoint, operation_model, request)
+            if response.status_code == 200:
+                answer = change(operation_model.name, answer, str(request["body"])) or answer
+            return response, answer
+
+        monkeypatch.setattr(botocore.endpoint.Endpoint, "make_request", changed)
+
+    return change_answers
+
+
+@pytest.fixture
+def replace_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Whatever AWS answers to an operation, this page arrives instead."""
+    read = botocore.endpoint.convert_to_response_dict
+
+    def replace_page(operation: str, status: int, page: bytes) -> None:
+        def replaced(response: Any, operation_model: Any) -> Any:
+            if operation_model.name == operation:
+                response.status_code = status
+                return {"status_code": status, "headers": {}, "body": page, "context": {}}
+            return read(response, operation_model)
+
+        monkeypatch.setattr(botocore.endpoint, "convert_to_response_dict", replaced)
+
+    return replace_page
+
+
+# --------------------------------------------------------------------------------------
+# One field at a time
+# --------------------------------------------------------------------------------------
+
+
+class Change(NamedTuple):
+    """What is done to every answer of an operation, or to every row of that name in them."""
+
+    operation: str
+    row: object  # None: the answer itself
+    path: Path
+    how: str
+    value: Any = None
+
+    def apply(self, operation: str, answer: Answer) -> None:
+        if operation != self.operation:
+            return
+        if self.row is None:
+            self.put(answer)
+            return
+        items, name = ROWS[operation]
+        for row in answer[items]:
+            if name(row) == self.row:
+                self.put(row)
+
+    def put(self, value: Any) -> None:
+        for key in self.path[:-1]:
+            value = value[key]
+        if self.how == "left out":
+            del value[self.path[-1]]
+        else:
+            value[self.path[-1]] = copy.deepcopy(self.value)
+
+    def __str__(self) -> str:
+        where = ".".join(map(str, self.path))
+        return f"{self.operation} {self.row}: {where} {self.how} {self.value!r}"
+
+
+def paths(value: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
+    members = enumerate(value) if isinstance(value, list) else ()
+    for key, member in value.items() if isinstance(value, dict) else members:
+        yield (*path, key), member
+        yield from paths(member, (*path, key))
+
+
+NO_ADDRESSES = ["999.1.2.3", "10.0.0.0/99", "not an address", ""]
+
+
+def values_instead(value: object) -> Iterator[tuple[str, Any]]:
+    yield "left out", None
+    yield "null", None
+    for other in ("text", 7, -1.5, True, [], ["text"], [None], {}, {"text": None}):
+        if type(other) is not type(value):
+            yield "of another type", other
+    if isinstance(value, str) and re.match(r"\d+\.\d+\.\d+\.\d+", value):
+        for other in NO_ADDRESSES:
+            yield "no address", other
+
+
+def changes(answers: Sequence[tuple[str, Answer]]) -> Iterator[Change]:
+    """Every change of one field of these answers."""
+    seen: set[tuple[str, object]] = set()
+    for operation, answer in answers:
+        if operation in ROWS:
+            items, name = ROWS[operation]
+            things = [(name(row), row) for row in answer[items]]
+            top = {key: value for key, value in answer.items() if key != "ResponseMetadata"}
+            things.append((None, {items: []} | {k: v for k, v in top.items() if k != items}))
+        else:
+            things = [(None, {k: v for k, v in answer.items() if k != "ResponseMetadata"})]
+        for row, thing in things:
+            if (operation, row) in seen:
+                continue
+            seen.add((operation, row))
+            for path, value in paths(thing):
+                for how, other in values_instead(value):
+                    yield Change(operation, row, path, how, other)
+
+
+# What AWS itself leaves out to say 'none'; the last members of a path.
+LEFT_OUT_FOR_NONE = {
+    "NextToken",
+    "Tags",
+    "TagSet",
+    "FromPort",
+    "ToPort",
+    "PortRange",
+    "Attachment",
+    "Operator",
+    "NetworkInterfaceId",  # a target that is a load balancer has none
+    "InstanceId",  # an attachment to no instance of ours has none
+    "CidrBlock",  # an entry of IPv6 has none
+    "PrivateIpAddress",  # an interface with IPv6 only has none
+    "Association",
+    "PeeringStatus",
+}
+
+
+class World:
+    """Two zones with sensors, one without, and everything that tempts to a wrong create."""
+
+    def __init__(self, account: SimulatedAccount, configure: Configure) -> None:
+        self.account = account
+        from_inside = rule(cidr="10.0.0.0/8")
+        sources = account.group()
+        denying = [acl_entry(100, "deny", "10.0.0.0/8"), acl_entry(200, "allow", protocol="-1")]
+        near = account.subnet("a")
+        listed, unlisted = account.prefix_list("10.0.0.0/8"), account.prefix_list("192.0.2.0/24")
+        self.sensors = {
+            "open": account.sensor(near, [account.group(from_inside)], sessions=1, quota=10_000),
+            "listed": account.sensor(
+                near, [account.group(rule(prefix_list=listed))], sessions=1, quota=10_000
+            ),
+            "unlisted": account.sensor(near, [account.group(rule(prefix_list=unlisted))]),
+            "closed": account.sensor(
+                near, [account.group(rule("tcp", (4789, 4789)), rule(cidr="192.0.2.0/24"))]
+            ),
+            "other ports": account.sensor(near, [account.group(rule(ports=(1, 4788)))]),
+            "denied": account.sensor(
+                account.subnet("a", acl=denying), [account.group(from_inside)]
+            ),
+            "stopped": account.sensor(near, [account.group(from_inside)], state="stopped"),
+            "far": account.sensor(
+                account.subnet("b"), [account.group(rule(group=sources))], quota=10_000
+            ),
+        }
+        of_us = {"groups": [sources]}
+        elsewhere = {zone: account.subnet(zone) for zone in "abc"}
+        a, b, c = elsewhere.values()
+        self.instances = {
+            "one": account.instance(a, **of_us),
+            "two": account.instance(a, **of_us, interfaces=2),
+            "mirrored": account.instance(a, **of_us),
+            "mirrored to another": account.instance(a, **of_us),
+            "excluded": account.instance(a, **of_us, tags={"mirror": "no"}),
+            "stopped": account.instance(a, **of_us, state="stopped"),
+            "of a type": account.instance(a, **of_us, interface_type="trunk"),
+            "without address": account.instance(a, **of_us, ipv6_only=True),
+            "in zone b": account.instance(b, **of_us),
+            "in zone c": account.instance(c, **of_us),
+            "a sensor": account.sensor_instance(self.sensors["open"]),
+        }
+        account.session(self.faces("mirrored")[0], self.sensors["open"])
+        account.session(self.faces("mirrored to another")[0], "tmt-00000000000000000")
+        configure(list(self.sensors.values()), EXCLUDE_TAGS="mirror=no")
+        self.before = {session["TrafficMirrorSessionId"] for session in account.sessions()}
+        here = {self.sensors["open"], self.sensors["listed"]}
+        self.allowed = {face: here for name in ("one", "two") for face in self.faces(name)}
+        self.allowed[self.faces("in zone b")[0]] = {self.sensors["far"]}
+
+    def faces(self, name: str) -> list[str]:
+        return self.account.interfaces_of(self.instances[name])
+
+    def event(self) -> Answer:
+        return {"id": "an-event", "instance-ids": list(self.instances.values())}
+
+    def created(self) -> list[tuple[str, str]]:
+        """The sessions made since the start, which go again."""
+        made = [
+            s for s in self.account.sessions() if s["TrafficMirrorSessionId"] not in self.before
+        ]
+        for session in made:
+            self.account.delete_session(session["TrafficMirrorSessionId"])
+        self.account._idempotency.clear()
+        return [(s["NetworkInterfaceId"], s["TrafficMirrorTargetId"]) for s in made]
+
+    # --- who needs what
+
+    def judged(self, sweep: bool) -> set[str]:
+        """The interfaces for which sensors are judged; in a sweep those with a session to one."""
+        names = ["one", "two", "in zone b", "in zone c"] + ["mirrored"] * sweep
+        return {face for name in names for face in self.faces(name)}
+
+    def in_zone_a(self, sweep: bool) -> set[str]:
+        names = ["one", "two"] + ["mirrored"] * sweep
+        return {face for name in names for face in self.faces(name)}
+
+    def every(self) -> set[str]:
+        """Those of the sensors too."""
+        return set(self.account._backend.enis)
+
+    def groups_of(self, sensor: str) -> list[str]:
+        interface = self.account.sensor_interface(self.sensors[sensor])
+        return [group.id for group in self.account._backend.enis[interface]._group_set]
+
+    def concerned(self, change: Change, sweep: bool) -> set[str]:
+        """The interfaces that may come to another outcome."""
+        operation, row, path = change.operation, change.row, change.path
+        if row is None:
+            return self.judged(sweep) if operation == CREATE else self.every()
+        match operation:
+            case "DescribeInstances":
+                if len(path) <= 2 or path[3:] == ("InstanceId",):
+                    return self.every()  # it lacks the ID by which it is looked up
+                own = {
+                    face.id
+                    for face in self.account._backend.enis.values()
+                    if face.instance is not None and face.instance.id == row
+                }
+                host = any(self.account.sensor_instance(t) == row for t in self.sensors.values())
+                return own | (self.judged(sweep) if host else set())
+            case "DescribeTrafficMirrorSessions" if path != ("NetworkInterfaceId",):
+                sessions = self.account.sessions()
+                (session,) = [s for s in sessions if s["TrafficMirrorSessionId"] == row]
+                return {session["NetworkInterfaceId"]}
+            case "DescribeNetworkInterfaces" if path[0] not in ("Attachment", "NetworkInterfaceId"):
+                return self.judged(sweep)
+            case "DescribeSecurityGroups" if path != ("GroupId",):
+                if row in self.groups_of("far"):
+                    return set(self.faces("in zone b"))
+                return self.in_zone_a(sweep)
+            case "DescribeNetworkAcls" | "DescribeSecurityGroups":
+                return self.judged(sweep)
+            case "GetManagedPrefixListEntries":
+                return self.in_zone_a(sweep)
+        return self.every()
+
+
+@pytest.fixture
+def world(
+    account: SimulatedAccount, configure: Configure, shared_client: None, no_sleep: Sleeps
+) -> World:
+    return World(account, configure)
+
+
+Outcomes = dict[str, str]
+
+
+def invoke(event: Answer, caplog: pytest.LogCaptureFixture) -> tuple[Outcomes, str]:
+    """What becomes of each interface, as the log says; and what escaped, if anything did."""
+    caplog.clear()
+    escaped = ""
+    try:
+        result = lambda_handler(event, LambdaContext())
+        if result["statusCode"] not in (200, 400):
+            escaped = f"status {result['statusCode']}"
+        answer_of(result)
+    except (MirroringError, ConfigurationError):
+        pass
+    except Exception as error:  # noqa: BLE001
+        escaped = f"{type(error).__name__}: {error}"
+    outcomes = {
+        record.interface_id: record.outcome
+        for record in caplog.records
+        if getattr(record, "interface_id", None)
+    }
+    return outcomes, escaped
+
+
+def usual(
+    world: World,
+    event: Answer,
+    caplog: pytest.LogCaptureFixture,
+    change_answers: Callable[..., None],
+) -> tuple[Outcomes, list[tuple[str, Answer]]]:
+    """The outcomes of an undisturbed run, and the answers that led to them."""
+    answers: list[tuple[str, Answer]] = []
+
+    def keep(operation: str, answer: Answer, _: str) -> None:
+        answers.append((operation, copy.deepcopy(answer)))
+
+    change_answers(keep)
+    outcomes, escaped = invoke(event, caplog)
+    assert escaped == ""
+    made = world.created()
+    assert {face: outcome for face, outcome in outcomes.items() if outcome == "created"} == (
+        dict.fromkeys(world.allowed, "created")
+    )
+    assert all(target in world.allowed[face] for face, target in made)
+    return outcomes, answers
+
+
+# How many are tried of each operation, for an event and for a sweep. With 300 it is some 4,000.
+TRIED = int(os.environ.get("ANSWERS", "30"))
+
+
+def chosen(everything: Sequence[Change], seed: int) -> list[Change]:
+    """Some changes: of each field, by its name, about equally many."""
+    rng = random.Random(seed)
+    by_field: dict[object, list[Change]] = {}
+    for change in everything:
+        name = tuple(key for key in change.path if isinstance(key, str))
+        by_field.setdefault(name, []).append(change)
+    for some in by_field.values():
+        rng.shuffle(some)
+    turns = itertools.zip_longest(*by_field.values())
+    ordered = [change for turn in turns for change in turn if change is not None]
+    return ordered[:TRIED]
+
+
+@pytest.mark.parametrize("kind", ["event", "sweep"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_whatever_field_cannot_be_read(
+    world: World,
+    caplog: pytest.LogCaptureFixture,
+    change_answers: Callable[..., None],
+    operation: str,
+    kind: str,
+) -> None:
+    caplog.set_level(logging.DEBUG, "lambda_traffic_mirror")
+    event = world.event() if kind == "event" else scheduled_event()
+    expected, answers = usual(world, event, caplog, change_answers)
+    everything = [change for change in changes(answers) if change.operation == operation]
+    assert everything
+    wrong: list[str] = []
+    for change in chosen(everything, seed=OPERATIONS.index(operation)):
+
+        def apply(name: str, answer: Answer, _: str, change: Change = change) -> None:
+            change.apply(name, answer)
+
+        change_answers(apply)
+        outcomes, escaped = invoke(event, caplog)
+        made = world.created()
+        if escaped:
+            wrong.append(f"{change}: {escaped}")
+            continue
+        concerned = world.concerned(change, sweep=kind == "sweep")
+        wrong += [
+            f"{change}: {face} is {outcomes.get(face)}, not {outcome}"
+            for face, outcome in expected.items()
+            if face not in concerned and outcomes.get(face) != outcome
+        ]
+        if not (change.how == "left out" and change.path[-1] in LEFT_OUT_FOR_NONE):
+            wrong += [
+                f"{change}: {face} is mirrored to {target}"
+                for face, target in made
+                if target not in world.allowed.get(face, ())
+            ]
+        wrong += [
+            f"{change}: {face} has {number} sessions"
+            for face, number in Counter(face for face, _ in made).items()
+            if number > 1
+        ]
+    assert wrong == []
+
+
+# --------------------------------------------------------------------------------------
+# Pages that are none of EC2's
+# --------------------------------------------------------------------------------------
+
+PAGES: dict[str, bytes] = {
+    "a page": b"<html><head><title>Sign in</title></head><body><br>Hello.</body></html>",
+    "a page that is XML": b"<html><body><h1>Sign in</h1></body></html>",
+    "nothing": b"",
+    "text": b"OK",
+    "JSON": b'{"Reservations": []}',
+    "an error without anything": b"<Error></Error>",
+    "an empty answer": b"<DescribeInstancesResponse/>",
+    "another operation's answer": b"<DescribeVpcsResponse><vpcSet/></DescribeVpcsResponse>",
+    "half an answer": b"<DescribeInstancesResponse><reservationSet><item>",
+    "bytes": bytes(range(256)),
+}
+
+
+@pytest.fixture
+def simple(
+    account: SimulatedAccount, configure: Configure, shared_client: None, no_sleep: Sleeps
+) -> str:
+    """An instance whose mirroring takes every call there is."""
+    group = account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))
+    configure(account.sensor(account.subnet(), [group]))
+    return account.instance()
+
+
+def error_of(event: object) -> str:
+    with pytest.raises(MirroringError) as raised:
+        lambda_handler(event, LambdaContext())
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
+@pytest.mark.parametrize("operation", ROWS)
+def test_a_page_instead_of_an_answer_is_a_failed_call(
+    account: SimulatedAccount,
+    simple: str,
+    replace_page: Callable[..., None],
+    operation: str,
+    page: bytes,
+) -> None:
+    replace_page(operation, 200, page)
+    error = error_of(running_event(simple))
+    assert ("1 failed" in error, operation in error, account.sessions()) == (True, True, [])
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 403, 404, 500, 503])
+@pytest.mark.parametrize("operation", ROWS)
+def test_so_is_an_error_that_says_nothing(
+    account: SimulatedAccount,
+    simple: str,
+    replace_page: Callable[..., None],
+    operation: str,
+    status: int,
+) -> None:
+    replace_page(operation, status, b"<Error></Error>")
+    error = error_of(running_event(simple))
+    assert ("1 failed" in error, operation in error, account.sessions()) == (True, True, [])
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
+def test_a_page_instead_of_the_answer_to_a_create_is_a_lost_answer(
+    account: SimulatedAccount, simple: str, run: Run, replace_page: Callable[..., None], page: bytes
+) -> None:
+    replace_page(CREATE, 200, page)
+    entry = run(simple).entry
+    (session,) = account.sessions()
+    assert (entry["outcome"], entry["session_id"]) == ("created", session["TrafficMirrorSessionId"])
+
+
+@pytest.mark.parametrize("operation", ["DescribeInstances", "DescribeTrafficMirrorSessions"])
+def test_a_sweep_that_cannot_read_a_page_raises(
+    account: SimulatedAccount, simple: str, replace_page: Callable[..., None], operation: str
+) -> None:
+    replace_page(operation, 200, PAGES["a page that is XML"])
+    assert (operation in error_of(scheduled_event()), account.sessions()) == (True, [])
+
+
+# --------------------------------------------------------------------------------------
+# Rows
+# --------------------------------------------------------------------------------------
+
+
+def add_row(operation: str, *rows: Answer) -> Callable[[str, Answer, str], None]:
+    def change(name: str, answer: Answer, request: str) -> None:
+        if name == operation:
+            answer[ROWS[operation][0]] += copy.deepcopy(list(rows))
+
+    return change
+
+
+SESSION: Answer = {
+    "TrafficMirrorSessionId": "tms-00000000000000000",
+    "TrafficMirrorTargetId": "tmt-00000000000000000",
+    "TrafficMirrorFilterId": "tmf-00000000000000000",
+    "NetworkInterfaceId": "eni-00000000000000000",
+    "SessionNumber": 1,
+}
+
+
+def without(row: Answer, name: str) -> Answer:
+    return {key: value for key, value in row.items() if key != name}
+
+
+@pytest.mark.parametrize("name", sorted(set(SESSION) - {"NetworkInterfaceId"}))
+def test_what_an_unrelated_session_lacks_harms_nobody(
+    simple: str, run: Run, change_answers: Callable[..., None], name: str
+) -> None:
+    change_answers(add_row("DescribeTrafficMirrorSessions", without(SESSION, name)))
+    assert run(simple).outcomes == ["created"]
+
+
+def test_an_unrelated_session_without_its_interface_might_be_anybodys(
+    account: SimulatedAccount, simple: str, change_answers: Callable[..., None]
+) -> None:
+    bad = without(SESSION, "NetworkInterfaceId")
+    change_answers(add_row("DescribeTrafficMirrorSessions", bad))
+    error = error_of(running_event(simple))
+    assert ("DescribeTrafficMirrorSessions" in error, account.sessions()) == (True, [])
+
+
+@pytest.mark.parametrize("row", [None, "text", 7, [], {}], ids=ascii)
+@pytest.mark.parametrize("operation", ROWS)
+def test_a_row_that_is_none_is_an_answer_that_cannot_be_read(
+    account: SimulatedAccount,
+    simple: str,
+    change_answers: Callable[..., None],
+    operation: str,
+    row: Any,
+) -> None:
+    """An empty one lacks the ID by which it is looked up."""
+    change_answers(add_row(operation, row))
+    error = error_of(running_event(simple))
+    assert (operation in error, account.sessions()) == (True, [])
+
+
+def test_an_instance_that_nobody_asked_for_is_not_mirrored(
+    account: SimulatedAccount, simple: str, run: Run, change_answers: Callable[..., None]
+) -> None:
+    other = account.instance()
+    views = account.ec2.describe_instances(InstanceIds=[other])["Reservations"]
+    change_answers(add_row("DescribeInstances", *views))
+    answer = run(simple)
+    assert [entry["instance_id"] for entry in answer.interfaces] == [simple]
+    assert account.sessions(interface_id=account.interfaces_of(other)[0]) == []
+
+
+@pytest.mark.parametrize("operation", sorted(set(ROWS) - {"GetManagedPrefixListEntries"}))
+def test_other_rows_that_nobody_asked_for_change_nothing(
+    account: SimulatedAccount,
+    simple: str,
+    run: Run,
+    change_answers: Callable[..., None],
+    operation: str,
+) -> None:
+    """They are what the operation shows of another sensor and its instance."""
+    other = account.sensor(account.subnet(), [account.group(rule())], sessions=3)
+    ec2 = account.ec2
+    interface = account.sensor_interface(other)
+    (view,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"]
+    shown: dict[str, Callable[[], Any]] = {
+        "DescribeInstances": lambda: ec2.describe_instances(
+            InstanceIds=[account.sensor_instance(other)]
+        ),
+        "DescribeTrafficMirrorTargets": lambda: ec2.describe_traffic_mirror_targets(
+            TrafficMirrorTargetIds=[other]
+        ),
+        "DescribeTrafficMirrorSessions": lambda: ec2.describe_traffic_mirror_sessions(
+            Filters=[{"Name": "traffic-mirror-target-id", "Values": [other]}]
+        ),
+        "DescribeNetworkInterfaces": lambda: {"NetworkInterfaces": [view]},
+        "DescribeSecurityGroups": lambda: ec2.describe_security_groups(
+            GroupIds=[group["GroupId"] for group in view["Groups"]]
+        ),
+        "DescribeNetworkAcls": lambda: {
+            "NetworkAcls": [
+                {
+                    "NetworkAclId": "acl-00000000000000000",
+                    "Entries": [],
+                    "Associations": [],
+                    "VpcId": "vpc-00000000000000000",
+                }
+            ]
+        },
+    }
+    rows = shown[operation]()[ROWS[operation][0]]
+    seen = {session["TrafficMirrorSessionId"] for session in account.sessions(target_id=other)}
+    assert rows
+
+    def change(name: str, answer: Answer, request: str) -> None:
+        items, name_of = ROWS[operation]
+        if name == operation:
+            there = {name_of(row) for row in answer[items]}
+            answer[items] += [copy.deepcopy(row) for row in rows if name_of(row) not in there]
+
+    change_answers(change)
+    assert run(simple).outcomes == ["created"]
+    made = [s for s in account.sessions() if s["TrafficMirrorSessionId"] not in seen]
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("operation", ROWS)
+def test_an_answer_without_the_rows_that_were_asked_for_gets_a_result(
+    account: SimulatedAccount, simple: str, change_answers: Callable[..., None], operation: str
+) -> None:
+    def change(name: str, answer: Answer, request: str) -> None:
+        if name == operation:
+            answer[ROWS[operation][0]] = []
+
+    change_answers(change)
+    answer = answer_of(lambda_handler(running_event(simple), LambdaContext()))
+    outcome = {
+        "DescribeInstances": "skipped",
+        "DescribeTrafficMirrorSessions": "created",
+    }.get(operation, "unmirrored")
+    assert answer.outcomes == [outcome]
+
+
+# --- Rows that come twice
+
+
+def twice(operation: str) -> Callable[[str, Answer, str], None]:
+    def change(name: str, answer: Answer, request: str) -> None:
+        if name == operation:
+            answer[ROWS[operation][0]] *= 2
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["event", "sweep"])
+@pytest.mark.parametrize("operation", ROWS)
+def test_a_row_that_comes_twice_counts_once(
+    account: SimulatedAccount,
+    simple: str,
+    change_answers: Callable[..., None],
+    kind: str,
+    operation: str,
+) -> None:
+    change_answers(twice(operation))
+    event = running_event(simple) if kind == "event" else scheduled_event()
+    answer = answer_of(lambda_handler(event, LambdaContext()))
+    wanted = {"created": 1} if kind == "event" else {"created": 1, "skipped": 1}
+    assert (answer.body["summary"], account.count(CREATE)) == (wanted, 1)
+
+
+def test_an_instance_that_comes_twice_in_one_reservation_is_planned_once(
+    simple: str, run: Run, change_answers: Callable[..., None]
+) -> None:
+    def change(name: str, answer: Answer, request: str) -> None:
+        for reservation in answer.get("Reservations", ()):
+            reservation["Instances"] *= 2
+
+    change_answers(change)
+    for event in (running_event(simple), scheduled_event()):
+        assert run(event | {"dry_run": True}).body["summary"]["planned"] == 1
+
+
+def test_an_interface_that_comes_twice_on_its_instance_is_planned_once(
+    simple: str, run: Run, change_answers: Callable[..., None]
+) -> None:
+    def change(name: str, answer: Answer, request: str) -> None:
+        for reservation in answer.get("Reservations", ()):
+            for instance in reservation["Instances"]:
+                instance["NetworkInterfaces"] *= 2
+
+    change_answers(change)
+    for event in (running_event(simple), scheduled_event()):
+        assert run(event | {"dry_run": True}).body["summary"]["planned"] == 1
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Answers an operation with these pages, each a function of the whole answer; with tokens of
+    ours. What is asked for is written down."""
+    make_request = botocore.endpoint.Endpoint.make_request
+
+    def pages(
+        operation: str,
+        tokens: Callable[[int], object],
+        page: Callable[[list[Any], int], list[Any]] = lambda rows, number: rows,
+    ) -> list[str]:
+        asked: list[str] = []
+        whole: dict[str, Any] = {}
+
+        def paged(endpoint: Any, operation_model: Any, request: Any) -> Any:
+            if operation_model.name != operation:
+                return make_request(endpoint, operation_model, request)
+            body = dict(request["body"])
+            token = body.pop("NextToken", None)
+            asked.append(str(token))
+            if len(asked) > 60:
+                raise AssertionError("It is read without end.")
+            key = str(sorted(body.items()))
+            if token is None:
+                whole[key] = make_request(endpoint, operation_model, request)
+            response, answer = whole[key]
+            number = 0 if token is None else int(re.sub(r"\D", "", str(token)) or 0)
+            items = ROWS[operation][0]
+            answer = copy.deepcopy(answer) | {"NextToken": tokens(number)}
+            answer[items] = page(answer[items], number)
+            if answer["NextToken"] is None:
+                del answer["NextToken"]
+            return response, answer
+
+        monkeypatch.setattr(botocore.endpoint.Endpoint, "make_request", paged)
+        return asked
+
+    return pages
+
+
+def three(number: int) -> object:
+    return f"token-{number + 1}" if number < 2 else None
+
+
+@pytest.mark.parametrize("operation", sorted(set(ROWS)))
+@pytest.mark.parametrize("kind", ["event", "sweep"])
+def test_rows_that_come_on_every_page_count_once(
+    account: SimulatedAccount,
+    simple: str,
+    pages: Callable[..., list[str]],
+    kind: str,
+    operation: str,
+) -> None:
+    asked = pages(operation, three)
+    event = running_event(simple) if kind == "event" else scheduled_event()
+    answer = answer_of(lambda_handler(event, LambdaContext()))
+    wanted = {"created": 1} if kind == "event" else {"created": 1, "skipped": 1}
+    assert (answer.body["summary"], account.count(CREATE)) == (wanted, 1)
+    assert asked.count("token-2") >= 1
+
+
+def test_a_session_on_two_pages_does_not_shift_the_choice(
+    account: SimulatedAccount,
+    configure: Configure,
+    run: Run,
+    shared_client: None,
+    pages: Callable[..., list[str]],
+) -> None:
+    few, more = account.sensor(sessions=3), account.sensor(sessions=5)
+    configure([few, more])
+    pages(
+        "DescribeTrafficMirrorSessions",
+        three,
+        lambda rows, number: [r for r in rows if number == 0 or r["TrafficMirrorTargetId"] == few],
+    )
+    answer = run(account.instance())
+    assert (answer.entry["target_id"], answer.sensors[few]["sessions"]) == (few, 3)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_instance_on_two_pages_of_a_sweep_is_worked_on_once(
+    account: SimulatedAccount,
+    simple: str,
+    run: Run,
+    pages: Callable[..., list[str]],
+    dry_run: bool,
+) -> None:
+    account.instances(4)
+    pages("DescribeInstances", three, lambda rows, number: rows[number:])
+    summary = run({"sweep": True, "dry_run": dry_run}).body["summary"]
+    assert summary == {"planned" if dry_run else "created": 5, "skipped": 1}
+
+
+# --- Tokens
+
+REPEATING: dict[str, Callable[[int], object]] = {
+    "the same": lambda number: "token-1",
+    "two in turn": lambda number: f"token-{number % 2 + 1}",
+    "three in turn": lambda number: f"token-{number % 3 + 1}",
+    "the first again at last": lambda number: f"token-{1 if number == 4 else number + 1}",
+}
+
+
+@pytest.mark.parametrize("kind", ["event", "sweep"])
+@pytest.mark.parametrize("tokens", REPEATING.values(), ids=REPEATING.keys())
+@pytest.mark.parametrize("operation", ROWS)
+def test_a_token_that_repeats_ends_the_reading_as_a_failure(
+    account: SimulatedAccount,
+    simple: str,
+    pages: Callable[..., list[str]],
+    operation: str,
+    tokens: Callable[[int], object],
+    kind: str,
+) -> None:
+    asked = pages(operation, tokens)
+    error = error_of(running_event(simple) if kind == "event" else scheduled_event())
+    assert (operation in error, len(asked) <= 20) == (True, True)
+    if kind == "event":
+        assert account.sessions() == []
+
+
+@pytest.mark.parametrize("token", [7, 1.5, True, [], ["t"], {}, {"t": 1}], ids=ascii)
+@pytest.mark.parametrize("operation", ROWS)
+def test_a_token_that_is_no_text_cannot_be_read(
+    account: SimulatedAccount,
+    simple: str,
+    pages: Callable[..., list[str]],
+    operation: str,
+    token: object,
+) -> None:
+    pages(operation, lambda number: token)
+    error = error_of(running_event(simple))
+    assert (operation in error, account.sessions()) == (True, [])
+
+
+@pytest.mark.parametrize("token", ["", None], ids=ascii)
+@pytest.mark.parametrize("operation", ROWS)
+def test_an_empty_token_or_none_is_the_end(
+    simple: str, run: Run, pages: Callable[..., list[str]], operation: str, token: object
+) -> None:
+    pages(operation, lambda number: token)
+    assert run(simple).outcomes == ["created"]
+
+
+# --------------------------------------------------------------------------------------
+# Before a call is sent
+# --------------------------------------------------------------------------------------
+
+ENDPOINTS = [
+    "nonsense",
+    "not a url",
+    "http://",
+    "http:///",
+    "http://[",
+    "http://[::1",
+    "ftp://127.0.0.1/",
+    "file:///etc/passwd",
+    "http://127.0.0.1:99999/",
+    "http://127.0.0.1:port/",
+    "http://127.0.0.1:1/",
+    "https://127.0.0.1:1/",
+    "http://user@:80@127.0.0.1:1/",
+    "//127.0.0.1",
+    "\u00e9",
+]
+VARIABLES = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EC2"]
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch, no_sleep: Sleeps) -> None:
+    """No account is simulated; the network ends at this machine."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "*",
+        "filter_id": "tmf-1",
+        "targets": "tmt-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+@pytest.mark.parametrize("url", ENDPOINTS, ids=ascii)
+def test_a_nonsense_endpoint_is_a_failure(
+    outside: None, monkeypatch: pytest.MonkeyPatch, variable: str, url: str
+) -> None:
+    monkeypatch.setenv(variable, url)
+    for event in (running_event("i-00000000000000000"), scheduled_event()):
+        with pytest.raises((MirroringError, ConfigurationError)):
+            lambda_handler(event, LambdaContext())
+
+
+@pytest.mark.parametrize("region", ["", "no region", "us-east-1/../x", "\u00e9", "-", "a" * 300])
+def test_a_nonsense_region_is_a_failure(
+    outside: None, monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.setenv(name, region)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1/")
+    with pytest.raises((MirroringError, ConfigurationError)):
+        lambda_handler(running_event("i-00000000000000000"), LambdaContext())
+
+
+ERRORS: list[Exception] = [
+    botocore.exceptions.NoCredentialsError(),
+    botocore.exceptions.PartialCredentialsError(provider="env", cred_var="x"),
+    botocore.exceptions.CredentialRetrievalError(provider="role", error_msg="no"),
+    botocore.exceptions.MetadataRetrievalError(error_msg="no"),
+    botocore.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"),
+    botocore.exceptions.ClientError({}, "AssumeRole"),
+    RuntimeError("Credentials were refreshed, but they are still expired."),
+    KeyError("AccessKeyId"),
+    ValueError("Invalid header value"),
+    TypeError("unhashable"),
+    AttributeError("None"),
+    OSError(13, "Permission denied"),
+    TimeoutError("timed out"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    RecursionError("maximum recursion depth exceeded"),
+    MemoryError(),
+    StopIteration(),
+    AssertionError("no"),
+]
+
+
+@pytest.mark.parametrize("kind", ["event", "sweep"])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_credentials_that_fail_are_a_failed_call(
+    account: SimulatedAccount,
+    simple: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("botocore.credentials.Credentials.get_frozen_credentials", fail)
+    message = error_of(running_event(simple) if kind == "event" else scheduled_event())
+    assert ("1 failed" in message, account.sessions()) == (True, [])
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_credentials_that_fail_while_a_client_is_made_are_a_failed_call(
+    outside: None, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("botocore.credentials.CredentialResolver.load_credentials", fail)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1/")
+    assert "1 failed" in error_of(running_event("i-00000000000000000"))
+
+
+def test_credentials_that_fail_at_a_create_leave_it_failed(
+    account: SimulatedAccount, simple: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were good for the reads, and expire then."""
+    from botocore.credentials import Credentials
+
+    good = Credentials.get_frozen_credentials
+
+    def get(credentials: Credentials) -> Any:
+        if account.count() >= 8:
+            raise KeyError("AccessKeyId")
+        return good(credentials)
+
+    monkeypatch.setattr(Credentials, "get_frozen_credentials", get)
+    message = error_of(running_event(simple))
+    assert (account.interfaces_of(simple)[0] in message, account.sessions()) == (True, [])
