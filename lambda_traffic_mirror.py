@@ -38,7 +38,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import cached_property, lru_cache
 from types import SimpleNamespace
@@ -702,9 +702,25 @@ class Unanswered(Exception):
 class Unreadable(Unanswered):
     """An answer, or a row of one, is not what AWS documents, so nobody can say what it means."""
 
+    method = ""
+
     def in_answer_of(self, method: str) -> Unreadable:
-        """The same, with the call that was answered so."""
-        return Unreadable(f"{operation_of(method)} cannot be understood: {self}")
+        """The same, with boto3's name of the call that was answered so."""
+        self.method = self.method or method
+        return self
+
+    def __str__(self) -> str:
+        whose = operation_of(self.method) or "AWS"
+        return f"The answer of {whose} cannot be understood: {super().__str__()}"
+
+
+@contextmanager
+def reading(method: str) -> Iterator[None]:
+    """What cannot be read in here is in an answer of this call."""
+    try:
+        yield
+    except Unreadable as error:
+        raise error.in_answer_of(method) from None
 
 
 class NotAskedYet(Unanswered):
@@ -1147,11 +1163,14 @@ class Instance(NamedTuple):
     def of(cls, row: Any) -> Instance:
         """From an instance as `instances_in` finds it in an answer."""
         instance_id = member(row, "InstanceId", str)
-        interfaces, unreadable = [], {}
+        interfaces, unreadable, seen = [], {}, set()
         for interface in sorted(
             rows_in(row, "NetworkInterfaces", optional=True), key=device_position
         ):
             interface_id = member(interface, "NetworkInterfaceId", str)
+            if interface_id in seen:
+                continue
+            seen.add(interface_id)
             try:
                 interfaces.append(Interface.attached(interface, instance_id, row.get("Placement")))
             except Unreadable as error:
@@ -1631,11 +1650,12 @@ class Ec2:
         """All running instances of the Region, page by page (DescribeInstances)."""
         running = [{"Name": "instance-state-name", "Values": ["running"]}]
         seen: set[str] = set()
-        for rows in self._pages(INSTANCES, Filters=running, MaxResults=PAGE):
-            page: Answers[Instance] = Answers()
-            self._collect(INSTANCES, rows, page, seen, None)
-            del rows  # thousands of bytes for each instance
-            yield page
+        with reading(INSTANCES.method):
+            for rows in self._pages(INSTANCES, Filters=running, MaxResults=PAGE):
+                page: Answers[Instance] = Answers()
+                self._collect(INSTANCES, rows, page, seen, None)
+                del rows  # thousands of bytes for each instance
+                yield page
 
     def interfaces(self, interface_ids: Iterable[str]) -> Answers[Interface]:
         """The network interfaces with these IDs (DescribeNetworkInterfaces). A filter hides those
@@ -1662,9 +1682,10 @@ class Ec2:
         return lists
 
     def _prefix_list(self, prefix_list_id: str) -> PrefixList:
-        parameters = {"PrefixListId": prefix_list_id, "MaxResults": SMALL_PAGE}
-        pages = self._paged("get_managed_prefix_list_entries", parameters)
-        cidrs = [member(row, "Cidr", str) for page in pages for row in rows_in(page, "Entries")]
+        method = "get_managed_prefix_list_entries"
+        pages = self._paged(method, {"PrefixListId": prefix_list_id, "MaxResults": SMALL_PAGE})
+        with reading(method):
+            cidrs = [member(row, "Cidr", str) for page in pages for row in rows_in(page, "Entries")]
         return PrefixList(tuple(cidr for cidr in cidrs if ":" not in cidr))
 
     def route_tables(self, vpc_ids: Sequence[str]) -> Answers[RouteTable]:
@@ -1684,16 +1705,19 @@ class Ec2:
 
     def create_session(self, parameters: Mapping[str, Any]) -> Session:
         """Create a traffic mirror session (CreateTrafficMirrorSession)."""
-        answer = self._call("create_traffic_mirror_session", parameters)
-        return Session.of(member(answer, "TrafficMirrorSession", dict))
+        method = "create_traffic_mirror_session"
+        answer = self._call(method, parameters)
+        with reading(method):
+            return Session.of(member(answer, "TrafficMirrorSession", dict))
 
     def _collected(
         self, read: Read, pages: Iterable[list[dict[str, Any]]], wanted: frozenset[str] | None
     ) -> Answers[Any]:
         answers: Answers[Any] = Answers()
         seen: set[str] = set()
-        for rows in pages:
-            self._collect(read, rows, answers, seen, wanted)
+        with reading(read.method):
+            for rows in pages:
+                self._collect(read, rows, answers, seen, wanted)
         return answers
 
     @staticmethod
@@ -1723,11 +1747,7 @@ class Ec2:
 
     def _pages(self, read: Read, **parameters: Any) -> Iterator[list[dict[str, Any]]]:
         """The rows of an answer, page by page."""
-        for page in self._paged(read.method, parameters):
-            try:
-                yield read.rows(page)
-            except Unreadable as error:
-                raise error.in_answer_of(read.method) from None
+        return map(read.rows, self._paged(read.method, parameters))
 
     def _paged(self, method: str, parameters: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
         """All pages of an answer."""
@@ -1735,11 +1755,12 @@ class Ec2:
         while True:
             page = self._call(method, parameters)
             yield page
-            token = optional_member(page, "NextToken", str)
+            with reading(method):
+                token = optional_member(page, "NextToken", str)
             if not token:
                 return
             if token in tokens:
-                raise Unreadable(f"NextToken of {operation_of(method)} repeats itself without end")
+                raise Unreadable("its NextToken repeats itself without end").in_answer_of(method)
             tokens.add(token)
             parameters = {**parameters, "NextToken": token}
 
