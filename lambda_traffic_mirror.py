@@ -1489,7 +1489,7 @@ class Read(NamedTuple):
         keys: the values of that filter that a row answers, or what it is looked up by instead.
         of: from a row to the noun that it is about.
         ids: the parameter that takes IDs.
-        page: MaxResults.
+        page: MaxResults, where it is not the usual one.
     """
 
     method: str
@@ -1499,7 +1499,7 @@ class Read(NamedTuple):
     keys: Callable[[Any], list[str]]
     of: Callable[[Any], Any]
     ids: str = ""
-    page: int = PAGE
+    page: int | None = None
 
 
 def instances_in(page: Any) -> list[dict[str, Any]]:
@@ -1616,7 +1616,7 @@ class Ec2:
         # Network ACLs and route tables are looked up by VPC, and answered by subnet.
         wanted = None if read.filter == "vpc-id" else frozenset(values)
         try:
-            pages = self._pages(read, Filters=filters, MaxResults=read.page)
+            pages = self._pages(read, Filters=filters, MaxResults=read.page or PAGE)
             return self._collected(read, pages, wanted)
         except Unanswered as error:
             answers: Answers[Any] = Answers()
@@ -1644,7 +1644,7 @@ class Ec2:
 
     def everything(self, read: Read) -> Answers[Any]:
         """All that a Describe call shows."""
-        return self._collected(read, self._pages(read, MaxResults=read.page), None)
+        return self._collected(read, self._pages(read, MaxResults=read.page or PAGE), None)
 
     def running_instances(self) -> Iterator[Answers[Instance]]:
         """All running instances of the Region, page by page (DescribeInstances)."""

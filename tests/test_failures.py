@@ -182,10 +182,19 @@ def test_a_prefix_list_that_fails_only_concerns_the_interfaces_that_need_it(scen
 
 
 @pytest.mark.parametrize("permission", ["ec2:CreateTrafficMirrorSession", "ec2:CreateTags"])
-def test_both_permissions_of_a_denied_create_are_named(
+def test_of_a_denied_create_that_permission_is_named_which_aws_names(
     scene: Scene, every_call: str, permission: str
 ) -> None:
     scene.deny(permission)
+    error = deliver(running_event(scene.instance())).error
+    assert missing(error, f"needs {permission}.", "identity-based policy", "arn:aws:ec2:") == []
+    assert "Encoded" not in error
+
+
+def test_both_permissions_of_a_denied_create_are_named_where_aws_names_none(
+    scene: Scene, every_call: str
+) -> None:
+    scene.fail(CREATE, "UnauthorizedOperation", status=403, message="Not authorized.")
     error = deliver(running_event(scene.instance())).error
     assert missing(error, "ec2:CreateTrafficMirrorSession", "ec2:CreateTags") == []
 
@@ -291,7 +300,8 @@ def test_a_session_that_was_found_after_its_answer_was_lost_counts_for_the_next_
 
 def test_the_others_are_mirrored_after_a_lost_create(scene: Scene, every_call: str) -> None:
     instances = scene.instances(3)
-    scene.time_out(CREATE, times=10)
+    (first,) = scene.interfaces_of(instances[0])
+    scene.time_out(CREATE, where=of_interface(first))
     error = deliver({"instance-ids": instances}).error
     assert error.startswith(f"1 failed. {scene.interfaces_of(instances[0])[0]}: ")
     assert scene.sessions_of(*instances) == [0, 1, 1]
@@ -433,4 +443,4 @@ def test_an_error_without_a_code_fails_its_interface_only(
     """A proxy may answer so; AWS does not."""
     scene.fail(call, "", status=400)
     delivery = deliver(sqs_event(running_event(scene.instance())))
-    assert delivery.again == ([] if call == CREATE else [0])
+    assert delivery.again == [0]

@@ -71,6 +71,12 @@ class Scene:
         self.account.session(self.account.interfaces_of(instance)[0], self.sensor)
         return instance
 
+    def elsewhere(self) -> str:
+        instance = self.instance()
+        others = self.account.sensor(sessions=0)
+        self.account.session(self.account.interfaces_of(instance)[0], others)
+        return instance
+
     def skipped(self) -> str:
         return self.instance(interface_type="trunk")
 
@@ -338,7 +344,7 @@ def values(document: dict[str, Any]) -> dict[str, float]:
 
 
 def counts(**counts: float) -> dict[str, float]:
-    return dict.fromkeys(OUTCOMES, 0) | counts
+    return dict.fromkeys((*OUTCOMES, "invalid"), 0) | counts
 
 
 # From the scene to the event, and the metrics.
@@ -355,10 +361,10 @@ INVOCATIONS: dict[str, tuple[Callable[[Scene], object], dict[str, float]]] = {
     ),
     "a batch": (
         lambda s: sqs_event(running_event(s.created()), running_event(s.exists()), "{"),
-        counts(created=1, exists=1),
+        counts(created=1, exists=1, invalid=1),
     ),
     "another state": (lambda s: running_event(s.created(), state="stopped"), counts()),
-    "an event that cannot be read": (lambda s: {"key1": "value1"}, counts()),
+    "an event that cannot be read": (lambda s: {"key1": "value1"}, counts(invalid=1)),
 }
 every_invocation = pytest.mark.parametrize("name", INVOCATIONS)
 
@@ -392,12 +398,12 @@ def test_namespace_dimensions_and_units(scene: Scene, metrics: Metrics, swept: b
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
     found = (directive["Namespace"], directive["Dimensions"], document["FunctionName"], units)
-    coverage = {"Coverage": "Percent"} if swept else {}
+    of_sweeps = {"Sweeps": "Count", "Elsewhere": "Count", "Coverage": "Percent"} if swept else {}
     assert found == (
         "TrafficMirror",
         [["FunctionName"]],
         "traffic-mirror",
-        dict.fromkeys(OUTCOMES, "Count") | coverage,
+        dict.fromkeys((*OUTCOMES, "invalid"), "Count") | of_sweeps,
     )
 
 
@@ -438,6 +444,7 @@ COVERAGES: dict[str, tuple[Callable[[Scene], object], float | None]] = {
     "every interface counts": (lambda s: [s.instance(interfaces=3), s.unmirrored()], 75.0),
     "what failed is not covered": (lambda s: [s.exists(), s.failed()], 50.0),
     "what is only planned is not covered": (lambda s: [s.exists(), s.planned()], 50.0),
+    "one of two to somebody else's target": (lambda s: [s.exists(), s.elsewhere()], 50.0),
     "nothing is meant to be mirrored": (lambda s: [s.skipped()], None),
     "no instance": (lambda s: [], None),
 }
@@ -450,6 +457,42 @@ def test_a_sweep_adds_the_coverage(
     build(scene)
     invoke(scheduled_event())
     assert metrics()[0].get("Coverage") == (coverage and pytest.approx(coverage))
+
+
+SWEEPS: dict[str, tuple[Callable[[Scene], object], tuple[int, int, bool]]] = {
+    "everything is read": (lambda s: [s.created()], (1, 0, True)),
+    "an interface is failed": (lambda s: [s.created(), s.failed()], (1, 0, True)),
+    "some go to somebody else's target": (
+        lambda s: [s.exists(), s.elsewhere(), s.elsewhere()],
+        (1, 2, True),
+    ),
+    "sessions cannot be read": (
+        lambda s: [s.created(), s.account.fail("DescribeTrafficMirrorSessions")],
+        (0, 0, False),
+    ),
+    "targets cannot be read": (
+        lambda s: [s.created(), s.account.fail("DescribeTrafficMirrorTargets")],
+        (0, 0, False),
+    ),
+    "instances cannot be read": (
+        lambda s: [s.created(), s.account.fail("DescribeInstances")],
+        (0, 0, False),
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "wanted"), SWEEPS.values(), ids=SWEEPS.keys())
+def test_a_sweep_says_whether_it_read_everything_and_what_goes_elsewhere(
+    scene: Scene,
+    metrics: Metrics,
+    build: Callable[[Scene], object],
+    wanted: tuple[int, int, bool],
+) -> None:
+    build(scene)
+    invoke(scheduled_event())
+    document = metrics()[0]
+    found = (document["Sweeps"], document["Elsewhere"], "Coverage" in document)
+    assert found == wanted
 
 
 def test_a_sweep_adds_one_line_per_target_with_its_sessions(scene: Scene, metrics: Metrics) -> None:

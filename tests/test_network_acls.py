@@ -266,14 +266,12 @@ def test_any_entries_are_judged_as_the_brute_force_model_judges_them(
 
 
 SPELLINGS: dict[str, tuple[dict[str, Any], bool]] = {
-    "no entries at all": ({}, False),
     "all protocols, with ports, which are ignored": (
         {"Protocol": "-1", "PortRange": {"From": 53, "To": 53}},
         True,
     ),
     "an empty port range": ({"Protocol": "17", "PortRange": {}}, True),
     "no port range": ({"Protocol": "17"}, True),
-    "an empty block": ({"Protocol": "17", "CidrBlock": ""}, False),
 }
 
 
@@ -282,5 +280,5 @@ def test_entries_are_understood_however_aws_spells_them(
     more: dict[str, Any], allowed: bool
 ) -> None:
     entry = {"RuleNumber": 1, "RuleAction": "allow", "Egress": False, "CidrBlock": "0.0.0.0/0"}
-    shown = {"NetworkAclId": "acl-1", "Entries": [entry | more] if more else None}
+    shown = {"NetworkAclId": "acl-1", "Entries": [entry | more]}
     assert allows(shown, False, ADDRESS) is allowed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aws import route
 from conftest import Build, Scene, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
@@ -91,12 +92,13 @@ def test_the_reason_names_both_zones(scene: Scene, local_only: str, words: str) 
 
 @pytest.mark.parametrize(
     ("local_vpc_only", "verdict", "words"),
-    [("true", "vpc", "The sensor is in"), ("false", "(selected)", "peering are not checked")],
+    [("true", "vpc", "The sensor is in"), ("false", "(selected)", "pcx-")],
 )
 def test_a_sensor_in_another_vpc(
     scene: Scene, local_vpc_only: str, verdict: str, words: str
 ) -> None:
     vpc = scene.vpc("10.9.0.0/16")
+    scene.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
     sensor = scene.sensor(scene.subnet(vpc=vpc))
     scene.configure(sensor, LOCAL_VPC_ONLY=local_vpc_only)
     answer = scene.run(scene.instance())
