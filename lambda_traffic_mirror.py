@@ -1274,7 +1274,7 @@ class SecurityGroup(NamedTuple):
 
         by_status: dict[str | None, set[str]] = {}
         for pair in origins("UserIdGroupPairs"):
-            status = optional_member(pair, "PeeringStatus", str)
+            status = optional_member(pair, "PeeringStatus", str) or None
             by_status.setdefault(status, set()).add(member(pair, "GroupId", str))
         active, unstated = by_status.pop("active", set()), by_status.pop(None, set())
         return cls(

@@ -21,6 +21,7 @@ INTERFACES = "DescribeNetworkInterfaces"
 GROUPS = "DescribeSecurityGroups"
 ACLS = "DescribeNetworkAcls"
 PREFIX_LIST = "GetManagedPrefixListEntries"
+ROUTES = "DescribeRouteTables"
 CREATE = "CreateTrafficMirrorSession"
 
 # What is read of sensors, in one call each as long as no list is full.

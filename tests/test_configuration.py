@@ -217,7 +217,7 @@ def test_the_error_names_variable_value_and_what_is_accepted(
 ) -> None:
     scene.configure("tmt-1")
     monkeypatch.setenv(variable, text)
-    message = error_of(scene.run, "i-1")
+    message = error_of(scene, "i-1")
     wanted = (variable, repr(text.strip()), accepted)
     assert [word for word in wanted if word not in message] == []
 
@@ -238,12 +238,12 @@ def test_what_is_required_and_not_set_is_named(
         monkeypatch.delenv(variable)
     else:
         monkeypatch.setenv(variable, text)
-    assert f"{variable} is not set; accepted: the ID" in error_of(scene.run, "i-1")
+    assert f"{variable} is not set; accepted: the ID" in error_of(scene, "i-1")
 
 
 def test_without_targets_the_error_points_to_the_file_as_well(scene: Scene) -> None:
     scene.configure([])
-    assert "TARGETS in the file" in error_of(scene.run, "i-1")
+    assert "TARGETS in the file" in error_of(scene, "i-1")
 
 
 def test_a_configuration_error_is_a_value_error() -> None:
@@ -259,7 +259,7 @@ def test_nothing_is_asked_of_aws_while_the_configuration_is_wrong(
 ) -> None:
     scene.configure(scene.sensor())
     monkeypatch.setenv(variable, text)
-    error_of(scene.run, scene.instance())
+    error_of(scene, scene.instance())
     assert scene.calls == []
 
 

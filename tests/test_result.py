@@ -11,8 +11,7 @@ import pytest
 from aws import LambdaContext, SimulatedAccount, acl_entry, rule, scheduled_event
 from conftest import Answer, Run, Sleeps, answer_of
 
-import lambda_traffic_mirror
-from lambda_traffic_mirror import Entry, Request, lambda_handler
+from lambda_traffic_mirror import Entry, Report, Request, lambda_handler
 
 Configure = Callable[..., None]
 
@@ -298,6 +297,7 @@ def entries(
             instance_id="i-0123456789abcdef0",
             interface_id=f"eni-{number:017x}",
             sensors=[row] * sensors,
+            place=number,
         )
         for number in range(count)
     ]
@@ -308,7 +308,10 @@ def size(result: dict[str, Any]) -> int:
 
 
 def answer_with(listed: Sequence[Entry]) -> dict[str, Any]:
-    return lambda_traffic_mirror.result(200, "A message.", False, listed)
+    report = Report(listed[0].request.sweep)
+    for entry in listed:
+        report.add(entry, {})
+    return report.result(200, "A message.", False)
 
 
 SIZES = [(1, 1), (1, 20_000), (100, 10), (100, 200), (1000, 0), (1000, 30), (10_000, 1)]

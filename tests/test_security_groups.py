@@ -24,16 +24,15 @@ from model import (
 
 from lambda_traffic_mirror import (
     Address,
-    Blocks,
+    Answers,
     Configuration,
+    Facts,
+    Interface,
     Known,
-    Lookup,
     MirroringError,
     PrefixList,
     SecurityGroup,
-    SensorFacts,
-    SensorInterface,
-    Source,
+    Sensor,
     security_groups_admit,
 )
 
@@ -155,8 +154,8 @@ def test_a_rule_admits_or_not(scene: Scene, only_rule: dict[str, Any], stage: st
 
 def permission(protocol: str, *ports: int | None, **origins: Any) -> dict[str, Any]:
     """A rule as DescribeSecurityGroups may show it, from anywhere unless told otherwise."""
-    from_port, to_port = ports or (None, None)
-    shown = {"IpProtocol": protocol, "FromPort": from_port, "ToPort": to_port}
+    ends = zip(("FromPort", "ToPort"), ports, strict=False)
+    shown = {"IpProtocol": protocol, **{name: port for name, port in ends if port is not None}}
     return shown | (origins or {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]})
 
 
@@ -166,7 +165,11 @@ SPELLINGS: dict[str, tuple[dict[str, Any], bool]] = {
     "udp by its number, no ports": (permission("17"), True),
     "all protocols, with ports, which are ignored": (permission("-1", 53, 53), True),
     "tcp by its number": (permission("6", 4789, 4789), False),
-    "a range without ends, as for icmp": (permission("udp", None, None), True),
+    "a range without ends": (permission("udp", None, None), True),
+    "a range without its end, open upwards": (permission("udp", 5000, None), False),
+    "a range without its end, from below": (permission("udp", 4789, None), True),
+    "a range without its beginning, open downwards": (permission("udp", None, 80), False),
+    "a range without its beginning, to the port": (permission("udp", None, 4789), True),
     "no origin at all": (permission("udp", 4789, 4789, IpRanges=[]), False),
     "an empty peering status": (
         permission("-1", UserIdGroupPairs=[{"GroupId": "sg-1", "PeeringStatus": ""}]),
@@ -194,37 +197,36 @@ SPELLINGS: dict[str, tuple[dict[str, Any], bool]] = {
 }
 
 
-def source_at(address: str, group_ids: Sequence[str]) -> Source:
-    return Source(
-        interface_id="eni-source",
-        interface_type="interface",
-        instance_id="i-source",
-        instance_type="m5.large",
-        owner_id=None,
-        zone="us-east-1a",
-        vpc_id="vpc-1",
+def source_at(address: str, group_ids: Sequence[str], vpc_id: str = "vpc-1") -> Interface:
+    return Interface(
+        "eni-source",
+        vpc_id=vpc_id,
         subnet_id="subnet-1",
-        address=Address.primary({"PrivateIpAddress": address}),
-        group_ids=frozenset(group_ids),
+        address=Address.of(address),
+        group_ids=tuple(group_ids),
     )
 
 
 def groups_admit(
-    source: Source,
+    source: Interface,
     groups: Mapping[str, Sequence[Mapping[str, Any]]],
     prefix_lists: Mapping[str, PrefixList],
 ) -> bool:
     """What the function makes of a sensor with these groups (ID to `IpPermissions`)."""
-    known_groups: Lookup[SecurityGroup] = Lookup()
+    known_groups: Answers[SecurityGroup] = Answers()
     for group_id, permissions in groups.items():
-        group = SecurityGroup.of({"GroupId": group_id, "IpPermissions": permissions})
-        known_groups.found[group_id] = [group]
-    known_lists: Lookup[PrefixList] = Lookup()
-    known_lists.found = {key: [value] for key, value in prefix_lists.items()}
-    facts = SensorFacts(0, Lookup(), {}, known_groups, Lookup(), known_lists, Lookup())
+        shown = [{k: v for k, v in rule.items() if v is not None} for rule in permissions]
+        group = SecurityGroup.of({"GroupId": group_id, "IpPermissions": shown})
+        known_groups.add(group_id, group)
+    known_lists: Answers[PrefixList] = Answers()
+    for key, value in prefix_lists.items():
+        known_lists.add(key, value)
+    none: list[Answers[Any]] = [Answers() for _ in range(4)]
+    facts = Facts("", 0, {}, known_groups, none[0], none[1], {}, none[2], known_lists, none[3])
     configuration = Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-1"})
-    sensor = SensorInterface("tmt-1", False, "eni-sensor", group_ids=tuple(groups))
-    return security_groups_admit(source, sensor, Known(configuration, facts, {})).passed
+    face = Interface("eni-sensor", vpc_id="vpc-1", group_ids=tuple(groups))
+    known = Known(configuration, Sensor("tmt-1"), facts, facts, {})
+    return security_groups_admit(source, face, known).passes
 
 
 @pytest.mark.parametrize(("shown", "admitted"), SPELLINGS.values(), ids=SPELLINGS.keys())
@@ -441,10 +443,10 @@ def test_any_rules_are_judged_as_the_brute_force_model_judges_them(
     entries: dict[str, list[dict[str, Any]]],
 ) -> None:
     lists = {
-        key: PrefixList(Blocks(e["Cidr"] for e in items if ":" not in e["Cidr"]))
+        key: PrefixList(tuple(e["Cidr"] for e in items if ":" not in e["Cidr"]))
         for key, items in entries.items()
     }
-    closed = PrefixList(Blocks(()), "not readable")
+    closed = PrefixList((), "not readable")
     unread = dict.fromkeys(("pl-one", "pl-two", "pl-three"), closed)
     admitted = groups_admit(
         source_at(address, group_ids),

@@ -410,27 +410,30 @@ def slow_creates(scene: Scene) -> Clock:
 def test_a_batch_that_runs_out_of_time_names_what_it_did_not_reach(
     scene: Scene, sensor: str, slow_creates: Clock, log: pytest.LogCaptureFixture
 ) -> None:
-    instances = scene.instances(10)
+    instances = scene.instances(15)
     bodies = [running_event(instance) for instance in instances]
     again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
-    # With 60, 50, ... 10 s left; five are kept in reserve.
-    assert again == [6, 7, 8, 9]
-    assert sessions(scene, *instances) == [1] * 6 + [0] * 4
-    assert outcomes(log) == {"created": 6, "deferred": 4}
-    assert batch(*(bodies[i] for i in again), context=LambdaContext(60, clock=slow_creates)) == []
-    assert sessions(scene, *instances) == [1] * 10
-    assert scene.count(CREATE) == 10
+    # Ten creates go out at once, and each lets ten seconds pass; twelve are kept in reserve.
+    done = sessions(scene, *instances)
+    assert 0 < sum(done) <= 10
+    assert again == [at for at, count in enumerate(done) if not count]
+    assert outcomes(log) == {"created": sum(done), "deferred": len(again)}
+    while again:
+        bodies = [bodies[at] for at in again]
+        again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
+    assert sessions(scene, *instances) == [1] * 15
+    assert scene.count(CREATE) == 15
 
 
 def test_a_sweep_that_runs_out_of_time_is_named_too(
     scene: Scene, sensor: str, slow_creates: Clock
 ) -> None:
-    instances = scene.instances(10)
+    instances = scene.instances(15)
     bodies = [running_event(instances[0]), scheduled_event()]
     assert batch(*bodies, context=LambdaContext(60, clock=slow_creates)) == [1]
-    assert sum(sessions(scene, *instances)) == 6
-    assert batch(bodies[1], context=LambdaContext(60, clock=slow_creates)) == []
-    assert sessions(scene, *instances) == [1] * 10
+    while batch(bodies[1], context=LambdaContext(60, clock=slow_creates)):
+        pass
+    assert sessions(scene, *instances) == [1] * 15
 
 
 def test_a_batch_without_any_time_names_all_but_the_ignored(
