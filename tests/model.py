@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import ipaddress
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +30,9 @@ VXLAN = 4789
 
 @dataclass
 class World:
-    """What AWS answers, every page, each resource as boto3 returns it."""
+    """What AWS answers to one account, every page, each resource as boto3 returns it."""
 
+    account: str = ""
     reservations: list[Answer] = field(default_factory=list)
     interfaces: list[Answer] = field(default_factory=list)
     targets: list[Answer] = field(default_factory=list)
@@ -39,6 +41,10 @@ class World:
     acls: list[Answer] = field(default_factory=list)
     # The entries of each managed prefix list; one that cannot be read is absent.
     prefix_lists: dict[str, list[Answer]] = field(default_factory=dict)
+    # None where the permission to read them is missing.
+    route_tables: list[Answer] | None = field(default_factory=list)
+    # What the accounts show for which there is a role; None where one cannot be asked.
+    accounts: dict[str, World | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,30 +92,37 @@ def within(block: str | None, address: str) -> bool:
     return ipaddress.IPv4Address(address) in network
 
 
+def contains_vxlan(first: int | None, last: int | None) -> bool:
+    """Whether a range of ports contains 4789; where an end is missing it is open there."""
+    if first is not None and first > VXLAN:
+        return False
+    return last is None or last >= VXLAN
+
+
 def group_rules_admit(
     rules: Iterable[Answer],
     source_address: str,
     source_group_ids: Collection[str],
     prefix_lists: Mapping[str, Sequence[Answer]],
+    unstated: bool = True,
 ) -> bool:
     """Whether one of the inbound rules (`IpPermissions`) admits udp/4789 from the source.
 
-    `prefix_lists` maps the ID of each managed prefix list that can be read to its entries.
+    `prefix_lists` maps the ID of each managed prefix list that can be read to its entries;
+    `unstated` says whether references to groups count that show no status of a peering.
     """
     for rule in rules:
         protocol = rule["IpProtocol"]
         if protocol not in ("-1", "udp", "17"):
             continue
-        if protocol != "-1":
-            first, last = rule.get("FromPort"), rule.get("ToPort")
-            # AMBIGUOUS: a rule with one end only; here it has no range, so all ports.
-            if first is not None and last is not None and not first <= VXLAN <= last:
-                continue
+        if protocol != "-1" and not contains_vxlan(rule.get("FromPort"), rule.get("ToPort")):
+            continue
         for block in rule.get("IpRanges", []):
             if within(block.get("CidrIp"), source_address):
                 return True
         for pair in rule.get("UserIdGroupPairs", []):
-            counts = pair.get("PeeringStatus") in (None, "", "active")
+            status = pair.get("PeeringStatus")
+            counts = status == "active" or (unstated and not status)
             if counts and pair.get("GroupId") in source_group_ids:
                 return True
         for listed in rule.get("PrefixListIds", []):
@@ -131,8 +144,7 @@ def acl_allows(entries: Iterable[Answer], egress: bool, address: str) -> bool:
             continue
         if str(entry["Protocol"]) == "17":
             ports = entry.get("PortRange") or {}
-            first, last = ports.get("From"), ports.get("To")
-            if first is not None and last is not None and not first <= VXLAN <= last:
+            if not contains_vxlan(ports.get("From"), ports.get("To")):
                 continue
         if not within(entry.get("CidrBlock"), address):
             continue
@@ -145,12 +157,12 @@ def acl_allows(entries: Iterable[Answer], egress: bool, address: str) -> bool:
 # --------------------------------------------------------------------------------------
 
 
-def find_instance(world: World, instance_id: str) -> tuple[Answer, str] | None:
-    """The instance and the account it belongs to."""
+def find_instance(world: World, instance_id: str) -> Answer | None:
+    """The instance of this ID, if it can be seen."""
     for reservation in world.reservations:
         for instance in reservation["Instances"]:
             if instance["InstanceId"] == instance_id:
-                return instance, reservation["OwnerId"]
+                return dict(instance)
     return None
 
 
@@ -171,15 +183,45 @@ def acl_of(world: World, subnet_id: str) -> Answer | None:
     return None
 
 
+def configured(world: World, settings: Answer) -> list[str]:
+    """The IDs of the configured targets; an account stands for its targets that are visible."""
+    found: list[str] = []
+    for entry in settings["targets"]:
+        named = [entry]
+        if len(entry) == 12 and entry.isdigit():
+            named = sorted(
+                target["TrafficMirrorTargetId"]
+                for target in world.targets
+                if target["OwnerId"] == entry
+            )
+        found += [target_id for target_id in named if target_id not in found]
+    return found
+
+
+def asked_about(world: World, target: Answer) -> World | None:
+    """Who says what a target consists of: its owner, where there is a role, or else our account.
+
+    None: its owner, who does not answer.
+    """
+    owner = target["OwnerId"]
+    if owner == world.account or owner not in world.accounts:
+        return world
+    return world.accounts[owner]
+
+
 def behind_load_balancer(target: Answer) -> bool:
     """Whether the target is a Network Load Balancer or a Gateway Load Balancer endpoint."""
-    return not target.get("NetworkInterfaceId")
+    return bool(target.get("NetworkLoadBalancerArn") or target.get("GatewayLoadBalancerEndpointId"))
 
 
 def interfaces_of(world: World, target: Answer) -> list[Answer]:
-    """The interfaces of a target that can be seen."""
-    if target.get("NetworkInterfaceId"):
-        found = find(world.interfaces, "NetworkInterfaceId", target["NetworkInterfaceId"])
+    """The interfaces of a target that this account sees."""
+    if not behind_load_balancer(target):
+        interface_id = target.get("NetworkInterfaceId")
+        if not interface_id:  # shared without it; the owner sees it
+            own = find(world.targets, "TrafficMirrorTargetId", target["TrafficMirrorTargetId"])
+            interface_id = (own or {}).get("NetworkInterfaceId")
+        found = find(world.interfaces, "NetworkInterfaceId", interface_id or "none")
         return [found] if found else []
     if target.get("NetworkLoadBalancerArn"):
         descriptions = ["ELB " + target["NetworkLoadBalancerArn"].split(":loadbalancer/")[1]]
@@ -196,35 +238,48 @@ def interfaces_of(world: World, target: Answer) -> list[Answer]:
 # One interface of a sensor
 # --------------------------------------------------------------------------------------
 
-STAGES = ("vpc", "security_group", "network_acl")
+STAGES = ("vpc", "security_group", "network_acl", "route")
 
 
-def admitted_by_groups(world: World, source: Answer, sensor: Answer) -> bool | None:
-    """Whether the sensor's groups admit the packet; None if one that is unseen decides."""
+def admitted_by_groups(view: World, source: Answer, sensor: Answer) -> str:
+    """Whether the sensor's groups admit the packet: `yes`, `behind`, `no`, or `unseen` where a
+    group decides that is not shown."""
     group_ids = [group["GroupId"] for group in sensor.get("Groups", [])]
     if not group_ids:
-        return True
-    unseen = False
+        return "yes"
+    found = [find(view.groups, "GroupId", group_id) for group_id in group_ids]
     source_groups = [group["GroupId"] for group in source.get("Groups", [])]
-    for group_id in group_ids:
-        group = find(world.groups, "GroupId", group_id)
-        if group is None:
-            unseen = True
-        elif group_rules_admit(
-            group.get("IpPermissions", []),
-            source["PrivateIpAddress"],
-            source_groups,
-            world.prefix_lists,
-        ):
-            return True
-    return None if unseen else False
+    within_vpc = source["VpcId"] == sensor["VpcId"]
+
+    def admits(lists: Mapping[str, Sequence[Answer]], unstated: bool) -> bool:
+        return any(
+            group_rules_admit(
+                group.get("IpPermissions", []),
+                source["PrivateIpAddress"],
+                source_groups,
+                lists,
+                unstated,
+            )
+            for group in found
+            if group
+        )
+
+    if admits({}, within_vpc):
+        return "yes"
+    # AMBIGUOUS: a reference of unknown standing and a prefix list both admit. Here the list is not
+    # read, as something else admits the packet; the other reading ranks the sensor with the rest.
+    if admits({}, True):
+        return "behind"
+    if admits(view.prefix_lists, within_vpc):
+        return "yes"
+    return "unseen" if None in found else "no"
 
 
-def allowed_inbound(world: World, source: Answer, sensor: Answer) -> bool | None:
+def allowed_inbound(view: World, source: Answer, sensor: Answer) -> bool | None:
     """Whether the ACL of the sensor's subnet lets the packet in; None if it is unseen."""
     if source["SubnetId"] == sensor["SubnetId"]:
         return True
-    acl = acl_of(world, sensor["SubnetId"])
+    acl = acl_of(view, sensor["SubnetId"])
     if acl is None:
         return None
     return acl_allows(acl["Entries"], False, source["PrivateIpAddress"])
@@ -242,23 +297,76 @@ def denied_outbound(world: World, source: Answer, sensor: Answer) -> bool:
     return not acl_allows(acl["Entries"], True, sensor["PrivateIpAddress"])
 
 
-def judge_sensor_interface(world: World, settings: Answer, source: Answer, sensor: Answer) -> str:
-    """The stage that rejects one interface of a sensor, or `passes`, or `unverified`."""
-    if settings["local_vpc_only"] and sensor["VpcId"] != source["VpcId"]:
-        return "vpc"
-    admitted = admitted_by_groups(world, source, sensor)
-    allowed = allowed_inbound(world, source, sensor)
-    if admitted is False:
-        return "security_group"
+ASTRAY = ("NatGatewayId", "EgressOnlyInternetGatewayId", "CarrierGatewayId")
+LEADING = ("VpcPeeringConnectionId", "TransitGatewayId", "NetworkInterfaceId", "InstanceId")
+
+
+def routed(tables: Iterable[Answer] | None, source: Answer, sensor: Answer) -> str:
+    """Whether a route leads from the source's subnet to a sensor in another VPC: `yes`, `behind`
+    (AWS does not say, or it cannot be known) or `no`."""
+    if tables is None:
+        return "yes"
+    own = main = None
+    for table in tables:
+        for association in table["Associations"]:
+            if association.get("SubnetId") == source["SubnetId"]:
+                own = table
+            if association.get("Main") and table["VpcId"] == source["VpcId"]:
+                main = table
+    table = own or main
+    if table is None:
+        # AMBIGUOUS: no table is shown. Here, as what is unseen does not reject, it passes.
+        return "yes"
+    best: tuple[int, bool] | None = None
+    winner: Answer = {}
+    for route in table["Routes"]:
+        if route["State"] == "filtered":
+            continue
+        if route.get("DestinationPrefixListId"):
+            if not route.get("GatewayId", "").startswith("vpce-"):
+                # AMBIGUOUS: whether that holds, too, where the winner among the others is known
+                # to lead nowhere, or to lead there; here it does, as the list may be closer.
+                return "behind"
+            continue
+        if not within(route.get("DestinationCidrBlock"), sensor["PrivateIpAddress"]):
+            continue
+        length = ipaddress.IPv4Network(route["DestinationCidrBlock"]).prefixlen
+        this = (length, route["Origin"] != "EnableVgwRoutePropagation")
+        if best is None or this > best:
+            best, winner = this, route
+    if best is None or winner["State"] == "blackhole":
+        return "no"
+    gateway = winner.get("GatewayId", "")
+    if gateway == "local" or gateway.startswith("igw-") or any(map(winner.get, ASTRAY)):
+        return "no"
+    if gateway.startswith("vpce-") or any(map(winner.get, LEADING)):
+        return "yes"
+    return "behind"
+
+
+def judge_sensor_interface(
+    world: World, view: World, settings: Answer, source: Answer, sensor: Answer
+) -> tuple[str, bool]:
+    """The stage that rejects one interface of a sensor, or `passes`, or `unverified`; and whether
+    something ranks it behind."""
+    elsewhere = sensor["VpcId"] != source["VpcId"]
+    if settings["local_vpc_only"] and elsewhere:
+        return "vpc", False
+    admitted = admitted_by_groups(view, source, sensor)
+    allowed = allowed_inbound(view, source, sensor)
+    if admitted == "no":
+        return "security_group", False
     # AMBIGUOUS: groups unseen, ACL seen and denying. "Unavailable where what is unseen would
     # decide": here the group would not decide, the ACL does. The other reading stops at
     # the stage of the groups and says `unavailable`; it differs in the verdict, and with
     # ALLOW_UNVERIFIED it would use a sensor whose ACL is known to deny.
     if allowed is False:
-        return "network_acl"
-    if admitted is None or allowed is None:
-        return "unverified"
-    return "passes"
+        return "network_acl", False
+    leads = routed(world.route_tables, source, sensor) if elsewhere else "yes"
+    if leads == "no":
+        return "route", False
+    behind = "behind" in (admitted, leads) or denied_outbound(world, source, sensor)
+    return "unverified" if admitted == "unseen" or allowed is None else "passes", behind
 
 
 # --------------------------------------------------------------------------------------
@@ -270,84 +378,74 @@ def judge_sensor_interface(world: World, settings: Answer, source: Answer, senso
 class Judged:
     """What the filters say of one sensor, before anything is created.
 
-    `fate` is `dead`, `passes`, `unverified` or the stage that rejects it; `in_zone` is None
-    where the zone is unknown; `denied` is about the outbound ACL.
+    `fate` is `dead`, `unreadable`, `passes`, `unverified` or the stage that rejects it; `in_zone`
+    is None where the zone is unknown; `behind`: something ranks it behind.
     """
 
     target_id: str
     fate: str
     in_zone: bool | None = None
-    denied: bool = False
+    behind: bool = False
+
+
+def why_dead(view: World, target: Answer, interfaces: list[Answer]) -> bool:
+    """Whether the instance that a sensor's interface is attached to is known not to run."""
+    if behind_load_balancer(target):
+        return False
+    instance_id = (interfaces[0].get("Attachment") or {}).get("InstanceId")
+    found = find_instance(view, instance_id) if instance_id else None
+    # AMBIGUOUS: a sensor whose instance is pending. Here it is known not to be running;
+    # the other reading takes "that counts as running" to hold for sensors, too.
+    return bool(found and found["State"]["Name"] != "running")
 
 
 def judge_sensor(
-    world: World, settings: Answer, account: str, zone: str, source: Answer, target_id: str
+    world: World, settings: Answer, instance: Answer, source: Answer, target_id: str
 ) -> Judged:
     """Take one configured target through every stage, as if its zone were no obstacle."""
     target = find(world.targets, "TrafficMirrorTargetId", target_id)
     if target is None:
         return Judged(target_id, "dead")
+    view = asked_about(world, target)
+    if view is None:
+        return Judged(target_id, "unreadable")
     tagged = settings["include_tags"] or settings["exclude_tags"]
     if behind_load_balancer(target) and not tagged:
         # AMBIGUOUS: a load balancer in another zone, no tags set: `unavailable` (here, as
         # 5.2 comes before 5.3) or `zone` ("a zone that is known comes first").
         return Judged(target_id, "dead")
-    interfaces = interfaces_of(world, target)
+    interfaces = interfaces_of(view, target)
+    through_role = view is not world
     if not interfaces:
-        # AMBIGUOUS: how to tell a deleted interface from one of another account. Here by
-        # the owner of the target against the owner of the instance (reservation).
         # AMBIGUOUS: LOCAL_VPC_ONLY with a sensor whose VPC is unknown. Here unverified, so
         # ALLOW_UNVERIFIED uses it; the other reading rejects what may be elsewhere.
-        foreign = target.get("OwnerId", account) != account
+        foreign = target["OwnerId"] != world.account and not through_role
         return Judged(target_id, "unverified" if foreign else "dead")
-    if not behind_load_balancer(target):
-        instance_id = (interfaces[0].get("Attachment") or {}).get("InstanceId")
-        found = find_instance(world, instance_id) if instance_id else None
-        # AMBIGUOUS: a sensor whose instance is pending. Here it is known not to be running;
-        # the other reading takes "that counts as running" to hold for sensors, too.
-        if found and found[0]["State"]["Name"] != "running":
-            return Judged(target_id, "dead")
+    if why_dead(view, target, interfaces):
+        return Judged(target_id, "dead")
 
-    here = [item for item in interfaces if item["AvailabilityZone"] == zone]
+    key = "AvailabilityZoneId" if through_role else "AvailabilityZone"
+    here = [item for item in interfaces if item[key] == instance["Placement"][key]]
     # AMBIGUOUS: a load balancer with interfaces in the zone (all rejected) and in others.
     # Here it is a sensor of the zone and judged by the interfaces there, so it is not one of
     # "the others" that LOCAL_ZONE_ONLY false lets be tried; the other reading tries its
     # interfaces in other zones then.
-    considered = here or interfaces
-    fates = {}
-    for item in considered:
-        fates[item["NetworkInterfaceId"]] = judge_sensor_interface(world, settings, source, item)
-    if "passes" in fates.values():
+    found = [
+        judge_sensor_interface(world, view, settings, source, item) for item in here or interfaces
+    ]
+    fates = [fate for fate, _ in found]
+    if "passes" in fates:
         fate = "passes"
-    elif "unverified" in fates.values():
+    elif "unverified" in fates:
         fate = "unverified"
     else:
         # AMBIGUOUS: several interfaces rejected at different stages; here the latest stage
         # that one of them reached, as the sensor passes a stage with any of them.
-        fate = max(fates.values(), key=STAGES.index)
-    # AMBIGUOUS: several interfaces, the outbound ACL denies some; here one that passes
-    # everything else and is not denied is enough.
-    denials = [
-        denied_outbound(world, source, item)
-        for item in considered
-        if fates[item["NetworkInterfaceId"]] == fate
-    ]
-    return Judged(target_id, fate, bool(here), all(denials))
-
-
-def rank(world_sessions: list[Answer], source: Answer, judged: Judged) -> tuple[bool, int, str]:
-    """Lowest is best: outbound ACL, sessions, SHA-256 of interface and target."""
-    text = source["NetworkInterfaceId"] + judged.target_id
-    return (
-        judged.denied,
-        count_sessions(world_sessions, judged.target_id),
-        hashlib.sha256(text.encode("utf-8")).hexdigest(),
-    )
-
-
-def count_sessions(sessions: list[Answer], target_id: str) -> int:
-    """How many sessions go to the target."""
-    return sum(1 for session in sessions if session["TrafficMirrorTargetId"] == target_id)
+        fate = max(fates, key=STAGES.index)
+    # AMBIGUOUS: several interfaces, something ranks some behind; here one that passes
+    # everything and is not ranked behind is enough.
+    behind = all(last for other, last in found if other == fate)
+    return Judged(target_id, fate, bool(here), behind)
 
 
 # --------------------------------------------------------------------------------------
@@ -365,20 +463,21 @@ def has_tag(instance: Answer, wanted: Iterable[str]) -> bool:
     return False
 
 
-def hosts_sensor(world: World, settings: Answer, instance: Answer) -> bool:
-    """Whether a configured target sits on the instance."""
-    for target_id in settings["targets"]:
-        target = find(world.targets, "TrafficMirrorTargetId", target_id)
-        if target is None:
-            continue
-        for interface in instance["NetworkInterfaces"]:
-            if interface["NetworkInterfaceId"] == target.get("NetworkInterfaceId"):
-                return True
+def is_sensor(world: World, settings: Answer, instance: Answer, source: Answer) -> bool:
+    """Whether the interface is any target's, or its instance hosts a configured one."""
+    on_instance = [item["NetworkInterfaceId"] for item in instance["NetworkInterfaces"]]
+    for target in world.targets:
+        interface_id = target.get("NetworkInterfaceId")
+        if interface_id and interface_id == source["NetworkInterfaceId"]:
+            return True
+        ours = target["TrafficMirrorTargetId"] in configured(world, settings)
+        if ours and interface_id in on_instance:
+            return True
     return False
 
 
 def set_aside(
-    world: World, settings: Answer, instance: Answer, source: Answer, sessions: list[Answer]
+    world: World, settings: Answer, instance: Answer, source: Answer
 ) -> ExpectedInterface | None:
     """The outcome of an interface that falls out before sensors are judged."""
     instance_id, interface_id = instance["InstanceId"], source["NetworkInterfaceId"]
@@ -389,12 +488,12 @@ def set_aside(
         return skipped
     if source.get("InterfaceType", "interface") != "interface":
         return skipped
-    if hosts_sensor(world, settings, instance):
+    if is_sensor(world, settings, instance, source):
         return skipped
     # AMBIGUOUS: an interface with several sessions; any of them may be named.
     existing = [
         (session["TrafficMirrorTargetId"], session["TrafficMirrorSessionId"])
-        for session in sessions
+        for session in world.sessions
         if session["NetworkInterfaceId"] == interface_id
     ]
     if existing:
@@ -414,73 +513,136 @@ class Limits:
 
 
 @dataclass
-class Invocation:
-    """What one invocation has done so far."""
+class Waiting:
+    """An interface that needs a session, and what is expected of it so far."""
 
-    sessions: list[Answer]
+    instance: Answer
+    source: Answer
+    expected: ExpectedInterface | None = None
+
+    @property
+    def interface_id(self) -> str:
+        return str(self.source["NetworkInterfaceId"])
+
+    @property
+    def target_id(self) -> str:
+        return str(self.expected and self.expected.target_id)
+
+
+@dataclass
+class Invocation:
+    """What one invocation knows and has done so far."""
+
+    world: World
+    settings: Answer
     limits: Limits
     dry_run: bool
+    got: Mapping[str, tuple[str, str | None]]
+    chosen: Counter[str] = field(default_factory=Counter)  # sessions by target, on top of the old
     refused: set[str] = field(default_factory=set)
     unsupported: set[str] = field(default_factory=set)
     full: bool = False
 
-    def create(self, instance: Answer, source: Answer, target_id: str) -> str:
-        """Create a session, or say what AWS objects to; a dry run never asks."""
-        if not self.dry_run:
-            if instance["InstanceType"] in self.limits.unsupported_types:
-                self.unsupported.add(instance["InstanceType"])
-                return "unsupported"
-            if self.limits.sources.get(target_id, 1) <= 0:
-                self.refused.add(target_id)
-                return "target full"
-            if self.limits.sessions is not None and self.limits.sessions <= 0:
-                self.full = True
-                return "account full"
-            if target_id in self.limits.sources:
-                self.limits.sources[target_id] -= 1
+    def count(self, target_id: str) -> int:
+        """The target's sessions: those that are seen here and by its owner, and the new ones."""
+        target = find(self.world.targets, "TrafficMirrorTargetId", target_id)
+        owner = asked_about(self.world, target) if target else None
+        ids = {
+            session["TrafficMirrorSessionId"]
+            for session in [*self.world.sessions, *(owner.sessions if owner else [])]
+            if session["TrafficMirrorTargetId"] == target_id
+        }
+        return len(ids) + self.chosen[target_id]
+
+    def rank(self, source: Answer, judged: Judged) -> tuple[bool, int, str]:
+        """Lowest is best: nothing against it, sessions, SHA-256 of interface and target."""
+        text = source["NetworkInterfaceId"] + judged.target_id
+        digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        return judged.behind, self.count(judged.target_id), digest
+
+    def round(self, waiting: list[Waiting]) -> list[Waiting]:
+        """Choose for all, each choice counting at once; then all creates go out. What is returned
+        waits for the next round, which knows of all that has been refused."""
+        plans = []
+        for item in waiting:
+            item.expected = choose(self, item.instance, item.source)
+            if item.expected.target_id:
+                self.chosen[item.target_id] += 1
+                plans.append(item)
+        if self.dry_run:
+            return []
+        left = self.send(plans)
+        for item in left:
+            self.chosen[item.target_id] -= 1
+        return left
+
+    def won(self, item: Waiting) -> bool:
+        """Whether, of those that compete, this one is said to have got its session: any may."""
+        return self.got.get(item.interface_id) == ("created", item.target_id)
+
+    def send(self, plans: list[Waiting]) -> list[Waiting]:
+        """Let AWS decide; what is returned has to be chosen for again."""
+        able = [p for p in plans if p.instance["InstanceType"] not in self.limits.unsupported_types]
+        winners: list[Waiting] = []
+        refused = set()
+        for target_id in dict.fromkeys(item.target_id for item in able):
+            rivals = [item for item in able if item.target_id == target_id]
+            room = max(0, self.limits.sources.get(target_id, len(rivals)))
+            if len(rivals) > room:
+                refused.add(target_id)
+            winners += sorted(rivals, key=lambda item: not self.won(item))[:room]
+        if self.limits.sessions is not None and len(winners) > self.limits.sessions:
+            winners = sorted(winners, key=lambda item: not self.won(item))[: self.limits.sessions]
+            self.full = True
+        for item in winners:
+            if item.target_id in self.limits.sources:
+                self.limits.sources[item.target_id] -= 1
             if self.limits.sessions is not None:
                 self.limits.sessions -= 1
-        self.sessions.append(
-            {
-                "TrafficMirrorSessionId": f"created-{len(self.sessions)}",
-                "TrafficMirrorTargetId": target_id,
-                "NetworkInterfaceId": source["NetworkInterfaceId"],
-            }
-        )
-        return "created"
+        left = []
+        for item in plans:
+            if any(item is winner for winner in winners):
+                continue
+            instance_id, interface_id = item.instance["InstanceId"], item.interface_id
+            skipped = item not in able
+            if skipped and item.source["Attachment"]["DeviceIndex"] == 0:
+                self.unsupported.add(item.instance["InstanceType"])
+            # Whether it was sent before its target was known to be refused, nobody can say.
+            waits = item.target_id in refused and self.got.get(interface_id, ("",))[0] != "skipped"
+            if skipped and not waits:
+                self.chosen[item.target_id] -= 1
+                item.expected = ExpectedInterface(instance_id, interface_id, "skipped")
+            elif self.full:
+                # AMBIGUOUS: the verdict on the sensor that would be next once the account is
+                # full; none is expected here.
+                item.expected = ExpectedInterface(
+                    instance_id, interface_id, "unmirrored", sensors=None
+                )
+            else:
+                left.append(item)
+        self.refused |= refused
+        return left
 
 
-def choose(
-    world: World,
-    settings: Answer,
-    account: str,
-    instance: Answer,
-    source: Answer,
-    invocation: Invocation,
-) -> ExpectedInterface:
-    """Take every configured sensor through the stages and create a session to the best."""
+def choose(invocation: Invocation, instance: Answer, source: Answer) -> ExpectedInterface:
+    """Take every configured sensor through the stages and choose the best."""
+    world, settings = invocation.world, invocation.settings
     instance_id, interface_id = instance["InstanceId"], source["NetworkInterfaceId"]
     # AMBIGUOUS: a further interface of an unsupported instance type that no sensor can take;
     # here "not tried again" comes first: `skipped`. The other reading says `unmirrored`.
     if instance["InstanceType"] in invocation.unsupported:
         return ExpectedInterface(instance_id, interface_id, "skipped")
 
-    zone = instance["Placement"]["AvailabilityZone"]
     sensors = [
-        judge_sensor(world, settings, account, zone, source, target_id)
-        for target_id in dict.fromkeys(settings["targets"])
+        judge_sensor(world, settings, instance, source, target_id)
+        for target_id in configured(world, settings)
     ]
-    counts = {
-        sensor.target_id: count_sessions(invocation.sessions, sensor.target_id)
-        for sensor in sensors
-    }
-
-    # Each round is tried only when nothing is left of the ones before.
+    # Each of these is tried only when nothing is left of the ones before.
     # AMBIGUOUS: unverified sensors of another zone, LOCAL_ZONE_ONLY false. Here "compete
     # by 5.6, zone ignored where unknown" means that the zone counts where it is known: first
     # the zone's and those of unknown zone, then the others. The other reading lets all
     # unverified ones compete at once.
-    rounds: list[list[Judged]] = [
+    tiers: list[list[Judged]] = [
         [item for item in sensors if item.fate == "passes" and item.in_zone],
         [],
         [],
@@ -488,57 +650,41 @@ def choose(
     ]
     others_allowed = not settings["local_zone_only"]
     if others_allowed:
-        rounds[1] = [item for item in sensors if item.fate == "passes" and not item.in_zone]
+        tiers[1] = [item for item in sensors if item.fate == "passes" and not item.in_zone]
     if settings["allow_unverified"]:
-        rounds[2] = [
+        tiers[2] = [
             item for item in sensors if item.fate == "unverified" and item.in_zone is not False
         ]
         if others_allowed:
-            rounds[3] = [
+            tiers[3] = [
                 item for item in sensors if item.fate == "unverified" and item.in_zone is False
             ]
-
-    selected: str | None = None
-    final: str | None = None
+    selected = None
     reached = -1
-    for candidates in rounds:
+    for tier in tiers:
         reached += 1
-        for item in sorted(candidates, key=lambda item: rank(invocation.sessions, source, item)):
-            if item.target_id in invocation.refused:
-                continue
-            if invocation.full:
-                # AMBIGUOUS: the verdict on the sensor that would be next once the account is
-                # full; none is expected here.
-                return ExpectedInterface(instance_id, interface_id, "unmirrored", sensors=None)
-            answer = invocation.create(instance, source, item.target_id)
-            if answer == "unsupported":
-                return ExpectedInterface(instance_id, interface_id, "skipped")
-            if answer == "created":
-                selected = item.target_id
-            if answer == "account full":
-                final = item.target_id
-            if answer != "target full":
-                break
-        if selected or final:
+        left = [item for item in tier if item.target_id not in invocation.refused]
+        if left:
+            selected = min(left, key=lambda item: invocation.rank(source, item)).target_id
             break
 
     verdicts = []
     for item in sensors:
         verdict, stage = verdict_of(item, settings, selected, reached, invocation.refused)
-        if item.target_id == final:
-            verdict, stage = "rejected", "create"
         verdicts.append(
             ExpectedSensor(
                 item.target_id,
                 verdict,
                 stage,
-                counts[item.target_id],
+                invocation.count(item.target_id),
                 other_stages(item, settings, reached, invocation.refused),
             )
         )
     outcome = "unmirrored"
     if selected:
         outcome = "planned" if invocation.dry_run else "created"
+    elif any(item.fate == "unreadable" for item in sensors):
+        outcome = "failed"
     return ExpectedInterface(instance_id, interface_id, outcome, selected, verdicts)
 
 
@@ -548,7 +694,7 @@ def verdict_of(
     """Verdict and stage of one sensor, once it is known which round brought the choice."""
     if item.target_id == selected:
         return "selected", None
-    if item.fate == "dead":
+    if item.fate in ("dead", "unreadable"):
         return "rejected", "unavailable"
     if item.in_zone is False:
         # Sensors of other zones fall at `zone` unless they were tried.
@@ -599,6 +745,7 @@ def expect(
     instance_ids: Iterable[str],
     limits: Limits | None = None,
     dry_run: bool = False,
+    got: Mapping[str, tuple[str, str | None]] | None = None,
 ) -> list[ExpectedInterface]:
     """What the function should do with these instances, interface by interface.
 
@@ -609,24 +756,28 @@ def expect(
         instance_ids: The instances of the event, in order.
         limits: What AWS refuses to create.
         dry_run: Whether nothing is created; limits then stay unknown.
+        got: Outcome and target of each interface, as the function says. Where several compete for
+            the last place of a target, or of the account, any of them may get it: how many do is
+            the model's to say, which of them it takes from here.
     """
-    invocation = Invocation(list(world.sessions), copy.deepcopy(limits or Limits()), dry_run)
-    results = []
+    invocation = Invocation(world, settings, copy.deepcopy(limits or Limits()), dry_run, got or {})
+    results: list[ExpectedInterface | Waiting] = []
     for instance_id in instance_ids:
-        found = find_instance(world, instance_id)
-        if found is None or found[0]["State"]["Name"] not in ("running", "pending"):
+        instance = find_instance(world, instance_id)
+        if instance is None or instance["State"]["Name"] not in ("running", "pending"):
             results.append(ExpectedInterface(instance_id, None, "skipped"))
             continue
-        instance, account = found
         for source in sorted(
             instance["NetworkInterfaces"], key=lambda item: item["Attachment"]["DeviceIndex"]
         ):
-            aside = set_aside(world, settings, instance, source, invocation.sessions)
-            if aside:
-                results.append(aside)
-            else:
-                results.append(choose(world, settings, account, instance, source, invocation))
-    return results
+            aside = set_aside(world, settings, instance, source)
+            results.append(aside or Waiting(instance, source))
+    waiting = [item for item in results if isinstance(item, Waiting)]
+    assert len(waiting) <= 100, "more than a round"
+    while waiting:
+        waiting = invocation.round(waiting)
+    expected = [item.expected if isinstance(item, Waiting) else item for item in results]
+    return [item for item in expected if item]
 
 
 # --------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ class World:
         for _ in range(3):
             self.some(Truth("session"))
         self.some(Truth("skipped", "EXCLUDE_TAGS"), tags={"mirror": "no"})
-        self.some(Truth("skipped", "t2.micro"), instance_type="t2.micro")
+        self.some(Truth("skipped", "AWS does not mirror"), instance_type="t2.micro")
         self.some(Truth("skipped", "no IPv4 address"), ipv6_only=True)
         self.some(Truth("skipped", "efa-only"), interface_type="efa-only")
         self.some(Truth("skipped", "stopped"), state="stopped")

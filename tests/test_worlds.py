@@ -62,12 +62,16 @@ def test_the_handler_decides_as_the_model_does(seed: int, monkeypatch: pytest.Mo
         scene = Builder(account, seed).build()
         world = read_world(account)
         apply_limits(scene, world)
-        expected = expect(
-            world, scene.settings, scene.instance_ids, scene.limits, dry_run=scene.dry_run
-        )
         with patch.dict(os.environ, scene.environment):
             result = lambda_traffic_mirror.lambda_handler(scene.event, LambdaContext())
         body = json.loads(result["body"])
+        got = {
+            item["interface_id"]: (item["outcome"], item["target_id"])
+            for item in body["interfaces"]
+        }
+        expected = expect(
+            world, scene.settings, scene.instance_ids, scene.limits, scene.dry_run, got
+        )
 
         found = list(differences(expected, body, scene, world))
         story = f"seed {seed}, settings {scene.settings}, dry run {scene.dry_run}\n"
@@ -128,6 +132,7 @@ def small_world(*sensors: dict[str, Any], sessions: tuple[str, ...] = ()) -> Wor
         "RuleAction": "allow",
     }
     return World(
+        account="1",
         reservations=[
             {
                 "OwnerId": "1",
@@ -224,7 +229,8 @@ def test_the_model_uses_unverified_sensors_last() -> None:
     world.targets.append(
         {"TrafficMirrorTargetId": "t3", "NetworkInterfaceId": "e3", "OwnerId": "other"}
     )
-    world.sessions.append({"TrafficMirrorTargetId": "t3", "NetworkInterfaceId": "y"})
+    session = {"TrafficMirrorSessionId": "x", "NetworkInterfaceId": "y"}
+    world.sessions.append({**session, "TrafficMirrorTargetId": "t3"})
     names = ["t1", "t2", "t3"]
     allowed = defaults(targets=names, allow_unverified=True)
     [result] = expect(world, allowed, ["i"])

@@ -25,7 +25,6 @@ from model import (
     Limits,
     World,
     acl_of,
-    count_sessions,
     find,
     interfaces_of,
 )
@@ -479,12 +478,14 @@ def read_world(account: SimulatedAccount) -> World:
     """What the function could know: hidden resources are left out."""
     client = reader()
     world = World(
+        account=account.account_id,
         reservations=pages(client, "describe_instances", "Reservations"),
         interfaces=pages(client, "describe_network_interfaces", "NetworkInterfaces"),
         targets=pages(client, "describe_traffic_mirror_targets", "TrafficMirrorTargets"),
         sessions=pages(client, "describe_traffic_mirror_sessions", "TrafficMirrorSessions"),
         groups=pages(client, "describe_security_groups", "SecurityGroups"),
         acls=pages(client, "describe_network_acls", "NetworkAcls"),
+        route_tables=pages(client, "describe_route_tables", "RouteTables"),
     )
     for group in world.groups:
         for permission in group["IpPermissions"]:
@@ -647,10 +648,10 @@ def describe_sensor(world: World, scene: Scene, target_id: str) -> str:
     target = find(world.targets, "TrafficMirrorTargetId", target_id)
     if target is None:
         return "    no such target"
+    count = [session["TrafficMirrorTargetId"] for session in world.sessions].count(target_id)
     lines = [
         (
-            f"    {target['Type']} of {target['OwnerId']}, "
-            f"{count_sessions(world.sessions, target_id)} sessions, "
+            f"    {target['Type']} of {target['OwnerId']}, {count} sessions, "
             f"room for {scene.limits.sources.get(target_id, 'any')}"
         )
     ]
