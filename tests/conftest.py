@@ -168,6 +168,7 @@ class Scene(SimulatedAccount):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.gates.append(permitted)
+        self.targets: Sequence[str] = ()
         self._changes = ExitStack()
 
     def __exit__(self, *error: object) -> None:
@@ -176,8 +177,8 @@ class Scene(SimulatedAccount):
 
     def configure(self, targets: str | Sequence[str] = (), **variables: str) -> None:
         """Set environment variables: `configure(targets, LOCAL_ZONE_ONLY="false")`."""
-        targets = [targets] if isinstance(targets, str) else targets
-        required = {"filter_id": self.filter_id, "targets": ", ".join(targets)}
+        self.targets = [targets] if isinstance(targets, str) else targets
+        required = {"filter_id": self.filter_id, "targets": ", ".join(self.targets)}
         os.environ.update(required | variables)
 
     def run(self, event: object, context: object = None) -> Answer:

@@ -327,7 +327,7 @@ NEEDS: dict[str, tuple[Sequence[str], Build, str]] = {
     ),
     "a sensor": (
         AT_FIRST[:2],
-        lambda a: a.sensor_instance(next(iter(a._backend.traffic_mirror_targets))),
+        lambda a: a.sensor_instance(a.targets[0]),
         "skipped",
     ),
     "mirrored": (AT_FIRST, lambda a: a.mirrored("tmt-of-somebody-else")[0], "exists"),

@@ -4,47 +4,24 @@ delivered again: the unreadable, and those with an instance that failed or was n
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from aws import LambdaContext, SimulatedAccount, running_event, scheduled_event, sqs_event
-from conftest import Scene
+from aws import LambdaContext, running_event, scheduled_event, sqs_event
+from calls import COLD, CREATE, FAULTS, GROUPS, INSTANCES, of_interface
+from conftest import Build, Clock, Scene, deliver, missing
 
-import lambda_traffic_mirror as function
-
-CREATE = "CreateTrafficMirrorSession"
-UNKNOWN = "i-00000000000000000"
-
+from lambda_traffic_mirror import ConfigurationError
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
 def batch(*bodies: Mapping[str, Any] | str, context: object = None) -> list[int]:
     """Deliver a batch with these bodies; which of them are to be delivered again."""
-    event = sqs_event(*bodies)
-    result = function.lambda_handler(event, context or LambdaContext())
-    assert json.loads(json.dumps(result)) == result
-    assert list(result) == ["batchItemFailures"]
-    ids = [record["messageId"] for record in event["Records"]]
-    named = []
-    for failure in result["batchItemFailures"]:
-        assert list(failure) == ["itemIdentifier"]
-        named.append(ids.index(failure["itemIdentifier"]))
-    assert len(set(named)) == len(named)
-    return sorted(named)
-
-
-def sessions(scene: Scene, *instance_ids: str) -> list[int]:
-    """How many sessions each interface of these instances has."""
-    return [
-        len(scene.sessions(interface_id=interface))
-        for instance in instance_ids
-        for interface in scene.interfaces_of(instance)
-    ]
+    return deliver(sqs_event(*bodies), context).again
 
 
 def outcomes(caplog: pytest.LogCaptureFixture) -> Counter[str]:
@@ -54,7 +31,7 @@ def outcomes(caplog: pytest.LogCaptureFixture) -> Counter[str]:
 
 @pytest.fixture(autouse=True)
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.DEBUG, logger=function.__name__)
+    caplog.set_level(logging.DEBUG, logger="lambda_traffic_mirror")
     return caplog
 
 
@@ -64,24 +41,16 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 def test_a_batch_of_one(scene: Scene, sensor: str) -> None:
     instance = scene.instance(interfaces=2)
     assert batch(running_event(instance)) == []
-    assert sessions(scene, instance) == [1, 1]
+    assert scene.sessions_of(instance) == [1, 1]
 
 
 def test_a_hundred_messages_take_the_reads_of_one(scene: Scene, sensor: str) -> None:
     instances = scene.instances(100)
     assert batch(*map(running_event, instances)) == []
-    assert sessions(scene, *instances) == [1] * 100
+    assert scene.sessions_of(*instances) == [1] * 100
+    reads = {operation: 1 for round_trip in COLD[:3] for operation in round_trip}
     calls = Counter(call.operation for call in scene.calls)
-    assert calls == {
-        "DescribeInstances": 2,  # the sources, and the sensor's own
-        "DescribeTrafficMirrorSessions": 1,
-        "DescribeTrafficMirrorTargets": 1,
-        "DescribeNetworkInterfaces": 1,
-        "DescribeSecurityGroups": 1,
-        "DescribeNetworkAcls": 1,
-        CREATE: 100,
-    }
-    assert scene.count() <= 120
+    assert calls == reads | {INSTANCES: 2, CREATE: 100}  # the sensor's own instance besides
 
 
 def test_sessions_of_one_batch_count_for_the_next_message(scene: Scene) -> None:
@@ -95,25 +64,19 @@ def test_the_same_instance_twice_is_worked_on_once(
     scene: Scene, sensor: str, log: pytest.LogCaptureFixture
 ) -> None:
     first, second = scene.instances(2)
+    event = running_event(first)
     bodies = [
-        running_event(first),
+        event,
         running_event(second),
+        event,
         running_event(first),
         {"detail": {"instance-id": first}},
         {"instance-ids": [second, first]},
     ]
     assert batch(*bodies) == []
-    assert sessions(scene, first, second) == [1, 1]
+    assert scene.sessions_of(first, second) == [1, 1]
     assert scene.count(CREATE) == 2
     assert outcomes(log) == {"created": 2}
-
-
-def test_the_same_message_twice_in_a_batch_is_worked_on_once(scene: Scene, sensor: str) -> None:
-    instance = scene.instance()
-    event = running_event(instance)
-    assert batch(event, event) == []
-    assert sessions(scene, instance) == [1]
-    assert scene.count(CREATE) == 1
 
 
 def test_a_batch_delivered_twice_creates_nothing_twice(
@@ -122,7 +85,7 @@ def test_a_batch_delivered_twice_creates_nothing_twice(
     instances = scene.instances(3)
     events = [running_event(instance) for instance in instances]
     assert batch(*events) == batch(*reversed(events)) == []
-    assert sessions(scene, *instances) == [1, 1, 1]
+    assert scene.sessions_of(*instances) == [1, 1, 1]
     assert outcomes(log) == {"created": 3, "exists": 3}
 
 
@@ -137,7 +100,7 @@ def test_every_kind_of_event_is_welcome_as_a_body(scene: Scene, sensor: str) -> 
         running_event(instances[4], state="terminated"),
     ]
     assert batch(*bodies) == []
-    assert sessions(scene, *instances) == [1] * 6
+    assert scene.sessions_of(*instances) == [1] * 6
 
 
 # --- What is named
@@ -173,7 +136,7 @@ def test_an_unreadable_message_is_named_and_the_others_are_not(
 ) -> None:
     before, after = scene.instances(2)
     assert batch(running_event(before), body, running_event(after)) == [1]
-    assert sessions(scene, before, after) == [1, 1]
+    assert scene.sessions_of(before, after) == [1, 1]
     assert [r.levelname for r in log.records if "unreadable" in r.getMessage()] == ["ERROR"]
 
 
@@ -182,19 +145,12 @@ def test_a_batch_of_unreadable_messages_calls_nobody(scene: Scene, sensor: str) 
     assert scene.count() == 0
 
 
-def test_a_message_without_a_body_is_unreadable(scene: Scene, sensor: str) -> None:
-    event = sqs_event("{}")
-    del event["Records"][0]["body"]
-    named = {"itemIdentifier": event["Records"][0]["messageId"]}
-    assert function.lambda_handler(event, LambdaContext()) == {"batchItemFailures": [named]}
-
-
 @pytest.mark.parametrize("state", ["pending", "stopping", "stopped", "terminated"])
 def test_other_states_are_ignored_and_not_named(scene: Scene, sensor: str, state: str) -> None:
     instance = scene.instance()
     assert batch(running_event(instance, state=state)) == []
     assert scene.count() == 0
-    assert sessions(scene, instance) == [0]
+    assert scene.sessions_of(instance) == [0]
 
 
 def test_only_the_messages_of_failed_instances_are_named(scene: Scene, sensor: str) -> None:
@@ -202,7 +158,7 @@ def test_only_the_messages_of_failed_instances_are_named(scene: Scene, sensor: s
     an instance that failed."""
     instances = scene.instances(4)
     (bad,) = scene.interfaces_of(instances[2])
-    scene.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
+    scene.fail(CREATE, where=of_interface(bad))
     bodies = [
         running_event(instances[0]),
         {"instance-ids": [instances[1], instances[2]]},
@@ -211,47 +167,38 @@ def test_only_the_messages_of_failed_instances_are_named(scene: Scene, sensor: s
         running_event(instances[3]),
     ]
     assert batch(*bodies) == [1, 2]
-    assert sessions(scene, *instances) == [1, 1, 0, 1]
+    assert scene.sessions_of(*instances) == [1, 1, 0, 1]
     scene.heal()
     assert batch(bodies[1], bodies[2]) == []
-    assert sessions(scene, *instances) == [1] * 4
+    assert scene.sessions_of(*instances) == [1] * 4
 
 
 def test_one_interface_that_failed_is_enough_to_be_named(scene: Scene, sensor: str) -> None:
     instance = scene.instance(interfaces=3)
     bad = scene.interfaces_of(instance)[1]
-    scene.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
+    scene.fail(CREATE, where=of_interface(bad))
     assert batch(running_event(instance)) == [0]
-    assert sessions(scene, instance) == [1, 0, 1]
+    assert scene.sessions_of(instance) == [1, 0, 1]
 
 
-NO_FAILURES: dict[str, tuple[Callable[[SimulatedAccount], str], str]] = {
-    "no sensor in the zone": (lambda account: account.instance(zone="b"), "unmirrored"),
-    "an unknown instance": (lambda account: UNKNOWN, "skipped"),
-    "a stopped instance": (lambda account: account.instance(state="stopped"), "skipped"),
-    "no IPv4 address": (lambda account: account.instance(ipv6_only=True), "skipped"),
-    "an unsupported type": (lambda account: account.instance(instance_type="t2.micro"), "skipped"),
-    "a sensor": (
-        lambda account: account.sensor_instance(
-            next(iter(account._backend.traffic_mirror_targets))
-        ),
-        "skipped",
-    ),
+NO_FAILURES: dict[str, tuple[Build, str]] = {
+    "no sensor in the zone": (lambda a: a.instance(zone="b"), "unmirrored"),
+    "an unknown instance": (lambda a: "i-00000000000000000", "skipped"),
+    "a stopped instance": (lambda a: a.instance(state="stopped"), "skipped"),
+    "no IPv4 address": (lambda a: a.instance(ipv6_only=True), "skipped"),
+    "an unsupported type": (lambda a: a.instance(instance_type="t2.micro"), "skipped"),
+    "a sensor": (lambda a: a.sensor_instance(a.targets[0]), "skipped"),
 }
 
 
-@pytest.mark.parametrize(("make", "outcome"), NO_FAILURES.values(), ids=NO_FAILURES)
+@pytest.mark.parametrize(("build", "outcome"), NO_FAILURES.values(), ids=NO_FAILURES.keys())
 def test_an_answer_is_no_failure_even_if_it_is_no(
-    scene: Scene,
-    sensor: str,
-    log: pytest.LogCaptureFixture,
-    make: Callable[[SimulatedAccount], str],
-    outcome: str,
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture, build: Build, outcome: str
 ) -> None:
     scene.unsupported_types.add("t2.micro")
     instance = scene.instance()
-    assert batch(running_event(make(scene)), running_event(instance)) == []
-    assert sessions(scene, instance) == [1]
+    assert batch(running_event(build(scene)), running_event(instance)) == []
+    assert scene.sessions_of(instance) == [1]
     assert outcomes(log) == {outcome: 1, "created": 1}
 
 
@@ -267,13 +214,11 @@ def test_a_final_refusal_is_no_failure(
     assert outcomes(log) == {"unmirrored": 3}
 
 
-@pytest.mark.parametrize(
-    "fault", ["RequestLimitExceeded", "InternalError", "UnauthorizedOperation"]
-)
+@pytest.mark.parametrize("fault", ["throttled", "server error", "denied"])
 def test_a_batch_never_raises_for_what_aws_does_not_answer(
     scene: Scene, sensor: str, fault: str
 ) -> None:
-    scene.fail("*", fault, status=403 if fault == "UnauthorizedOperation" else 503)
+    FAULTS[fault](scene, "*")
     assert batch(*map(running_event, scene.instances(3)), scheduled_event()) == [0, 1, 2, 3]
     assert scene.sessions() == []
 
@@ -282,7 +227,7 @@ def test_a_missing_variable_raises_so_that_all_of_the_batch_comes_again(
     scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("targets")
-    with pytest.raises(function.ConfigurationError, match="targets"):
+    with pytest.raises(ConfigurationError, match="targets"):
         batch(running_event(scene.instance()))
 
 
@@ -295,9 +240,8 @@ def test_failed_instances_are_logged_by_name(
     scene.deny("ec2:CreateTags")
     assert batch(running_event(instance)) == [0]
     (record,) = (r for r in log.records if getattr(r, "outcome", "") == "failed")
-    assert record.levelname == "ERROR"
-    for text in (interface, instance, "ec2:CreateTags"):
-        assert text in record.getMessage()
+    wanted = (interface, instance, "ec2:CreateTags")
+    assert (record.levelname, missing(record.getMessage(), *wanted)) == ("ERROR", [])
 
 
 # --- Sweeps among the messages
@@ -308,16 +252,16 @@ def test_a_sweep_among_the_messages_looks_at_everything_once(
 ) -> None:
     named, unnamed = scene.instances(2)
     assert batch(running_event(named), scheduled_event(), {"sweep": True}) == []
-    assert sessions(scene, named, unnamed) == [1, 1]
+    assert scene.sessions_of(named, unnamed) == [1, 1]
     assert outcomes(log) == {"created": 2, "skipped": 1}
 
 
 def test_a_sweep_is_named_for_what_it_could_not_do(scene: Scene, sensor: str) -> None:
     named, unnamed = scene.instances(2)
     (bad,) = scene.interfaces_of(unnamed)
-    scene.fail(CREATE, where=lambda parameters: parameters["NetworkInterfaceId"] == bad)
+    scene.fail(CREATE, where=of_interface(bad))
     assert batch(running_event(named), scheduled_event()) == [1]
-    assert sessions(scene, named, unnamed) == [1, 0]
+    assert scene.sessions_of(named, unnamed) == [1, 0]
 
 
 def test_a_blocked_session_in_a_sweep_is_no_failure(
@@ -355,7 +299,7 @@ def test_who_wants_an_instance_mirrored_prevails_over_who_only_tries(
     instance = scene.instance()
     bodies = [dry(instance), real(instance)]
     assert batch(*(bodies if dry_first else reversed(bodies))) == []
-    assert sessions(scene, instance) == [1]
+    assert scene.sessions_of(instance) == [1]
 
 
 def test_a_dry_run_message_creates_nothing_and_the_others_do(
@@ -363,47 +307,27 @@ def test_a_dry_run_message_creates_nothing_and_the_others_do(
 ) -> None:
     tried, wanted = scene.instances(2)
     assert batch(running_event(tried) | {"dry_run": True}, running_event(wanted)) == []
-    assert sessions(scene, tried, wanted) == [0, 1]
+    assert scene.sessions_of(tried, wanted) == [0, 1]
     assert outcomes(log) == {"planned": 1, "created": 1}
 
 
-@pytest.mark.parametrize("switch", ["variable", "top of the event"])
-def test_a_switch_outside_makes_all_messages_dry_runs(
-    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch, switch: str
+def test_the_variable_makes_all_messages_dry_runs(
+    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instances = scene.instances(2)
-    event = sqs_event(*map(running_event, instances), {"sweep": True, "dry_run": False})
-    if switch == "variable":
-        monkeypatch.setenv("DRY_RUN", "on")
-    else:
-        event["dry_run"] = True
-    assert function.lambda_handler(event, LambdaContext()) == {"batchItemFailures": []}
+    monkeypatch.setenv("DRY_RUN", "on")
+    events = map(running_event, scene.instances(2))
+    assert batch(*events, {"sweep": True, "dry_run": False}) == []
     assert scene.sessions() == []
-    assert scene.count("DescribeSecurityGroups") == 1
+    assert scene.count(GROUPS) == 1
 
 
 # --- Time
 
 
-class Clock:
-    """Seconds that pass only when somebody says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def slow_creates(scene: Scene) -> Clock:
+def slow_creates(scene: Scene, clock: Clock) -> Clock:
     """A clock on which a create takes ten seconds, and nothing else takes any."""
-    clock = Clock()
-
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        clock.now += 10 * (call == CREATE)
-
-    scene.gates.append(gate)
+    scene.take_time(clock, 10, CREATE)
     return clock
 
 
@@ -414,14 +338,14 @@ def test_a_batch_that_runs_out_of_time_names_what_it_did_not_reach(
     bodies = [running_event(instance) for instance in instances]
     again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
     # Ten creates go out at once, and each lets ten seconds pass; twelve are kept in reserve.
-    done = sessions(scene, *instances)
+    done = scene.sessions_of(*instances)
     assert 0 < sum(done) <= 10
     assert again == [at for at, count in enumerate(done) if not count]
     assert outcomes(log) == {"created": sum(done), "deferred": len(again)}
     while again:
         bodies = [bodies[at] for at in again]
         again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
-    assert sessions(scene, *instances) == [1] * 15
+    assert scene.sessions_of(*instances) == [1] * 15
     assert scene.count(CREATE) == 15
 
 
@@ -433,7 +357,7 @@ def test_a_sweep_that_runs_out_of_time_is_named_too(
     assert batch(*bodies, context=LambdaContext(60, clock=slow_creates)) == [1]
     while batch(bodies[1], context=LambdaContext(60, clock=slow_creates)):
         pass
-    assert sessions(scene, *instances) == [1] * 15
+    assert scene.sessions_of(*instances) == [1] * 15
 
 
 def test_a_batch_without_any_time_names_all_but_the_ignored(
