@@ -1,0 +1,424 @@
+"""The picture of an account as one page: self-contained, without network and without script.
+
+It says the same as the terminal, in the same order, and lists every interface. It follows the
+reader's light or dark scheme, prints, and is read on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from html import escape
+from itertools import groupby
+
+from picture import (
+    COVERED,
+    DARK,
+    ELSEWHERE,
+    PLANNED,
+    SKIPPED,
+    Coverage,
+    Finding,
+    Interface,
+    Kind,
+    Load,
+    Picture,
+    percent,
+    plural,
+    total,
+)
+
+# Every colour of text stands out from what it stands on by 4.5 to 1 or more, in both schemes.
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --paper: #ffffff; --raised: #f5f6f7; --ink: #181b1f; --soft: #535a63; --line: #dcdfe3;
+  --covered: #17697f; --planned: #86bccb; --elsewhere: #9aa0a8; --dark: #b02a14;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #121416; --raised: #1a1d20; --ink: #e8eaed; --soft: #a6adb6; --line: #32373d;
+    --covered: #4fb3cb; --planned: #28687a; --elsewhere: #6d747d; --dark: #ff8b72;
+  }
+}
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body {
+  margin: 0; background: var(--paper); color: var(--ink); overflow-wrap: anywhere;
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+header, main, footer { max-width: 64rem; margin: 0 auto; padding: 0 1.5rem; }
+header { padding-top: 3rem; }
+footer { padding-bottom: 3rem; color: var(--soft); font-size: .875rem; }
+h1 { font-size: 2.25rem; line-height: 1.15; letter-spacing: -.02em; margin: .5rem 0 0; }
+h1.alarm { color: var(--dark); }
+h2 { font-size: 1.25rem; line-height: 1.3; margin: 3.5rem 0 .75rem; letter-spacing: -.01em; }
+h3 { font-size: 1rem; line-height: 1.4; margin: 0; }
+p { margin: .5rem 0; max-width: 46rem; }
+.where { color: var(--soft); margin: 0; }
+.soft { color: var(--soft); }
+code, .id { font: .8125rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+table { width: 100%; border-collapse: collapse; font-size: .875rem; }
+caption { text-align: left; color: var(--soft); padding: 0 0 .5rem; }
+th, td { text-align: left; vertical-align: top; padding: .375rem .75rem .375rem 0; font-weight: 400; }
+thead th { color: var(--soft); border-bottom: 1px solid var(--line); white-space: nowrap; }
+tbody tr + tr > *, tbody + tbody > tr:first-child > * { border-top: 1px solid var(--line); }
+th[scope=rowgroup] { font-weight: 600; padding-top: 1rem; }
+th:last-child, td:last-child { padding-right: 0; }
+.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.bar { width: 40%; vertical-align: middle; }
+svg { display: block; width: 100%; height: .75rem; }
+svg.thin { height: .5rem; }
+.track { fill: var(--raised); }
+.covered { fill: var(--covered); } .planned { fill: var(--planned); }
+.elsewhere { fill: var(--elsewhere); } .dark { fill: var(--dark); }
+ul.why, ul.legend, nav ul { list-style: none; margin: 0; padding: 0; }
+ul.why { margin-top: 1.5rem; border-top: 1px solid var(--line); }
+ul.why a {
+  display: grid; grid-template-columns: 4.5rem minmax(0, 1fr) 30%; gap: 0 1rem;
+  align-items: baseline; padding: .5rem 0; border-bottom: 1px solid var(--line);
+  color: inherit; text-decoration: none;
+}
+ul.why a:hover .what { text-decoration: underline; }
+ul.why .count { font-size: 1.5rem; font-weight: 600; color: var(--dark); text-align: right; line-height: 1.2; font-variant-numeric: tabular-nums; }
+ul.why svg { align-self: center; }
+ul.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; margin-top: .75rem; font-size: .875rem; color: var(--soft); }
+ul.legend svg { display: inline-block; width: .75rem; height: .75rem; margin-right: .5rem; vertical-align: -.06rem; }
+nav { margin-top: 2rem; font-size: .875rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; }
+a { color: var(--covered); text-underline-offset: .15em; }
+.case { border: 1px solid var(--line); border-radius: .375rem; padding: 1rem 1.25rem; margin: 0 0 1rem; }
+.case .do { margin: .5rem 0 .75rem; }
+.case .do b { font-weight: 600; }
+.tag { color: var(--soft); font-weight: 400; }
+.big { font-size: 1.5rem; font-weight: 600; letter-spacing: -.01em; line-height: 1.3; }
+.problem { color: var(--dark); display: block; }
+details { border-top: 1px solid var(--line); }
+details:last-of-type { border-bottom: 1px solid var(--line); }
+summary { cursor: pointer; padding: .625rem 0; }
+summary h3 { display: inline; }
+details table { margin: 0 0 1.5rem; }
+@media (max-width: 40rem) {
+  header, main, footer { padding-left: 1rem; padding-right: 1rem; }
+  header { padding-top: 1.5rem; }
+  h1 { font-size: 1.75rem; }
+  h2 { margin-top: 2.5rem; }
+  ul.why a { grid-template-columns: 3rem minmax(0, 1fr); gap: 0 .75rem; }
+  ul.why svg { display: none; }
+  .case { padding: .75rem 1rem; }
+  th, td { padding-right: .5rem; }
+  .wide { display: none; }
+  code, .id { font-size: .75rem; }
+}
+@media print {
+  :root {
+    --paper: #ffffff; --raised: #f0f1f2; --ink: #000000; --soft: #444444; --line: #bbbbbb;
+    --covered: #17697f; --planned: #86bccb; --elsewhere: #9aa0a8; --dark: #a02510;
+  }
+  svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  body { font-size: 10pt; }
+  header { padding-top: 0; }
+  nav, .screen, details:not([open]) { display: none; }
+  h2 { margin-top: 1.5rem; }
+  h2, h3, caption, thead { break-after: avoid; }
+  tr, .case > h3, ul.why li { break-inside: avoid; }
+}
+"""
+
+LEGEND = {
+    COVERED: "mirrored now",
+    PLANNED: "would be mirrored",
+    ELSEWHERE: "mirrored elsewhere",
+    DARK: "dark",
+}
+SHOWN_FINDINGS = 20  # of a kind, above the lists
+REASON_LIMIT = 400  # characters of what was found, in a list that may be long
+OPEN_LISTS = 50  # interfaces: a list of dark ones no longer than this is open at first
+
+
+def pieces(picture: Picture, when: datetime | None = None) -> Iterator[str]:
+    """The page, piece by piece, so that it need not be in memory whole."""
+    headline = escape(picture.headline())
+    yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    # Nothing is loaded and nothing runs, whatever a tag of the account may hold.
+    yield '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+    yield "style-src 'unsafe-inline'\">\n"
+    yield f"<title>{headline} - traffic mirroring preview</title>\n<style>{STYLE}</style>\n"
+    yield "</head>\n<body>\n"
+    yield from _header(picture, when)
+    yield "<main>\n"
+    yield from _coverage(*picture.coverage())
+    yield from _dark(picture)
+    yield from _sensors(picture.loads())
+    yield from _planned(picture)
+    yield from _skipped(picture)
+    yield from _notes(picture)
+    yield from _lists(picture)
+    yield "</main>\n<footer>\n<p>Made by <code>deploy/preview.sh</code>. A preview reads and decides; "
+    yield "it creates and changes nothing.</p>\n</footer>\n</body>\n</html>\n"
+
+
+def _header(picture: Picture, when: datetime | None) -> Iterator[str]:
+    """The answer, and what is dark and why."""
+    where = [
+        "Traffic mirroring preview",
+        f"account {picture.account}" if picture.account else "",
+        picture.region or "",
+        f"{when:%d %B %Y, %H:%M} UTC" if when else "",
+    ]
+    yield "<header>\n"
+    yield f'<p class="where">{" · ".join(escape(text) for text in where if text)}</p>\n'
+    alarm = ' class="alarm"' if picture.stays_dark else ""
+    yield f"<h1{alarm}>{escape(picture.headline())}</h1>\n"
+    dark = picture.kinds(DARK)
+    if dark:
+        yield '<ul class="why">\n'
+        for kind, findings in dark:
+            number = total(findings)
+            yield f'<li><a href="#{_anchor(kind)}"><span class="count">{number:,}</span>'
+            yield f'<span class="what">{escape(_sentence(kind.meaning))}</span>'
+            yield f"{_bar([(DARK, number)], picture.interfaces(DARK), 'thin')}</a></li>\n"
+        yield "</ul>\n"
+    links = {
+        "dark": "What stays dark" if dark else "",
+        "sensors": "Sensors" if picture.sensors else "",
+        "planned": "What would be created" if picture.kinds(PLANNED) else "",
+        "skipped": "What is skipped" if picture.kinds(SKIPPED) else "",
+        "lists": "Every interface",
+    }
+    yield '<nav aria-label="On this page">\n<ul>\n'
+    yield from (f'<li><a href="#{key}">{text}</a></li>\n' for key, text in links.items() if text)
+    yield "</ul>\n</nav>\n</header>\n"
+
+
+def _coverage(interfaces: Coverage, instances: Coverage) -> Iterator[str]:
+    yield '<section aria-labelledby="coverage">\n<h2 id="coverage">Coverage</h2>\n<table>\n'
+    yield "<caption>An instance counts as covered when all its interfaces do.</caption>\n"
+    yield '<thead><tr><td></td><th scope="col" class="n">Now</th>'
+    yield '<th scope="col" class="n">After</th><th scope="col" class="wide">Share</th></tr></thead>\n'
+    yield "<tbody>\n"
+    for name, row in (("Interfaces", interfaces), ("Instances", instances)):
+        parts = [
+            (COVERED, row.now),
+            (PLANNED, row.planned),
+            (ELSEWHERE, row.elsewhere),
+            (DARK, row.dark),
+        ]
+        yield f'<tr><th scope="row">{name}</th>'
+        for count in (row.now, row.after):
+            yield f'<td class="n"><span class="big">{percent(count, row.all)}</span><br>'
+            yield f'<span class="soft">{count:,} of {row.all:,}</span></td>'
+        yield f'<td class="bar wide">{_bar(parts, row.all)}</td></tr>\n'
+    yield "</tbody>\n</table>\n"
+    shown = [COVERED, PLANNED, *([ELSEWHERE] if interfaces.elsewhere else []), DARK]
+    yield '<ul class="legend wide">\n'
+    for part in shown:
+        swatch = f'<svg viewBox="0 0 1 1" aria-hidden="true"><rect class="{part}" width="1" height="1"/></svg>'
+        yield f"<li>{swatch}{LEGEND[part]}</li>\n"
+    yield "</ul>\n</section>\n"
+
+
+def _dark(picture: Picture) -> Iterator[str]:
+    kinds = picture.kinds(DARK)
+    if not kinds:
+        return
+    yield '<section aria-labelledby="dark">\n<h2 id="dark">What stays dark, and what to do</h2>\n'
+    for kind, findings in kinds:
+        anchor = _anchor(kind)
+        yield f'<div class="case">\n<h3 id="{anchor}">{total(findings):,}: {escape(kind.meaning)} '
+        yield f'<span class="tag">({escape(kind.label)})</span></h3>\n'
+        if kind.remedy:
+            yield f'<p class="do"><b>Do this.</b> {_marked(kind.remedy)}</p>\n'
+        yield '<table>\n<thead><tr><th scope="col" class="n">Interfaces</th>'
+        yield '<th scope="col">What was found</th></tr></thead>\n<tbody>\n'
+        for finding in findings[:SHOWN_FINDINGS]:
+            yield f'<tr><td class="n">{len(finding):,}</td><td>{escape(_short(finding.text))}'
+            yield f'<br><span class="soft">{_examples(finding)}</span></td></tr>\n'
+        more = findings[SHOWN_FINDINGS:]
+        if more:
+            yield f'<tr><td class="n">{total(more):,}</td><td>{plural(len(more), "further finding")}, '
+            yield "in the lists below</td></tr>\n"
+        yield "</tbody>\n</table>\n</div>\n"
+    yield "</section>\n"
+
+
+def _sensors(loads: Sequence[Load]) -> Iterator[str]:
+    if not loads:
+        return
+    scale = max(load.after for load in loads)
+    yield '<section aria-labelledby="sensors">\n<h2 id="sensors">Sensors and their load</h2>\n'
+    yield "<table>\n<caption>Sessions that each sensor has now, and would have.</caption>\n"
+    yield '<thead><tr><th scope="col">Sensor</th><th scope="col" class="wide">Account</th>'
+    yield '<th scope="col" class="n">Now</th><th scope="col" class="n">After</th>'
+    yield '<th scope="col">Sessions</th></tr></thead>\n'
+    by_zone = sorted(loads, key=lambda load: (load.sensor.zone is None, load.sensor.zone or ""))
+    for zone, group in groupby(by_zone, key=lambda load: load.sensor.zone):
+        here = list(group)
+        now, after = sum(load.now for load in here), sum(load.after for load in here)
+        yield '<tbody>\n<tr><th scope="rowgroup">'
+        yield f"{escape(zone or 'Zone not known')} "
+        yield f'<span class="tag">{plural(len(here), "sensor")}</span></th>'
+        yield f'<td class="wide"></td><td class="n">{now:,}</td><td class="n">{after:,}</td><td></td></tr>\n'
+        for load in here:
+            yield from _sensor(load, scale)
+        yield "</tbody>\n"
+    yield "</table>\n</section>\n"
+
+
+def _sensor(load: Load, scale: int) -> Iterator[str]:
+    sensor = load.sensor
+    yield f'<tr><th scope="row"><span class="id">{escape(sensor.target_id)}</span>'
+    if load.problem:
+        stage, reason = load.problem
+        yield f'<span class="problem">No use, {escape(stage)}: {escape(_short(reason))}</span>'
+    yield f'</th><td class="wide"><span class="id">{escape(sensor.account or "not known")}</span></td>'
+    now = "-" if sensor.sessions is None else f"{sensor.sessions:,}"
+    yield f'<td class="n">{now}</td><td class="n">{load.after:,}</td>'
+    yield f'<td class="bar">{_bar([(COVERED, load.now), (PLANNED, load.planned)], scale, "thin")}</td></tr>\n'
+
+
+def _planned(picture: Picture) -> Iterator[str]:
+    kinds = picture.kinds(PLANNED)
+    if not kinds:
+        return
+    yield '<section aria-labelledby="planned">\n<h2 id="planned">What would be created</h2>\n'
+    yield "<table>\n<caption>Sessions, by what to know about them before you deploy.</caption>\n"
+    yield '<thead><tr><th scope="col" class="n">Sessions</th><th scope="col">Where to</th>'
+    yield "</tr></thead>\n<tbody>\n"
+    for kind, findings in kinds:
+        named = [
+            f'{len(finding):,} to <span class="id">{escape(finding.evidence)}</span>'
+            for finding in findings[:SHOWN_FINDINGS]
+        ]
+        more = findings[SHOWN_FINDINGS:]
+        if more:
+            named.append(f"{total(more):,} to {plural(len(more), 'further sensor')}")
+        yield f'<tr><td class="n">{total(findings):,}</td><td>{escape(_sentence(kind.meaning))}'
+        yield f'<br><span class="soft">{", ".join(named)}</span></td></tr>\n'
+    yield "</tbody>\n</table>\n</section>\n"
+
+
+def _skipped(picture: Picture) -> Iterator[str]:
+    kinds = picture.kinds(SKIPPED)
+    if not kinds:
+        return
+    yield '<section aria-labelledby="skipped">\n<h2 id="skipped">What is skipped, and why</h2>\n'
+    yield "<table>\n<caption>Not meant to be mirrored, or AWS cannot.</caption>\n"
+    yield '<thead><tr><th scope="col" class="n">Interfaces</th><th scope="col">Why</th></tr></thead>\n'
+    yield "<tbody>\n"
+    for kind, findings in kinds[:SHOWN_FINDINGS]:
+        yield f'<tr><td class="n">{total(findings):,}</td><td>{escape(_short(kind.meaning))}'
+        yield f'<br><span class="soft">{_examples(findings[0])}</span></td></tr>\n'
+    more = [findings for _, findings in kinds[SHOWN_FINDINGS:]]
+    if more:
+        yield f'<tr><td class="n">{sum(map(total, more)):,}</td>'
+        yield f"<td>{plural(len(more), 'further reason')}, in the lists below</td></tr>\n"
+    yield "</tbody>\n</table>\n</section>\n"
+
+
+def _notes(picture: Picture) -> Iterator[str]:
+    notes = picture.notes()
+    if notes:
+        yield '<section aria-labelledby="notes">\n<h2 id="notes">Good to know</h2>\n<ul>\n'
+        yield from (f"<li>{_marked(note)}</li>\n" for note in notes)
+        yield "</ul>\n</section>\n"
+
+
+def _lists(picture: Picture) -> Iterator[str]:
+    """Every interface, in a table for each fate and reason."""
+    yield '<section aria-labelledby="lists">\n<h2 id="lists">Every interface</h2>\n'
+    yield '<p class="soft screen">Open the lists that you want printed.</p>\n'
+    words = {
+        DARK: "Dark",
+        PLANNED: "Would be created",
+        ELSEWHERE: "",
+        COVERED: "",
+        SKIPPED: "Skipped",
+    }
+    for fate, word in words.items():
+        for kind, findings in picture.kinds(fate):
+            number = total(findings)
+            opened = " open" if fate == DARK and number <= OPEN_LISTS else ""
+            title = f"{word}: {kind.meaning}" if word else _sentence(kind.meaning)
+            yield f"<details{opened}>\n<summary><h3>{number:,} · {escape(_short(title))}</h3></summary>\n"
+            yield from _table(fate, kind, findings)
+            yield "</details>\n"
+    yield "</section>\n"
+
+
+def _table(fate: str, kind: Kind, findings: Sequence[Finding]) -> Iterator[str]:
+    """The interfaces of a kind, with a row of what was found above those it was found of."""
+    faces = [face for finding in findings for face in finding.interfaces]
+    columns = ["Interface", "Instance"]
+    columns += ["Address"] if any(face.address for face in faces) else []
+    columns += ["Session"] if any(face.session_id for face in faces) else []
+    yield f"<table>\n<caption>{plural(len(faces), 'interface')}</caption>\n<thead><tr>"
+    yield from (f'<th scope="col">{column}</th>' for column in columns)
+    yield "</tr></thead>\n"
+    for finding in findings:
+        yield "<tbody>\n"
+        if finding.evidence:
+            text = (
+                f"to {finding.evidence}" if fate in (COVERED, PLANNED, ELSEWHERE) else finding.text
+            )
+            yield f'<tr><th scope="rowgroup" colspan="{len(columns)}">{len(finding):,} · '
+            yield f"{escape(_short(text))}</th></tr>\n"
+        yield from (_row(face, columns) for face in finding.interfaces)
+        yield "</tbody>\n"
+    yield "</table>\n"
+
+
+def _row(face: Interface, columns: Iterable[str]) -> str:
+    cells = {
+        "Interface": face.interface_id,
+        "Instance": face.instance_id,
+        "Address": face.address,
+        "Session": face.session_id,
+    }
+    row = "".join(f"<td>{escape(cells[column] or '')}</td>" for column in columns)
+    return f'<tr class="id">{row}</tr>\n'
+
+
+def _bar(parts: Sequence[tuple[str, int]], scale: int, size: str = "") -> str:
+    """Counts as a bar of parts. The numbers stand beside it, so it is for the eyes only."""
+    drawn, at = [], 0.0
+    for part, count in parts:
+        width = 100 * count / scale if scale else 0
+        if count:
+            drawn.append(f'<rect class="{part}" x="{at:.5g}" width="{width:.5g}" height="1"/>')
+        at += width
+    return (
+        f'<svg{f" class={chr(34)}{size}{chr(34)}" if size else ""} viewBox="0 0 100 1" '
+        'preserveAspectRatio="none" aria-hidden="true"><rect class="track" width="100" '
+        f'height="1"/>{"".join(drawn)}</svg>'
+    )
+
+
+def _anchor(kind: Kind) -> str:
+    return f"dark-{escape(kind.label.replace(' ', '-'))}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= REASON_LIMIT else f"{text[:REASON_LIMIT]}…"
+
+
+def _marked(text: str) -> str:
+    """The text with what stands between backticks as code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts))
+
+
+def _examples(finding: Finding) -> str:
+    shown = finding.interfaces[:3]
+    named = ", ".join(
+        f'<span class="id">{escape(face.interface_id)}</span> of '
+        f'<span class="id">{escape(face.instance_id)}</span>'
+        for face in shown
+    )
+    more = len(finding) - len(shown)
+    return named + (f" and {more:,} more" if more else "")

@@ -1,0 +1,415 @@
+"""What the function would do in an account, before anything is deployed; see preview.sh --help.
+
+It runs the function's own flow, as a sweep in a dry run, with the operator's credentials, and
+draws what comes out. Whatever happens, nothing but reading leaves it: see `read_only`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import botocore
+import botocore.exceptions
+import botocore.session
+import page
+from picture import Picture, Sensor, Terminal, draw
+
+import lambda_traffic_mirror as function
+
+PLACEHOLDER = "tmf-placeholder"
+COVERED, WRONG, DARK = 0, 2, 3  # exit status
+
+
+class Stop(Exception):
+    """The call is wrong, or AWS cannot be asked; the message says what to mend."""
+
+
+# ======================================================================================
+# Reading only
+# ======================================================================================
+
+# What fetches or renews the operator's credentials (profiles with SSO or `aws login`). It is
+# botocore's own doing and no act on the account.
+SIGN_IN = frozenset({"sso-oidc.CreateToken", "signin.CreateOAuth2Token"})
+
+
+class NotReadOnly(BaseException):
+    """Something tried to change AWS. No `Exception`, so that nobody takes it for an error of AWS
+    and goes on."""
+
+
+def allow_reading(event_name: str, **_: Any) -> None:
+    """Let nothing but reading leave: botocore calls this before each HTTP request.
+
+    Args:
+        event_name: `before-send.SERVICE.OPERATION`.
+    """
+    _, service, operation = event_name.split(".", 2)
+    if operation.startswith(("Describe", "Get")) or f"{service}.{operation}" in SIGN_IN:
+        return
+    if service == "sts" and operation.startswith("AssumeRole"):
+        return
+    raise NotReadOnly(f"A preview only reads, and {service}:{operation} was about to be sent.")
+
+
+@contextmanager
+def read_only() -> Iterator[None]:
+    """While it lasts, every client of boto3 that is made refuses to send what is not reading."""
+
+    def watch(session: botocore.session.Session) -> None:
+        session.get_component("event_emitter").register_first("before-send", allow_reading)
+
+    botocore.register_initializer(watch)
+    try:
+        yield
+    finally:
+        botocore.unregister_initializer(watch)
+
+
+# ======================================================================================
+# Progress
+# ======================================================================================
+
+
+class Progress:
+    """How far the reading is, on one line of a terminal that is written again and again."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.wanted = stream.isatty()
+        self.started = self.shown = time.monotonic()
+        self.calls = self.pages = self.interfaces = 0
+        self.instances = 0
+
+    def answered(self, parsed: Mapping[str, Any], **_: Any) -> None:
+        """AWS has answered a call: botocore tells."""
+        self.calls += 1
+        for reservation in parsed.get("Reservations") or ():
+            self.instances += len(reservation.get("Instances") or ())
+        self.pages += "Reservations" in parsed
+        self.show()
+
+    def judged(self) -> None:
+        """An interface has its outcome."""
+        self.interfaces += 1
+        self.show()
+
+    def show(self) -> None:
+        """Show it, a few times a second at most."""
+        now = time.monotonic()
+        if self.wanted and now - self.shown > 0.1:
+            self.shown = now
+            self.stream.write(
+                f"\rReading: {self.pages:,} pages, {self.instances:,} instances, "
+                f"{self.interfaces:,} interfaces judged, {now - self.started:.0f} s \033[K"
+            )
+            self.stream.flush()
+
+    def end(self) -> None:
+        """Leave nothing on the line."""
+        if self.wanted:
+            self.stream.write("\r\033[K")
+            self.stream.flush()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While it lasts, clients that are made report their answers."""
+
+        def watch(session: botocore.session.Session) -> None:
+            session.get_component("event_emitter").register("after-call.ec2", self.answered)
+
+        botocore.register_initializer(watch)
+        try:
+            yield
+        finally:
+            botocore.unregister_initializer(watch)
+            self.end()
+
+
+# ======================================================================================
+# The function's own flow
+# ======================================================================================
+
+
+class Survey:
+    """The function's flow over a whole account. All that is known here of its insides is here."""
+
+    def __init__(self, configuration: function.Configuration) -> None:
+        self.mirroring = function.Mirroring(configuration, function.Deadline(None))
+        self.configuration = configuration
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Every interface's entry as the result has it; nothing is created."""
+        sweep = function.Request(event_id="preview", dry_run=True, sweep=True)
+        for entry in self.mirroring.do(function.Work.of([sweep])):
+            yield entry.as_dict()
+
+    def account(self) -> str | None:
+        """The account whose instances they are."""
+        return self.mirroring.own_account
+
+    def sensors(self) -> list[Sensor]:
+        """What is known of the configured targets."""
+        counts = self.mirroring.sessions_per_target()
+        facts = self.mirroring.facts
+        sensors = []
+        for target_id in self.configuration.targets:
+            found = facts.sensors.get(target_id) if facts else None
+            faces = found.interfaces if found else ()
+            target = next(iter(self.mirroring.targets.found.get(target_id, ())), None)
+            sensors.append(
+                Sensor(
+                    target_id,
+                    ", ".join(sorted({face.zone for face in faces if face.zone})) or None,
+                    target.owner_id if target else None,
+                    counts.get(target_id),
+                    bool(target and target.interface_id),
+                )
+            )
+        return sensors
+
+
+class Warnings(logging.Handler):
+    """Keeps what the function warns of, less what stands in an entry anyway."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record's message, each once."""
+        if not hasattr(record, "outcome"):
+            self.messages[record.getMessage()] = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While it lasts, the function's records come here and go nowhere else."""
+        propagate, function.logger.propagate = function.logger.propagate, False
+        function.logger.addHandler(self)
+        try:
+            yield
+        finally:
+            function.logger.removeHandler(self)
+            function.logger.propagate = propagate
+
+
+class EntriesFile:
+    """The entries in a file, in the form of the function's result, one on a line, as they come."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+        self.number = 0
+        self.summary: dict[str, int] = {}
+        if stream:
+            stream.write('{"dry_run": true, "interfaces": [')
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Write one."""
+        outcome = entry["outcome"]
+        self.summary[outcome] = self.summary.get(outcome, 0) + 1
+        if self.stream:
+            self.stream.write(",\n" if self.number else "\n")
+            self.stream.write(json.dumps(entry))
+            self.number += 1
+
+    def end(self, message: str) -> None:
+        """What is known only in the end."""
+        if self.stream:
+            rest = json.dumps({"summary": self.summary, "message": message})
+            self.stream.write(f"\n], {rest[1:]}\n")
+
+
+def survey(
+    configuration: function.Configuration, entries_file: TextIO | None, progress: Progress
+) -> Picture:
+    """Run the function's flow over the account and gather what comes out.
+
+    Raises:
+        Stop: AWS cannot be asked at all.
+    """
+    picture = Picture()
+    warnings = Warnings()
+    file = EntriesFile(entries_file)
+    with read_only(), progress.watching(), warnings.listening():
+        try:
+            survey_of_account = Survey(configuration)
+            for entry in survey_of_account.entries():
+                picture.add(entry)
+                file.write(entry)
+                progress.judged()
+        except botocore.exceptions.BotoCoreError as error:
+            raise Stop(f"AWS cannot be asked: {error}") from error
+    picture.account, picture.sensors = survey_of_account.account(), survey_of_account.sensors()
+    file.end(picture.headline() + ".")
+    picture.remarks += warnings.messages
+    return picture
+
+
+# ======================================================================================
+# Command line
+# ======================================================================================
+
+
+class Call(NamedTuple):
+    """What the command line asks for."""
+
+    configuration: function.Configuration
+    region: str | None
+    html: Path | None
+    json: Path | None
+    placeholder: bool
+
+
+class Variables(dict[str, str]):
+    """The function's environment variables; notes which ones it asks for, so that a name it does
+    not know is a mistake that is told."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, as the function asks for it."""
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> str:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+
+def understand(arguments: Sequence[str]) -> Call:
+    """What the command line asks for.
+
+    Raises:
+        Stop: it is wrong.
+    """
+    options = dict.fromkeys(("--targets", "--filter", "--region", "--html", "--json"), "")
+    variables: dict[str, str] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name in options:
+            value = value if equals else next(rest, "")
+            if not value or value.startswith("--"):
+                raise Stop(f"{name} needs a value")
+            options[name] = value
+        elif equals and name and not name.startswith("-"):
+            variables[name] = value
+        else:
+            raise Stop(f"do not understand {argument!r}")
+    for option, name in (("--targets", "targets"), ("--filter", "filter_id")):
+        if options[option] and variables.setdefault(name, options[option]) != options[option]:
+            raise Stop(f"{option} and {name}= say different things")
+    placeholder = not variables.get("filter_id", "").strip()
+    environment = Variables(variables | ({"filter_id": PLACEHOLDER} if placeholder else {}))
+    if not variables.get("targets", "").strip() and not function.TARGETS:
+        raise Stop("--targets is missing")
+    try:
+        configuration = function.Configuration.from_environment(environment)
+    except function.ConfigurationError as error:
+        raise Stop(str(error)) from None
+    for name in environment.keys() - environment.asked:
+        known = ", ".join(sorted(environment.asked - {"targets", "filter_id"}))
+        raise Stop(f"the function has no variable {name}; it has {known}")
+    files = [Path(options[name]) if options[name] else None for name in ("--html", "--json")]
+    return Call(configuration, options["--region"] or None, files[0], files[1], placeholder)
+
+
+def set_region(wanted: str | None) -> str:
+    """Have one Region for every call, as the AWS command line chooses it.
+
+    Raises:
+        Stop: there is none, or the profile cannot be read.
+    """
+    region = wanted or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if not region:
+        try:
+            region = botocore.session.get_session().get_config_variable("region")
+        except botocore.exceptions.BotoCoreError as error:
+            raise Stop(f"AWS cannot be asked: {error}") from error
+    if not region:
+        raise Stop("no Region is set. Give --region, or set AWS_REGION")
+    os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = region
+    return str(region)
+
+
+def terminal_of(stream: TextIO) -> Terminal:
+    """How to draw on this stream: 100 columns, less where the terminal has less."""
+    columns = shutil.get_terminal_size((100, 24)).columns
+    colour = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    ascii_only = not (stream.encoding or "ascii").lower().replace("-", "").startswith("utf")
+    return Terminal(max(60, min(100, columns)), colour, ascii_only)
+
+
+@contextmanager
+def writing(path: Path | None) -> Iterator[TextIO | None]:
+    """The file, opened before anything is read, so that a wrong name is told at once."""
+    if path is None:
+        yield None
+        return
+    try:
+        stream = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise Stop(f"{path} cannot be written: {error.strerror}") from None
+    with stream:
+        yield stream
+
+
+def preview(arguments: Sequence[str]) -> int:
+    """Look at the account and draw it; the exit status.
+
+    Raises:
+        Stop: the call is wrong, or AWS cannot be asked.
+    """
+    call = understand(arguments)
+    region = set_region(call.region)
+    with writing(call.html) as html, writing(call.json) as entries:
+        progress = Progress(sys.stderr)
+        picture = survey(call.configuration, entries, progress)
+        picture.region = region
+        if call.placeholder:
+            picture.remarks.append(
+                "No --filter was given. A preview needs none, and does not look at it."
+            )
+        for line in draw(picture, terminal_of(sys.stdout)):
+            print(line)
+        if html:
+            html.writelines(page.pieces(picture, datetime.now(timezone.utc)))
+    for path in filter(None, (call.html, call.json)):
+        print(f"Written: {path}")
+    if picture.lacking:
+        raise Stop(f"missing permission: {', '.join(picture.lacking)}")
+    if picture.unread and not picture.seen:
+        raise Stop(f"AWS could not be asked. {picture.unread[0]}")
+    return DARK if picture.stays_dark else COVERED
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; the exit status."""
+    try:
+        return preview(arguments)
+    except Stop as stop:
+        print(f"preview.sh: {stop}\nSee deploy/preview.sh --help", file=sys.stderr)
+        return WRONG
+
+
+if __name__ == "__main__":
+    # Whoever reads only the beginning, with head, gets no traceback, and neither does Ctrl-C.
+    with suppress(AttributeError, ValueError):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(main(sys.argv[1:]))
