@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from html import escape
 from itertools import groupby
+from pathlib import Path
 
 from picture import (
     COVERED,
@@ -28,103 +29,7 @@ from picture import (
     total,
 )
 
-# Every colour of text stands out from what it stands on by 4.5 to 1 or more, in both schemes.
-STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #ffffff; --raised: #f5f6f7; --ink: #181b1f; --soft: #535a63; --line: #dcdfe3;
-  --covered: #17697f; --planned: #86bccb; --elsewhere: #9aa0a8; --dark: #b02a14;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #121416; --raised: #1a1d20; --ink: #e8eaed; --soft: #a6adb6; --line: #32373d;
-    --covered: #4fb3cb; --planned: #28687a; --elsewhere: #6d747d; --dark: #ff8b72;
-  }
-}
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; }
-body {
-  margin: 0; background: var(--paper); color: var(--ink); overflow-wrap: anywhere;
-  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-header, main, footer { max-width: 64rem; margin: 0 auto; padding: 0 1.5rem; }
-header { padding-top: 3rem; }
-footer { padding-bottom: 3rem; color: var(--soft); font-size: .875rem; }
-h1 { font-size: 2.25rem; line-height: 1.15; letter-spacing: -.02em; margin: .5rem 0 0; }
-h1.alarm { color: var(--dark); }
-h2 { font-size: 1.25rem; line-height: 1.3; margin: 3.5rem 0 .75rem; letter-spacing: -.01em; }
-h3 { font-size: 1rem; line-height: 1.4; margin: 0; }
-p { margin: .5rem 0; max-width: 46rem; }
-.where { color: var(--soft); margin: 0; }
-.soft { color: var(--soft); }
-code, .id { font: .8125rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-table { width: 100%; border-collapse: collapse; font-size: .875rem; }
-caption { text-align: left; color: var(--soft); padding: 0 0 .5rem; }
-th, td { text-align: left; vertical-align: top; padding: .375rem .75rem .375rem 0; font-weight: 400; }
-thead th { color: var(--soft); border-bottom: 1px solid var(--line); white-space: nowrap; }
-tbody tr + tr > *, tbody + tbody > tr:first-child > * { border-top: 1px solid var(--line); }
-th[scope=rowgroup] { font-weight: 600; padding-top: 1rem; }
-th:last-child, td:last-child { padding-right: 0; }
-.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.bar { width: 40%; vertical-align: middle; }
-svg { display: block; width: 100%; height: .75rem; }
-svg.thin { height: .5rem; }
-.track { fill: var(--raised); }
-.covered { fill: var(--covered); } .planned { fill: var(--planned); }
-.elsewhere { fill: var(--elsewhere); } .dark { fill: var(--dark); }
-ul.why, ul.legend, nav ul { list-style: none; margin: 0; padding: 0; }
-ul.why { margin-top: 1.5rem; border-top: 1px solid var(--line); }
-ul.why a {
-  display: grid; grid-template-columns: 4.5rem minmax(0, 1fr) 30%; gap: 0 1rem;
-  align-items: baseline; padding: .5rem 0; border-bottom: 1px solid var(--line);
-  color: inherit; text-decoration: none;
-}
-ul.why a:hover .what { text-decoration: underline; }
-ul.why .count { font-size: 1.5rem; font-weight: 600; color: var(--dark); text-align: right; line-height: 1.2; font-variant-numeric: tabular-nums; }
-ul.why svg { align-self: center; }
-ul.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; margin-top: .75rem; font-size: .875rem; color: var(--soft); }
-ul.legend svg { display: inline-block; width: .75rem; height: .75rem; margin-right: .5rem; vertical-align: -.06rem; }
-nav { margin-top: 2rem; font-size: .875rem; }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; }
-a { color: var(--covered); text-underline-offset: .15em; }
-.case { border: 1px solid var(--line); border-radius: .375rem; padding: 1rem 1.25rem; margin: 0 0 1rem; }
-.case .do { margin: .5rem 0 .75rem; }
-.case .do b { font-weight: 600; }
-.tag { color: var(--soft); font-weight: 400; }
-.big { font-size: 1.5rem; font-weight: 600; letter-spacing: -.01em; line-height: 1.3; }
-.problem { color: var(--dark); display: block; }
-details { border-top: 1px solid var(--line); }
-details:last-of-type { border-bottom: 1px solid var(--line); }
-summary { cursor: pointer; padding: .625rem 0; }
-summary h3 { display: inline; }
-details table { margin: 0 0 1.5rem; }
-@media (max-width: 40rem) {
-  header, main, footer { padding-left: 1rem; padding-right: 1rem; }
-  header { padding-top: 1.5rem; }
-  h1 { font-size: 1.75rem; }
-  h2 { margin-top: 2.5rem; }
-  ul.why a { grid-template-columns: 3rem minmax(0, 1fr); gap: 0 .75rem; }
-  ul.why svg { display: none; }
-  .case { padding: .75rem 1rem; }
-  th, td { padding-right: .5rem; }
-  .wide { display: none; }
-  code, .id { font-size: .75rem; }
-}
-@media print {
-  :root {
-    --paper: #ffffff; --raised: #f0f1f2; --ink: #000000; --soft: #444444; --line: #bbbbbb;
-    --covered: #17697f; --planned: #86bccb; --elsewhere: #9aa0a8; --dark: #a02510;
-  }
-  svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  body { font-size: 10pt; }
-  header { padding-top: 0; }
-  nav, .screen, details:not([open]) { display: none; }
-  h2 { margin-top: 1.5rem; }
-  h2, h3, caption, thead { break-after: avoid; }
-  tr, .case > h3, ul.why li { break-inside: avoid; }
-}
-"""
-
+STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 LEGEND = {
     COVERED: "mirrored now",
     PLANNED: "would be mirrored",
@@ -155,8 +60,8 @@ def pieces(picture: Picture, when: datetime | None = None) -> Iterator[str]:
     yield from _skipped(picture)
     yield from _notes(picture)
     yield from _lists(picture)
-    yield "</main>\n<footer>\n<p>Made by <code>deploy/preview.sh</code>. A preview reads and decides; "
-    yield "it creates and changes nothing.</p>\n</footer>\n</body>\n</html>\n"
+    yield "</main>\n<footer>\n<p>Made by <code>deploy/preview.sh</code>. A preview reads and "
+    yield "decides; it creates and changes nothing.</p>\n</footer>\n</body>\n</html>\n"
 
 
 def _header(picture: Picture, when: datetime | None) -> Iterator[str]:
@@ -196,7 +101,8 @@ def _coverage(interfaces: Coverage, instances: Coverage) -> Iterator[str]:
     yield '<section aria-labelledby="coverage">\n<h2 id="coverage">Coverage</h2>\n<table>\n'
     yield "<caption>An instance counts as covered when all its interfaces do.</caption>\n"
     yield '<thead><tr><td></td><th scope="col" class="n">Now</th>'
-    yield '<th scope="col" class="n">After</th><th scope="col" class="wide">Share</th></tr></thead>\n'
+    yield '<th scope="col" class="n">After</th><th scope="col" class="wide">Share</th>'
+    yield "</tr></thead>\n"
     yield "<tbody>\n"
     for name, row in (("Interfaces", interfaces), ("Instances", instances)):
         parts = [
@@ -214,8 +120,7 @@ def _coverage(interfaces: Coverage, instances: Coverage) -> Iterator[str]:
     shown = [COVERED, PLANNED, *([ELSEWHERE] if interfaces.elsewhere else []), DARK]
     yield '<ul class="legend wide">\n'
     for part in shown:
-        swatch = f'<svg viewBox="0 0 1 1" aria-hidden="true"><rect class="{part}" width="1" height="1"/></svg>'
-        yield f"<li>{swatch}{LEGEND[part]}</li>\n"
+        yield f"<li>{_bar([(part, 1)], 1)}{LEGEND[part]}</li>\n"
     yield "</ul>\n</section>\n"
 
 
@@ -237,8 +142,8 @@ def _dark(picture: Picture) -> Iterator[str]:
             yield f'<br><span class="soft">{_examples(finding)}</span></td></tr>\n'
         more = findings[SHOWN_FINDINGS:]
         if more:
-            yield f'<tr><td class="n">{total(more):,}</td><td>{plural(len(more), "further finding")}, '
-            yield "in the lists below</td></tr>\n"
+            yield f'<tr><td class="n">{total(more):,}</td>'
+            yield f"<td>{plural(len(more), 'further finding')}, in the lists below</td></tr>\n"
         yield "</tbody>\n</table>\n</div>\n"
     yield "</section>\n"
 
@@ -259,7 +164,8 @@ def _sensors(loads: Sequence[Load]) -> Iterator[str]:
         yield '<tbody>\n<tr><th scope="rowgroup">'
         yield f"{escape(zone or 'Zone not known')} "
         yield f'<span class="tag">{plural(len(here), "sensor")}</span></th>'
-        yield f'<td class="wide"></td><td class="n">{now:,}</td><td class="n">{after:,}</td><td></td></tr>\n'
+        yield f'<td class="wide"></td><td class="n">{now:,}</td><td class="n">{after:,}</td>'
+        yield "<td></td></tr>\n"
         for load in here:
             yield from _sensor(load, scale)
         yield "</tbody>\n"
@@ -272,10 +178,12 @@ def _sensor(load: Load, scale: int) -> Iterator[str]:
     if load.problem:
         stage, reason = load.problem
         yield f'<span class="problem">No use, {escape(stage)}: {escape(_short(reason))}</span>'
-    yield f'</th><td class="wide"><span class="id">{escape(sensor.account or "not known")}</span></td>'
+    yield '</th><td class="wide">'
+    yield f'<span class="id">{escape(sensor.account or "not known")}</span></td>'
     now = "-" if sensor.sessions is None else f"{sensor.sessions:,}"
     yield f'<td class="n">{now}</td><td class="n">{load.after:,}</td>'
-    yield f'<td class="bar">{_bar([(COVERED, load.now), (PLANNED, load.planned)], scale, "thin")}</td></tr>\n'
+    bar = _bar([(COVERED, load.now), (PLANNED, load.planned)], scale, "thin")
+    yield f'<td class="bar">{bar}</td></tr>\n'
 
 
 def _planned(picture: Picture) -> Iterator[str]:
@@ -305,8 +213,8 @@ def _skipped(picture: Picture) -> Iterator[str]:
         return
     yield '<section aria-labelledby="skipped">\n<h2 id="skipped">What is skipped, and why</h2>\n'
     yield "<table>\n<caption>Not meant to be mirrored, or AWS cannot.</caption>\n"
-    yield '<thead><tr><th scope="col" class="n">Interfaces</th><th scope="col">Why</th></tr></thead>\n'
-    yield "<tbody>\n"
+    yield '<thead><tr><th scope="col" class="n">Interfaces</th><th scope="col">Why</th>'
+    yield "</tr></thead>\n<tbody>\n"
     for kind, findings in kinds[:SHOWN_FINDINGS]:
         yield f'<tr><td class="n">{total(findings):,}</td><td>{escape(_short(kind.meaning))}'
         yield f'<br><span class="soft">{_examples(findings[0])}</span></td></tr>\n'
@@ -329,19 +237,14 @@ def _lists(picture: Picture) -> Iterator[str]:
     """Every interface, in a table for each fate and reason."""
     yield '<section aria-labelledby="lists">\n<h2 id="lists">Every interface</h2>\n'
     yield '<p class="soft screen">Open the lists that you want printed.</p>\n'
-    words = {
-        DARK: "Dark",
-        PLANNED: "Would be created",
-        ELSEWHERE: "",
-        COVERED: "",
-        SKIPPED: "Skipped",
-    }
-    for fate, word in words.items():
+    words = {DARK: "Dark", PLANNED: "Would be created", SKIPPED: "Skipped"}
+    for fate in (DARK, PLANNED, ELSEWHERE, COVERED, SKIPPED):
         for kind, findings in picture.kinds(fate):
             number = total(findings)
             opened = " open" if fate == DARK and number <= OPEN_LISTS else ""
-            title = f"{word}: {kind.meaning}" if word else _sentence(kind.meaning)
-            yield f"<details{opened}>\n<summary><h3>{number:,} · {escape(_short(title))}</h3></summary>\n"
+            title = f"{words[fate]}: {kind.meaning}" if fate in words else _sentence(kind.meaning)
+            yield f"<details{opened}>\n<summary><h3>{number:,} · {escape(_short(title))}</h3>"
+            yield "</summary>\n"
             yield from _table(fate, kind, findings)
             yield "</details>\n"
     yield "</section>\n"
@@ -359,11 +262,9 @@ def _table(fate: str, kind: Kind, findings: Sequence[Finding]) -> Iterator[str]:
     for finding in findings:
         yield "<tbody>\n"
         if finding.evidence:
-            text = (
-                f"to {finding.evidence}" if fate in (COVERED, PLANNED, ELSEWHERE) else finding.text
-            )
+            to = "to " if fate in (COVERED, PLANNED, ELSEWHERE) else ""
             yield f'<tr><th scope="rowgroup" colspan="{len(columns)}">{len(finding):,} · '
-            yield f"{escape(_short(text))}</th></tr>\n"
+            yield f"{escape(_short(to + finding.text))}</th></tr>\n"
         yield from (_row(face, columns) for face in finding.interfaces)
         yield "</tbody>\n"
     yield "</table>\n"
