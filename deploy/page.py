@@ -24,6 +24,7 @@ from picture import (
     Kind,
     Load,
     Picture,
+    brief,
     percent,
     plural,
     total,
@@ -177,7 +178,8 @@ def _sensor(load: Load, scale: int) -> Iterator[str]:
     yield f'<tr><th scope="row"><span class="id">{escape(sensor.target_id)}</span>'
     if load.problem:
         stage, reason = load.problem
-        yield f'<span class="problem">No use, {escape(stage)}: {escape(_short(reason))}</span>'
+        reason = _short(brief(sensor.target_id, reason))
+        yield f'<span class="problem">Nobody can use it, {escape(stage)}: {escape(reason)}</span>'
     yield '</th><td class="wide">'
     yield f'<span class="id">{escape(sensor.account or "not known")}</span></td>'
     now = "-" if sensor.sessions is None else f"{sensor.sessions:,}"

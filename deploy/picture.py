@@ -375,8 +375,8 @@ class Picture:
         elsewhere = self.interfaces(ELSEWHERE)
         if elsewhere:
             notes.append(
-                f"{plural(elsewhere, 'interface')} mirrored to targets that are not configured "
-                "count neither as covered nor as dark."
+                f"Mirrored to targets that are not configured: {plural(elsewhere, 'interface')}. "
+                "These count neither as covered nor as dark."
             )
         notes += [
             f"{permission} is missing and could settle {plural(count, 'verdict')}."
@@ -445,6 +445,11 @@ def nameless(reason: str, entry: Mapping[str, Any]) -> str:
 def total(findings: Iterable[Finding]) -> int:
     """How many interfaces these findings are about."""
     return sum(map(len, findings))
+
+
+def brief(target_id: str, reason: str) -> str:
+    """What was found of a sensor, beside its ID."""
+    return reason.replace(f" {target_id}", "")
 
 
 def plural(count: int, noun: str) -> str:
@@ -587,7 +592,7 @@ def draw_coverage(picture: Picture, terminal: Terminal) -> Iterator[str]:
     }
     widths = [max(len(row[at]) for row in cells.values()) for at in range(2)]
     widths = [max(widths[0], 3), max(widths[1], 5)]
-    heading = f"{'Covered':<12}{'now':>{widths[0]}}   {'after':>{widths[1]}}"
+    heading = f"{'Covered':<14}{'now':>{widths[0]}}   {'after':>{widths[1]}}"
     room = terminal.width - len(heading) - 3
     yield terminal.paint("heading", heading)
     for name, row in rows.items():
@@ -602,7 +607,7 @@ def draw_coverage(picture: Picture, terminal: Terminal) -> Iterator[str]:
             row.all,
             room,
         )
-        yield f"  {name:<10}{now}   {after}   {bar}"
+        yield f"  {name:<12}{now}   {after}   {bar}"
     words = {
         COVERED: "now",
         PLANNED: "would be",
@@ -654,7 +659,7 @@ def draw_sensors(loads: Sequence[Load], terminal: Terminal) -> Iterator[str]:
     texts = [load.sensor.zone or "-" for load in loads]
     zone_width = max(len("zone"), *(len(text) for text in texts))
     id_width = max(len(load.sensor.target_id) for load in loads)
-    accounts = {load.sensor.account for load in loads}
+    accounts = {load.sensor.account for load in loads if load.sensor.account}
     account_width = 14 if len(accounts) > 1 else 0
     heading = f"{'Sensor':<{id_width + 4}}{'zone':<{zone_width + 2}}"
     heading += f"{'account':<{account_width}}" if account_width else ""
@@ -673,7 +678,10 @@ def draw_sensors(loads: Sequence[Load], terminal: Terminal) -> Iterator[str]:
         ).rstrip()
         if load.problem:
             stage, reason = load.problem
-            words = terminal.cut(f"no use, {stage}: {reason}", terminal.width - 6)
+            words = terminal.cut(
+                f"nobody can use it, {stage}: {brief(load.sensor.target_id, reason)}",
+                terminal.width - 6,
+            )
             yield f"    {terminal.paint('bad', words)}"
     if len(loads) > len(shown):
         yield f"  and {plural(len(loads) - len(shown), 'further sensor')} (all are in --html FILE)"
@@ -739,7 +747,7 @@ def draw_interface(entry: Mapping[str, Any], terminal: Terminal) -> Iterator[str
     for row in sorted(entry["sensors"], key=place):
         mark = ">" if row["verdict"] == "selected" else " "
         head = f"  {mark} {row['target_id']:<{width}}  {row['stage'] or row['verdict']:<{stages}}  "
-        line = head + terminal.cut(brief(row), terminal.width - len(head))
+        line = head + terminal.cut(verdict(row), terminal.width - len(head))
         style = {"selected": "chosen", "eligible": "good"}.get(row["verdict"], "bad")
         yield terminal.paint(style, line)
 
@@ -752,16 +760,27 @@ def place(row: Mapping[str, Any]) -> tuple[int, int]:
     return (0 if row["verdict"] == "selected" else 1), row["sessions"] or 0
 
 
-def brief(row: Mapping[str, Any]) -> str:
+def verdict(row: Mapping[str, Any]) -> str:
     """A sensor's verdict in as few words as will do."""
     if row["verdict"] == "rejected":
-        return str(row["reason"]).replace(f" {row['target_id']}", "")
+        return brief(row["target_id"], row["reason"])
     sessions = row["sessions"] or 0
     return plural(sessions, "session") + (", the best" if row["verdict"] == "selected" else "")
 
 
-def draw_details(entry: Mapping[str, Any], terminal: Terminal) -> Iterator[str]:
-    """An interface's sensors with everything that was found, in configured order."""
+def draw_details(
+    entry: Mapping[str, Any], terminal: Terminal, names: Mapping[str, str]
+) -> Iterator[str]:
+    """An interface's sensors with everything that was found, in configured order.
+
+    Args:
+        entry: the interface's entry.
+        terminal: how to draw.
+        names: what else there is to say of a target, by its ID.
+    """
     for row in entry["sensors"]:
         words = f"{row['verdict']} at {row['stage']}" if row["stage"] else row["verdict"]
-        yield from terminal.wrap(f"{row['target_id']} {words}. {row['reason']}", "  ", "    ")
+        name = f" ({names[row['target_id']]})" if row["target_id"] in names else ""
+        yield from terminal.wrap(
+            f"{row['target_id']}{name}: {words}. {row['reason']}", "  ", "    "
+        )
