@@ -6,6 +6,7 @@ reader's light or dark scheme, prints, and is read on a phone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from html import escape
@@ -99,30 +100,33 @@ def _header(picture: Picture, when: datetime | None) -> Iterator[str]:
 
 
 def _coverage(interfaces: Coverage, instances: Coverage) -> Iterator[str]:
-    yield '<section aria-labelledby="coverage">\n<h2 id="coverage">Coverage</h2>\n<table>\n'
+    yield '<section aria-labelledby="coverage">\n<h2 id="coverage">Coverage</h2>\n'
+    yield f"{_bar(_parts(interfaces), interfaces.all, 'thick')}\n"
+    shown = [COVERED, PLANNED, *([ELSEWHERE] if interfaces.elsewhere else []), DARK]
+    yield '<ul class="legend">\n'
+    for (part, count), word in zip(_parts(interfaces), LEGEND.values(), strict=True):
+        if part in shown:
+            yield f"<li>{_bar([(part, 1)], 1)}{count:,} {word}</li>\n"
+    yield '</ul>\n<table class="coverage">\n'
     yield "<caption>An instance counts as covered when all its interfaces do.</caption>\n"
-    yield '<thead><tr><td></td><th scope="col" class="n">Now</th>'
-    yield '<th scope="col" class="n">After</th><th scope="col" class="wide">Share</th>'
-    yield "</tr></thead>\n"
-    yield "<tbody>\n"
+    yield '<thead><tr><td></td><th scope="col">Covered now</th>'
+    yield '<th scope="col">Covered after</th></tr></thead>\n<tbody>\n'
     for name, row in (("Interfaces", interfaces), ("Instances", instances)):
-        parts = [
-            (COVERED, row.now),
-            (PLANNED, row.planned),
-            (ELSEWHERE, row.elsewhere),
-            (DARK, row.dark),
-        ]
         yield f'<tr><th scope="row">{name}</th>'
         for count in (row.now, row.after):
-            yield f'<td class="n"><span class="big">{percent(count, row.all)}</span><br>'
+            yield f'<td><span class="big">{percent(count, row.all)}</span> '
             yield f'<span class="soft">{count:,} of {row.all:,}</span></td>'
-        yield f'<td class="bar wide">{_bar(parts, row.all)}</td></tr>\n'
-    yield "</tbody>\n</table>\n"
-    shown = [COVERED, PLANNED, *([ELSEWHERE] if interfaces.elsewhere else []), DARK]
-    yield '<ul class="legend wide">\n'
-    for part in shown:
-        yield f"<li>{_bar([(part, 1)], 1)}{LEGEND[part]}</li>\n"
-    yield "</ul>\n</section>\n"
+        yield "</tr>\n"
+    yield "</tbody>\n</table>\n</section>\n"
+
+
+def _parts(coverage: Coverage) -> list[tuple[str, int]]:
+    return [
+        (COVERED, coverage.now),
+        (PLANNED, coverage.planned),
+        (ELSEWHERE, coverage.elsewhere),
+        (DARK, coverage.dark),
+    ]
 
 
 def _dark(picture: Picture) -> Iterator[str]:
@@ -132,20 +136,20 @@ def _dark(picture: Picture) -> Iterator[str]:
     yield '<section aria-labelledby="dark">\n<h2 id="dark">What stays dark, and what to do</h2>\n'
     for kind, findings in kinds:
         anchor = _anchor(kind)
-        yield f'<div class="case">\n<h3 id="{anchor}">{total(findings):,}: {escape(kind.meaning)} '
-        yield f'<span class="tag">({escape(kind.label)})</span></h3>\n'
+        yield f'<div class="case">\n<h3 id="{anchor}">'
+        yield f'<span class="count">{total(findings):,}</span> {escape(_sentence(kind.meaning))} '
+        yield f'<span class="tag">{escape(kind.label)}</span></h3>\n'
         if kind.remedy:
-            yield f'<p class="do"><b>Do this.</b> {_marked(kind.remedy)}</p>\n'
-        yield '<table>\n<thead><tr><th scope="col" class="n">Interfaces</th>'
-        yield '<th scope="col">What was found</th></tr></thead>\n<tbody>\n'
+            yield f'<p class="do"><b>Do this:</b> {_marked(kind.remedy)}</p>\n'
+        yield '<ul class="found">\n'
         for finding in findings[:SHOWN_FINDINGS]:
-            yield f'<tr><td class="n">{len(finding):,}</td><td>{escape(_short(finding.text))}'
-            yield f'<br><span class="soft">{_examples(finding)}</span></td></tr>\n'
+            yield f"<li><b>{len(finding):,}</b> {_marked(_short(finding.text))}"
+            yield f"<br>{_examples(finding)}</li>\n"
         more = findings[SHOWN_FINDINGS:]
         if more:
-            yield f'<tr><td class="n">{total(more):,}</td>'
-            yield f"<td>{plural(len(more), 'further finding')}, in the lists below</td></tr>\n"
-        yield "</tbody>\n</table>\n</div>\n"
+            yield f"<li><b>{total(more):,}</b> {plural(len(more), 'further finding')}, "
+            yield "in the lists below</li>\n"
+        yield "</ul>\n</div>\n"
     yield "</section>\n"
 
 
@@ -159,14 +163,19 @@ def _sensors(loads: Sequence[Load]) -> Iterator[str]:
     yield '<th scope="col" class="n">Now</th><th scope="col" class="n">After</th>'
     yield '<th scope="col">Sessions</th></tr></thead>\n'
     by_zone = sorted(loads, key=lambda load: (load.sensor.zone is None, load.sensor.zone or ""))
-    for zone, group in groupby(by_zone, key=lambda load: load.sensor.zone):
-        here = list(group)
-        now, after = sum(load.now for load in here), sum(load.after for load in here)
-        yield '<tbody>\n<tr><th scope="rowgroup">'
-        yield f"{escape(zone or 'Zone not known')} "
-        yield f'<span class="tag">{plural(len(here), "sensor")}</span></th>'
-        yield f'<td class="wide"></td><td class="n">{now:,}</td><td class="n">{after:,}</td>'
-        yield "<td></td></tr>\n"
+    zones = [
+        (zone or "Zone not known", list(group))
+        for zone, group in groupby(by_zone, key=lambda load: load.sensor.zone)
+    ]
+    zone_scale = max(sum(load.after for load in here) for _, here in zones)
+    for zone, here in zones:
+        now, planned = sum(load.now for load in here), sum(load.planned for load in here)
+        yield '<tbody>\n<tr class="zone"><th scope="rowgroup">'
+        yield f'{escape(zone)} <span class="tag">{plural(len(here), "sensor")}</span></th>'
+        yield f'<td class="wide"></td><td class="n">{now:,}</td>'
+        yield f'<td class="n">{now + planned:,}</td>'
+        bar = _bar([(COVERED, now), (PLANNED, planned)], zone_scale)
+        yield f'<td class="bar">{bar}</td></tr>\n'
         for load in here:
             yield from _sensor(load, scale)
         yield "</tbody>\n"
@@ -175,13 +184,13 @@ def _sensors(loads: Sequence[Load]) -> Iterator[str]:
 
 def _sensor(load: Load, scale: int) -> Iterator[str]:
     sensor = load.sensor
-    yield f'<tr><th scope="row"><span class="id">{escape(sensor.target_id)}</span>'
+    yield f'<tr><th scope="row"><code>{escape(sensor.target_id)}</code>'
     if load.problem:
         stage, reason = load.problem
         reason = _short(brief(sensor.target_id, reason))
-        yield f'<span class="problem">Nobody can use it, {escape(stage)}: {escape(reason)}</span>'
+        yield f'<span class="problem">Nobody can use it, {escape(stage)}: {_marked(reason)}</span>'
     yield '</th><td class="wide">'
-    yield f'<span class="id">{escape(sensor.account or "not known")}</span></td>'
+    yield f"<code>{escape(sensor.account or 'not known')}</code></td>"
     now = "-" if sensor.sessions is None else f"{sensor.sessions:,}"
     yield f'<td class="n">{now}</td><td class="n">{load.after:,}</td>'
     bar = _bar([(COVERED, load.now), (PLANNED, load.planned)], scale, "thin")
@@ -198,7 +207,7 @@ def _planned(picture: Picture) -> Iterator[str]:
     yield "</tr></thead>\n<tbody>\n"
     for kind, findings in kinds:
         named = [
-            f'{len(finding):,} to <span class="id">{escape(finding.evidence)}</span>'
+            f"{len(finding):,} to <code>{escape(finding.evidence)}</code>"
             for finding in findings[:SHOWN_FINDINGS]
         ]
         more = findings[SHOWN_FINDINGS:]
@@ -219,7 +228,7 @@ def _skipped(picture: Picture) -> Iterator[str]:
     yield "</tr></thead>\n<tbody>\n"
     for kind, findings in kinds[:SHOWN_FINDINGS]:
         yield f'<tr><td class="n">{total(findings):,}</td><td>{escape(_short(kind.meaning))}'
-        yield f'<br><span class="soft">{_examples(findings[0])}</span></td></tr>\n'
+        yield f"<br>{_examples(findings[0])}</td></tr>\n"
     more = [findings for _, findings in kinds[SHOWN_FINDINGS:]]
     if more:
         yield f'<tr><td class="n">{sum(map(total, more)):,}</td>'
@@ -266,7 +275,7 @@ def _table(fate: str, kind: Kind, findings: Sequence[Finding]) -> Iterator[str]:
         if finding.evidence:
             to = "to " if fate in (COVERED, PLANNED, ELSEWHERE) else ""
             yield f'<tr><th scope="rowgroup" colspan="{len(columns)}">{len(finding):,} · '
-            yield f"{escape(_short(to + finding.text))}</th></tr>\n"
+            yield f"{_marked(_short(to + finding.text))}</th></tr>\n"
         yield from (_row(face, columns) for face in finding.interfaces)
         yield "</tbody>\n"
     yield "</table>\n"
@@ -280,7 +289,7 @@ def _row(face: Interface, columns: Iterable[str]) -> str:
         "Session": face.session_id,
     }
     row = "".join(f"<td>{escape(cells[column] or '')}</td>" for column in columns)
-    return f'<tr class="id">{row}</tr>\n'
+    return f'<tr class="ids">{row}</tr>\n'
 
 
 def _bar(parts: Sequence[tuple[str, int]], scale: int, size: str = "") -> str:
@@ -310,18 +319,20 @@ def _short(text: str) -> str:
     return text if len(text) <= REASON_LIMIT else f"{text[:REASON_LIMIT]}…"
 
 
+# IDs of resources, names of variables, and what stands between backticks.
+_CODE = re.compile(r"\b(?:[a-z]{1,6}-[0-9a-f]{8,17}|[A-Z]+(?:_[A-Z]+)+(?:=\w+)?)\b|`[^`]+`")
+
+
 def _marked(text: str) -> str:
-    """The text with what stands between backticks as code."""
-    parts = escape(text).split("`")
-    return "".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts))
+    """The text with what is code in it marked as such."""
+    return _CODE.sub(lambda found: f"<code>{found[0].strip('`')}</code>", escape(text))
 
 
 def _examples(finding: Finding) -> str:
     shown = finding.interfaces[:3]
     named = ", ".join(
-        f'<span class="id">{escape(face.interface_id)}</span> of '
-        f'<span class="id">{escape(face.instance_id)}</span>'
+        f"<code>{escape(face.interface_id)}</code> of <code>{escape(face.instance_id)}</code>"
         for face in shown
     )
-    more = len(finding) - len(shown)
-    return named + (f" and {more:,} more" if more else "")
+    more = f" and {len(finding) - len(shown):,} more" if len(finding) > len(shown) else ""
+    return f'<span class="soft">{named}{more}</span>'

@@ -92,7 +92,7 @@ CAVEATS = {
     "because no sensor in": "to another Availability Zone (AWS charges for traffic between zones)",
     "not verified": "to sensors whose rules cannot be seen (ALLOW_UNVERIFIED)",
     "ranked last": "to sensors that packets may not reach: something speaks against each",
-    "another VPC": "to another VPC",
+    "in another VPC": "to sensors in another VPC (what lies beyond the route is not checked)",
 }
 NO_CAVEAT = "to sensors in the same Availability Zone"
 PERMISSION = re.compile(r"\b(?:ec2|sts):[A-Z]\w+")

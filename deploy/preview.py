@@ -13,7 +13,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,10 +22,10 @@ from typing import Any, NamedTuple, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import botocore
 import botocore.exceptions
 import botocore.session
 import page
+from botocore.endpoint import Endpoint
 from picture import Picture, Sensor, Terminal, draw
 
 import lambda_traffic_mirror as function
@@ -51,13 +52,12 @@ class NotReadOnly(BaseException):
     and goes on."""
 
 
-def allow_reading(event_name: str, **_: Any) -> None:
-    """Let nothing but reading leave: botocore calls this before each HTTP request.
+def check_reading(service: str, operation: str) -> None:
+    """Let nothing but reading leave.
 
-    Args:
-        event_name: `before-send.SERVICE.OPERATION`.
+    Raises:
+        NotReadOnly: it is something else.
     """
-    _, service, operation = event_name.split(".", 2)
     if operation.startswith(("Describe", "Get")) or f"{service}.{operation}" in SIGN_IN:
         return
     if service == "sts" and operation.startswith("AssumeRole"):
@@ -66,17 +66,26 @@ def allow_reading(event_name: str, **_: Any) -> None:
 
 
 @contextmanager
-def read_only() -> Iterator[None]:
-    """While it lasts, every client of boto3 that is made refuses to send what is not reading."""
+def read_only(tell: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+    """While it lasts, nothing but reading leaves this process, whoever made the client.
 
-    def watch(session: botocore.session.Session) -> None:
-        session.get_component("event_emitter").register_first("before-send", allow_reading)
+    Args:
+        tell: called with each answer, as botocore has read it.
+    """
+    # The one door: every call of every client goes through it, to STS and for credentials as well.
+    make_request = Endpoint.make_request
 
-    botocore.register_initializer(watch)
+    def guarded(endpoint: Endpoint, operation: Any, request: Any) -> Any:
+        check_reading(operation.service_model.service_id.hyphenize(), operation.name)
+        response, parsed = make_request(endpoint, operation, request)
+        tell(parsed)
+        return response, parsed
+
+    Endpoint.make_request = guarded
     try:
         yield
     finally:
-        botocore.unregister_initializer(watch)
+        Endpoint.make_request = make_request
 
 
 # ======================================================================================
@@ -91,14 +100,14 @@ class Progress:
         self.stream = stream
         self.wanted = stream.isatty()
         self.started = self.shown = time.monotonic()
-        self.calls = self.pages = self.interfaces = 0
-        self.instances = 0
+        self.pages = self.instances = self.interfaces = 0
+        self.account: str | None = None
 
-    def answered(self, parsed: Mapping[str, Any], **_: Any) -> None:
-        """AWS has answered a call: botocore tells."""
-        self.calls += 1
+    def answered(self, parsed: Mapping[str, Any]) -> None:
+        """AWS has answered a call."""
         for reservation in parsed.get("Reservations") or ():
             self.instances += len(reservation.get("Instances") or ())
+            self.account = reservation.get("OwnerId") or self.account
         self.pages += "Reservations" in parsed
         self.show()
 
@@ -124,20 +133,6 @@ class Progress:
             self.stream.write("\r\033[K")
             self.stream.flush()
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """While it lasts, clients that are made report their answers."""
-
-        def watch(session: botocore.session.Session) -> None:
-            session.get_component("event_emitter").register("after-call.ec2", self.answered)
-
-        botocore.register_initializer(watch)
-        try:
-            yield
-        finally:
-            botocore.unregister_initializer(watch)
-            self.end()
-
 
 # ======================================================================================
 # The function's own flow
@@ -149,37 +144,46 @@ class Survey:
 
     def __init__(self, configuration: function.Configuration) -> None:
         self.mirroring = function.Mirroring(configuration, function.Deadline(None))
-        self.configuration = configuration
+        self.planned: Counter[str | None] = Counter()
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Every interface's entry as the result has it; nothing is created."""
+        """Every interface's entry as the result has it, page by page; nothing is created."""
         sweep = function.Request(event_id="preview", dry_run=True, sweep=True)
-        for entry in self.mirroring.do(function.Work.of([sweep])):
+        for entry in self.mirroring.entries(function.Work.of([sweep])):
+            if entry.outcome == "planned":
+                self.planned[entry.target_id] += 1
             yield entry.as_dict()
 
-    def account(self) -> str | None:
-        """The account whose instances they are."""
-        return self.mirroring.own_account
+    def remarks(self) -> list[str]:
+        """What there is to say of the configuration."""
+        without = self.mirroring.accounts_without_targets()
+        return [f"{function.no_targets_of(without).capitalize()}."] if without else []
 
     def sensors(self) -> list[Sensor]:
         """What is known of the configured targets."""
-        counts = self.mirroring.sessions_per_target()
-        facts = self.mirroring.facts
-        sensors = []
-        for target_id in self.configuration.targets:
-            found = facts.sensors.get(target_id) if facts else None
-            faces = found.interfaces if found else ()
-            target = next(iter(self.mirroring.targets.found.get(target_id, ())), None)
-            sensors.append(
-                Sensor(
-                    target_id,
-                    ", ".join(sorted({face.zone for face in faces if face.zone})) or None,
-                    target.owner_id if target else None,
-                    counts.get(target_id),
-                    bool(target and target.interface_id),
-                )
-            )
-        return sensors
+        region = self.mirroring.region
+        found = {} if region.lacks_sessions else region.sensors.judged
+        return [self._sensor(target_id, found) for target_id in self.mirroring.our_targets()]
+
+    def _sensor(self, target_id: str, found: Mapping[str, Any]) -> Sensor:
+        region = self.mirroring.region
+        sensor = found[target_id][0] if target_id in found else None
+        zones = {face.zone for face in sensor.interfaces if face.zone} if sensor else set()
+        # What was planned counts there already.
+        sessions = None if region.lacks_sessions else region.count(target_id)
+        return Sensor(
+            target_id,
+            ", ".join(sorted(zones)) or None,
+            self._owner(target_id),
+            None if sessions is None else sessions - self.planned[target_id],
+            sensor is not None and not sensor.behind_load_balancer,
+        )
+
+    def _owner(self, target_id: str) -> str | None:
+        if self.mirroring.region.lacks_sessions:
+            return None
+        targets = self.mirroring.region.sensors.targets.every()
+        return next((t.owner_id for t in targets if t.target_id == target_id), None)
 
 
 class Warnings(logging.Handler):
@@ -243,18 +247,20 @@ def survey(
     picture = Picture()
     warnings = Warnings()
     file = EntriesFile(entries_file)
-    with read_only(), progress.watching(), warnings.listening():
+    survey_of_account = Survey(configuration)
+    with read_only(progress.answered), warnings.listening():
         try:
-            survey_of_account = Survey(configuration)
             for entry in survey_of_account.entries():
                 picture.add(entry)
                 file.write(entry)
                 progress.judged()
         except botocore.exceptions.BotoCoreError as error:
             raise Stop(f"AWS cannot be asked: {error}") from error
-    picture.account, picture.sensors = survey_of_account.account(), survey_of_account.sensors()
+        finally:
+            progress.end()
+    picture.account, picture.sensors = progress.account, survey_of_account.sensors()
     file.end(picture.headline() + ".")
-    picture.remarks += warnings.messages
+    picture.remarks += [*survey_of_account.remarks(), *warnings.messages]
     return picture
 
 
