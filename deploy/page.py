@@ -102,10 +102,9 @@ def _header(picture: Picture, when: datetime | None) -> Iterator[str]:
 def _coverage(interfaces: Coverage, instances: Coverage) -> Iterator[str]:
     yield '<section aria-labelledby="coverage">\n<h2 id="coverage">Coverage</h2>\n'
     yield f"{_bar(_parts(interfaces), interfaces.all, 'thick')}\n"
-    shown = [COVERED, PLANNED, *([ELSEWHERE] if interfaces.elsewhere else []), DARK]
     yield '<ul class="legend">\n'
     for (part, count), word in zip(_parts(interfaces), LEGEND.values(), strict=True):
-        if part in shown:
+        if count:
             yield f"<li>{_bar([(part, 1)], 1)}{count:,} {word}</li>\n"
     yield '</ul>\n<table class="coverage">\n'
     yield "<caption>An instance counts as covered when all its interfaces do.</caption>\n"
@@ -158,7 +157,8 @@ def _sensors(loads: Sequence[Load]) -> Iterator[str]:
         return
     scale = max(load.after for load in loads)
     yield '<section aria-labelledby="sensors">\n<h2 id="sensors">Sensors and their load</h2>\n'
-    yield "<table>\n<caption>Sessions that each sensor has now, and would have.</caption>\n"
+    yield "<table>\n<caption>Sessions of each sensor: those it has, and in the lighter part "
+    yield "those it would get. The bar of a zone is the sum of its sensors.</caption>\n"
     yield '<thead><tr><th scope="col">Sensor</th><th scope="col" class="wide">Account</th>'
     yield '<th scope="col" class="n">Now</th><th scope="col" class="n">After</th>'
     yield '<th scope="col">Sessions</th></tr></thead>\n'
