@@ -66,11 +66,11 @@ def check_reading(service: str, operation: str) -> None:
 
 
 @contextmanager
-def read_only(tell: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+def read_only(tell: Callable[[Any, Mapping[str, Any]], None]) -> Iterator[None]:
     """While it lasts, nothing but reading leaves this process, whoever made the client.
 
     Args:
-        tell: called with each answer, as botocore has read it.
+        tell: called with each request's parameters and its answer.
     """
     # The one door: every call of every client goes through it, to STS and for credentials as well.
     make_request = Endpoint.make_request
@@ -78,7 +78,7 @@ def read_only(tell: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
     def guarded(endpoint: Endpoint, operation: Any, request: Any) -> Any:
         check_reading(operation.service_model.service_id.hyphenize(), operation.name)
         response, parsed = make_request(endpoint, operation, request)
-        tell(parsed)
+        tell(request.get("body"), parsed)
         return response, parsed
 
     Endpoint.make_request = guarded
@@ -103,12 +103,14 @@ class Progress:
         self.pages = self.instances = self.interfaces = 0
         self.account: str | None = None
 
-    def answered(self, parsed: Mapping[str, Any]) -> None:
-        """AWS has answered a call."""
-        for reservation in parsed.get("Reservations") or ():
-            self.instances += len(reservation.get("Instances") or ())
-            self.account = reservation.get("OwnerId") or self.account
-        self.pages += "Reservations" in parsed
+    def answered(self, parameters: Any, answer: Mapping[str, Any]) -> None:
+        """AWS has answered a call. Of instances the running ones are read, page by page; those
+        that host sensors are only looked up."""
+        if "Reservations" in answer and "instance-state-name" in str(parameters):
+            self.pages += 1
+            for reservation in answer["Reservations"]:
+                self.instances += len(reservation.get("Instances") or ())
+                self.account = reservation.get("OwnerId") or self.account
         self.show()
 
     def judged(self) -> None:

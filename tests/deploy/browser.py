@@ -1,4 +1,8 @@
-"""A headless Chromium for pages, over its debugging pipe: no driver and no package is needed."""
+"""A headless Chromium for pages, over its debugging pipe: no driver and no package is needed.
+
+Usage: browser.py PAGE PICTURE draws the top of a page, 1,200 pixels wide, as PNG. docs/preview.png
+is made from what tests/demo.sh --html writes.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -132,3 +137,16 @@ class Browser:
         """What can be seen, as PNG."""
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         return base64.b64decode(answer["data"])
+
+
+def main(page: str, picture: str) -> None:
+    """Draw the top of a page."""
+    program = executable()
+    assert program, "There is no Chromium on this machine."
+    with Browser(program) as browser:
+        browser.open(Path(page).resolve(), width=1200, dark=False, height=1400)
+        Path(picture).write_bytes(browser.picture())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "deploy"), str(PROJECT / "tests")]
 
 import preview  # noqa: E402
-from aws import LambdaContext, SimulatedAccount, acl_entry, rule  # noqa: E402
+from aws import LambdaContext, SimulatedAccount, acl_entry, route, rule  # noqa: E402
 from moto.moto_api._internal import mock_random  # noqa: E402
 from picture import draw_details, draw_interface  # noqa: E402
 
@@ -34,15 +34,16 @@ import lambda_traffic_mirror  # noqa: E402
 SEED = 4789  # the same IDs at every run
 EVENT = PROJECT / "deploy" / "running-event.json"
 # Instances behind a load balancer cannot be recognised as sensors, so a tag says so.
-VARIABLES = {"EXCLUDE_TAGS": "traffic-mirror=sensor"}
+EXCLUDE = "traffic-mirror=sensor"
+VXLAN = rule("udp", (4789, 4789), cidr="10.0.0.0/12")
 
 
 class Scene:
-    """An account with three zones and nine sensors, with something wrong with most of them."""
+    """An account with three zones and thirteen sensors, with something wrong with most of them."""
 
     def __init__(self, account: SimulatedAccount) -> None:
         self.account = account
-        vxlan = account.group(rule("udp", (4789, 4789), cidr="10.0.0.0/16"))
+        vxlan = account.group(VXLAN)
         closed = account.group(rule("udp", (53, 53)), rule("tcp", (4789, 4789)))
         deny = [
             acl_entry(90, "deny", protocol="17"),
@@ -51,11 +52,13 @@ class Scene:
         sensors_a = account.subnet("a")
         sensors_b = account.subnet("b")
         self.busy = account.sensor(sensors_a, [vxlan], sessions=5)
+        self.full = account.sensor(sensors_a, [vxlan], sessions=1, quota=1)
         self.behind_acl = account.sensor(account.subnet("a", acl=deny), [vxlan])
         self.other_zone = account.sensor(sensors_b, [vxlan])
         self.stopped = account.sensor(account.subnet("c"), [vxlan], state="stopped")
-        self.full = account.sensor(sensors_a, [vxlan], sessions=1, quota=1)
-        self.balancer = account.nlb_sensor([sensors_a], [vxlan])
+        balancer = account.nlb_sensor([sensors_a], [vxlan])
+        elsewhere = account.other()
+        self.role = elsewhere.role("sensors")
         self.sensors = {
             self.busy: "zone a, 5 sessions",
             account.sensor(sensors_a, [vxlan], sessions=3): "zone a, 3 sessions",
@@ -65,11 +68,31 @@ class Scene:
             self.other_zone: "zone b",
             self.stopped: "zone c, stopped",
             account.missing_sensor(): "does not exist",
-            self.balancer: "Network Load Balancer in zone a",
+            balancer: "Network Load Balancer in zone a",
+            in_vpc(account, "10.1.0.0/16", 6): "zone a, behind a peering connection",
+            in_vpc(account, "10.2.0.0/16", 7): "zone a, behind a transit gateway",
+            in_vpc(account, "10.3.0.0/16", 0): "zone a, behind a route that leads nowhere",
+            in_vpc(elsewhere, "10.4.0.0/16", 8): "zone a, in another account",
         }
+        elsewhere.share(list(self.sensors)[-1])
+        routes = [
+            route("10.1.0.0/16", pcx=True),
+            route("10.2.0.0/16", tgw=True),
+            route("10.3.0.0/16", pcx=True, state="blackhole"),
+            route("10.4.0.0/16", tgw=True),
+        ]
+        account.route_table(routes=routes, main=True)
         # The load balancer has taken its share already.
         for _ in range(4):
-            account.session(account.interface(sensors_a), self.balancer)
+            account.session(account.interface(sensors_a), balancer)
+
+    def variables(self) -> dict[str, str]:
+        """What the function is configured with, less the filter."""
+        return {
+            "targets": ",".join(self.sensors),
+            "EXCLUDE_TAGS": EXCLUDE,
+            "SENSOR_ROLE_ARNS": self.role,
+        }
 
     def start(self, instance_ids: list[str]) -> None:
         """Instances with these IDs start, in zone a."""
@@ -84,20 +107,30 @@ class Scene:
         account.quota[self.full] = 10
         for zone, number in (("a", 6), ("b", 5), ("c", 4)):
             account.instances(number, account.subnet(zone), [account.group()])
-        # Another VPC: its addresses are none that the sensors' security groups let in.
-        partner = account.vpc("10.9.0.0/16")
-        account.instances(3, account.subnet("b", vpc=partner), [account.group(vpc=partner)])
+        # No sensor's security group lets the one in, and no route leads from the other.
+        for cidr, number in (("10.64.0.0/16", 3), ("10.9.0.0/16", 2)):
+            vpc = account.vpc(cidr)
+            account.instances(number, account.subnet("b", vpc=vpc), [account.group(vpc=vpc)])
         for target, number in ((self.busy, 2), (self.other_zone, 4), (self.behind_acl, 2)):
             for instance_id in account.instances(number, account.subnet("a"), [account.group()]):
-                (interface_id,) = account.interfaces_of(instance_id)
-                account.session(interface_id, target)
-        (gone,) = account.instances(1, account.subnet("c"), [account.group()])
-        account.session(account.interfaces_of(gone)[0], self.stopped)
+                self.mirror(instance_id, target)
+        self.mirror(account.instance(account.subnet("c"), [account.group()]), self.stopped)
         foreign = account.sensor(account.subnet("b"), [account.group()])
-        (elsewhere,) = account.instances(1, account.subnet("b"), [account.group()])
-        account.session(account.interfaces_of(elsewhere)[0], foreign)
-        tags = {"traffic-mirror": "sensor"}
-        account.instances(2, account.subnet("a"), [account.group()], tags=tags)
+        self.mirror(account.instance(account.subnet("b"), [account.group()]), foreign)
+        key, value = EXCLUDE.split("=")
+        account.instances(2, account.subnet("a"), [account.group()], tags={key: value})
+
+    def mirror(self, instance_id: str, target_id: str) -> None:
+        """The instance is mirrored to the target already."""
+        self.account.session(self.account.interfaces_of(instance_id)[0], target_id)
+
+
+def in_vpc(account: SimulatedAccount, cidr: str, sessions: int) -> str:
+    """A sensor in zone a of a VPC of its own."""
+    vpc = account.vpc(cidr)
+    return account.sensor(
+        account.subnet("a", vpc=vpc), [account.group(VXLAN, vpc=vpc)], sessions=sessions
+    )
 
 
 def send(event: object) -> dict[str, Any]:
@@ -135,12 +168,11 @@ def show_details(interface: Mapping[str, Any], sensors: Mapping[str, str]) -> No
     print()
 
 
-def show_account(sensors: Mapping[str, str], html: str | None) -> None:
+def show_account(scene: Scene, html: str | None) -> None:
     """What deploy/preview.sh shows of the account."""
     heading("The whole account, as deploy/preview.sh shows it")
-    arguments = [f"{name}={value}" for name, value in VARIABLES.items()]
-    arguments += ["--targets", ",".join(sensors), *(["--html", html] if html else [])]
-    preview.main(arguments)
+    arguments = [f"{name}={value}" for name, value in scene.variables().items()]
+    preview.main([*arguments, *(["--html", html] if html else [])])
     print()
 
 
@@ -167,8 +199,8 @@ def main(arguments: list[str]) -> int:
     with SimulatedAccount() as account:
         scene = Scene(account)
         scene.start(named or ["i-0123456789abcdef0"])
-        variables = {"filter_id": account.filter_id, "targets": ",".join(scene.sensors)}
-        with patch.dict("os.environ", VARIABLES | variables):
+        variables = {"filter_id": account.filter_id, **scene.variables()}
+        with patch.dict("os.environ", variables):
             if arguments:
                 show(f"{path.name} against the simulated account", event)
             else:
@@ -182,7 +214,7 @@ def main(arguments: list[str]) -> int:
                 show("The same event is delivered again", event)
             if html or not arguments:
                 scene.populate()
-                show_account(scene.sensors, html)
+                show_account(scene, html)
     return 0
 
 
