@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The main job against a simulated AWS account in memory, and a picture of what was decided.
 # With a file name: sends the event in that file instead, for example deploy/test-event.json.
+# With --html FILE: also writes the preview of the simulated account as a page.
 set -euo pipefail
-event=()
-if [ $# -gt 0 ]; then
-  # The name is meant from where the user stands; the set-up goes to the project's folder.
-  event=("$(cd "$(dirname "$1")" 2>/dev/null && pwd || dirname "$1")/$(basename "$1")")
-fi
+# File names are meant from where the user stands; the set-up goes to the project's folder.
+from=$PWD
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+project=$PWD
+cd "$from"
 
-exec .venv/bin/python tests/simulations/demo.py ${event[@]+"${event[@]}"}
+exec "$project/.venv/bin/python" "$project/tests/simulations/demo.py" "$@"

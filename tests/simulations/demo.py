@@ -1,7 +1,10 @@
 """The main job, the real handler against a simulated AWS account, and a picture of its decisions.
 
-Usage: demo.py [FILE], where FILE holds an event as JSON. Without it, the event of a running
-instance as EventBridge sends it is sent twice.
+Usage: demo.py [FILE] [--html PAGE]
+
+FILE holds an event as JSON. Without it, the event of a running instance as EventBridge sends it is
+sent twice, and between the two deploy/preview.py looks at the whole account. PAGE is where that
+preview is written as a page.
 """
 
 from __future__ import annotations
@@ -9,69 +12,125 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import random
 import re
 import signal
 import sys
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests/deploy")]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "deploy"), str(PROJECT / "tests")]
 
-from aws import LambdaContext, SimulatedAccount, acl_entry, rule  # noqa: E402
+import preview  # noqa: E402
+from aws import LambdaContext, SimulatedAccount, acl_entry, route, rule  # noqa: E402
 from moto.moto_api._internal import mock_random  # noqa: E402
+from picture import draw_details, draw_interface  # noqa: E402
 
 import lambda_traffic_mirror  # noqa: E402
 
-WIDTH = 100
 SEED = 4789  # the same IDs at every run
 EVENT = PROJECT / "deploy" / "running-event.json"
-COLOURS = {"selected": "32;1", "eligible": "32", "rejected": "31", "heading": "1", "faint": "2"}
+# Instances behind a load balancer cannot be recognised as sensors, so a tag says so.
+EXCLUDE = "traffic-mirror=sensor"
+VXLAN = rule("udp", (4789, 4789), cidr="10.0.0.0/12")
 
 
-def paint(style: str, text: str) -> str:
-    """The text in a colour, on a terminal that wants one."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
-        return text
-    return f"\033[{COLOURS[style]}m{text}\033[0m"
+class Scene:
+    """An account with three zones and thirteen sensors, with something wrong with most of them."""
+
+    def __init__(self, account: SimulatedAccount) -> None:
+        self.account = account
+        vxlan = account.group(VXLAN)
+        closed = account.group(rule("udp", (53, 53)), rule("tcp", (4789, 4789)))
+        deny = [
+            acl_entry(90, "deny", protocol="17"),
+            acl_entry(100, "allow", protocol="-1", ports=None),
+        ]
+        sensors_a = account.subnet("a")
+        sensors_b = account.subnet("b")
+        self.busy = account.sensor(sensors_a, [vxlan], sessions=5)
+        self.full = account.sensor(sensors_a, [vxlan], sessions=1, quota=1)
+        self.behind_acl = account.sensor(account.subnet("a", acl=deny), [vxlan])
+        self.other_zone = account.sensor(sensors_b, [vxlan])
+        self.stopped = account.sensor(account.subnet("c"), [vxlan], state="stopped")
+        balancer = account.nlb_sensor([sensors_a], [vxlan])
+        elsewhere = account.other()
+        self.role = elsewhere.role("sensors")
+        self.sensors = {
+            self.busy: "zone a, 5 sessions",
+            account.sensor(sensors_a, [vxlan], sessions=3): "zone a, 3 sessions",
+            self.full: "zone a, full",
+            account.sensor(sensors_a, [closed]): "zone a, no rule for VXLAN",
+            self.behind_acl: "zone a, behind a network ACL",
+            self.other_zone: "zone b",
+            self.stopped: "zone c, stopped",
+            account.missing_sensor(): "does not exist",
+            balancer: "Network Load Balancer in zone a",
+            in_vpc(account, "10.1.0.0/16", 6): "zone a, behind a peering connection",
+            in_vpc(account, "10.2.0.0/16", 7): "zone a, behind a transit gateway",
+            in_vpc(account, "10.3.0.0/16", 0): "zone a, behind a route that leads nowhere",
+            in_vpc(elsewhere, "10.4.0.0/16", 8): "zone a, in another account",
+        }
+        elsewhere.share(list(self.sensors)[-1])
+        routes = [
+            route("10.1.0.0/16", pcx=True),
+            route("10.2.0.0/16", tgw=True),
+            route("10.3.0.0/16", pcx=True, state="blackhole"),
+            route("10.4.0.0/16", tgw=True),
+        ]
+        account.route_table(routes=routes, main=True)
+        # The load balancer has taken its share already.
+        for _ in range(4):
+            account.session(account.interface(sensors_a), balancer)
+
+    def variables(self) -> dict[str, str]:
+        """What the function is configured with, less the filter."""
+        return {
+            "targets": ",".join(self.sensors),
+            "EXCLUDE_TAGS": EXCLUDE,
+            "SENSOR_ROLE_ARNS": self.role,
+        }
+
+    def start(self, instance_ids: list[str]) -> None:
+        """Instances with these IDs start, in zone a."""
+        here = self.account.subnet("a")
+        for instance_id in instance_ids:
+            with patch("moto.ec2.models.instances.random_instance_id", return_value=instance_id):
+                self.account.instance(here, [self.account.group()], interfaces=2)
+
+    def populate(self) -> None:
+        """What runs in the account besides: some of it mirrored, some of it dark."""
+        account = self.account
+        account.quota[self.full] = 10
+        for zone, number in (("a", 6), ("b", 5), ("c", 4)):
+            account.instances(number, account.subnet(zone), [account.group()])
+        # No sensor's security group lets the one in, and no route leads from the other.
+        for cidr, number in (("10.64.0.0/16", 3), ("10.9.0.0/16", 2)):
+            vpc = account.vpc(cidr)
+            account.instances(number, account.subnet("b", vpc=vpc), [account.group(vpc=vpc)])
+        for target, number in ((self.busy, 2), (self.other_zone, 4), (self.behind_acl, 2)):
+            for instance_id in account.instances(number, account.subnet("a"), [account.group()]):
+                self.mirror(instance_id, target)
+        self.mirror(account.instance(account.subnet("c"), [account.group()]), self.stopped)
+        foreign = account.sensor(account.subnet("b"), [account.group()])
+        self.mirror(account.instance(account.subnet("b"), [account.group()]), foreign)
+        key, value = EXCLUDE.split("=")
+        account.instances(2, account.subnet("a"), [account.group()], tags={key: value})
+
+    def mirror(self, instance_id: str, target_id: str) -> None:
+        """The instance is mirrored to the target already."""
+        self.account.session(self.account.interfaces_of(instance_id)[0], target_id)
 
 
-def build(account: SimulatedAccount, instance_ids: list[str]) -> dict[str, str]:
-    """An account with three zones and nine sensors; the sensors' target IDs and what they are."""
-    vxlan = account.group(rule("udp", (4789, 4789), cidr="10.0.0.0/16"))
-    closed = account.group(rule("udp", (53, 53)), rule("tcp", (4789, 4789)))
-    here = account.subnet("a")
-    sensors_a = account.subnet("a")
-    deny = [
-        acl_entry(90, "deny", protocol="17"),
-        acl_entry(100, "allow", protocol="-1", ports=None),
-    ]
-    behind_acl = account.subnet("a", acl=deny)
-    busy = account.sensor(sensors_a, [vxlan], sessions=5)
-    sensors = {
-        busy: "zone a, 5 sessions",
-        account.sensor(sensors_a, [vxlan], sessions=3): "zone a, 3 sessions",
-        account.sensor(sensors_a, [vxlan], sessions=1, quota=1): "zone a, full",
-        account.sensor(sensors_a, [closed]): "zone a, no rule for VXLAN",
-        account.sensor(behind_acl, [vxlan]): "zone a, behind a network ACL",
-        account.sensor(account.subnet("b"), [vxlan]): "zone b",
-        account.sensor(account.subnet("c"), [vxlan], state="stopped"): "zone c, stopped",
-        account.missing_sensor(): "does not exist",
-        account.nlb_sensor([sensors_a], [vxlan]): "Network Load Balancer in zone a",
-    }
-    # The load balancer has taken its share already.
-    balancer = list(sensors)[-1]
-    for _ in range(4):
-        account.session(account.interface(sensors_a), balancer)
-    for instance_id in instance_ids:
-        with patch("moto.ec2.models.instances.random_instance_id", return_value=instance_id):
-            account.instance(here, [account.group()], interfaces=2)
-    return sensors
+def in_vpc(account: SimulatedAccount, cidr: str, sessions: int) -> str:
+    """A sensor in zone a of a VPC of its own."""
+    vpc = account.vpc(cidr)
+    return account.sensor(
+        account.subnet("a", vpc=vpc), [account.group(VXLAN, vpc=vpc)], sessions=sessions
+    )
 
 
 def send(event: object) -> dict[str, Any]:
@@ -80,58 +139,14 @@ def send(event: object) -> dict[str, Any]:
         return lambda_traffic_mirror.lambda_handler(event, LambdaContext(seconds=60))
 
 
-def wrap(text: str, width: int) -> list[str]:
-    """The text in lines; IDs stay whole."""
-    return textwrap.wrap(text, width, break_on_hyphens=False)
+def heading(text: str) -> None:
+    """Say what comes next."""
+    print(TERMINAL.paint("heading", f"== {text}"))
 
 
-def picture(interface: Mapping[str, Any], sensors: Mapping[str, str]) -> Iterator[str]:
-    """An interface's outcome and a table with a row per sensor."""
-    outcome = f"{interface['interface_id'] or '-'} of {interface['instance_id'] or '-'}"
-    yield ""
-    yield paint("heading", f"{outcome}: {interface['outcome']}")
-    yield from textwrap.wrap(
-        interface["reason"], WIDTH, initial_indent="  ", subsequent_indent="  "
-    )
-    if not interface["sensors"]:
-        return
-    yield ""
-    yield f"  {'sensor':<22} {'zone':<5}{'group':<6}{'ACL':<5}{'sessions':<9} reason"
-    for sensor in interface["sensors"]:
-        yield from row(sensor, sensors.get(sensor["target_id"], ""))
-
-
-def row(sensor: Mapping[str, Any], description: str) -> Iterator[str]:
-    """A sensor: what each stage said of it, its sessions, and why."""
-    stages = ("zone", "security_group", "network_acl")
-    fell = sensor["stage"]
-    marks = []
-    for stage in stages:
-        if fell == stage:
-            marks.append("NO")
-        elif fell == "unavailable" or "NO" in marks:
-            marks.append("-")
-        else:
-            marks.append("yes")
-    sessions = "-" if sensor["sessions"] is None else str(sensor["sessions"])
-    pointer = ">" if sensor["verdict"] == "selected" else " "
-    cells = (
-        f"{pointer} {sensor['target_id']:<22} {marks[0]:<5}{marks[1]:<6}{marks[2]:<5}{sessions:<9} "
-    )
-    verdict = f"{sensor['verdict']} at {fell}" if fell else sensor["verdict"]
-    reason = wrap(f"{verdict}. {sensor['reason']}", WIDTH - len(cells))
-    second = f"  ({description})" if len(description) < len(cells) - 5 else ""
-    lines = [cells, *([second] if second else [])]
-    for index in range(max(len(lines), len(reason))):
-        left = lines[index] if index < len(lines) else ""
-        right = reason[index] if index < len(reason) else ""
-        line = f"{left:<{len(cells)}}{right}".rstrip()
-        yield paint(sensor["verdict"] if index == 0 else "faint", line)
-
-
-def show(title: str, event: object, sensors: Mapping[str, str]) -> list[dict[str, Any]]:
+def show(title: str, event: object) -> list[dict[str, Any]]:
     """Send an event and print what came of it; the interfaces of the result."""
-    print(paint("heading", f"== {title}"))
+    heading(title)
     result = send(event)
     if "body" not in result:
         print(json.dumps(result, indent=2))
@@ -139,13 +154,38 @@ def show(title: str, event: object, sensors: Mapping[str, str]) -> list[dict[str
     body = json.loads(result["body"])
     print(f"{result['statusCode']} {body['message']}")
     for interface in body["interfaces"]:
-        print("\n".join(picture(interface, sensors)))
+        print()
+        print("\n".join(draw_interface(interface, TERMINAL)))
     print()
     return list(body["interfaces"])
 
 
+def show_details(interface: Mapping[str, Any], sensors: Mapping[str, str]) -> None:
+    """All that was found of an interface's sensors."""
+    heading(f"Of {interface['interface_id']}, in full")
+    print("\n".join(TERMINAL.wrap(interface["reason"])))
+    print("\n".join(draw_details(interface, TERMINAL, sensors)))
+    print()
+
+
+def show_account(scene: Scene, html: str | None) -> None:
+    """What deploy/preview.sh shows of the account."""
+    heading("The whole account, as deploy/preview.sh shows it")
+    arguments = [f"{name}={value}" for name, value in scene.variables().items()]
+    preview.main([*arguments, *(["--html", html] if html else [])])
+    print()
+
+
 def main(arguments: list[str]) -> int:
     """Run the demonstration."""
+    html = None
+    if "--html" in arguments:
+        at = arguments.index("--html")
+        html = next(iter(arguments[at + 1 : at + 2]), None)
+        arguments = arguments[:at] + arguments[at + 2 :]
+        if not html:
+            print("demo: --html needs a file name", file=sys.stderr)
+            return 2
     path = Path(arguments[0]) if arguments else EVENT
     try:
         event = json.loads(path.read_text(encoding="utf-8"))
@@ -157,25 +197,28 @@ def main(arguments: list[str]) -> int:
     # Instances that the event names exist in the account; a sweep finds one as well.
     named = sorted(set(re.findall(r"\bi-[0-9a-f]{8,17}\b", json.dumps(event))))
     with SimulatedAccount() as account:
-        sensors = build(account, named or ["i-0123456789abcdef0"])
-        os.environ.update(
-            filter_id=account.filter_id,
-            targets=",".join(sensors),
-            # Instances behind a load balancer cannot be recognised as sensors, so a tag says so.
-            EXCLUDE_TAGS="traffic-mirror=sensor",
-        )
-        if arguments:
-            show(f"{path.name} against the simulated account", event, sensors)
-            return 0
-        interfaces = show("A new instance with two interfaces starts", event, sensors)
-        print(paint("heading", "== The sessions, as DescribeTrafficMirrorSessions shows them"))
-        for interface in interfaces:
-            for session in account.sessions(interface["interface_id"]):
-                print(json.dumps(session, indent=2))
-        print()
-        show("The same event is delivered again", event, sensors)
+        scene = Scene(account)
+        scene.start(named or ["i-0123456789abcdef0"])
+        variables = {"filter_id": account.filter_id, **scene.variables()}
+        with patch.dict("os.environ", variables):
+            if arguments:
+                show(f"{path.name} against the simulated account", event)
+            else:
+                interfaces = show("A new instance with two interfaces starts", event)
+                show_details(interfaces[0], scene.sensors)
+                heading("The sessions, as DescribeTrafficMirrorSessions shows them")
+                for interface in interfaces:
+                    for session in account.sessions(interface["interface_id"]):
+                        print(json.dumps(session, indent=2))
+                print()
+                show("The same event is delivered again", event)
+            if html or not arguments:
+                scene.populate()
+                show_account(scene, html)
     return 0
 
+
+TERMINAL = preview.terminal_of(sys.stdout)
 
 if __name__ == "__main__":
     # Whoever reads only the beginning, with head, gets no traceback.
