@@ -624,11 +624,11 @@ class Lambda:
             self.errors[type(error).__name__] += 1
         finally:
             running = False
-            if self.clock.others():
-                self.errors["threads left behind"] += 1
             if self.clock.current.killed:
                 self._environments -= 1
             else:
+                if self.clock.others():
+                    self.errors["threads left behind"] += 1
                 self._idle.append(environment)
             after(Outcome(result))
 
@@ -789,7 +789,7 @@ class Queue:
 
 EACH = "one event each"
 BATCHES = "batches (SQS)"
-DAY_ONE = "sweeps (day one)"
+DAY_ONE = "day one"
 WAYS = (BATCHES, EACH)  # of the events of a burst
 
 
