@@ -169,6 +169,7 @@ def invoke(event: Event) -> float:
 def forget() -> None:
     """A fresh execution environment, but for the client."""
     lambda_traffic_mirror._cache = None
+    lambda_traffic_mirror._unsupported.clear()
     for value in vars(lambda_traffic_mirror).values():
         if hasattr(value, "cache_clear"):
             value.cache_clear()
@@ -274,6 +275,9 @@ class Stopwatch:
                 (botocore.parsers.ResponseParser, "parse", "parse"),
                 (botocore.client.BaseClient, "_make_api_call", "send"),
                 (concurrent.futures.thread._WorkItem, "run", "read"),
+                (module.Ec2, "by_filter", "read"),
+                (module.Ec2, "by_id", "read"),
+                (module.Ec2, "everything", "read"),
                 (module, "judge", "judge"),
                 (module, "judge_sensor", "judge"),
                 (module, "ranking", "judge"),
@@ -488,7 +492,7 @@ SWEEPS = (
     ("unmirrored", SHUT, "created"),
     ("created", OPEN, "created"),
     ("refused by AWS", OPEN, "refused"),
-    ("created, and shown at the length that AWS shows", OPEN, "created as-aws-shows"),
+    ("created, each as long as AWS shows it", OPEN, "created as-aws-shows"),
 )
 
 
