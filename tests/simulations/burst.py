@@ -451,8 +451,9 @@ WRITES = (50.0, 5.0)
 
 CALL_SECONDS = 0.06  # to EC2 and back; of a create only where it is throttled
 CREATE_SECONDS = 0.6  # a create that is not throttled; AWS's mutating calls take 0.5 to 1 s
-RECEIVE_SECONDS_PER_BYTE = 0.1e-6
-PARSE_SECONDS_PER_BYTE = 0.06e-6  # of a whole CPU, of which Lambda gives a share by memory
+MORE_BYTES = 3_700  # that AWS shows of an instance besides what the simulated account does
+RECEIVE_SECONDS_PER_BYTE = 0.02e-6
+PARSE_SECONDS_PER_BYTE = 0.2e-6  # of a whole CPU, of which Lambda gives a share by memory
 
 EVENT_SECONDS = (0.5, 1.5)  # from the start of an instance to its event's arrival
 TWICE = 0.01  # the share of events that EventBridge delivers twice (it promises once or more)
@@ -527,7 +528,10 @@ class Ec2:
 
     def answer(self, response_dict: dict[str, Any] | None = None, **_: Any) -> None:
         """An answer is on its way; for botocore's event response-received."""
-        size = len(response_dict["body"]) if response_dict else 0
+        body = response_dict["body"] if response_dict else b""
+        size = len(body)
+        if b"<DescribeInstancesResponse" in body:
+            size += MORE_BYTES * body.count(b"<instanceId>")
         self.clock.sleep(CALL_SECONDS / 2 + size * self.seconds_per_byte)
 
 
@@ -862,15 +866,19 @@ def made_once(make: Callable[..., Any]) -> Callable[..., Any]:
 def parsed_once(parse: Callable[..., Any]) -> Callable[..., Any]:
     """botocore's parser, which for an answer that it has parsed lately gives the same again.
 
-    A thousand environments are told of the same sensors. Nobody changes what is in an answer.
+    A thousand environments are told of the same sensors, and sweeps of the same instances. Nobody
+    changes what is in an answer.
     """
+    next_token = re.compile(rb"<nextToken>([^<]*)</nextToken>")
     lately: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
 
     def again(parser: Any, response: dict[str, Any], shape: Any) -> Any:
         operation, found, rest = response["body"].partition(b"</requestId>")
         if not found:  # an error
             return parse(parser, response, shape)
-        # What comes before names the operation and the request.
+        # What comes before names the operation and the request. A token is another one each time.
+        token = next_token.search(rest)
+        rest = next_token.sub(b"", rest)
         key = hashlib.sha256(operation.partition(b"<requestId>")[0] + rest).digest()
         if key not in lately:
             lately[key] = parse(parser, response, shape)
@@ -878,7 +886,9 @@ def parsed_once(parse: Callable[..., Any]) -> Callable[..., Any]:
                 lately.popitem(last=False)
         lately.move_to_end(key)
         # The parts that botocore adds to are the answer's own.
-        return lately[key] | {"ResponseMetadata": dict(lately[key]["ResponseMetadata"])}
+        answer = lately[key] | {"ResponseMetadata": dict(lately[key]["ResponseMetadata"])}
+        answer.pop("NextToken", None)
+        return answer | ({"NextToken": token[1].decode()} if token else {})
 
     return again
 

@@ -79,7 +79,7 @@ def test_day_one_needs_sweeps_only(day_one: burst.Row) -> None:
 
 
 def test_the_next_sweep_goes_on_where_one_has_run_out_of_time() -> None:
-    row = burst.day_one(60, timeout=6.0, sweep_seconds=30.0)
+    row = burst.day_one(80, timeout=6.0, sweep_seconds=30.0)
     assert (row.lost, row.doubled) == (0, 0)
     assert row.invocations > 1
     assert row.seconds > 30
