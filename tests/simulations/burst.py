@@ -4,6 +4,7 @@
     .venv/bin/python tests/simulations/burst.py 50 300        # other numbers
     .venv/bin/python tests/simulations/burst.py --backlog 2000
     .venv/bin/python tests/simulations/burst.py --create-seconds 0.06 0.6 1.0 --seeds 1 2 3
+    .venv/bin/python tests/simulations/burst.py --backlog 2000 --set timeout=60 memory=512
 
 A burst: so many instances start at once, spread over 3 zones with 4 sensors each. Their events
 reach the function in two ways:
@@ -702,7 +703,8 @@ class Deployment:
         }
         resolved = resolve(parameters=given)
         resources = resolved["Resources"]
-        number, unit = re.findall(r"\w+", resolved["Parameters"]["SweepRate"])[1:]
+        schedule = resources["SweepRule"]["Properties"]["ScheduleExpression"]
+        number, unit = re.findall(r"\w+", schedule)[1:]
         function, queue, mapping = (
             resources[name]["Properties"] for name in ("Function", "Queue", "QueueMapping")
         )
@@ -1179,15 +1181,26 @@ def misses(row: Row) -> list[str]:
     return [f"{where}: {text}" for text in missed]
 
 
+Changes = tuple[tuple[str, float], ...]
 Run = tuple[int, str, float, int]
+# What of the template can be tried otherwise.
+SETTINGS = tuple(name for name in Deployment.__dataclass_fields__ if name != "variables")
 
 
-def run_alone(count: int, way: str, create_seconds: float, seed: int) -> Row:
+def change(text: str) -> tuple[str, float]:
+    """A setting and its value, as NAME=VALUE."""
+    name, _, value = text.partition("=")
+    if name not in SETTINGS:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(SETTINGS)}")
+    return name, float(value) if name.endswith(("timeout", "window", "seconds")) else int(value)
+
+
+def run_alone(changes: Changes, count: int, way: str, create_seconds: float, seed: int) -> Row:
     """A run in a process of its own."""
     gc.set_threshold(50_000, 20, 20)  # garbage is collected rarely, which saves a fifth of the time
     if way == DAY_ONE:
-        return day_one(count, seed, create_seconds)
-    return burst(count, way, seed, create_seconds)
+        return day_one(count, seed, create_seconds, **dict(changes))
+    return burst(count, way, seed, create_seconds, **dict(changes))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -1219,6 +1232,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="both",
         help="of a burst's events",
     )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        type=change,
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"of the template, to try another value: {', '.join(SETTINGS)}",
+    )
     options = parser.parse_args(arguments)
     bursts = options.instances or ([] if options.backlog else [10, 100, 1_000])
     if min(bursts + options.backlog) < 1:
@@ -1235,7 +1256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     processes = min(len(runs), os.cpu_count() or 1)
     os.environ["PYTHONHASHSEED"] = "0"  # the order in sets is drawn too
     with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
-        done = pool.starmap(run_alone, longest_first, chunksize=1)
+        done = pool.starmap(partial(run_alone, tuple(options.set)), longest_first, chunksize=1)
     of_run = dict(zip(longest_first, done, strict=True))
     rows = [Row.mean([of_run[(*line, seed)] for seed in options.seeds]) for line in lines]
     print(table(rows), LEGEND, sep="\n\n")
