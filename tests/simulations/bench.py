@@ -3,6 +3,7 @@
     .venv/bin/python tests/simulations/bench.py                  # a few minutes
     .venv/bin/python tests/simulations/bench.py --quick          # small numbers only
     .venv/bin/python tests/simulations/bench.py --latency 50     # milliseconds a call (20)
+    .venv/bin/python tests/simulations/bench.py --create-latency 600  # of creates (100)
 
 Every number comes from the run that prints it, but for those of the published script, which are
 marked. The handler is the real one, with a real botocore client.
@@ -19,6 +20,8 @@ CPU         milliseconds for the same event where the answers are played back fr
               read     from dictionaries to what the stages look at, CIDR blocks among it
               judge    verdicts on the sensors, and their ranking
               other    the event, threads, the result, log records, metrics
+memory      by how many MB a process of its own grows at its largest, over one that sweeps the same
+            sensors with no other instance
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import gc
 import io
 import logging
 import os
+import pickle
 import py_compile
 import shutil
 import statistics
@@ -44,13 +48,12 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests/deploy")]
 
-import botocore.awsrequest  # noqa: E402
 import botocore.client  # noqa: E402
 import botocore.parsers  # noqa: E402
 from aws import (  # noqa: E402
@@ -62,6 +65,7 @@ from aws import (  # noqa: E402
     sqs_event,
 )
 from moto.core.models import botocore_stubber  # noqa: E402
+from replay import CREATE, Tape, as_aws_shows  # noqa: E402
 
 import lambda_traffic_mirror  # noqa: E402
 
@@ -72,6 +76,7 @@ ZONES = "abc"
 OVERLAP = 0.1  # seconds that a call takes at least where round trips are counted
 ROOM = 1_000_000  # a quota that is never reached
 OPEN = rule(cidr="10.0.0.0/8")  # where all sources are
+SHUT = rule(cidr="192.0.2.0/24")  # where none is
 
 Event = Mapping[str, Any]
 
@@ -88,7 +93,6 @@ class World:
     account: SimulatedAccount
     targets: list[str]
     subnet: str  # of the sources
-    client: Any
 
     def instance(self) -> str:
         return self.account.instance(self.subnet)
@@ -104,19 +108,19 @@ class World:
 
 @contextmanager
 def world(
-    sensors: int, sessions: int, groups_each: int = 0, rules_each: int = 0
+    sensors: int,
+    sessions: int,
+    groups_each: int = 0,
+    rules_each: int = 0,
+    last_rule: Mapping[str, Any] = OPEN,
 ) -> Iterator[World]:
     """An account with sensors spread over three zones.
 
     Without `groups_each` the sensors of a VPC share a group with one rule. With it, each sensor has
     that many groups of its own with that many rules for VXLAN, no two alike, of which only the last
-    one of the last group admits the sources.
+    one of the last group may admit the sources.
     """
-    with (
-        SimulatedAccount() as account,
-        patch.dict(os.environ),
-        patch.object(lambda_traffic_mirror, "_client", None),
-    ):
+    with SimulatedAccount() as account, patch.dict(os.environ):
         account.account_quota = ROOM
         numbers = iter(range(sensors * groups_each * rules_each))
 
@@ -126,7 +130,7 @@ def world(
                 for _ in range(groups_each)
             ]
             if lists:
-                lists[-1][-1] = OPEN
+                lists[-1][-1] = last_rule
             return [account.group(*rules) for rules in lists] or None
 
         targets = [
@@ -134,8 +138,7 @@ def world(
             for number in range(sensors)
         ]
         os.environ.update(filter_id=account.filter_id, targets=",".join(targets))
-        client = lambda_traffic_mirror.ec2_client()
-        made = World(account, targets, account.subnet("a", prefix=20), client)
+        made = World(account, targets, account.subnet("a", prefix=20))
         made.load(sessions)
         # What botocore does at the first call of a process is no part of an event's cost.
         first = made.instance()
@@ -166,6 +169,7 @@ def invoke(event: Event) -> float:
 def forget() -> None:
     """A fresh execution environment, but for the client."""
     lambda_traffic_mirror._cache = None
+    lambda_traffic_mirror._unsupported.clear()
     for value in vars(lambda_traffic_mirror).values():
         if hasattr(value, "cache_clear"):
             value.cache_clear()
@@ -180,56 +184,43 @@ class Cost:
     seconds: float
 
 
-def cost(world: World, event: Event, latency: float) -> Cost:
+class Latency(NamedTuple):
+    """Seconds that calls take."""
+
+    call: float
+    create: float
+
+    def of(self, operation: str) -> float:
+        return self.create if operation == CREATE else self.call
+
+    def overlapping(self) -> Latency:
+        """Long enough to see which calls go out together."""
+        return Latency(*(max(seconds, OVERLAP) for seconds in self))
+
+
+def cost(world: World, event: Event, latency: Latency) -> Cost:
     """Run the handler against the account, each call delayed."""
-    world.account.forget_calls()
-    world.account.latency = latency
-    seconds = invoke(event)
-    return Cost(world.account.count(), world.account.round_trips(), seconds)
+    account = world.account
+    account.forget_calls()
+    account.gates[:] = [lambda operation, parameters: time.sleep(latency.of(operation))]
+    try:
+        seconds = invoke(event)
+    finally:
+        account.gates.clear()
+    return Cost(account.count(), account.round_trips(), seconds)
 
 
-class Tape:
-    """Records the HTTP answers that a client gets, by request, and plays them back."""
-
-    def __init__(self, client: Any) -> None:
-        self.answers: dict[Any, tuple[int, Any, bytes]] = {}
-        self.latency = 0.0
-        self.local = threading.local()
-        client.meta.events.register_first("before-send.ec2", self._before_send)
-        client.meta.events.register_first("response-received.ec2", self._response_received)
-
-    def _before_send(self, request: Any, **_: Any) -> Any:
-        self.local.request = request.body
-        if botocore_stubber.enabled:
-            return None  # the account answers
-        if self.latency:
-            time.sleep(self.latency)
-        status, headers, body = self.answers[request.body]
-        raw = PlayedBack(body)
-        return botocore.awsrequest.AWSResponse(request.url, status, headers, raw)
-
-    @contextmanager
-    def playing(self, latency: float) -> Iterator[None]:
-        """Each answer comes from the recording, after that many seconds."""
-        self.latency = latency
-        # botocore asks every handler, also those after one that has an answer.
-        with patch.object(botocore_stubber, "enabled", False):
-            yield
-
-    def _response_received(self, response_dict: Any, **_: Any) -> None:
-        if botocore_stubber.enabled:
-            self.answers[self.local.request] = (
-                response_dict["status_code"],
-                dict(response_dict["headers"]),
-                response_dict["body"],
-            )
+TAPE = Tape()
+TAPE.install()
 
 
-class PlayedBack(io.BytesIO):
-    """An answer as urllib3 would hand it over."""
-
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        yield self.getvalue()
+@contextmanager
+def played_back(latency: Latency) -> Iterator[None]:
+    """The answers come from the recording, each after so many seconds."""
+    TAPE.latency = latency.of
+    # botocore asks every handler, also those after one that has an answer.
+    with patch.object(botocore_stubber, "enabled", False), TAPE.playing():
+        yield
 
 
 PARTS = ("parse", "send", "read", "judge", "other")
@@ -284,6 +275,9 @@ class Stopwatch:
                 (botocore.parsers.ResponseParser, "parse", "parse"),
                 (botocore.client.BaseClient, "_make_api_call", "send"),
                 (concurrent.futures.thread._WorkItem, "run", "read"),
+                (module.Ec2, "by_filter", "read"),
+                (module.Ec2, "by_id", "read"),
+                (module.Ec2, "everything", "read"),
                 (module, "judge", "judge"),
                 (module, "judge_sensor", "judge"),
                 (module, "ranking", "judge"),
@@ -329,14 +323,14 @@ class Profile:
     milliseconds: list[float]
 
 
-def profile(world: World, event: Event, latency: float, times: int) -> Profile:
+def profile(world: World, event: Event, latency: Latency, times: int) -> Profile:
     """Record what the account answers, and play it back often enough to measure; medians."""
-    tape = Tape(world.client)
+    TAPE.answers.clear()
     forget()
-    first = cost(world, event, max(latency, OVERLAP))
-    with tape.playing(latency=0):
+    first = cost(world, event, latency.overlapping())
+    with played_back(Latency(0, 0)):
         milliseconds = sorted((cpu(event) for _ in range(times)), key=sum)[times // 2]
-    with tape.playing(latency):
+    with played_back(latency):
         seconds = statistics.median(wall(event) for _ in range(times))
     return Profile(first.calls, first.trips, seconds, milliseconds)
 
@@ -356,16 +350,16 @@ def columns(milliseconds: Sequence[float]) -> str:
     return "".join(f"{part:7.1f}" for part in milliseconds)
 
 
-def one_event(sensors: int, latency: float, times: int) -> None:
+def one_event(sensors: int, latency: Latency, times: int) -> None:
     """A line for one event of one interface."""
     with world(sensors, sessions=30) as made:
         os.environ["CACHE_SECONDS"] = "3600"
 
-        def cold_and_warm(delay: float) -> list[Cost]:
+        def cold_and_warm(delay: Latency) -> list[Cost]:
             forget()
             return [cost(made, running_event(made.instance()), delay) for _ in range(2)]
 
-        counted = cold_and_warm(max(latency, OVERLAP))
+        counted = cold_and_warm(latency.overlapping())
         taken = [cold_and_warm(latency) for _ in range(times)]
         used = profile(made, running_event(made.instance()), latency, times)
     calls, seconds = PUBLISHED.get(sensors, ("", ""))
@@ -378,7 +372,7 @@ def one_event(sensors: int, latency: float, times: int) -> None:
 
 def row(
     label: str,
-    latency: float,
+    latency: Latency,
     times: int,
     account: Callable[[], Any],
     event_of: Callable[[World], Event],
@@ -394,15 +388,21 @@ def row(
 def swept(made: World, count: int, mirrored: int) -> Event:
     """A sweep that comes to that many instances besides the sensors, some of them mirrored."""
     account = made.account
-    instances = set(account.instances(count, made.subnet))
-    interfaces = [nic.id for nic in account._backend.enis.values() if nic.instance.id in instances]
+    instances = set(account.instances(count))
+    interfaces = [
+        interface["NetworkInterfaceId"]
+        for group in account.ec2.describe_instances()["Reservations"]
+        for instance in group["Instances"]
+        if instance["InstanceId"] in instances
+        for interface in instance["NetworkInterfaces"]
+    ]
     near = made.targets[::3]  # in the zone of the instances
     for number, interface in enumerate(interfaces[:mirrored]):
-        account.session(str(interface), near[number % len(near)])
+        account.session(interface, near[number % len(near)])
     return scheduled_event()
 
 
-def measure_events(latency: float, quick: bool) -> None:
+def measure_events(latency: float, create_latency: float, quick: bool) -> None:
     """The tables of what events cost."""
     times = 1 if quick else 5
     heading(
@@ -413,15 +413,16 @@ def measure_events(latency: float, quick: bool) -> None:
         + "".join(f"{part:>7}" for part in PARTS),
     )
     for sensors in (1, 3, 10, 50, 200)[: 3 if quick else None]:
-        one_event(sensors, latency, times)
+        one_event(sensors, Latency(latency, latency), times)
     print("\n* as published, measured on another day with 20 ms a call")
 
     heading(
-        f"Growth. {1e3 * latency:.0f} ms a call, nothing cached.",
+        f"Growth. {1e3 * latency:.0f} ms a call, {1e3 * create_latency:.0f} ms a create, nothing "
+        "cached.",
         f"{'':44} calls trips   wall" + "".join(f"{part:>7}" for part in PARTS),
     )
     times = 1 if quick else 3
-    line = partial(row, latency=latency, times=times)
+    line = partial(row, latency=Latency(latency, create_latency), times=times)
     fifty = partial(world, 50, 30)
     for count in (1, 10, 100)[: 2 if quick else None]:
         line(
@@ -452,6 +453,90 @@ def measure_events(latency: float, quick: bool) -> None:
             account=many,
             event_of=partial(swept, count=size, mirrored=part),
         )
+
+
+# --------------------------------------------------------------------------------------
+# Sweeps of many instances
+# --------------------------------------------------------------------------------------
+
+
+def measure_mirrored(quick: bool) -> None:
+    """The table of what it takes to find everything in order."""
+    count = 1_000 if quick else 10_000
+    with world(sensors=12, sessions=0) as made:
+        event = swept(made, count, mirrored=count)
+        TAPE.answers.clear()
+        invoke(event)
+        pages = [body for _, _, body in TAPE.answers.values() if b"<DescribeInstancesR" in body]
+        TAPE.answers = as_aws_shows(TAPE.answers)
+        shown = [body for _, _, body in TAPE.answers.values() if b"<DescribeInstancesR" in body]
+        with played_back(Latency(0, 0)):
+            milliseconds = sorted((cpu(event) for _ in range(1 if quick else 3)), key=sum)
+    used = milliseconds[len(milliseconds) // 2]
+    of_part = dict(zip(PARTS, used, strict=True))
+    own = of_part["read"] + of_part["judge"] + of_part["other"]
+    each = sum(map(len, shown)) // sum(body.count(b"<instanceId>") for body in shown)
+    before = sum(map(len, pages)) // sum(body.count(b"<instanceId>") for body in pages)
+    heading(
+        f"A sweep of {count:,} mirrored instances, {each:,} bytes each as AWS shows them (the "
+        f"simulated account: {before:,}).",
+        f"{'':44}" + "".join(f"{part:>8}" for part in PARTS) + "   own / parse",
+    )
+    line = "".join(f"{part:8.0f}" for part in used)
+    print(f"{'CPU milliseconds':44}{line} {own / of_part['parse']:13.3f}")
+
+
+SWEEPS = (
+    # what becomes of all instances, how the last rule of a group is, what replay.py is told
+    ("planned (dry run)", OPEN, "planned"),
+    ("unmirrored", SHUT, "created"),
+    ("created", OPEN, "created"),
+    ("refused by AWS", OPEN, "refused"),
+    ("created, each as long as AWS shows it", OPEN, "created as-aws-shows"),
+)
+
+
+def recording(folder: Path, sensors: int, count: int, last_rule: Mapping[str, Any]) -> Path:
+    """What a sweep of so many instances asks for, in a file for replay.py."""
+    path = folder / f"{sensors}-{count}-{last_rule['cidr'].partition('/')[0]}"
+    if not path.exists():
+        with world(sensors, 0, 1, 5, last_rule) as made:
+            made.account.instances(count)
+            TAPE.answers.clear()
+            forget()
+            invoke({**scheduled_event(), "dry_run": True})
+            names = ("filter_id", "targets")
+            variables = {name: os.environ[name] for name in names}
+            path.write_bytes(pickle.dumps((variables, TAPE.answers)))
+    return path
+
+
+def grown(path: Path, what: str) -> tuple[float, str]:
+    """By how many MB a process grows during the sweep, and what it says of it."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("replay.py")), str(path), *what.split()],
+        env={"PATH": os.environ.get("PATH", "")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    number, _, text = done.stdout.partition(" ")
+    return int(number) / 1e6, text
+
+
+def measure_memory(quick: bool) -> None:
+    """The table of the memory that sweeps take."""
+    sensors, count = (30, 500) if quick else (300, 5_000)
+    heading(
+        f"Memory of a sweep of {count:,} instances, {sensors} sensors with 5 rules each.",
+        f"{'all of them are':44}  peak MB   over that of an empty sweep",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        empty, _ = grown(recording(work, sensors, 0, OPEN), "planned")
+        for label, last_rule, what in SWEEPS:
+            peak, _ = grown(recording(work, sensors, count, last_rule), what)
+            print(f"{label:44} {peak:8.1f} {peak - empty:+15.1f}")
 
 
 # --------------------------------------------------------------------------------------
@@ -562,16 +647,21 @@ def main() -> None:
     arguments.add_argument(
         "--latency", type=float, default=20, metavar="MS", help="of each call, above 0 (20)"
     )
+    arguments.add_argument(
+        "--create-latency", type=float, default=100, metavar="MS", help="of each create (100)"
+    )
     arguments.add_argument("--quick", action="store_true", help="small numbers only")
     asked = arguments.parse_args()
-    if asked.latency <= 0:
+    if min(asked.latency, asked.create_latency) <= 0:
         # Calls that take no time do not overlap, so there would be no round trips to count.
-        arguments.error("--latency has to be above 0")
+        arguments.error("latencies have to be above 0")
 
     logging.getLogger().addHandler(logging.StreamHandler(io.StringIO()))
     lambda_traffic_mirror.logger.setLevel(logging.INFO)
     print(__doc__[__doc__.index("calls  ") :].rstrip())
-    measure_events(asked.latency / 1e3, asked.quick)
+    measure_events(asked.latency / 1e3, asked.create_latency / 1e3, asked.quick)
+    measure_mirrored(asked.quick)
+    measure_memory(asked.quick)
     measure_imports(asked.quick)
 
 
