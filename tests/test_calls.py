@@ -273,9 +273,9 @@ def test_without_a_sensor_or_in_a_dry_run_only_the_create_falls_away(scene: Scen
 
 def test_each_refusal_and_each_interface_adds_one_create(scene: Scene) -> None:
     full = [scene.sensor(quota=0) for _ in range(3)]
-    scene.configure([*full, *sensors(scene, 3, sessions=1)])
-    # The four choose together: three take the full ones, which are refused, and choose again.
-    rounds = Rounds(scene, [*COLD[:3], [CREATE] * 4, [CREATE] * 3])
+    scene.configure([*full, *sensors(scene, 3, sessions=2)])
+    # The four choose together: all take full ones, are refused, and choose again.
+    rounds = Rounds(scene, [*COLD[:3], [CREATE] * 4, [CREATE] * 4])
     assert scene.run(new_instance(scene, interfaces=4)).outcomes == ["created"] * 4
     rounds.check()
 

@@ -47,14 +47,17 @@ def at_once(events: Sequence[dict[str, Any]]) -> list[Answer]:
         return list(invocations.map(invoke, events))
 
 
-def decide_before_anyone_creates(scene: Scene, invocations: int) -> None:
-    """Every invocation comes to its first create before any session is there."""
+def decide_before_anyone_creates(
+    scene: Scene, invocations: int, raced: Sequence[str] | None = None
+) -> None:
+    """Every invocation comes to its creates before any session is there: those for all interfaces,
+    or for these."""
     together: dict[str, threading.Barrier] = {}
     arrived: Counter[str] = Counter()
     lock = threading.Lock()
 
     def gate(call: str, parameters: dict[str, Any]) -> None:
-        if call != CREATE:
+        if call != CREATE or (raced and parameters["NetworkInterfaceId"] not in raced):
             return
         # Creates of one invocation go out in several threads, each interface's once.
         interface = parameters["NetworkInterfaceId"]
@@ -295,7 +298,7 @@ def test_two_events_race_with_a_sweep(
     scene: Scene, sensors: list[str], counts: str, ids: str
 ) -> None:
     instances = scene.instances(3, interfaces=2)
-    decide_before_anyone_creates(scene, 3)
+    decide_before_anyone_creates(scene, 3, scene.interfaces_of(instances[1]))
     if counts == "differing":
         count_differently(scene, sensors)
     event_id = "same" if ids == "same ID" else None
