@@ -125,8 +125,8 @@ def resolve(
         stack: Name of the stack.
 
     Returns:
-        `Resources` without those whose condition is false, `Outputs`, and
-        `Parameters` with the values in use.
+        `Resources` without those whose condition is false, `Outputs`, `Parameters`
+        with the values in use, and where the stack stands.
 
     Raises:
         ParameterError: A parameter is missing, unknown or refused, or breaks a rule.
@@ -254,6 +254,10 @@ def resolve(
         return "Condition" not in entry or is_true({"Condition": entry["Condition"]})
 
     return {
+        "AccountId": account,
+        "Partition": partition,
+        "Region": region,
+        "StackName": stack,
         "Parameters": used,
         "Resources": {
             logical: {
