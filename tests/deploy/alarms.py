@@ -60,10 +60,6 @@ class Data:
                         of = metric(directive["Namespace"], one["Name"], **dimensions)
                         self.put(of, period, document[one["Name"]])
 
-    def statistic(self, of: Metric, name: str, period: int) -> float | None:
-        values = self.values[of].get(period) if of in self.values else None
-        return _STATISTICS[name](values) if values else None
-
 
 def _metric_of(properties: dict[str, Any]) -> Metric:
     dimensions = {one["Name"]: one["Value"] for one in properties["Dimensions"]}
@@ -78,37 +74,55 @@ def metric_of(alarm: dict[str, Any]) -> Metric:
     return _metric_of(alarm)
 
 
-def _points(alarm: dict[str, Any], data: Data, first: int, last: int) -> list[float | None]:
-    """The alarm's data points of these periods."""
-    periods = range(first, last + 1)
-    if "Metrics" not in alarm:
-        assert alarm["Period"] == PERIOD
-        return [data.statistic(_metric_of(alarm), alarm["Statistic"], one) for one in periods]
-    (returned,) = [one for one in alarm["Metrics"] if one.get("ReturnData", True)]
-    (source,) = [one for one in alarm["Metrics"] if not one.get("ReturnData", True)]
-    assert returned["Expression"] == f"DIFF(FILL({source['Id']}, 0))", "the only one known here"
-    stat = source["MetricStat"]
-    assert stat["Period"] == PERIOD
-    filled = [data.statistic(_metric_of(stat["Metric"]), stat["Stat"], one) or 0 for one in periods]
-    return [None, *(after - before for before, after in pairwise(filled))]
+class Watch:
+    """An alarm at work.
 
+    Args:
+        alarm: The properties of an AWS::CloudWatch::Alarm.
+    """
 
-def state(alarm: dict[str, Any], data: Data, now: int) -> str:
-    """The state of an alarm at the end of a period."""
-    wanted = int(alarm["EvaluationPeriods"])
-    needed = int(alarm.get("DatapointsToAlarm", wanted))
-    treat = alarm.get("TreatMissingData", "missing")
-    assert treat in ("breaching", "notBreaching", "missing"), treat
-    threshold, exceeds = float(alarm["Threshold"]), _OPERATORS[alarm["ComparisonOperator"]]
-    points = _points(alarm, data, now - wanted - FURTHER + 1, now)
-    breaches = [exceeds(point, threshold) for point in points if point is not None]
-    if not breaches and treat == "missing":
-        return INSUFFICIENT
-    missing = wanted - len(breaches)
-    breaches = breaches[-wanted:]
-    if missing > 0 and treat != "missing":
-        breaches += [treat == "breaching"] * missing
-    return ALARM if sum(breaches) >= needed else OK
+    def __init__(self, alarm: dict[str, Any]) -> None:
+        self.metric = metric_of(alarm)
+        self.wanted = int(alarm["EvaluationPeriods"])
+        self.needed = int(alarm.get("DatapointsToAlarm", self.wanted))
+        self.treat = alarm.get("TreatMissingData", "missing")
+        assert self.treat in ("breaching", "notBreaching", "missing"), self.treat
+        self.threshold = float(alarm["Threshold"])
+        self.exceeds = _OPERATORS[alarm["ComparisonOperator"]]
+        self.grows = "Metrics" in alarm
+        statistic, period = alarm.get("Statistic"), alarm.get("Period")
+        if self.grows:
+            (returned,) = [one for one in alarm["Metrics"] if one.get("ReturnData", True)]
+            (source,) = [one for one in alarm["Metrics"] if not one.get("ReturnData", True)]
+            expression = f"DIFF(FILL({source['Id']}, 0))"
+            assert returned["Expression"] == expression, "the only one known here"
+            statistic, period = (source["MetricStat"][key] for key in ("Stat", "Period"))
+        assert period == PERIOD
+        self.statistic = _STATISTICS[str(statistic)]
+
+    def _points(self, data: Data, first: int, last: int) -> list[float | None]:
+        """The data points of these periods."""
+        values = data.values.get(self.metric, {})
+        points = [
+            self.statistic(values[period]) if period in values else None
+            for period in range(first, last + 1)
+        ]
+        if not self.grows:
+            return points
+        filled = [point or 0 for point in points]
+        return [None, *(after - before for before, after in pairwise(filled))]
+
+    def state(self, data: Data, now: int) -> str:
+        """The state at the end of a period."""
+        points = self._points(data, now - self.wanted - FURTHER + 1, now)
+        breaches = [self.exceeds(point, self.threshold) for point in points if point is not None]
+        if not breaches and self.treat == "missing":
+            return INSUFFICIENT
+        missing = self.wanted - len(breaches)
+        breaches = breaches[-self.wanted :]
+        if missing > 0 and self.treat != "missing":
+            breaches += [self.treat == "breaching"] * missing
+        return ALARM if sum(breaches) >= self.needed else OK
 
 
 class Notice(NamedTuple):
@@ -121,29 +135,23 @@ class Notice(NamedTuple):
 
 def notices(resolved: dict[str, Any], data: Data, first: int, last: int) -> list[Notice]:
     """What the topic hears from the first period to the last. States before are not told."""
-    alarms = {
-        logical: resource
-        for logical, resource in resolved["Resources"].items()
-        if resource["Type"].startswith("AWS::CloudWatch::") and "Alarm" in resource["Type"]
-    }
+    prefix = resolved["StackName"] + "-"
+    watches, composites = {}, {}
+    for logical, resource in resolved["Resources"].items():
+        if resource["Type"] == "AWS::CloudWatch::Alarm":
+            watches[prefix + logical] = Watch(resource["Properties"])
+        elif resource["Type"] == "AWS::CloudWatch::CompositeAlarm":
+            composites[prefix + logical] = resource["Properties"]["AlarmRule"]
     heard: list[Notice] = []
     before: dict[str, str] = {}
     for now in range(first - 1, last + 1):
-        states = {
-            f"{resolved['StackName']}-{logical}": state(one["Properties"], data, now)
-            for logical, one in alarms.items()
-            if one["Type"] == "AWS::CloudWatch::Alarm"
-        }
-        for logical, one in alarms.items():
-            name = f"{resolved['StackName']}-{logical}"
-            if one["Type"] == "AWS::CloudWatch::CompositeAlarm":
-                states[name] = _composite(one["Properties"]["AlarmRule"], states)
-            properties = one["Properties"]
-            changed = now >= first and states[name] != before.get(name)
+        states = {name: watch.state(data, now) for name, watch in watches.items()}
+        states |= {name: _composite(rule, states) for name, rule in composites.items()}
+        for name in states if now >= first else ():
+            properties = resolved["Resources"][name.removeprefix(prefix)]["Properties"]
             kind = "AlarmActions" if states[name] == ALARM else "OKActions"
-            told = properties.get("ActionsEnabled", True) and properties.get(kind)
-            if changed and told:
-                heard.append(Notice(now, logical, states[name]))
+            if states[name] != before[name] and properties.get(kind):
+                heard.append(Notice(now, name.removeprefix(prefix), states[name]))
         before = states
     return heard
 

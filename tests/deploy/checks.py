@@ -76,6 +76,7 @@ KNOWN = {
         DestinationCidrBlock RuleAction RuleNumber SourceCidrBlock TrafficDirection
         TrafficMirrorFilterId""",
     "AWS::Events::Rule": "Description EventPattern ScheduleExpression State Targets",
+    "AWS::IAM::Policy": "PolicyDocument PolicyName Roles",
     "AWS::IAM::Role": """
         AssumeRolePolicyDocument Description Path PermissionsBoundary Policies""",
     "AWS::Lambda::EventInvokeConfig": """
@@ -256,6 +257,7 @@ def wanted_events(resolved: Resolved) -> Iterator[tuple[dict[str, Any], str | No
     yield started(resolved, account="999999999999"), None
     yield started(resolved, region="elsewhere-1"), None
     yield started(resolved, source="mine.ec2"), None
+    yield {**started(resolved), "detail-type": "EC2 Instance Something Else"}, None
     for state in ("pending", "stopping", "stopped", "shutting-down", "terminated"):
         yield started(resolved, state), None
     changes = "ChangeRule" if resolved["Parameters"]["CloudTrailEvents"] == "true" else None
@@ -266,6 +268,7 @@ def wanted_events(resolved: Resolved) -> Iterator[tuple[dict[str, Any], str | No
     yield called(resolved, "AttachNetworkInterface", errorCode="Client.UnauthorizedOperation"), None
     yield called(resolved, "CreateTags", "i-1", errorCode="Client.InvalidID"), None
     yield called(resolved, "DetachNetworkInterface"), None
+    yield called(resolved, "DescribeTags", "i-1"), None
     yield called(resolved, "CreateTrafficMirrorSession", "tms-1"), None
     yield {**called(resolved, "AttachNetworkInterface"), "account": "999999999999"}, None
     yield {**called(resolved, "AttachNetworkInterface"), "region": "elsewhere-1"}, None
@@ -313,9 +316,9 @@ def events_reach_the_queue(resolved: Resolved) -> None:
         assert rule["State"] == "ENABLED", logical
         assert "ScheduleExpression" not in rule, logical
         (target,) = rule["Targets"]
-        assert target.pop("Id", ""), logical
         # What the rule cannot deliver is not lost.
         assert target == {
+            "Id": "Queue",
             "Arn": queue_arn(resolved, "Queue"),
             "DeadLetterConfig": {"Arn": queue_arn(resolved, "DeadLetterQueue")},
         }, logical
@@ -335,11 +338,17 @@ def queues_take_nothing_that_is_not_encrypted(resolved: Resolved) -> None:
         # Encrypted where it lies, too. EventBridge could not use the AWS managed key of KMS.
         assert queue["SqsManagedSseEnabled"] is True, logical
         assert not lets_in(resolved, logical, rule_arn(resolved, "StartRule"), secure="false")
-        ((document),) = [
+        (document,) = [
             one["PolicyDocument"]
             for one in of_type(resolved, "AWS::SQS::QueuePolicy").values()
             if queue_url(resolved, logical) in one["Queues"]
         ]
+        for statement in document["Statement"]:
+            assert set(statement) - {"Sid"} == {
+                "Effect", "Principal", "Action", "Resource", "Condition"
+            }  # fmt: skip
+            assert statement["Effect"] in ("Allow", "Deny")
+            assert statement["Resource"] == queue_arn(resolved, logical)
         # Whoever has permissions of their own is held to it as well.
         own: dict[str, Any] = {
             "Effect": "Allow",
@@ -425,9 +434,9 @@ def sweeps_reach_the_function(resolved: Resolved) -> None:
     assert rule["State"] == "ENABLED"
     assert rule["ScheduleExpression"] == f"rate({rate} minutes)"
     (target,) = rule["Targets"]
-    assert target.pop("Id", "")
     # No Input: the function knows a sweep by the 'Scheduled Event' of the rule.
     assert target == {
+        "Id": "Function",
         "Arn": arn(resolved, "lambda", "function:" + named(resolved, "Function")),
         "RetryPolicy": {"MaximumEventAgeInSeconds": 300, "MaximumRetryAttempts": 10},
         "DeadLetterConfig": {"Arn": queue_arn(resolved, "DeadLetterQueue")},
@@ -579,8 +588,13 @@ def role_is_written_so_that_it_stays_narrow(resolved: Resolved) -> None:
     (role,) = of_type(resolved, "AWS::IAM::Role").values()
     documents = [policy["PolicyDocument"] for policy in role["Policies"]]
     documents.append(role["AssumeRolePolicyDocument"])
+    further = of_type(resolved, "AWS::IAM::Policy").values()
+    documents += [policy["PolicyDocument"] for policy in further]
+    assert all(policy["Roles"] == [named(resolved, "Role")] for policy in further)
+    # Two of one name would be one.
+    names = [policy["PolicyName"] for policy in [*role["Policies"], *further]]
+    assert len(names) == len(set(names)) == len([name for name in names if name])
     assert {document["Version"] for document in documents} == {"2012-10-17"}
-    assert all(policy["PolicyName"] for policy in role["Policies"])
     actions = set()
     for statement in role_statements(resolved):
         assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
@@ -644,14 +658,11 @@ BAD = 40  # the period in which something goes wrong
 LATER = 4  # so many sweeps later it has to be over
 
 
-def sweep_periods(resolved: Resolved, last: int) -> range:
-    return range(BAD % (rate := int(resolved["Parameters"]["SweepRate"]) // 5), last + 1, rate)
-
-
 def quiet(resolved: Resolved, last: int, without: range = range(0)) -> Data:
     """Nothing but sweeps that find everything mirrored."""
     data = Data()
-    for period in sweep_periods(resolved, last):
+    sweep = int(resolved["Parameters"]["SweepRate"]) // 5
+    for period in range(BAD % sweep, last + 1, sweep):
         data.put(of_lambda(resolved, "Errors"), period, 0)
         data.put(of_lambda(resolved, "Throttles"), period, 0)
         if period not in without:
@@ -700,6 +711,8 @@ def signals(resolved: Resolved) -> Iterator[tuple[str, Data, str]]:
     yield "an event given up", with_values(*given_up()), "FailureAlarm"
     everything = [(failed, BAD, 1.0), (errors, BAD, 1.0), (dropped, BAD, 1.0), *given_up()]
     yield "all kinds of failure, told once", with_values(*everything), "FailureAlarm"
+    twice = [(own(resolved, "Sweeps"), period, 1.0) for period in range(BAD, last + 1)]
+    yield "sweeps by hand besides", with_values(*twice, *twice), ""
     yield "throttled", with_values((of_lambda(resolved, "Throttles"), BAD, 1)), "ThrottleAlarm"
     yield "a sweep that failed once", quiet(resolved, last, range(BAD, BAD + 1)), ""
     yield (
@@ -710,6 +723,29 @@ def signals(resolved: Resolved) -> Iterator[tuple[str, Data, str]]:
     # An event that fails twice waits that long, and it fails loudly anyway.
     yield "an event delivered again", with_values((age, BAD, 2 * retried + 60)), ""
     yield "an event that waits", with_values((age, BAD, max(1_000, 4 * retried))), "WaitingAlarm"
+
+
+@check
+def alarms_look_back_as_far_as_the_sweep_rate_asks(resolved: Resolved) -> None:
+    sweep = int(resolved["Parameters"]["SweepRate"]) // 5
+    looks = {"unmirrored": sweep + 2, "blocked": sweep + 2, "deferred": sweep + 2}
+    looks |= {"failed": sweep + 2, "Errors": sweep + 2, "AsyncEventsDropped": sweep + 2}
+    looks |= {"Sweeps": 2 * sweep + 1, "ApproximateAgeOfOldestMessage": 1}
+    looks |= {"invalid": 3, "Throttles": 3, "ApproximateNumberOfMessagesVisible": 3}
+    alarms = of_type(resolved, "AWS::CloudWatch::Alarm").values()
+    assert {metric_of(one)[1]: one["EvaluationPeriods"] for one in alarms} == looks
+    for one in alarms:
+        # One bad period is enough; that there was no sweep takes all of them.
+        points = looks["Sweeps"] if metric_of(one)[1] == "Sweeps" else 1
+        assert one["DatapointsToAlarm"] == points
+        # No sweep leaves no data. Of everything else, no data is good news.
+        bad = metric_of(one)[1] == "Sweeps"
+        assert one["TreatMissingData"] == ("breaching" if bad else "notBreaching")
+    # Two retries of an event pass before it waits for too long, and a quarter of an hour.
+    waits = float(properties(resolved, "WaitingAlarm")["Threshold"])
+    retried = properties(resolved, "Queue")["VisibilityTimeout"]
+    assert max(900, 3 * retried) <= waits < max(901, 4 * retried)
+    assert waits % 300 == 0
 
 
 @check

@@ -353,8 +353,8 @@ def allows(
     """
 
     def meant(wanted: Any) -> bool:
-        if wanted is None or wanted == "*":
-            return True
+        if wanted is None or isinstance(wanted, str):
+            return wanted in (None, "*")
         ((kind, name),) = (principal or {"": ""}).items()
         return name in as_list(wanted.get(kind, [])) or "*" in as_list(wanted.get(kind, []))
 
