@@ -1,9 +1,10 @@
 """Reads a CloudFormation template and works out its functions for given parameters.
 
-`load` gives the template with the short forms (`!Ref`) in their long form.
+`load` gives a template with the short forms (`!Ref`) in their long form.
 `resolve` gives its resources and outputs as CloudFormation would create them, so
 that tests can look at finished policies, variables and conditions. It knows the
-functions that the template of this project uses and refuses every other.
+functions that the templates of this project use and refuses every other.
+`allows` says what IAM would make of the finished policies.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import yaml
 
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
 TEMPLATE = DEPLOY / "template.yaml"
+SENSORS = DEPLOY / "sensors.yaml"
 
 # Stands for AWS::NoValue: the property or list item disappears.
 _NO_VALUE = object()
@@ -119,15 +121,15 @@ def resolve(
             are left out take their default.
         region: Region of the stack.
         account: Account of the stack.
-        partition: `aws`, `aws-cn` or `aws-us-gov`.
+        partition: `aws`, `aws-cn`, `aws-us-gov` or any other.
         stack: Name of the stack.
 
     Returns:
-        `Resources` without those whose condition is false, `Outputs`, and
-        `Parameters` with the values in use.
+        `Resources` without those whose condition is false, `Outputs`, `Parameters`
+        with the values in use, and where the stack stands.
 
     Raises:
-        ParameterError: A parameter is missing, unknown or refused.
+        ParameterError: A parameter is missing, unknown or refused, or breaks a rule.
     """
     template = load() if template is None else template
     given = dict(parameters or {})
@@ -170,10 +172,14 @@ def resolve(
         where = f"{region}:{account}"
         path = {
             "AWS::Events::Rule": f"events:{where}:rule/",
-            "AWS::IAM::Role": f"iam::{account}:role/",
+            "AWS::IAM::Role": "",
             "AWS::Lambda::Function": f"lambda:{where}:function:",
+            "AWS::RAM::ResourceShare": f"ram:{where}:resource-share/",
             "AWS::SQS::Queue": f"sqs:{where}:",
         }[kind]
+        if kind == "AWS::IAM::Role":
+            own_path = template["Resources"][logical]["Properties"].get("Path", "/")
+            path = f"iam::{account}:role{work_out(own_path)}"
         return f"arn:{partition}:{path}{physical(logical)}"
 
     def substitute(value: Any) -> str:
@@ -202,6 +208,8 @@ def resolve(
             return all(is_true(one) for one in value)
         if name == "Fn::Or":
             return any(is_true(one) for one in value)
+        if name == "Fn::Contains":
+            return work_out(value[1]) in work_out(value[0])
         raise NotImplementedError(name)
 
     def work_out(node: Any) -> Any:
@@ -236,10 +244,20 @@ def resolve(
         pairs = ((key, work_out(one)) for key, one in node.items())
         return {key: one for key, one in pairs if one is not _NO_VALUE}
 
+    for rule in template.get("Rules", {}).values():
+        if is_true(rule.get("RuleCondition", {"Fn::Equals": ["", ""]})):
+            for assertion in rule["Assertions"]:
+                if not is_true(assertion["Assert"]):
+                    raise ParameterError(assertion["AssertDescription"])
+
     def exists(entry: dict[str, Any]) -> bool:
         return "Condition" not in entry or is_true({"Condition": entry["Condition"]})
 
     return {
+        "AccountId": account,
+        "Partition": partition,
+        "Region": region,
+        "StackName": stack,
         "Parameters": used,
         "Resources": {
             logical: {
@@ -279,41 +297,73 @@ def role_statements(resolved: dict[str, Any]) -> list[dict[str, Any]]:
     return [statement for document in documents for statement in document["Statement"]]
 
 
+def _matches(patterns: Any, value: str) -> bool:
+    """Whether a pattern of a policy covers a value."""
+    return any(
+        re.fullmatch(re.escape(one).replace(r"\*", ".*").replace(r"\?", "."), value)
+        for one in as_list(patterns)
+    )
+
+
+def _matches_arn(patterns: Any, value: str) -> bool:
+    """As `_matches`, but a wildcard does not reach over a colon of the first five."""
+    parts = value.split(":", 5)
+    return any(
+        len(parts) == 6 and all(map(_matches, one.split(":", 5), parts))
+        for one in as_list(patterns)
+    )
+
+
+_OPERATORS = {
+    "ArnEquals": _matches_arn,
+    "ArnLike": _matches_arn,
+    "Bool": lambda wanted, value: value in as_list(wanted),
+    "StringEquals": lambda wanted, value: value in as_list(wanted),
+    "StringLike": _matches,
+}
+
+
+def _met(conditions: dict[str, dict[str, Any]], context: dict[str, str]) -> bool:
+    return all(
+        key in context and _OPERATORS[operator](wanted, context[key])
+        for operator, keys in conditions.items()
+        for key, wanted in keys.items()
+    )
+
+
 def allows(
     statements: list[dict[str, Any]],
     action: str,
     resource: str,
     context: dict[str, str] | None = None,
+    principal: dict[str, str] | None = None,
 ) -> bool:
     """Says whether IAM would allow an action on one resource.
 
     An action that takes several resources is allowed if it is on each of them.
 
     Args:
-        statements: Statements that allow, as `role_statements` returns them.
+        statements: Statements of a policy, as `role_statements` returns them.
         action: For example `ec2:CreateTags`.
-        resource: ARN, or `*` for an action that takes none.
+        resource: ARN, or `*` for an action that takes none. The policy that a role
+            is trusted by names none: any value will do.
         context: Condition keys of the request.
+        principal: Who asks, for policies that name principals: one of
+            `{"Service": …}`, `{"AWS": account}`.
     """
 
-    def matches(patterns: Any, value: str) -> bool:
-        return any(
-            re.fullmatch(re.escape(one).replace(r"\*", ".*").replace(r"\?", "."), value)
-            for one in as_list(patterns)
-        )
+    def meant(wanted: Any) -> bool:
+        if wanted is None or isinstance(wanted, str):
+            return wanted in (None, "*")
+        ((kind, name),) = (principal or {"": ""}).items()
+        return name in as_list(wanted.get(kind, [])) or "*" in as_list(wanted.get(kind, []))
 
-    def met(conditions: dict[str, dict[str, Any]]) -> bool:
-        for operator, keys in conditions.items():
-            assert operator in ("StringEquals", "ArnEquals"), operator
-            for key, wanted in keys.items():
-                if (context or {}).get(key) not in as_list(wanted):
-                    return False
-        return True
-
-    assert all(statement["Effect"] == "Allow" for statement in statements)
-    return any(
-        matches(statement["Action"], action)
-        and matches(statement["Resource"], resource)
-        and met(statement.get("Condition", {}))
+    effects = {
+        statement["Effect"]
         for statement in statements
-    )
+        if meant(statement.get("Principal"))
+        and _matches(statement["Action"], action)
+        and _matches(statement.get("Resource", "*"), resource)
+        and _met(statement.get("Condition", {}), context or {})
+    }
+    return effects == {"Allow"}

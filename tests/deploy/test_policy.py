@@ -1,12 +1,7 @@
 """The role's policy against the calls that the function makes: neither lacks anything.
 
-The policy is enforced in two ways, because each has a blind spot:
-
-- Before each call the simulated account holds the policy against the actions, resources and
-  condition keys that the call has in the Service Authorization Reference, as AWS does.
-- moto's own enforcement of IAM checks real credentials of a real role, but for EC2 only actions on
-  the resource `*`: it knows no condition keys there and never asks for ec2:CreateTags. So for that
-  run resources are widened and conditions dropped.
+Before each call the simulated account holds the policy against the actions, resources and condition
+keys that the call has in the Service Authorization Reference, as AWS does.
 """
 
 from __future__ import annotations
@@ -15,13 +10,10 @@ import ast
 import copy
 import inspect
 import json
-import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import patch
 
 import boto3
 import pytest
@@ -38,26 +30,15 @@ from aws import (
     scheduled_event,
     sqs_event,
 )
+from checks import DESCRIBES, PREFIX_LISTS, ROUTES
 from cloudformation import DEPLOY, allows, as_list, resolve, role_statements
 from conftest import Answer, Run, Sleeps, answer_of
-from moto import mock_aws
-from moto.core import set_initial_no_auth_action_count
-from moto.core.botocore_stubber import BotocoreStubber
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import MirroringError
 
-DESCRIBES = (
-    "ec2:DescribeInstances",
-    "ec2:DescribeNetworkAcls",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeSecurityGroups",
-    "ec2:DescribeTrafficMirrorSessions",
-    "ec2:DescribeTrafficMirrorTargets",
-)
 CREATES = ("ec2:CreateTrafficMirrorSession", "ec2:CreateTags")
-EIGHT = DESCRIBES + CREATES
-NINTH = "ec2:GetManagedPrefixListEntries"
+EIGHT = (*DESCRIBES, *CREATES)
 
 Statements = list[dict[str, Any]]
 Request = tuple[str, str, tuple[tuple[str, str], ...]]  # action, resource, condition keys
@@ -294,7 +275,7 @@ def test_every_call_is_allowed_and_nothing_is_allowed_in_vain(
     played = play("true")
     assert played.outcomes == set(lambda_traffic_mirror.OUTCOMES)
     assert played.gate.refused == set()
-    assert {action for action, _, _ in played.gate.requests} == {*EIGHT, NINTH}
+    assert {action for action, _, _ in played.gate.requests} == {*EIGHT, PREFIX_LISTS}
 
     def all_allowed(statements: Statements) -> bool:
         return all(
@@ -319,12 +300,12 @@ def test_without_prefix_lists_only_the_ninth_permission_is_missed(
 ) -> None:
     played = play("false")
     assert played.outcomes == set(lambda_traffic_mirror.OUTCOMES)
-    assert {action for action, _, _ in played.gate.refused} == {NINTH}
-    assert {action for action, _, _ in played.gate.requests} == {*EIGHT, NINTH}
+    assert {action for action, _, _ in played.gate.refused} == {PREFIX_LISTS}
+    assert {action for action, _, _ in played.gate.requests} == {*EIGHT, PREFIX_LISTS}
     # The policy to paste allows the same.
     pasted = json.loads((DEPLOY / "permissions.json").read_text(encoding="utf-8"))["Statement"]
     for action, resource, keys in played.gate.requests:
-        assert allows(pasted, action, resource, dict(keys)) == (action != NINTH), action
+        assert allows(pasted, action, resource, dict(keys)) == (action != PREFIX_LISTS), action
 
 
 def test_the_module_holds_no_call_that_the_policy_lacks() -> None:
@@ -336,7 +317,7 @@ def test_the_module_holds_no_call_that_the_policy_lacks() -> None:
     # A tag is given while the session is created, which takes a permission and no call.
     statements = ec2_statements(template_role("tmf-1", ["tmt-1"], AllowPrefixLists="true"))
     allowed = {action for statement in statements for action in as_list(statement["Action"])}
-    assert called | {"ec2:CreateTags"} == allowed == {*EIGHT, NINTH}
+    assert called | {"ec2:CreateTags"} == allowed == {*EIGHT, PREFIX_LISTS}
 
 
 # What is taken away is missed by name
@@ -448,168 +429,10 @@ def test_the_ninth_permission_is_named_by_the_verdict(
     assert (answer.status, answer.outcomes) == (400, ["unmirrored"])
     verdict = answer.sensors[target]
     assert (verdict["verdict"], verdict["stage"]) == ("rejected", "security_group")
-    assert permissions_in(verdict["reason"]) == {NINTH}
-    assert {action for action, _, _ in gate.refused} == {NINTH}
+    assert permissions_in(verdict["reason"]) == {PREFIX_LISTS}
+    assert {action for action, _, _ in gate.refused} == {PREFIX_LISTS}
 
     resolved = template_role(account.filter_id, [target], AllowPrefixLists="true")
     gate = enforce(account, ec2_statements(resolved))
     assert run(instance).outcomes == ["created"]
     assert gate.refused == set()
-
-
-# Under moto's enforcement
-
-
-def widened(statements: Statements) -> Statements:
-    """The statements as far as moto can check them for EC2: any resource, no condition."""
-    return [
-        {"Effect": statement["Effect"], "Action": statement["Action"], "Resource": "*"}
-        for statement in statements
-    ]
-
-
-class MotoAccount:
-    """An account of moto alone, in which the handler runs with the credentials of a role."""
-
-    def __init__(self) -> None:
-        self.ec2 = boto3.client("ec2")
-        self.iam = boto3.client("iam")
-        # Two sensors in one subnet, one open to all and one to a prefix list; the instances are
-        # in another subnet, so that network ACLs count.
-        self.vpc = self.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
-        sensors, self.subnet = self._subnet("172.31.240.0/24"), self._subnet("172.31.241.0/24")
-        made = self.ec2.create_managed_prefix_list(
-            PrefixListName="all",
-            AddressFamily="IPv4",
-            MaxEntries=1,
-            Entries=[{"Cidr": "172.31.0.0/16"}],
-        )
-        prefix_list = made["PrefixList"]["PrefixListId"]
-        self.open_target = self._target(sensors, {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]})
-        self.listed_target = self._target(
-            sensors, {"PrefixListIds": [{"PrefixListId": prefix_list}]}
-        )
-        made = self.ec2.create_traffic_mirror_filter()
-        self.filter_id = made["TrafficMirrorFilter"]["TrafficMirrorFilterId"]
-        targets = [self.open_target, self.listed_target]
-        resolved = template_role(self.filter_id, targets, AllowPrefixLists="true")
-        self.statements = ec2_statements(resolved)
-        role = resolved["Resources"]["Role"]["Properties"]
-        made = self.iam.create_role(
-            RoleName="traffic-mirror",
-            AssumeRolePolicyDocument=json.dumps(role["AssumeRolePolicyDocument"]),
-        )
-        credentials = boto3.client("sts").assume_role(
-            RoleArn=made["Role"]["Arn"], RoleSessionName="traffic-mirror"
-        )["Credentials"]
-        # The client that the function would make with these credentials in its environment.
-        self.client = boto3.session.Session(
-            aws_access_key_id=credentials["AccessKeyId"],
-            aws_secret_access_key=credentials["SecretAccessKey"],
-            aws_session_token=credentials["SessionToken"],
-        ).client("ec2")
-
-    def _subnet(self, block: str) -> str:
-        made = self.ec2.create_subnet(
-            VpcId=self.vpc, CidrBlock=block, AvailabilityZone=f"{REGION}a"
-        )
-        return str(made["Subnet"]["SubnetId"])
-
-    def _target(self, subnet: str, origin: dict[str, Any]) -> str:
-        group = self.ec2.create_security_group(
-            GroupName=str(origin), Description="sensor", VpcId=self.vpc
-        )["GroupId"]
-        vxlan = {"IpProtocol": "udp", "FromPort": 4789, "ToPort": 4789, **origin}
-        self.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[vxlan])
-        interface = self.ec2.create_network_interface(SubnetId=subnet, Groups=[group])
-        made = self.ec2.create_traffic_mirror_target(
-            NetworkInterfaceId=interface["NetworkInterface"]["NetworkInterfaceId"]
-        )
-        return str(made["TrafficMirrorTarget"]["TrafficMirrorTargetId"])
-
-    def grant(self, statements: Statements) -> None:
-        """Gives the role this policy and no other."""
-        document = {"Version": "2012-10-17", "Statement": widened(statements)}
-        self.iam.put_role_policy(
-            RoleName="traffic-mirror", PolicyName="mirror", PolicyDocument=json.dumps(document)
-        )
-
-    def send(self) -> Answer:
-        """Runs the handler for a new instance, while moto enforces the role's policy."""
-        made = self.ec2.run_instances(
-            ImageId="ami-0abcdef1234567890", MinCount=1, MaxCount=1, SubnetId=self.subnet
-        )
-        event = running_event(made["Instances"][0]["InstanceId"])
-        handler = set_initial_no_auth_action_count(0)(lambda_traffic_mirror.lambda_handler)
-        return answer_of(handler(event, LambdaContext()))
-
-    def count(self) -> int:
-        """How many sessions there are."""
-        return len(self.ec2.describe_traffic_mirror_sessions()["TrafficMirrorSessions"])
-
-
-@pytest.fixture(scope="class")
-def world() -> Iterator[MotoAccount]:
-    lock, original = threading.RLock(), BotocoreStubber.__call__
-
-    def one_at_a_time(*arguments: Any, **more: Any) -> Any:
-        with lock:  # moto is not safe under threads
-            return original(*arguments, **more)
-
-    environment = {
-        "AWS_ACCESS_KEY_ID": "administrator",
-        "AWS_SECRET_ACCESS_KEY": "simulated",
-        "AWS_DEFAULT_REGION": REGION,
-        "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
-    }
-    with (
-        patch.dict(os.environ, environment),
-        mock_aws(),
-        patch.object(BotocoreStubber, "__call__", one_at_a_time),
-    ):
-        yield MotoAccount()
-
-
-class TestUnderMotosEnforcement:
-    """The handler with a role's credentials, which moto checks at each of its calls."""
-
-    @pytest.fixture
-    def moto_account(self, world: MotoAccount, monkeypatch: pytest.MonkeyPatch) -> MotoAccount:
-        monkeypatch.setattr(lambda_traffic_mirror, "_client", world.client)
-        monkeypatch.setenv("filter_id", world.filter_id)
-        monkeypatch.setenv("targets", world.open_target)
-        world.grant(world.statements)
-        return world
-
-    def test_it_works(self, moto_account: MotoAccount) -> None:
-        answer = moto_account.send()
-        assert answer.outcomes == ["created"]
-        assert answer.entry["target_id"] == moto_account.open_target
-
-    # moto never asks for ec2:CreateTags; the tests above do.
-    @pytest.mark.parametrize("permission", [*DESCRIBES, "ec2:CreateTrafficMirrorSession"])
-    def test_a_permission_taken_away_is_named(
-        self, moto_account: MotoAccount, permission: str
-    ) -> None:
-        moto_account.grant(without(moto_account.statements, permission))
-        before = moto_account.count()
-        with pytest.raises(MirroringError) as caught:
-            moto_account.send()
-        named = set(CREATES) if permission in CREATES else {permission}
-        assert permissions_in(str(caught.value)) == named
-        assert moto_account.count() == before
-        # Given back, it works again.
-        moto_account.grant(moto_account.statements)
-        assert moto_account.send().outcomes == ["created"]
-
-    def test_the_ninth_permission_is_named_by_the_verdict(
-        self, moto_account: MotoAccount, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("targets", moto_account.listed_target)
-        moto_account.grant(without(moto_account.statements, NINTH))
-        answer = moto_account.send()
-        assert (answer.status, answer.outcomes) == (400, ["unmirrored"])
-        reason = answer.sensors[moto_account.listed_target]["reason"]
-        assert permissions_in(reason) == {NINTH}
-        moto_account.grant(moto_account.statements)
-        assert moto_account.send().outcomes == ["created"]
