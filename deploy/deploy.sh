@@ -326,7 +326,9 @@ aws cloudformation describe-stacks \
 read_stack
 wanted=$(code_sha256_of_key "$code_key")
 function=$(fact Output FunctionName)
-if ask lambda get-function-configuration --function-name "$function" --query CodeSha256 --output text; then
+if [ -z "$function" ]; then
+  printf '%s: note: the stack shows no function, so its code could not be compared.\n' "$name" >&2
+elif ask lambda get-function-configuration --function-name "$function" --query CodeSha256 --output text; then
   if [ -z "$wanted" ]; then
     printf 'CodeSha256 %s; the key of the zip does not tell what it should be.\n' "$answer"
   elif [ "$answer" = "$wanted" ]; then

@@ -296,6 +296,10 @@ else
   fi
   filter=$(fact Output FilterId)
   filter=${filter:-$(fact Parameter FilterId)}
+  if [ -z "$filter" ]; then
+    # A first deployment that failed has none, and no session. Nothing has this filter.
+    filter=unknown with_filter=''
+  fi
   sort_targets "$(fact Parameter Targets),$(fact Parameter TargetAccounts)"
 fi
 case $status in
@@ -318,12 +322,14 @@ if [ -n "$with_queues" ]; then
   for one in $queues; do printf '  queue %s\n' "$one"; done
 fi
 printf 'What stays:\n'
-[ -n "$with_filter" ] || printf '  filter %s (--with-filter deletes it)\n' "$filter"
+[ -n "$with_filter" ] || [ "$filter" = unknown ] ||
+  printf '  filter %s (--with-filter deletes it)\n' "$filter"
 if [ -z "$with_queues" ]; then
   for one in $queues; do printf '  queue %s (--with-queues deletes it)\n' "$one"; done
 fi
 if [ -n "$facts" ]; then
-  printf '  log group %s, whose records expire\n' "$(fact Output LogGroupName)"
+  log_group=$(fact Output LogGroupName)
+  [ -z "$log_group" ] || printf '  log group %s, whose records expire\n' "$log_group"
   printf '  zips in s3://%s/lambda_traffic_mirror/\n' "$(fact Parameter CodeBucket)"
 fi
 printf '  %s mirror sessions of others\n' "$(count_of others)"

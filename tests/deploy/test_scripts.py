@@ -333,6 +333,16 @@ def test_an_older_aws_command_does_not_show_the_region_of_the_bucket(checkout: C
     assert checkout.deploy(*NEW).returncode == 0
 
 
+def test_a_stack_that_shows_no_function_is_noted(checkout: Checkout) -> None:
+    assert checkout.deploy(*NEW).returncode == 0
+    stack = checkout.aws.stack
+    assert stack is not None
+    stack.outputs = {}
+    done = checkout.deploy(*UPGRADE)
+    assert done.returncode == 0
+    assert "the stack shows no function" in done.stderr
+
+
 def test_code_that_cannot_be_compared_is_noted(checkout: Checkout) -> None:
     checkout.aws.fail("lambda get-function-configuration", "AccessDeniedException")
     done = checkout.deploy(*NEW)
@@ -844,6 +854,18 @@ def test_a_stack_of_the_first_template_has_its_filter_as_parameter(checkout: Che
     aws.add_session("eni-0a1b2c3d", "tmt-2", "tmf-1")
     assert checkout.remove("--yes").returncode == 0
     assert aws.sessions == {}
+
+
+def test_without_a_filter_no_session_is_the_stacks(checkout: Checkout) -> None:
+    """A first deployment that failed has made no filter, or has taken it back."""
+    aws = checkout.aws
+    stack = aws.deployed(**{**DEPLOYED_TARGETS, "FilterId": ""})
+    stack.status, stack.outputs = "ROLLBACK_COMPLETE", {}
+    session = aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-1")
+    done = checkout.remove("--yes", "--with-filter", "--with-queues")
+    assert done.returncode == 0, done.stderr
+    assert (aws.stack, list(aws.sessions)) == (None, [session])
+    assert aws.made("ec2 delete-traffic-mirror-filter") == []
 
 
 def test_a_filter_that_others_use_stays_and_is_said(stack: Checkout) -> None:
