@@ -266,7 +266,7 @@ class FakeAws:
     # The command
 
     def _answer(self, said: list[str]) -> tuple[int, str, str]:
-        call = _parsed(said)
+        call = parsed(said)
         with self._lock:
             self.calls.append(call)
             try:
@@ -484,7 +484,7 @@ def sha256_in_key(key: str) -> str:
         return base64.b64encode(hashlib.sha256(b"").digest()).decode()
 
 
-def _parsed(said: list[str]) -> Call:
+def parsed(said: list[str]) -> Call:
     """The call that the command has sent: variables, an empty text, arguments."""
     at = said.index("")
     environment, arguments = dict(one.split("=", 1) for one in said[:at]), said[at + 1 :]
