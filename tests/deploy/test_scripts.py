@@ -1,240 +1,1071 @@
-"""deploy/deploy.sh: builds, uploads, deploys, and says what is wrong."""
+"""deploy/deploy.sh and deploy/remove.sh, run against an account in memory (fake_aws.py)."""
 
 from __future__ import annotations
 
-import json
+import base64
 import os
-import shutil
+import re
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cloudformation import DEPLOY, resolve
+from checkout import SHA256, Checkout
+from cloudformation import DEPLOY, load
+from fake_aws import Bucket, Call, FakeAws
 
-FAKE_AWS = r"""#!PYTHON
-import json, os, sys
-with open(os.environ["FAKE_LOG"], "a") as log:
-    log.write(json.dumps({"args": sys.argv[1:], "region": os.environ.get("AWS_REGION"),
-                          "pager": os.environ.get("AWS_PAGER")}) + "\n")
-call = " ".join(sys.argv[1:3])
-if call in os.environ.get("FAKE_FAIL", "").split(","):
-    sys.stderr.write("aws: " + call + " did not work\n")
-    sys.exit(255)
-print({
-    "sts get-caller-identity": "123456789012",
-    "configure get": os.environ.get("FAKE_REGION", ""),
-    "cloudformation describe-stacks": "FunctionName  traffic-mirror-Function",
-}.get(call, ""))
-"""
-
-FAKE_BUILD = """#!/usr/bin/env bash
-set -euo pipefail
-cd "$(dirname "$0")"
-if [ -n "${FAKE_BUILD_FAIL:-}" ]; then
-  echo "no network" >&2
-  exit 1
-fi
-printf 'zip content' > lambda_traffic_mirror.zip
-"""
-
-ARGUMENTS = ["--bucket", "my-bucket", "--filter", "tmf-1", "--targets", "tmt-1, tmt-2"]
-
-
-class Checkout:
-    """A copy of deploy/ with a build and an aws command that only take notes."""
-
-    def __init__(self, folder: Path) -> None:
-        # A blank in the path: quoting has to be right.
-        self.root = folder / "a checkout"
-        shutil.copytree(DEPLOY, self.root / "deploy")
-        self.log = folder / "aws.log"
-        self.bin = folder / "bin"
-        self.bin.mkdir()
-        self._write(self.root / "build_zip.sh", FAKE_BUILD)
-        self._write(self.bin / "aws", FAKE_AWS.replace("PYTHON", sys.executable))
-        # Nothing but what the script may need, so that a missing aws is missing.
-        for command in ("bash", "cat", "dirname", "env", "grep", "sed"):
-            found = shutil.which(command)
-            assert found, command
-            (self.bin / command).symlink_to(found)
-        self._write(self.bin / "python3", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o755)
-
-    def deploy(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        self.log.write_text("")
-        return subprocess.run(
-            [str(self.root / "deploy" / "deploy.sh"), *arguments],
-            check=False,
-            cwd="/",
-            env={
-                "PATH": str(self.bin),
-                "FAKE_LOG": str(self.log),
-                "FAKE_REGION": "eu-west-1",
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-        )
-
-    def calls(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def call(self, *start: str) -> list[str]:
-        (found,) = [one["args"] for one in self.calls() if one["args"][: len(start)] == list(start)]
-        arguments: list[str] = found
-        return arguments
+KEY = f"lambda_traffic_mirror/2.0.0-{SHA256}.zip"
+OLD_KEY = f"lambda_traffic_mirror/1.0.0-{'0' * 64}.zip"
+OLDEST_KEY = f"lambda_traffic_mirror/{'1' * 64}.zip"
+NEW = ("--bucket", "my-bucket", "--filter", "tmf-1", "--targets", "tmt-1, tmt-2")
+UPGRADE = ("--bucket", "my-bucket")
+SCRIPTS = [DEPLOY / name for name in ("common.sh", "deploy.sh", "remove.sh")]
+DEPLOYED_TARGETS = {"FilterId": "tmf-1", "Targets": "tmt-1,tmt-2", "TargetAccounts": ""}
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout(tmp_path)
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    (tmp_path / "bin").mkdir()
+    with FakeAws(tmp_path / "bin") as aws:
+        aws.targets = dict.fromkeys(("tmt-1", "tmt-2", "tmt-3"), aws.account)
+        aws.targets |= {"tmt-shared": "210987654321"}
+        aws.filters = ["tmf-0", "tmf-1", "tmf-2", "tmf-made"]
+        yield Checkout(tmp_path, aws)
 
 
-def overrides(call: list[str]) -> list[str]:
-    return call[call.index("--parameter-overrides") + 1 :]
+def commands(aws: FakeAws) -> list[str]:
+    return [call.command for call in aws.calls]
 
 
-def option(call: list[str], name: str) -> str:
-    return call[call.index(name) + 1]
+# deploy.sh: what goes well
 
 
-def test_deploy_builds_uploads_deploys_and_prints(checkout: Checkout) -> None:
-    done = checkout.deploy(*ARGUMENTS)
+def test_a_new_stack_is_looked_up_built_uploaded_deployed_and_compared(checkout: Checkout) -> None:
+    done = checkout.deploy(*NEW)
     assert done.returncode == 0, done.stderr
-    key = f"lambda_traffic_mirror/{sha256(b'zip content').hexdigest()}.zip"
-    upload = checkout.call("s3", "cp")
-    assert Path(upload[2]).resolve() == (checkout.root / "lambda_traffic_mirror.zip").resolve()
-    assert upload[3] == f"s3://my-bucket/{key}"
-    call = checkout.call("cloudformation", "deploy")
-    assert option(call, "--stack-name") == "traffic-mirror"
-    assert Path(option(call, "--template-file")) == checkout.root / "deploy" / "template.yaml"
-    assert option(call, "--capabilities") == "CAPABILITY_IAM"
-    assert "--no-fail-on-empty-changeset" in call
-    assert overrides(call) == [
-        "CodeBucket=my-bucket",
-        f"CodeKey={key}",
-        "FilterId=tmf-1",
-        "Targets=tmt-1,tmt-2",
+    assert commands(checkout.aws) == [
+        "configure get",
+        "sts get-caller-identity",
+        "cloudformation describe-stacks",
+        "ec2 describe-traffic-mirror-targets",
+        "ec2 describe-traffic-mirror-filters",
+        "s3api head-bucket",
+        "s3 cp",
+        "cloudformation deploy",
+        "cloudformation describe-stacks",
+        "cloudformation describe-stacks",
+        "lambda get-function-configuration",
     ]
+    (upload,) = checkout.aws.made("s3 cp")
+    assert Path(upload.args[2]).resolve() == (checkout.root / "lambda_traffic_mirror.zip").resolve()
+    assert upload.args[3] == f"s3://my-bucket/{KEY}"
+    (call,) = checkout.aws.made("cloudformation deploy")
+    assert call["stack-name"] == "traffic-mirror"
+    assert Path(call["template-file"]) == checkout.root / "deploy" / "template.yaml"
+    assert call["capabilities"] == "CAPABILITY_IAM"
+    assert "no-fail-on-empty-changeset" in call.options
+    assert checkout.overrides() == {
+        "CodeBucket": "my-bucket",
+        "CodeKey": KEY,
+        "CodeVersion": "2.0.0",
+        "FilterId": "tmf-1",
+        "Targets": "tmt-1,tmt-2",
+        "TargetAccounts": "",
+    }
     assert "traffic-mirror-Function" in done.stdout
-    assert {one["region"] for one in checkout.calls()[1:]} == {"eu-west-1"}
-    assert {one["pager"] for one in checkout.calls()[1:]} == {""}
+    code = base64.b64encode(sha256(b"zip content").digest()).decode()
+    assert f"CodeSha256 {code}, the same as that of the zip." in done.stdout
+    assert "way back" not in done.stdout
+    for one in checkout.aws.calls[1:]:
+        assert one.environment["AWS_REGION"] == one.environment["AWS_DEFAULT_REGION"] == "eu-west-1"
+        assert one.environment["AWS_PAGER"] == ""
 
 
-def test_deploy_passes_what_the_template_accepts(checkout: Checkout) -> None:
-    more = [
-        "--stack",
-        "mine",
-        "--region",
-        "us-west-2",
-        "LocalZoneOnly=false",
-        "IncludeTags=",
-        "ExcludeTags=a b=c,d",
-    ]
-    done = checkout.deploy(*ARGUMENTS, *more)
+@pytest.mark.parametrize(
+    ("targets", "ids", "accounts"),
+    [
+        ("tmt-1", "tmt-1", ""),
+        ("tmt-1,tmt-2", "tmt-1,tmt-2", ""),
+        ("tmt-2 tmt-1", "tmt-2,tmt-1", ""),
+        ("tmt-1\ntmt-2\n", "tmt-1,tmt-2", ""),
+        ("tmt-1\r\ntmt-2\ttmt-3\vtmt-shared\f", "tmt-1,tmt-2,tmt-3,tmt-shared", ""),
+        (" ,tmt-1 , ,, tmt-2,", "tmt-1,tmt-2", ""),
+        ("tmt-1,tmt-2,tmt-1", "tmt-1,tmt-2", ""),
+        ("210987654321", "", "210987654321"),
+        ("tmt-1 210987654321,tmt-2 123456789012", "tmt-1,tmt-2", "210987654321,123456789012"),
+        ("210987654321,210987654321", "", "210987654321"),
+    ],
+)
+def test_targets_are_separated_and_sorted_as_the_function_takes_them(
+    checkout: Checkout, targets: str, ids: str, accounts: str
+) -> None:
+    done = checkout.deploy(*UPGRADE, "--targets", targets)
     assert done.returncode == 0, done.stderr
-    call = checkout.call("cloudformation", "deploy")
-    assert option(call, "--stack-name") == "mine"
-    assert overrides(call)[4:] == ["LocalZoneOnly=false", "IncludeTags=", "ExcludeTags=a b=c,d"]
-    assert {one["region"] for one in checkout.calls()} == {"us-west-2"}
-    values = dict(one.split("=", 1) for one in overrides(call))
-    resolve(parameters=values)
+    given = checkout.overrides()
+    assert (given["Targets"], given["TargetAccounts"]) == (ids, accounts)
 
 
-def test_deploy_goes_back_to_a_zip_that_is_there(checkout: Checkout) -> None:
-    done = checkout.deploy(*ARGUMENTS, "--code-key", "lambda_traffic_mirror/old.zip")
+def test_what_the_template_takes_is_passed_on(checkout: Checkout) -> None:
+    more = ("LocalZoneOnly=false", "IncludeTags=", "ExcludeTags=a b=c,d=*", "SweepRate=15")
+    checkout.aws.buckets["my-bucket"].region = "us-west-2"
+    done = checkout.deploy(*NEW, "--region", "us-west-2", "--stack", "mine", *more)
     assert done.returncode == 0, done.stderr
-    assert not [one for one in checkout.calls() if one["args"][0] == "s3"]
-    assert not (checkout.root / "lambda_traffic_mirror.zip").exists()
-    assert "CodeKey=lambda_traffic_mirror/old.zip" in overrides(
-        checkout.call("cloudformation", "deploy")
+    assert checkout.aws.made("cloudformation deploy")[0]["stack-name"] == "mine"
+    given = checkout.overrides()
+    assert {"LocalZoneOnly": "false", "IncludeTags": "", "ExcludeTags": "a b=c,d=*"}.items() <= (
+        given.items()
     )
+    assert {one.environment["AWS_REGION"] for one in checkout.aws.calls} == {"us-west-2"}
+
+
+def test_the_rest_goes_to_cloudformation_deploy(checkout: Checkout) -> None:
+    arguments = ("--tags", "team=a b", "cost=1", "--role-arn", "arn:aws:iam::1:role/x")
+    done = checkout.deploy(*NEW, "--", *arguments)
+    assert done.returncode == 0, done.stderr
+    (call,) = checkout.aws.made("cloudformation deploy")
+    assert call.options["tags"] == ["team=a b", "cost=1"]
+    assert call["role-arn"] == "arn:aws:iam::1:role/x"
+    assert checkout.overrides()["FilterId"] == "tmf-1"
+
+
+def test_a_change_set_that_is_not_executed_changes_nothing(checkout: Checkout) -> None:
+    done = checkout.deploy(*NEW, "--", "--no-execute-changeset")
+    assert done.returncode == 0, done.stderr
+    assert commands(checkout.aws)[-1] == "cloudformation deploy"
+    assert "Nothing has been changed" in done.stdout
+
+
+def test_an_upgrade_needs_nothing_but_the_bucket(checkout: Checkout) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS, LocalZoneOnly="false", SweepRate="15")
+    done = checkout.deploy(*UPGRADE)
+    assert done.returncode == 0, done.stderr
+    assert checkout.overrides().keys() == {"CodeBucket", "CodeKey", "CodeVersion"}
+    stack = checkout.aws.stack
+    assert stack is not None
+    kept = {**DEPLOYED_TARGETS, "LocalZoneOnly": "false", "SweepRate": "15", "CodeKey": KEY}
+    assert kept.items() <= stack.parameters.items()
+    assert f"Now there: version 1.0.0, s3://my-bucket/{OLD_KEY}" in done.stdout
+    assert (
+        f"The way back: deploy/deploy.sh --bucket my-bucket --code-key {OLD_KEY} "
+        "--region eu-west-1" in done.stdout
+    )
+
+
+def test_an_upgrade_without_a_change_says_so(checkout: Checkout) -> None:
+    assert checkout.deploy(*NEW).returncode == 0
+    checkout.aws.calls.clear()
+    done = checkout.deploy(*UPGRADE)
+    assert done.returncode == 0, done.stderr
+    assert "No changes to deploy" in done.stdout
+    assert "the same as that of the zip" in done.stdout
+
+
+def test_new_targets_replace_ids_and_accounts(checkout: Checkout) -> None:
+    checkout.aws.deployed(**{**DEPLOYED_TARGETS, "TargetAccounts": "210987654321"})
+    done = checkout.deploy(*UPGRADE, "--targets", "tmt-3")
+    assert done.returncode == 0, done.stderr
+    given = checkout.overrides()
+    assert (given["Targets"], given["TargetAccounts"]) == ("tmt-3", "")
+    assert "FilterId" not in given
+
+
+def test_a_stack_can_come_to_make_its_own_filter(checkout: Checkout) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS)
+    assert checkout.deploy(*UPGRADE, "--filter", "new").returncode == 0
+    assert checkout.overrides()["FilterId"] == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "noted"),
+    [
+        ("rate(5 minutes)", "5", False),
+        ("rate(1 minute)", "5", True),
+        ("rate(7 minutes)", "10", True),
+        ("rate(10 minutes)", "10", False),
+        ("rate(1 hour)", "60", False),
+        ("rate(2 hours)", "60", True),
+        ("rate(1 day)", "60", True),
+    ],
+)
+def test_the_rate_of_the_first_template_becomes_minutes(
+    checkout: Checkout, before: str, now: str, noted: bool
+) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS, SweepRate=before)
+    done = checkout.deploy(*UPGRADE)
+    assert done.returncode == 0, done.stderr
+    assert checkout.overrides()["SweepRate"] == now
+    assert (f"instead of {before}" in done.stderr) == noted
+
+
+def test_a_rate_that_is_given_beats_that_of_the_stack(checkout: Checkout) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS, SweepRate="rate(5 minutes)")
+    assert checkout.deploy(*UPGRADE, "SweepRate=30").returncode == 0
+    assert checkout.overrides()["SweepRate"] == "30"
+
+
+@pytest.mark.parametrize(
+    ("key", "version"),
+    [
+        (OLD_KEY, "1.0.0"),
+        (OLDEST_KEY, "unknown"),
+        ("mine.zip", "unknown"),
+        (f"s3://my-bucket/{OLD_KEY}", "1.0.0"),
+    ],
+)
+def test_the_way_back_is_a_zip_that_is_there(checkout: Checkout, key: str, version: str) -> None:
+    checkout.aws.deployed(**{**DEPLOYED_TARGETS, "CodeKey": KEY})
+    checkout.aws.buckets["my-bucket"].keys = {OLD_KEY, OLDEST_KEY, "mine.zip"}
+    done = checkout.deploy(*UPGRADE, "--code-key", key, BUILD_FAILS="1")
+    assert done.returncode == 0, done.stderr
+    assert checkout.aws.made("s3 cp") == []
+    given = checkout.overrides()
+    assert given["CodeKey"] == key.removeprefix("s3://my-bucket/")
+    assert given["CodeVersion"] == version
+    assert ("does not tell what it should be" in done.stdout) == (key == "mine.zip")
+    assert f"The way back: deploy/deploy.sh --bucket my-bucket --code-key {KEY}" in done.stdout
+
+
+def test_a_module_without_a_version_can_be_deployed(checkout: Checkout) -> None:
+    (checkout.root / "lambda_traffic_mirror.py").write_text("")
+    assert checkout.deploy(*NEW).returncode == 0
+    given = checkout.overrides()
+    assert given["CodeKey"] == f"lambda_traffic_mirror/{SHA256}.zip"
+    assert given["CodeVersion"] == "unknown"
+
+
+def test_the_version_is_read_from_the_module_as_it_is(checkout: Checkout) -> None:
+    module = (DEPLOY.parent / "lambda_traffic_mirror.py").read_text(encoding="utf-8")
+    (checkout.root / "lambda_traffic_mirror.py").write_text(module, encoding="utf-8")
+    declared = re.findall(r'^VERSION(?:: \w+)? = "(.*)"$', module, re.MULTILINE)
+    assert checkout.deploy(*NEW).returncode == 0
+    assert [checkout.overrides()["CodeVersion"]] == (declared or ["unknown"])
+
+
+def test_an_account_without_targets_is_noted_and_deployed(checkout: Checkout) -> None:
+    done = checkout.deploy(*UPGRADE, "--targets", "tmt-1 111111111111")
+    assert done.returncode == 0
+    assert "account 111111111111 owns no traffic mirror target" in done.stderr
+
+
+def test_an_older_aws_command_does_not_show_the_region_of_the_bucket(checkout: Checkout) -> None:
+    checkout.aws.buckets["my-bucket"].shows_region = False
+    assert checkout.deploy(*NEW).returncode == 0
+    # One that may not be asked for its Region is taken.
+    checkout.aws.fail("s3api get-bucket-location", "AccessDenied")
+    assert checkout.deploy(*NEW).returncode == 0
+
+
+def test_a_stack_that_shows_no_function_is_noted(checkout: Checkout) -> None:
+    assert checkout.deploy(*NEW).returncode == 0
+    stack = checkout.aws.stack
+    assert stack is not None
+    stack.outputs = {}
+    done = checkout.deploy(*UPGRADE)
+    assert done.returncode == 0
+    assert "the stack shows no function" in done.stderr
+
+
+def test_code_that_cannot_be_compared_is_noted(checkout: Checkout) -> None:
+    checkout.aws.fail("lambda get-function-configuration", "AccessDeniedException")
+    done = checkout.deploy(*NEW)
+    assert done.returncode == 0
+    assert "could not be compared (lambda:GetFunctionConfiguration)" in done.stderr
+
+
+# deploy.sh: what goes wrong
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ([], "--bucket is missing"),
-        (ARGUMENTS[2:], "--bucket is missing"),
-        (ARGUMENTS[:2] + ARGUMENTS[4:], "--filter is missing"),
-        (ARGUMENTS[:4], "--targets is missing"),
-        (["--bucket"], "--bucket needs a value"),
-        (["--bucket", "--filter", "tmf-1"], "--bucket needs a value"),
-        ([*ARGUMENTS, "--stack", ""], "--stack needs a value"),
-        ([*ARGUMENTS, "--colour", "blue"], "do not understand '--colour'"),
-        ([*ARGUMENTS, "LocalZoneOnly"], "do not understand 'LocalZoneOnly'"),
-        ([*ARGUMENTS, "LocalZone=false"], "template.yaml has no parameter LocalZone"),
-        ([*ARGUMENTS, "L.*=false"], "template.yaml has no parameter L.*"),
-        ([*ARGUMENTS, "Function=x"], "template.yaml has no parameter Function"),
-        ([*ARGUMENTS, "Targets=tmt-3"], "Targets has an option of its own"),
+        ((), "--bucket is missing"),
+        (NEW[2:], "--bucket is missing"),
+        (("--bucket",), "--bucket needs a value"),
+        (("--bucket", "--filter", "tmf-1"), "--bucket needs a value"),
+        ((*NEW, "--stack", ""), "--stack needs a value"),
+        ((*NEW, "--colour", "blue"), "do not understand '--colour'"),
+        ((*NEW, "LocalZoneOnly"), "do not understand 'LocalZoneOnly'"),
+        ((*NEW, "LocalZone=false"), "template.yaml has no parameter LocalZone"),
+        ((*NEW, "L.*=false"), "template.yaml has no parameter L.*"),
+        ((*NEW, "Function=x"), "template.yaml has no parameter Function"),
+        ((*NEW, "HasAlarmTopic=x"), "template.yaml has no parameter HasAlarmTopic"),
+        ((*NEW, "Targets=tmt-3"), "Targets has an option of its own"),
+        ((*NEW, "TargetAccounts="), "TargetAccounts has an option of its own"),
+        ((*NEW, "FilterId="), "FilterId has an option of its own"),
+        ((*NEW, "CodeVersion=3"), "CodeVersion is read from the module"),
+        ((*NEW, "--", "tags"), "behind -- options of 'aws cloudformation deploy' are expected"),
+        ((*NEW, "--", "--stack-name", "x"), "--stack-name is for deploy.sh to say"),
+        ((*NEW, "--", "--region=x"), "--region is for deploy.sh to say"),
+        ((*UPGRADE, "--targets", ", "), "--targets names no target"),
+        ((*UPGRADE, "--targets", "tmt-1;tmt-2"), "'tmt-1;tmt-2' is no traffic mirror target"),
+        ((*UPGRADE, "--targets", "tmt-1 *"), "'*' is no traffic mirror target"),
+        ((*UPGRADE, "--targets", "tmf-1"), "'tmf-1' is no traffic mirror target"),
+        ((*UPGRADE, "--targets", "eni-1"), "'eni-1' is no traffic mirror target"),
+        ((*UPGRADE, "--targets", "tmt-1,i-1"), "'i-1' is no traffic mirror target"),
+        ((*UPGRADE, "--targets", "-tmt"), "'-tmt' is no traffic mirror target"),
+        ((*UPGRADE, "--targets", "arn:x"), "'arn:x' is no traffic mirror target"),
+        ((*UPGRADE, "--targets", "tmt-1\u00a0tmt-2"), "'tmt-1\u00a0tmt-2' is no traffic mirror"),
+        ((*UPGRADE, "--targets", "12345678901"), "'12345678901' has 11 digits, an account has 12"),
+        ((*UPGRADE, "--targets", "1234567890123"), "'1234567890123' has 13 digits"),
+        ((*UPGRADE, "--filter", "tmt-1"), "'tmt-1' is no traffic mirror filter"),
+        ((*UPGRADE, "--filter", "tmf-1,tmf-2"), "'tmf-1,tmf-2' is no traffic mirror filter"),
     ],
 )
-def test_deploy_explains_a_wrong_call(checkout: Checkout, arguments: list[str], why: str) -> None:
+def test_a_wrong_call_of_deploy_is_explained(
+    checkout: Checkout, arguments: tuple[str, ...], why: str
+) -> None:
     done = checkout.deploy(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(f"deploy.sh: {why}")
     assert "Usage: deploy/deploy.sh --bucket" in done.stderr
-    assert checkout.calls() == []
+    assert checkout.aws.calls == []
+    assert checkout.nothing_was_done()
 
 
-def test_deploy_help(checkout: Checkout) -> None:
-    done = checkout.deploy("--help")
+@pytest.mark.parametrize("script", ["deploy.sh", "remove.sh"])
+def test_help_says_how_and_with_which_exit_status(checkout: Checkout, script: str) -> None:
+    done = checkout.run(script, "--help")
     assert done.returncode == 0
-    assert done.stdout.startswith("Usage: deploy/deploy.sh --bucket")
+    assert done.stdout.startswith(f"Usage: deploy/{script} ")
+    assert re.findall(r"^ +(\d+)  ", done.stdout, re.MULTILINE) == [str(n) for n in range(18)]
+    assert os.access(DEPLOY / script, os.X_OK)
 
 
-def test_deploy_without_aws(checkout: Checkout) -> None:
-    (checkout.bin / "aws").unlink()
-    done = checkout.deploy(*ARGUMENTS)
-    assert done.returncode == 2
-    assert "the aws command is missing" in done.stderr
+Plan = Callable[[FakeAws], object]
 
 
-def test_deploy_without_python(checkout: Checkout) -> None:
-    (checkout.bin / "python3").unlink()
-    done = checkout.deploy(*ARGUMENTS)
-    assert done.returncode == 2
-    assert "python3 is missing" in done.stderr
-    assert checkout.calls() == []
+def lacks_a_region(aws: FakeAws) -> None:
+    aws.region = ""
 
 
-def test_deploy_without_region(checkout: Checkout) -> None:
-    done = checkout.deploy(*ARGUMENTS, FAKE_REGION="", FAKE_FAIL="configure get")
-    assert done.returncode == 2
-    assert "no Region is set" in done.stderr
+def has_the_bucket_elsewhere(aws: FakeAws) -> None:
+    aws.buckets["my-bucket"].region = "us-east-1"
 
 
-def test_deploy_without_credentials(checkout: Checkout) -> None:
-    done = checkout.deploy(*ARGUMENTS, FAKE_FAIL="sts get-caller-identity")
-    assert done.returncode == 2
-    assert "no valid credentials" in done.stderr
-    assert not (checkout.root / "lambda_traffic_mirror.zip").exists()
+def has_an_old_command_and_the_bucket_elsewhere(aws: FakeAws) -> None:
+    aws.buckets["my-bucket"] = Bucket("us-east-1", shows_region=False)
+
+
+# Before anything is built, uploaded or deployed: what is so, exit status, words.
+LOOKED_UP: list[tuple[str, Plan, tuple[str, ...], int, str]] = [
+    ("no Region", lacks_a_region, NEW, 4, "no Region is set"),
+    (
+        "no credentials",
+        lambda aws: aws.fail("sts get-caller-identity", None, "Unable to locate credentials"),
+        NEW,
+        5,
+        "no valid credentials",
+    ),
+    (
+        "credentials expired",
+        lambda aws: aws.fail("sts get-caller-identity", "ExpiredToken"),
+        NEW,
+        5,
+        "no valid credentials",
+    ),
+    (
+        "no network",
+        lambda aws: aws.fail(
+            "sts get-caller-identity", None, 'Could not connect to the endpoint URL: "https://x"'
+        ),
+        NEW,
+        14,
+        "did not answer",
+    ),
+    (
+        "a new stack without targets",
+        lambda _: None,
+        UPGRADE,
+        2,
+        "--targets is missing: there is no stack traffic-mirror in eu-west-1 yet",
+    ),
+    (
+        "the stack denied",
+        lambda aws: aws.fail("cloudformation describe-stacks", "AccessDenied"),
+        NEW,
+        10,
+        "cloudformation:DescribeStacks",
+    ),
+    (
+        "the stack throttled",
+        lambda aws: aws.fail("cloudformation describe-stacks", "Throttling"),
+        NEW,
+        14,
+        "did not answer for the state of stack traffic-mirror",
+    ),
+    (
+        "a fault",
+        lambda aws: aws.fail("cloudformation describe-stacks", "InternalFailure"),
+        NEW,
+        14,
+        "did not answer",
+    ),
+    (
+        "one target that is not there, on the second page of those that are",
+        lambda _: None,
+        (*UPGRADE, "--targets", "tmt-3 tmt-4 tmt-shared tmt-5"),
+        12,
+        "no traffic mirror target in account 123456789012 and eu-west-1: tmt-4 tmt-5",
+    ),
+    (
+        "a target whose name begins like another's",
+        lambda _: None,
+        (*UPGRADE, "--targets", "tmt-share"),
+        12,
+        ": tmt-share\n",
+    ),
+    (
+        "no targets at all",
+        lambda aws: aws.targets.clear(),
+        NEW,
+        12,
+        "no traffic mirror target in account 123456789012 and eu-west-1: tmt-1 tmt-2",
+    ),
+    (
+        "targets denied",
+        lambda aws: aws.fail("ec2 describe-traffic-mirror-targets", "UnauthorizedOperation"),
+        NEW,
+        10,
+        "It takes ec2:DescribeTrafficMirrorTargets.",
+    ),
+    (
+        "targets throttled",
+        lambda aws: aws.fail("ec2 describe-traffic-mirror-targets", "RequestLimitExceeded"),
+        NEW,
+        14,
+        "Try again.",
+    ),
+    (
+        "a filter that is not there",
+        lambda aws: aws.filters.remove("tmf-1"),
+        NEW,
+        12,
+        "no traffic mirror filter in account 123456789012 and eu-west-1: tmf-1",
+    ),
+    (
+        "filters denied",
+        lambda aws: aws.fail("ec2 describe-traffic-mirror-filters", "UnauthorizedOperation"),
+        NEW,
+        10,
+        "ec2:DescribeTrafficMirrorFilters",
+    ),
+    (
+        "no bucket",
+        lambda aws: aws.buckets.clear(),
+        NEW,
+        8,
+        "there is no bucket my-bucket. Make one: aws s3 mb s3://my-bucket --region eu-west-1",
+    ),
+    (
+        "a bucket in another Region",
+        has_the_bucket_elsewhere,
+        NEW,
+        9,
+        "bucket my-bucket is in us-east-1. The function's code has to come from a bucket in eu",
+    ),
+    (
+        "the same, and an old command",
+        has_an_old_command_and_the_bucket_elsewhere,
+        NEW,
+        9,
+        "bucket my-bucket is in us-east-1",
+    ),
+    (
+        "a bucket that leads elsewhere",
+        lambda aws: aws.fail("s3api head-bucket", "301"),
+        NEW,
+        9,
+        "is in another Region",
+    ),
+    (
+        "somebody else's bucket",
+        lambda aws: aws.fail("s3api head-bucket", "403", "Forbidden"),
+        NEW,
+        10,
+        "s3:ListBucket",
+    ),
+    (
+        "no such zip",
+        lambda aws: aws.buckets["my-bucket"].keys.add(OLD_KEY),
+        (*NEW, "--code-key", "lambda_traffic_mirror/no.zip"),
+        11,
+        f"{OLD_KEY.split('/')[1]}\ndeploy.sh: there is no s3://my-bucket/lambda_traffic_mirror/no.",
+    ),
+    (
+        "the zip denied",
+        lambda aws: aws.fail("s3api head-object", "403", "Forbidden"),
+        (*NEW, "--code-key", OLD_KEY),
+        10,
+        "s3:GetObject",
+    ),
+]
 
 
 @pytest.mark.parametrize(
-    "step", ["build", "s3 cp", "cloudformation deploy", "cloudformation describe-stacks"]
+    ("plan", "arguments", "status", "words"),
+    [row[1:] for row in LOOKED_UP],
+    ids=[row[0] for row in LOOKED_UP],
 )
-def test_deploy_stops_at_the_step_that_fails(checkout: Checkout, step: str) -> None:
-    environment = {"FAKE_BUILD_FAIL": "1"} if step == "build" else {"FAKE_FAIL": step}
-    done = checkout.deploy(*ARGUMENTS, **environment)
-    assert done.returncode not in (0, 2)
-    made = [" ".join(one["args"][:2]) for one in checkout.calls()]
-    if step == "build":
-        assert "no network" in done.stderr
-        assert "s3 cp" not in made
-    else:
-        assert made[-1] == step
-    if step == "cloudformation deploy":
-        assert "describe-stack-events --region eu-west-1 --stack-name traffic-mirror" in done.stderr
-        assert "delete-stack" in done.stderr
+def test_what_is_wrong_is_found_before_anything_is_done(
+    checkout: Checkout, plan: Plan, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    plan(checkout.aws)
+    done = checkout.deploy(*arguments)
+    assert words in done.stderr
+    assert done.returncode == status
+    assert checkout.nothing_was_done()
+    assert "delete-stack" not in done.stderr
 
 
-def test_deploy_is_executable() -> None:
-    assert os.access(DEPLOY / "deploy.sh", os.X_OK)
+@pytest.mark.parametrize("script", ["deploy.sh", "remove.sh"])
+def test_a_missing_aws_command_has_a_status_of_its_own(checkout: Checkout, script: str) -> None:
+    (checkout.bin / "aws").unlink()
+    done = checkout.run(script, *(NEW if script == "deploy.sh" else ()))
+    assert done.returncode == 3
+    assert "the aws command is missing" in done.stderr
+
+
+STATES = {
+    "CREATE_COMPLETE": 0,
+    "UPDATE_COMPLETE": 0,
+    "UPDATE_ROLLBACK_COMPLETE": 0,
+    "IMPORT_COMPLETE": 0,
+    "IMPORT_ROLLBACK_COMPLETE": 0,
+    # With --disable-rollback; such a stack can be updated.
+    "CREATE_FAILED": 0,
+    "UPDATE_FAILED": 0,
+    "REVIEW_IN_PROGRESS": 2,
+    "CREATE_IN_PROGRESS": 13,
+    "UPDATE_IN_PROGRESS": 13,
+    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": 13,
+    "UPDATE_ROLLBACK_IN_PROGRESS": 13,
+    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": 13,
+    "ROLLBACK_IN_PROGRESS": 13,
+    "DELETE_IN_PROGRESS": 13,
+    "IMPORT_IN_PROGRESS": 13,
+    "IMPORT_ROLLBACK_IN_PROGRESS": 13,
+    "ROLLBACK_COMPLETE": 13,
+    "ROLLBACK_FAILED": 13,
+    "DELETE_FAILED": 13,
+    "UPDATE_ROLLBACK_FAILED": 13,
+    "IMPORT_ROLLBACK_FAILED": 13,
+}
+
+
+@pytest.mark.parametrize(("state", "status"), STATES.items())
+def test_every_state_of_a_stack_has_its_answer(checkout: Checkout, state: str, status: int) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS).status = state
+    done = checkout.deploy(*UPGRADE)
+    assert done.returncode == status, done.stderr
+    if status:
+        assert checkout.nothing_was_done()
+        assert state == "REVIEW_IN_PROGRESS" or f"is in {state}" in done.stderr
+    # Deletion is named where nothing is lost by it, and nowhere else.
+    delete = "aws cloudformation delete-stack --region eu-west-1 --stack-name traffic-mirror"
+    assert (delete in done.stderr) == (state == "ROLLBACK_COMPLETE")
+    assert ("delete-stack" in done.stderr) == (state == "ROLLBACK_COMPLETE")
+    assert ("continue-update-rollback" in done.stderr) == (state == "UPDATE_ROLLBACK_FAILED")
+
+
+def test_a_reviewed_stack_is_a_new_one(checkout: Checkout) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS).status = "REVIEW_IN_PROGRESS"
+    assert checkout.deploy(*NEW).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "ends"), [("6", 6), ("7", 7), ("1", 7)], ids=["old Python", "no index", "other"]
+)
+def test_a_zip_that_cannot_be_built_is_not_deployed(
+    checkout: Checkout, status: str, ends: int
+) -> None:
+    done = checkout.deploy(*NEW, BUILD_FAILS=status)
+    assert done.returncode == ends
+    assert "build_zip.sh: it fails" in done.stderr
+    assert checkout.nothing_was_done()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "words"),
+    [
+        ("AccessDenied", 10, "s3:PutObject, and kms:GenerateDataKey"),
+        ("KMS.DisabledException", 14, "AWS answered with an error for the upload"),
+        ("SlowDown", 14, "Try again"),
+        ("ExpiredToken", 5, "does not accept the credentials"),
+    ],
+)
+def test_an_upload_that_fails_says_why(
+    checkout: Checkout, code: str, status: int, words: str
+) -> None:
+    checkout.aws.fail("s3 cp", code, "Words of AWS")
+    done = checkout.deploy(*NEW)
+    assert (done.returncode, "Words of AWS" in done.stderr) == (status, True)
+    assert words in done.stderr
+    assert checkout.aws.made("cloudformation deploy") == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (None, "ROLLBACK_COMPLETE", "delete-stack --region eu-west-1 --stack-name traffic-mirror"),
+        (None, "CREATE_FAILED", "stack traffic-mirror is in CREATE_FAILED"),
+        ("CREATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "traffic-mirror is as it was before"),
+        ("UPDATE_COMPLETE", "UPDATE_ROLLBACK_FAILED", "continue-update-rollback --region eu-west"),
+        ("UPDATE_COMPLETE", "UPDATE_FAILED", "stack traffic-mirror is in UPDATE_FAILED"),
+    ],
+)
+def test_a_deployment_that_fails_shows_the_failures_of_this_time(
+    checkout: Checkout, before: str | None, after: str, words: str
+) -> None:
+    aws = checkout.aws
+    if before:
+        stack = aws.deployed(**DEPLOYED_TARGETS)
+        stack.status = before
+        stack.events[:0] = [("Queue", "CREATE_FAILED", "A failure of long ago")]
+    aws.ends = after
+    aws.failures = [("Role", "The first of it"), ("Function", "Resource creation cancelled")]
+    done = checkout.deploy(*NEW)
+    assert done.returncode == 1
+    kind = "UPDATE_FAILED" if before else "CREATE_FAILED"
+    shown = f"  Role {kind}: The first of it\n  Function {kind}: Resource creation cancelled\n"
+    assert shown in done.stderr
+    assert "long ago" not in done.stderr
+    assert words in done.stderr
+    assert ("delete-stack" in done.stderr) == (after == "ROLLBACK_COMPLETE")
+    assert done.stderr.endswith("deploy.sh: the stack was not deployed.\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "status", "words"),
+    [
+        ("ValidationError", "Rule TargetsAreGiven", 1, "the stack was not deployed"),
+        ("AccessDenied", "not authorized to perform: iam:CreateRole", 10, "docs/operations.md"),
+        ("ExpiredToken", "", 5, "credentials"),
+        ("Throttling", "Rate exceeded", 14, "Try again"),
+    ],
+)
+def test_a_change_set_that_is_refused_shows_no_old_failure(
+    checkout: Checkout, code: str, message: str, status: int, words: str
+) -> None:
+    stack = checkout.aws.deployed(**DEPLOYED_TARGETS)
+    stack.events[:0] = [("Queue", "CREATE_FAILED", "A failure of long ago")]
+    checkout.aws.fail("cloudformation deploy", code, message)
+    done = checkout.deploy(*UPGRADE)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert words in done.stderr
+    assert "long ago" not in done.stderr
+    assert "delete-stack" not in done.stderr
+
+
+def test_what_the_template_refuses_is_not_deployed(checkout: Checkout) -> None:
+    done = checkout.deploy(*NEW, "PacketLength=9000")
+    assert done.returncode == 1
+    assert "PacketLength" in done.stderr
+
+
+def test_other_code_than_was_deployed_has_a_status_of_its_own(checkout: Checkout) -> None:
+    checkout.aws.code_sha256 = "c29tZXRoaW5nIGVsc2U="
+    done = checkout.deploy(*NEW)
+    assert done.returncode == 15
+    assert "CodeSha256 c29tZXRoaW5nIGVsc2U=, and the zip has " in done.stderr
+
+
+def test_the_template_has_what_the_scripts_read_of_it() -> None:
+    template = load()
+    kinds = {"Parameter": template["Parameters"], "Output": template["Outputs"]}
+    found = [
+        (kind, name)
+        for script in SCRIPTS
+        for kind, name in re.findall(r"\bfact (Parameter|Output) (\w+)", script.read_text())
+    ]
+    assert len(found) > 5
+    assert [(kind, name) for kind, name in found if name not in kinds[kind]] == []
+
+
+def test_only_one_list_of_exit_codes() -> None:
+    """Every status that a script ends with is in the list."""
+    listed = set(re.findall(r"^ +(\d+)  ", (DEPLOY / "common.sh").read_text(), re.MULTILINE))
+    for script in SCRIPTS:
+        used = re.findall(r"\b(?:die|exit) (\d+)", script.read_text())
+        assert set(used) <= listed, script
+
+
+# remove.sh: the stack and its sessions
+
+
+@pytest.fixture
+def stack(checkout: Checkout) -> Checkout:
+    """A stack with three sessions of its own, and one of each kind that is not."""
+    aws = checkout.aws
+    aws.deployed(**{**DEPLOYED_TARGETS, "TargetAccounts": "210987654321"})
+    aws.queues = {"https://sqs/dead", "https://sqs/sweeps", "https://sqs/other"}
+    for target in ("tmt-1", "tmt-2", "tmt-shared"):
+        aws.add_session("eni-0a1b2c3d", target, "tmf-1")
+    aws.add_session("eni-11112222", "tmt-1", "tmf-2")
+    aws.add_session("eni-22223333", "tmt-3", "tmf-1")
+    aws.add_session("eni-33334444", "tmt-1", "tmf-1", label="by hand")
+    aws.add_session("eni-44445555", "tmt-1", "tmf-1", label="")
+    aws.add_session("eni-55556666", "tmt-1", "tmf-1", owner="210987654321")
+    aws.add_session("eni-66667777", "tmt-shared", "tmf-1", label="eh-mirror-66667777")
+    return checkout
+
+
+OTHERS = [f"tms-{number:017x}" for number in range(4, 10)]
+NOTES = "traffic-mirror-eu-west-1-123456789012.removal"
+
+
+def test_the_stack_goes_first_and_then_its_sessions(stack: Checkout) -> None:
+    done = stack.remove(answer="yes\n")
+    assert done.returncode == 0, done.stderr
+    assert list(stack.aws.sessions) == OTHERS
+    assert stack.aws.stack is None
+    made = commands(stack.aws)
+    assert made.index("cloudformation wait") < made.index("ec2 delete-traffic-mirror-session")
+    assert made.count("ec2 delete-traffic-mirror-session") == 3
+    assert stack.aws.filters == ["tmf-0", "tmf-1", "tmf-2", "tmf-made"]
+    assert len(stack.aws.queues) == 3
+
+
+def test_what_goes_and_what_stays_is_shown_before_it_is_asked(stack: Checkout) -> None:
+    done = stack.remove(answer="no\n")
+    assert done.returncode == 16
+    assert stack.nothing_was_done()
+    goes, stays = done.stdout.split("What stays:")
+    assert "stack traffic-mirror (CREATE_COMPLETE)" in goes
+    assert "3 mirror sessions with filter tmf-1" in goes
+    assert re.findall(r"tms-\w+", goes) == [f"tms-{number:017x}" for number in range(1, 4)]
+    assert re.findall(r"tms-\w+", stays) == OTHERS
+    assert re.findall(r"\((another \w+|of account)", stays) == [
+        *("another filter", "another target", "another Name", "another Name", "of account"),
+        "another Name",
+    ]
+    assert "filter tmf-1 (--with-filter deletes it)" in stays
+    assert "queue https://sqs/dead (--with-queues deletes it)" in stays
+    assert "log group output LogGroupName" in stays
+    assert "zips in s3://my-bucket/lambda_traffic_mirror/" in stays
+    assert not (stack.stand / NOTES).exists()
+
+
+def test_silence_is_no_confirmation(stack: Checkout) -> None:
+    assert stack.remove().returncode == 16
+    assert stack.nothing_was_done()
+
+
+def test_filter_and_queues_are_deleted_when_told(stack: Checkout) -> None:
+    for session in OTHERS[1:]:
+        del stack.aws.sessions[session]
+    done = stack.remove("--with-filter", "--with-queues", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert stack.aws.filters == ["tmf-0", "tmf-2", "tmf-made"]
+    assert stack.aws.queues == {"https://sqs/other"}
+
+
+def test_the_filter_that_the_stack_has_made_is_its_filter(checkout: Checkout) -> None:
+    aws = checkout.aws
+    aws.deployed(**{**DEPLOYED_TARGETS, "FilterId": ""})
+    aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-made")
+    other = aws.add_session("eni-0a1b2c3e", "tmt-1", "tmf-1")
+    assert checkout.remove("--yes", "--with-filter").returncode == 0
+    assert list(aws.sessions) == [other]
+    assert "tmf-made" not in aws.filters
+
+
+def test_a_stack_of_the_first_template_has_its_filter_as_parameter(checkout: Checkout) -> None:
+    aws = checkout.aws
+    aws.deployed(FilterId="tmf-1", Targets="tmt-1, tmt-2").outputs.pop("FilterId")
+    aws.add_session("eni-0a1b2c3d", "tmt-2", "tmf-1")
+    assert checkout.remove("--yes").returncode == 0
+    assert aws.sessions == {}
+
+
+def test_without_a_filter_no_session_is_the_stacks(checkout: Checkout) -> None:
+    """A first deployment that failed has made no filter, or has taken it back."""
+    aws = checkout.aws
+    stack = aws.deployed(**{**DEPLOYED_TARGETS, "FilterId": ""})
+    stack.status, stack.outputs = "ROLLBACK_COMPLETE", {}
+    session = aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-1")
+    done = checkout.remove("--yes", "--with-filter", "--with-queues")
+    assert done.returncode == 0, done.stderr
+    assert (aws.stack, list(aws.sessions)) == (None, [session])
+    assert aws.made("ec2 delete-traffic-mirror-filter") == []
+
+
+def test_a_filter_that_others_use_stays_and_is_said(stack: Checkout) -> None:
+    done = stack.remove("--with-filter", "--yes")
+    assert done.returncode == 17
+    assert "filter tmf-1 is still used by sessions of others" in done.stderr
+    assert "tmf-1" in stack.aws.filters
+
+
+def test_sessions_that_come_while_the_stack_goes_are_deleted_too(stack: Checkout) -> None:
+    stack.aws.after["cloudformation wait"] = lambda: stack.aws.add_session(
+        "eni-0a1b2c3d", "tmt-1", "tmf-1"
+    )
+    stack.aws.after["ec2 delete-traffic-mirror-session"] = lambda: stack.aws.add_session(
+        "eni-0a1b2c3d", "tmt-2", "tmf-1"
+    )
+    assert stack.remove("--yes").returncode == 0
+    assert list(stack.aws.sessions) == OTHERS
+
+
+def test_sessions_of_many_pages_are_all_deleted(checkout: Checkout) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS)
+    for number in range(61):
+        checkout.aws.add_session(f"eni-{number:08x}", "tmt-1", "tmf-1")
+    done = checkout.remove("--yes")
+    assert done.returncode == 0, done.stderr
+    assert checkout.aws.sessions == {}
+    assert "... and 11 more" in done.stdout
+    assert "Deleted 61 of 61 sessions." in done.stdout
+
+
+def test_a_second_run_goes_on_with_the_notes(stack: Checkout) -> None:
+    """The first one ends in the middle, since sessions cannot be deleted."""
+    stack.aws.fail("ec2 delete-traffic-mirror-session", "OperationNotPermitted", times=2)
+    done = stack.remove("--yes")
+    assert done.returncode == 17
+    assert "2 sessions could not be deleted. Run the same command again." in done.stderr
+    assert "OperationNotPermitted" in done.stderr
+    assert stack.aws.stack is None
+    assert (stack.stand / NOTES).exists()
+
+    done = stack.remove("--with-queues", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert list(stack.aws.sessions) == OTHERS
+    assert stack.aws.queues == {"https://sqs/other"}
+    assert not (stack.stand / NOTES).exists()
+    done = stack.remove("--yes")
+    assert done.returncode == 13
+    assert "there is no stack traffic-mirror in eu-west-1, and no notes" in done.stderr
+
+
+def test_the_notes_stay_until_a_run_finds_nothing(stack: Checkout) -> None:
+    """An invocation that outlives its function can make a session after the last look."""
+    done = stack.remove("--yes")
+    assert "run the same command again in" in done.stdout
+    stack.aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-1")
+    assert stack.remove("--yes").returncode == 0
+    assert list(stack.aws.sessions) == OTHERS
+    assert not (stack.stand / NOTES).exists()
+
+
+def test_a_run_that_finds_nothing_needs_no_confirmation(stack: Checkout) -> None:
+    assert stack.remove("--yes").returncode == 0
+    done = stack.remove()
+    assert done.returncode == 0
+    assert "Nothing is left to delete." in done.stdout
+    assert not (stack.stand / NOTES).exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    {
+        **{state: 0 if status < 13 else 13 for state, status in STATES.items()},
+        "ROLLBACK_COMPLETE": 0,
+        "ROLLBACK_FAILED": 0,
+        "DELETE_FAILED": 0,
+        "UPDATE_ROLLBACK_FAILED": 0,
+        "IMPORT_ROLLBACK_FAILED": 0,
+        "DELETE_IN_PROGRESS": 0,
+    }.items(),
+)
+def test_a_stack_in_any_state_is_removed_or_left_alone(
+    checkout: Checkout, state: str, status: int
+) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS).status = state
+    checkout.aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-1")
+    done = checkout.remove("--yes")
+    assert done.returncode == status, done.stderr
+    assert len(checkout.aws.sessions) == (1 if status else 0)
+    asked = len(checkout.aws.made("cloudformation delete-stack"))
+    assert asked == (0 if status or state == "DELETE_IN_PROGRESS" else 1)
+
+
+def test_sessions_stay_while_the_stack_cannot_go(stack: Checkout) -> None:
+    stack.aws.ends = "DELETE_FAILED"
+    stack.aws.failures = [("Queue", "Somebody holds it")]
+    done = stack.remove("--yes")
+    assert done.returncode == 1
+    assert "  Queue DELETE_FAILED: Somebody holds it\n" in done.stderr
+    assert len(stack.aws.sessions) == 9
+    stack.aws.ends, stack.aws.failures = None, []
+    assert stack.remove("--yes").returncode == 0
+    assert list(stack.aws.sessions) == OTHERS
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "status", "words"),
+    [
+        ("cloudformation delete-stack", "ValidationError", 1, "no session was"),
+        ("cloudformation delete-stack", "AccessDenied", 10, "cloudformation:DeleteStack"),
+        ("ec2 describe-traffic-mirror-sessions", "UnauthorizedOperation", 10, "Sessions"),
+        ("ec2 describe-traffic-mirror-sessions", "RequestLimitExceeded", 14, "Try again"),
+        ("ec2 describe-traffic-mirror-targets", "UnauthorizedOperation", 10, "Targets"),
+        ("cloudformation describe-stack-events", "AccessDenied", 10, "DescribeStackEvents"),
+    ],
+)
+def test_no_session_goes_where_something_before_it_fails(
+    stack: Checkout, command: str, code: str, status: int, words: str
+) -> None:
+    stack.aws.fail(command, code)
+    done = stack.remove("--yes")
+    assert done.returncode == status
+    assert words in done.stderr
+    assert len(stack.aws.sessions) == 9
+
+
+def test_a_deletion_that_is_denied_is_not_tried_for_each(checkout: Checkout) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS)
+    for number in range(20):
+        checkout.aws.add_session(f"eni-{number:08x}", "tmt-1", "tmf-1")
+    checkout.aws.fail("ec2 delete-traffic-mirror-session", "UnauthorizedOperation")
+    done = checkout.remove("--yes")
+    assert done.returncode == 10
+    assert "It takes ec2:DeleteTrafficMirrorSession." in done.stderr
+    assert len(checkout.aws.made("ec2 delete-traffic-mirror-session")) == 4
+
+
+def test_a_throttled_deletion_waits_and_goes_on(checkout: Checkout) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS)
+    checkout.aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-1")
+    checkout.aws.fail("ec2 delete-traffic-mirror-session", "RequestLimitExceeded", times=3)
+    assert checkout.remove("--yes").returncode == 0
+    assert checkout.aws.sessions == {}
+    assert checkout.waited.read_text().split() == ["1", "2", "4"]
+
+
+def test_a_deletion_that_stays_throttled_is_left_to_the_next_run(checkout: Checkout) -> None:
+    checkout.aws.deployed(**DEPLOYED_TARGETS)
+    checkout.aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-1")
+    checkout.aws.fail("ec2 delete-traffic-mirror-session", None, "Read timeout on endpoint URL")
+    done = checkout.remove("--yes")
+    assert done.returncode == 17
+    assert checkout.waited.read_text().split() == ["1", "2", "4", "8", "16"]
+
+
+def test_a_session_that_somebody_else_has_deleted_counts_as_deleted(checkout: Checkout) -> None:
+    aws = checkout.aws
+    aws.deployed(**DEPLOYED_TARGETS)
+    session = aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-1")
+
+    def gone(_: Call) -> bool:
+        aws.sessions.pop(session, None)
+        return True
+
+    aws.fail(
+        "ec2 delete-traffic-mirror-session",
+        "InvalidTrafficMirrorSessionId.NotFound",
+        where=gone,
+    )
+    done = checkout.remove("--yes")
+    assert (done.returncode, "Deleted 1 of 1" in done.stdout) == (0, True)
+
+
+def test_sessions_of_a_stack_that_is_gone_are_named_by_filter_and_targets(stack: Checkout) -> None:
+    stack.aws.stack = None
+    done = stack.remove("--filter", "tmf-1", "--targets", "tmt-1 tmt-2 210987654321", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert list(stack.aws.sessions) == OTHERS
+    assert list(stack.stand.iterdir()) == []
+
+
+def test_a_stack_that_is_there_is_not_removed_by_half(stack: Checkout) -> None:
+    done = stack.remove("--filter", "tmf-1", "--targets", "tmt-1", "--yes")
+    assert done.returncode == 2
+    assert stack.nothing_was_done()
+
+
+# remove.sh: the sessions to one target
+
+
+def test_a_target_is_freed_of_what_the_function_has_made(stack: Checkout) -> None:
+    done = stack.remove("--target", "tmt-1", answer="yes\n")
+    assert done.returncode == 0, done.stderr
+    # Whichever filter they have: that of another stack would keep the sensor as well.
+    gone = {f"tms-{number:017x}" for number in (1, 4)}
+    assert gone == {f"tms-{n:017x}" for n in range(1, 10)} - set(stack.aws.sessions)
+    assert stack.aws.stack is not None
+    assert "Sessions to tmt-1: 2 of ours to be deleted" in done.stdout
+    assert "Of others, they stay: 3" in done.stdout
+    assert "still names tmt-1" in done.stdout
+    assert "The next sweep mirrors these interfaces anew." in done.stdout
+
+
+def test_a_target_that_was_taken_out_before_needs_no_warning(stack: Checkout) -> None:
+    done = stack.remove("--target", "tmt-3", "--yes")
+    assert (done.returncode, "still names" in done.stdout) == (0, False)
+    done = stack.remove("--target", "tmt-shared", "--yes")
+    assert (done.returncode, "still names" in done.stdout) == (0, True)  # by its account
+
+
+def test_a_target_is_freed_where_there_is_no_stack(stack: Checkout) -> None:
+    stack.aws.stack = None
+    done = stack.remove("--target", "tmt-2", "--yes")
+    assert done.returncode == 0
+    assert "there is no stack traffic-mirror here, so nothing mirrors" in done.stdout
+    done = stack.remove("--target", "tmt-2")
+    assert (done.returncode, "Nothing to delete." in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("above", "goes"), [("0", 6), ("1", 6), ("2", 6), ("3", 5), ("7", 1), ("8", 0), ("100", 0)]
+)
+def test_above_keeps_so_many_and_counts_those_of_others(
+    checkout: Checkout, above: str, goes: int
+) -> None:
+    aws = checkout.aws
+    aws.deployed(**DEPLOYED_TARGETS)
+    for number in range(6):
+        aws.add_session(f"eni-{number:08x}", "tmt-1", "tmf-1")
+    for number in range(2):
+        aws.add_session(f"eni-{number:08x}", "tmt-1", "tmf-1", label="by hand")
+    aws.add_session("eni-00000001", "tmt-2", "tmf-1")
+    done = checkout.remove("--target", "tmt-1", "--above", above, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert len(aws.sessions) == 9 - goes
+    assert "still names" not in done.stdout
+
+
+def test_a_freed_target_is_asked_for_first(stack: Checkout) -> None:
+    assert stack.remove("--target", "tmt-1", answer="y\n").returncode == 16
+    assert len(stack.aws.sessions) == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--colour",), "do not understand '--colour'"),
+        (("--target",), "--target needs a value"),
+        (("--target", "tmt-1,tmt-2"), "--target takes one traffic mirror target"),
+        (("--target", "123456789012"), "--target takes one traffic mirror target"),
+        (("--target", "eni-1"), "'eni-1' is no traffic mirror target"),
+        (("--target", "tmt-1", "--above", "-1"), "--above takes a number"),
+        (("--target", "tmt-1", "--above", "many"), "--above takes a number"),
+        (("--target", "tmt-1", "--with-filter"), "--target goes with"),
+        (("--above", "3"), "--above needs --target"),
+        (("--filter", "tmf-1"), "--filter and --targets go together"),
+        (("--targets", "tmt-1"), "--filter and --targets go together"),
+        (("--filter", "eni-1", "--targets", "tmt-1"), "'eni-1' is no traffic mirror filter"),
+        (
+            ("--filter", "tmf-1", "--targets", "tmt-1", "--with-queues"),
+            "the queues of a stack that is gone are not known here",
+        ),
+    ],
+)
+def test_a_wrong_call_of_remove_is_explained(
+    checkout: Checkout, arguments: tuple[str, ...], why: str
+) -> None:
+    done = checkout.remove(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"remove.sh: {why}")
+    assert "Usage: deploy/remove.sh" in done.stderr
+    assert checkout.aws.calls == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_shell_can_read_it(script: Path) -> None:
+    """And nothing is in it that bash 3.2 lacks, which macOS has."""
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    newer = r"\b(?:mapfile|readarray|declare -A|local -A|local -n|wait -n|coproc)\b|\$\{\w+[,^@]"
+    assert re.findall(newer, script.read_text()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import sysconfig
 import time
 import zipfile
 from collections.abc import Mapping
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
@@ -77,8 +79,16 @@ def test_what_is_not_needed_is_left_out(files: dict[str, bytes]) -> None:
         assert "__pycache__" not in Path(name).parts, name
 
 
-def test_the_zip_is_small(zip_path: Path) -> None:
-    assert zip_path.stat().st_size <= 100_000
+def test_the_zip_is_stored_so_that_no_zlib_has_a_say_in_its_bytes(
+    zip_path: Path, files: dict[str, bytes]
+) -> None:
+    with zipfile.ZipFile(zip_path) as archive:
+        assert archive.namelist() == sorted(files)
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    # For each file two headers, of 30 and 46 bytes with its name, and its contents; 22 at the end.
+    size = 22 + sum(76 + 2 * len(name) + len(content) for name, content in files.items())
+    assert zip_path.stat().st_size == size <= 500_000
 
 
 def test_lambda_can_read_every_file(zip_path: Path) -> None:
@@ -174,11 +184,24 @@ def offline(**more: str) -> dict[str, str]:
     return {**kept, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", **more}
 
 
-def wheel(folder: Path, files: Mapping[str, str | bytes]) -> str:
-    """Makes a wheel of netaddr with these files; returns its folder."""
+def edit_requirements(copy: Path, old: str, new: str) -> None:
+    """Replaces what one line of requirements.txt has."""
+    path = copy / "requirements.txt"
+    text = path.read_text(encoding="utf-8")
+    assert len(re.findall(old, text, re.MULTILINE)) == 1
+    path.write_text(re.sub(old, new, text, flags=re.MULTILINE), encoding="utf-8")
+
+
+HASH = r"^# sha256:[0-9a-f]{64}$"
+
+
+def wheel(copy: Path, files: Mapping[str, str | bytes]) -> str:
+    """Makes a wheel of netaddr with these files and pins its hash; returns its folder."""
+    folder = copy.parent / "wheels"
     folder.mkdir()
     information = f"netaddr-{pinned()}.dist-info"
-    with zipfile.ZipFile(folder / f"netaddr-{pinned()}-py3-none-any.whl", "w") as archive:
+    path = folder / f"netaddr-{pinned()}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(
             f"{information}/METADATA",
             f"Metadata-Version: 2.1\nName: netaddr\nVersion: {pinned()}\n",
@@ -190,11 +213,15 @@ def wheel(folder: Path, files: Mapping[str, str | bytes]) -> str:
         archive.writestr(f"{information}/RECORD", "")
         for name, content in files.items():
             archive.writestr(name.replace("dist-info", information), content)
+    edit_requirements(copy, HASH, f"# sha256:{sha256(path.read_bytes()).hexdigest()}")
     return str(folder)
 
 
 def refused_build(
-    copy: Path, environment: Mapping[str, str], zip_before: bytes | None = b"an older zip"
+    copy: Path,
+    environment: Mapping[str, str],
+    zip_before: bytes | None = b"an older zip",
+    status: int = 7,
 ) -> str:
     """Runs a build that has to fail without leaving anything; returns what it prints."""
     target = copy / ZIP
@@ -204,7 +231,7 @@ def refused_build(
     scratch = copy.parent / "scratch"
     scratch.mkdir()
     done = build(copy, copy.parent, {**environment, "TMPDIR": str(scratch)})
-    assert done.returncode == 1
+    assert done.returncode == status
     assert done.stdout == ""
     assert done.stderr.rstrip().splitlines()[-1].startswith("build_zip.sh: ")
     assert {path.name for path in copy.iterdir()} == before
@@ -223,11 +250,29 @@ def copy(tmp_path: Path) -> Path:
     ["", "netaddr", "netaddr>=1.3.0", "netaddr==", "netaddr==1.*", "# netaddr==1.3.0"],
 )
 def test_without_a_pin_it_fails(copy: Path, quick_python: Path, line: str) -> None:
-    path = copy / "requirements.txt"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace(f"netaddr=={pinned()}", line), encoding="utf-8")
+    edit_requirements(copy, rf"^netaddr=={re.escape(pinned())}$", line)
     message = refused_build(copy, {**os.environ, "PYTHON": str(quick_python)})
     assert "requirements.txt does not pin netaddr in a line like 'netaddr==1.3.0'" in message
+
+
+@pytest.mark.parametrize("line", ["", "# sha256:", "# sha256:12ab", f"# md5:{'0' * 64}"])
+def test_without_a_hash_it_fails(copy: Path, quick_python: Path, line: str) -> None:
+    edit_requirements(copy, HASH, line)
+    message = refused_build(copy, {**os.environ, "PYTHON": str(quick_python)})
+    assert "requirements.txt does not name netaddr's hash" in message
+
+
+def test_a_package_with_another_hash_is_not_taken(copy: Path, quick_python: Path) -> None:
+    links = wheel(copy, {"netaddr/__init__.py": WORKING, "dist-info/LICENSE.txt": "Copyright"})
+    edit_requirements(copy, HASH, f"# sha256:{'0' * 64}")
+    message = refused_build(copy, offline(PYTHON=str(quick_python), PIP_FIND_LINKS=links))
+    assert f"could not fetch netaddr=={pinned()} with the hash" in message
+
+
+def test_all_requirements_can_be_installed_together() -> None:
+    """pip would want a hash of every package as soon as one line has one."""
+    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if "--hash" in line and not line.startswith("#")] == []
 
 
 @pytest.mark.parametrize(
@@ -240,12 +285,12 @@ def test_without_a_pin_it_fails(copy: Path, quick_python: Path, line: str) -> No
 def test_python_may_not_be_too_old(copy: Path, version: str, why: str) -> None:
     """The second one is new enough and fails at the next step, so that the first fails by age."""
     python = script(copy.parent / "python3", OLD.format(python=sys.executable, version=version))
-    message = refused_build(copy, {**os.environ, "PYTHON": str(python)})
+    message = refused_build(copy, {**os.environ, "PYTHON": str(python)}, status=6)
     assert why in message
 
 
 def test_a_python_that_is_missing_is_named(copy: Path) -> None:
-    message = refused_build(copy, {**os.environ, "PYTHON": "no-such-python"}, zip_before=None)
+    message = refused_build(copy, {**os.environ, "PYTHON": "no-such-python"}, None, status=6)
     assert "'no-such-python' is not Python 3.10 or newer" in message
     assert "set PYTHON to one that is" in message
 
@@ -276,10 +321,10 @@ WORKING = "__version__ = 'x'\nclass IPNetwork:\n    def __init__(self, text): se
         (
             {
                 "netaddr/__init__.py": WORKING,
-                "netaddr/big.py": os.urandom(100_000),
+                "netaddr/big.py": "#" * 400_000,
                 "dist-info/LICENSE.txt": "Copyright",
             },
-            r"the zip has 1[0-9]{2},[0-9]{3} bytes, which is more than 100 kB",
+            r"the zip has [0-9]{3},[0-9]{3} bytes, which is more than 500 kB",
         ),
         (
             {
@@ -294,7 +339,7 @@ WORKING = "__version__ = 'x'\nclass IPNetwork:\n    def __init__(self, text): se
 def test_a_zip_that_would_not_do_is_not_made(
     copy: Path, quick_python: Path, contents: dict[str, str | bytes], why: str
 ) -> None:
-    links = wheel(copy.parent / "wheels", contents)
+    links = wheel(copy, contents)
     message = refused_build(copy, offline(PYTHON=str(quick_python), PIP_FIND_LINKS=links))
     assert re.search(why, message)
     assert message.rstrip().endswith("build_zip.sh: could not make the zip.")
@@ -302,7 +347,7 @@ def test_a_zip_that_would_not_do_is_not_made(
 
 def test_without_the_module_it_fails(copy: Path, quick_python: Path) -> None:
     (copy / "lambda_traffic_mirror.py").unlink()
-    links = wheel(copy.parent / "wheels", {"netaddr/__init__.py": WORKING})
+    links = wheel(copy, {"netaddr/__init__.py": WORKING})
     message = refused_build(copy, offline(PYTHON=str(quick_python), PIP_FIND_LINKS=links))
     assert "could not make the zip" in message
 
@@ -339,8 +384,12 @@ def test_another_copy_at_another_time_gives_the_same_bytes(
         os.umask(old_mask)
     assert done.returncode == 0, done.stderr
     assert (copy / ZIP).read_bytes() == zip_path.read_bytes()
-    size = zip_path.stat().st_size
-    assert done.stdout == f"{ZIP}: {size:,} bytes, netaddr {pinned()}\n"
+    digest = sha256(zip_path.read_bytes())
+    assert done.stdout.splitlines() == [
+        f"{ZIP}: {zip_path.stat().st_size:,} bytes, netaddr {pinned()}",
+        f"SHA-256 {digest.hexdigest()}",
+        f"CodeSha256 {base64.b64encode(digest.digest()).decode()} (the same, as Lambda shows it)",
+    ]
     # Nothing but the zip is left.
     assert {path.name for path in copy.iterdir()} == before | {ZIP}
     assert list(stand.iterdir()) == []
