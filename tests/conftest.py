@@ -29,6 +29,7 @@ import lambda_traffic_mirror
 VARIABLES = (
     "filter_id",
     "targets",
+    "SENSOR_ROLE_ARNS",
     "LOCAL_ZONE_ONLY",
     "LOCAL_VPC_ONLY",
     "INCLUDE_TAGS",
@@ -36,7 +37,6 @@ VARIABLES = (
     "SESSION_NUMBER",
     "VIRTUAL_NETWORK_ID",
     "PACKET_LENGTH",
-    "SENSOR_ROLE_ARNS",
     "SESSION_TAGS",
     "MIRROR_ALONGSIDE",
     "ALLOW_UNVERIFIED",
