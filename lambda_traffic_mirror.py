@@ -1432,7 +1432,7 @@ class Route(NamedTuple):
             if identifier and identifier.startswith(prefix):
                 next_hop, leads = f"{kind} {identifier}", meaning
                 break
-        state = optional_member(row, "State", str) or "active"
+        state = member(row, "State", str)
         return cls((size, propagated), destination, not cidr, state, next_hop, leads)
 
     @property
@@ -1531,7 +1531,7 @@ def subnets_of_route_table(row: Any) -> list[str]:
     its own uses that, and is not named there."""
     return [
         member(row, "VpcId", str)
-        if optional_member(item, "Main", bool)
+        if member(item, "Main", bool)
         else optional_member(item, "SubnetId", str) or ""
         for item in rows_in(row, "Associations")
     ]
