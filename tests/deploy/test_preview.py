@@ -1,0 +1,908 @@
+"""deploy/preview.sh: what it shows, that it only reads, and its page, in a browser too."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import demo
+import page
+import picture
+import preview
+import pytest
+from aws import SimulatedAccount, acl_entry, route, rule
+from browser import Browser, executable
+from conftest import Scene
+from moto.server import ThreadedMotoServer
+from picture import ADVICE, Picture, Sensor, Terminal
+from worlds import Builder
+
+import lambda_traffic_mirror
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+POLICY = json.loads((PROJECT / "deploy" / "preview-policy.json").read_text(encoding="utf-8"))
+ALLOWED = [action for statement in POLICY["Statement"] for action in statement["Action"]]
+# Without these there is nothing to judge; the rest decides only now and then.
+NEEDED = POLICY["Statement"][0]["Action"]
+VXLAN = rule("udp", (4789, 4789), cidr="10.0.0.0/8")
+CLOSED = rule("tcp", (22, 22))
+
+
+class Shown:
+    """What a run of preview.sh says and where it ends."""
+
+    def __init__(self, *arguments: str) -> None:
+        out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            self.status = preview.main(arguments)
+        out.seek(0)
+        self.text, self.errors = out.read(), err.getvalue()
+
+    @property
+    def renumbered(self) -> str:
+        """The text, with the IDs of resources numbered as they appear."""
+        names: dict[str, str] = {}
+        counts: Counter[str] = Counter()
+
+        def name(found: re.Match[str]) -> str:
+            if found[0] not in names:
+                counts[found[1]] += 1
+                names[found[0]] = f"{found[1]}-{counts[found[1]]:0{len(found[2])}}"
+            return names[found[0]]
+
+        return re.sub(r"\b([a-z]{1,5})-([0-9a-f]{17})\b", name, self.text)
+
+
+# --------------------------------------------------------------------------------------
+# On a terminal
+# --------------------------------------------------------------------------------------
+
+
+def covered(scene: SimulatedAccount) -> list[str]:
+    """One instance is mirrored, the other would be."""
+    target = scene.sensor(scene.subnet(), [scene.group(VXLAN)])
+    here = scene.subnet()
+    first, _ = scene.instances(2, here, [scene.group()])
+    scene.session(scene.interfaces_of(first)[0], target)
+    return ["--targets", target]
+
+
+COVERED = """\
+Preview: what the function would do · account 123456789012 · us-east-1 · nothing was created
+
+All of 2 interfaces would be mirrored
+
+Covered              now          after
+  interfaces  1 of 2  50 %   2 of 2  100 %   ███████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
+  instances   1 of 2  50 %   2 of 2  100 %   ███████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
+                                             █ now   ▓ would be   ░ dark
+
+Sensor                   zone          now  after  sessions
+  tmt-00000000000000001  us-east-1a      1      2  ███████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
+
+Would be created: 1 session to sensors in the same Availability Zone
+  1 to tmt-00000000000000001
+
+Skipped: 1 interface
+      1  The interface is a sensor's own, and mirroring it into a sensor would loop
+         eni-00000000000000001 of i-00000000000000001
+
+Note
+  No --filter was given. A preview needs none, and does not look at it.
+
+All of 2 interfaces would be mirrored.
+"""
+
+
+def dark(scene: SimulatedAccount) -> list[str]:
+    """Something of everything that can stay dark, but for other accounts."""
+    open_group = scene.group(rule("udp", (4789, 4789), cidr="10.0.0.0/9"))
+    deny = [acl_entry(90, "deny", protocol="17"), acl_entry(100, "allow", protocol="-1")]
+    sensor = scene.sensor(scene.subnet("a"), [open_group])
+    behind = scene.sensor(scene.subnet("b", acl=deny), [open_group])
+    stopped = scene.sensor(scene.subnet("d"), [open_group], state="stopped")
+    scene.instances(2, scene.subnet("b"), [scene.group()])
+    scene.instances(3, scene.subnet("c"), [scene.group()])
+    for cidr, routes in (("10.128.0.0/16", []), ("10.1.0.0/16", [route("0.0.0.0/0", igw=True)])):
+        vpc = scene.vpc(cidr)
+        scene.route_table(vpc, routes, main=True)
+        scene.instance(scene.subnet("a", vpc=vpc), [scene.group(vpc=vpc)])
+    (mirrored,) = scene.instances(1, scene.subnet("d"), [scene.group()])
+    scene.session(scene.interfaces_of(mirrored)[0], stopped)
+    (elsewhere,) = scene.instances(1, scene.subnet("d"), [scene.group()])
+    scene.session(scene.interfaces_of(elsewhere)[0], scene.sensor(scene.subnet("d"), [open_group]))
+    scene.instance(scene.subnet("a"), [scene.group()], tags={"mirror": "no"})
+    targets = ",".join((sensor, behind, stopped, scene.missing_sensor()))
+    return ["--targets", targets, "--filter", scene.filter_id, "EXCLUDE_TAGS=mirror=no"]
+
+
+DARK = ""
+
+
+@pytest.mark.parametrize(
+    ("build", "text", "status"), [(covered, COVERED, 0), (dark, DARK, 3)], ids=["covered", "dark"]
+)
+def test_the_picture_on_a_terminal(
+    scene: Scene, build: Callable[[SimulatedAccount], list[str]], text: str, status: int
+) -> None:
+    shown = Shown(*build(scene))
+    assert shown.renumbered.splitlines() == text.splitlines()
+    assert shown.status == status
+    assert shown.errors == ""
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_it_stays_within_the_columns(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = Shown(*dark(scene))
+    assert max(map(len, shown.text.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "coloured"),
+    [
+        (True, {}, True),
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+        (False, {}, False),
+    ],
+)
+def test_it_is_coloured_only_on_a_terminal_that_wants_it(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, variables: dict[str, str], coloured: bool
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    assert preview.terminal_of(stream).colour is coloured
+
+
+def test_where_the_terminal_knows_only_ascii_nothing_else_is_drawn(scene: Scene) -> None:
+    shown = gathered(*dark(scene))
+    text = "\n".join(picture.draw(shown, Terminal(ascii=True)))
+    assert text.isascii()
+
+
+def test_what_is_dark_and_why_comes_first(scene: Scene) -> None:
+    lines = Shown(*dark(scene)).text.splitlines()
+    assert lines[2] == "8 of 9 interfaces would stay dark"
+    reasons = lines[3 : lines.index("", 3)]
+    assert sum(int(line.split()[0]) for line in reasons) == 8
+
+
+@pytest.mark.parametrize("width", [10, 40])
+@pytest.mark.parametrize("counts", [(0, 0), (1, 999), (999, 1), (1, 1), (3, 0), (1, 1, 1000, 1)])
+def test_a_bar_is_as_wide_as_its_parts_and_nothing_vanishes(
+    counts: tuple[int, ...], width: int
+) -> None:
+    cells = picture.shares(counts, sum(counts), width)
+    assert sum(cells) == (width if sum(counts) else 0)
+    assert [bool(number) for number in cells] == [bool(count) for count in counts]
+
+
+# --------------------------------------------------------------------------------------
+# What is shown of the entries
+# --------------------------------------------------------------------------------------
+
+
+def gathered(*arguments: str) -> Picture:
+    """What a run would draw."""
+    call = preview.understand(arguments)
+    return preview.survey(call.configuration, None, preview.Progress(io.StringIO()))
+
+
+def entry(number: int = 1, outcome: str = "unmirrored", **members: Any) -> dict[str, Any]:
+    """An entry of the function's result."""
+    return {
+        "interface_id": f"eni-{number:017x}",
+        "instance_id": f"i-{number:017x}",
+        "outcome": outcome,
+        "reason": "A reason.",
+        "target_id": None,
+        "session_id": None,
+        "session_name": None,
+        "sensors": [],
+        **members,
+    }
+
+
+def rejected(stage: str, reason: str, target_id: str = "tmt-1") -> dict[str, Any]:
+    """A sensor that fell."""
+    return {
+        "target_id": target_id,
+        "verdict": "rejected",
+        "stage": stage,
+        "reason": reason,
+        "sessions": None,
+    }
+
+
+def test_every_stage_has_its_advice() -> None:
+    assert tuple(ADVICE) == lambda_traffic_mirror.STAGES
+
+
+@pytest.mark.parametrize(
+    ("numbers", "where"),
+    [
+        ((7,), "10.0.0.7"),
+        ((4, 5), "addresses in 10.0.0.4/31"),
+        ((1, 250), "addresses in 10.0.0.0/24"),
+    ],
+)
+def test_interfaces_that_fall_for_the_same_rule_stand_together(
+    numbers: tuple[int, ...], where: str
+) -> None:
+    drawn = Picture()
+    for number in numbers:
+        reason = f"No rule of sg-1 admits udp/4789 from 10.0.0.{number}."
+        sensors = [
+            rejected("security_group", reason, "tmt-1"),
+            rejected("zone", "The sensor is in b, the interface in a.", "tmt-2"),
+        ]
+        drawn.add(entry(number, sensors=sensors))
+    ((kind, (finding,)),) = drawn.kinds("dark")
+    assert kind.label == "security_group"
+    assert finding.text == f"No rule of sg-1 admits udp/4789 from {where}."
+    assert len(finding) == len(numbers)
+
+
+def test_zones_without_a_sensor_are_named() -> None:
+    drawn = Picture()
+    for number, zone in enumerate(("c", "c", "d")):
+        reason = f"The sensor is in us-east-1a, the interface in us-east-1{zone}."
+        drawn.add(entry(number, sensors=[rejected("zone", reason)]))
+    ((_, findings),) = drawn.kinds("dark")
+    assert [(len(finding), finding.text) for finding in findings] == [
+        (2, "No sensor in us-east-1c."),
+        (1, "No sensor in us-east-1d."),
+    ]
+
+
+def test_an_instance_is_what_its_worst_interface_is() -> None:
+    drawn = Picture()
+    drawn.sensors = [Sensor("tmt-1")]
+    for number, outcome in enumerate(("exists", "planned", "exists", "unmirrored", "skipped")):
+        instance = f"i-{number // 2}"
+        drawn.add(entry(number, outcome, instance_id=instance, target_id="tmt-1"))
+    interfaces, instances = drawn.coverage()
+    assert (interfaces.now, interfaces.after, interfaces.dark, interfaces.all) == (2, 3, 1, 4)
+    assert (instances.now, instances.after, instances.dark, instances.all) == (0, 1, 1, 2)
+
+
+def test_all_is_a_hundred_percent_and_nothing_less() -> None:
+    assert [picture.percent(part, 1000) for part in (1000, 999, 1)] == ["100 %", "99 %", "0 %"]
+
+
+@pytest.mark.parametrize(
+    ("limited", "sessions", "said"), [(True, 11, True), (True, 10, False), (False, 11, False)]
+)
+def test_sensors_that_would_have_more_than_aws_allows_most_are_told(
+    limited: bool, sessions: int, said: bool
+) -> None:
+    drawn = Picture()
+    drawn.sensors = [Sensor("tmt-1", "us-east-1a", "123456789012", sessions - 1, limited)]
+    drawn.add(entry(outcome="planned", target_id="tmt-1"))
+    assert any("tmt-1: 11" in note for note in drawn.notes()) is said
+
+
+def test_a_permission_that_would_settle_verdicts_is_named(scene: Scene) -> None:
+    lists = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
+    target = scene.sensor(scene.subnet(), [lists])
+    scene.instances(2, scene.subnet())
+    scene.deny("ec2:GetManagedPrefixListEntries")
+    shown = Shown("--targets", target)
+    assert shown.status == preview.DARK
+    assert "ec2:GetManagedPrefixListEntries is missing and could settle 2 verdicts." in shown.text
+
+
+# --------------------------------------------------------------------------------------
+# Reading only
+# --------------------------------------------------------------------------------------
+
+
+def test_of_everything_ec2_does_only_reading_may_leave() -> None:
+    operations = boto3.client("ec2", region_name="us-east-1").meta.service_model.operation_names
+    assert len(operations) > 500
+    for operation in operations:
+        reads = operation.startswith(("Describe", "Get"))
+        with contextlib.nullcontext() if reads else pytest.raises(preview.NotReadOnly):
+            preview.check_reading("ec2", operation)
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "may"),
+    [
+        ("sts", "AssumeRole", True),
+        ("sts", "AssumeRoleWithWebIdentity", True),
+        ("sts", "GetCallerIdentity", True),
+        ("sso", "GetRoleCredentials", True),
+        ("sso-oidc", "CreateToken", True),
+        ("ec2", "CreateToken", False),
+        ("iam", "CreateUser", False),
+        ("lambda", "Invoke", False),
+    ],
+)
+def test_of_other_services_only_what_gives_credentials_may_leave(
+    service: str, operation: str, may: bool
+) -> None:
+    with contextlib.nullcontext() if may else pytest.raises(preview.NotReadOnly):
+        preview.check_reading(service, operation)
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["a new client", "a client made before"])
+def test_a_client_cannot_send_anything_else(scene: Scene, warm: bool) -> None:
+    target, instance = scene.sensor(), scene.instance()
+    request = {
+        "NetworkInterfaceId": scene.interfaces_of(instance)[0],
+        "TrafficMirrorTargetId": target,
+        "TrafficMirrorFilterId": scene.filter_id,
+        "SessionNumber": 1,
+    }
+    client = scene.client() if warm else None
+    with preview.read_only(lambda *_: None):
+        client = client or scene.client()
+        assert client.describe_instances()["Reservations"]
+        with pytest.raises(preview.NotReadOnly):
+            client.create_traffic_mirror_session(**request)
+    assert scene.count() == 1
+    client.create_traffic_mirror_session(**request)  # and afterwards it can
+
+
+def test_even_a_function_that_creates_creates_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = scene.sensor(scene.subnet())
+    scene.instances(3)
+    request = lambda_traffic_mirror.Request
+
+    def wet(**arguments: Any) -> Any:
+        return request(**(arguments | {"dry_run": False}))
+
+    monkeypatch.setattr(lambda_traffic_mirror, "Request", wet)
+    with pytest.raises(preview.NotReadOnly, match="ec2:CreateTrafficMirrorSession"):
+        Shown("--targets", target)
+    assert scene.sessions() == []
+    assert scene.count("CreateTrafficMirrorSession") == 0
+
+
+def test_a_policy_that_allows_no_more_is_enough(scene: Scene) -> None:
+    """The demonstration's account takes every call that there is, and a role."""
+    on_stage = demo.Scene(scene)
+    on_stage.populate()
+    lists = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
+    variables = on_stage.variables()
+    variables["targets"] += f",{scene.sensor(scene.subnet('a'), [lists])}"
+    before = len(scene.sessions())
+
+    def allowed(operation: str, _: Any) -> None:
+        assert operation == "sts:AssumeRole" or f"ec2:{operation}" in ALLOWED, operation
+
+    scene.gates.append(allowed)
+    scene.forget_calls()
+    shown = Shown(*(f"{name}={value}" for name, value in variables.items()))
+    assert shown.status == preview.DARK
+    assert {f"ec2:{call.operation}" for call in scene.calls} - {"ec2:sts:AssumeRole"} == {*ALLOWED}
+    assert len(scene.sessions()) == before
+
+
+# --------------------------------------------------------------------------------------
+# How it ends
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("permission", NEEDED)
+def test_a_permission_that_is_missing_is_named(scene: Scene, permission: str) -> None:
+    arguments = dark(scene)
+    scene.deny(permission)
+    shown = Shown(*arguments)
+    assert shown.status == preview.WRONG
+    assert permission in shown.errors
+
+
+TARGETS = ("--targets", "tmt-1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--targets is missing"),
+        (("--targets",), "--targets needs a value"),
+        (("--targets", "--html"), "--targets needs a value"),
+        ((*TARGETS, "--frobnicate"), "do not understand '--frobnicate'"),
+        ((*TARGETS, "LOCAL_ZONE=false"), "no variable LOCAL_ZONE; it has ALLOW_UNVERIFIED,"),
+        ((*TARGETS, "LOCAL_ZONE_ONLY=maybe"), "LOCAL_ZONE_ONLY is 'maybe'; accepted: true/false"),
+        ((*TARGETS, "targets=tmt-2"), "--targets and targets= say different things"),
+        ((*TARGETS, "--html", "/no/such/folder/x.html"), "/no/such/folder/x.html cannot be writ"),
+    ],
+)
+def test_a_wrong_call_is_told(scene: Scene, arguments: tuple[str, ...], words: str) -> None:
+    shown = Shown(*arguments)
+    assert (shown.status, shown.text, scene.count()) == (preview.WRONG, "", 0)
+    assert words in shown.errors
+
+
+@pytest.mark.parametrize("arguments", [("--region", "eu-west-1"), ("--region=eu-west-1",)])
+def test_the_region_that_is_given_is_asked(scene: Scene, arguments: tuple[str, ...]) -> None:
+    shown = Shown(*TARGETS, *arguments)
+    assert "eu-west-1" in shown.text
+    assert "There is no interface to be mirrored" in shown.text
+    assert shown.status == preview.COVERED
+
+
+def test_without_a_region_it_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    shown = Shown(*TARGETS)
+    assert (shown.status, "no Region is set" in shown.errors) == (preview.WRONG, True)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"AWS_PROFILE": "no-such-profile"},
+        {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None, "AWS_SESSION_TOKEN": None},
+    ],
+    ids=["an unknown profile", "none"],
+)
+def test_credentials_that_cannot_be_had_are_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str | None]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    shown = Shown(*TARGETS)
+    assert shown.status == preview.WRONG
+    assert re.search("profile|credentials", shown.errors)
+
+
+def test_what_could_not_be_read_stays_dark(scene: Scene, quick: None) -> None:
+    """Throttling is no missing permission: what could be looked at is shown."""
+    target = scene.sensor(scene.subnet())
+    scene.instances(3)
+    scene.show_pages_of(5)
+    scene.instances(9)
+    scene.fail("DescribeInstances", "RequestLimitExceeded", status=503, after=1)
+    shown = Shown("--targets", target)
+    assert shown.status == preview.DARK
+    assert "Not everything was read." in shown.text
+
+
+def test_a_configured_account_without_targets_is_told(scene: Scene) -> None:
+    scene.instance()
+    shown = Shown("--targets", "210987654321")
+    assert shown.status == preview.DARK
+    assert "of account 210987654321 is visible here" in shown.text
+
+
+class Teletype(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_only_and_leaves_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.instances(7)
+    call = preview.understand(["--targets", scene.sensor()])
+    ticks = iter(range(10_000))
+    monkeypatch.setattr("preview.time.monotonic", lambda: next(ticks))
+    streams = [Teletype(), io.StringIO()]
+    for stream in streams:
+        preview.survey(call.configuration, None, preview.Progress(stream))
+    terminal, file = (stream.getvalue() for stream in streams)
+    assert re.search(r"\rReading: 1 pages, 8 instances, [1-8] interfaces judged, \d+ s", terminal)
+    assert terminal.endswith("\r\033[K")
+    assert file == ""
+
+
+# --------------------------------------------------------------------------------------
+# The page
+# --------------------------------------------------------------------------------------
+
+VOID = {"meta", "br"}
+
+
+class Element:
+    """An element of a page, with what is in it."""
+
+    def __init__(self, tag: str, attributes: dict[str, str | None]) -> None:
+        self.tag, self.attributes = tag, attributes
+        self.content: list[Element | str] = []
+
+    def __iter__(self) -> Iterator[Element]:
+        """It and all that is in it, in order."""
+        yield self
+        for part in self.content:
+            if isinstance(part, Element):
+                yield from part
+
+    def all(self, *tags: str) -> list[Element]:
+        return [element for element in self if element.tag in tags]
+
+    @property
+    def text(self) -> str:
+        parts = (part if isinstance(part, str) else part.text for part in self.content)
+        return " ".join("".join(parts).split())
+
+
+class Page(HTMLParser):
+    """A page, taken apart; what is opened has to be closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.root = Element("page", {})
+        self.open = [self.root]
+        self.feed(text)
+        self.close()
+        assert self.open == [self.root]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs)
+        element = Element(tag, dict(attrs))
+        self.open[-1].content.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open[-1].content.append(Element(tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop().tag == tag
+
+    def handle_data(self, data: str) -> None:
+        self.open[-1].content.append(data)
+
+    def section(self, name: str) -> Element:
+        """The section with this heading's ID."""
+        (found,) = (
+            element
+            for element in self.root.all("section")
+            if element.attributes["aria-labelledby"] == name
+        )
+        return found
+
+
+def written(tmp_path: Path, *arguments: str) -> Page:
+    """The page that a run writes."""
+    path = tmp_path / "preview.html"
+    shown = Shown(*arguments, "--html", str(path))
+    assert f"Written: {path}" in shown.text
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_is_well_built(scene: Scene, tmp_path: Path) -> None:
+    root = written(tmp_path, *dark(scene)).root
+    (html,) = root.all("html")
+    assert html.attributes["lang"] == "en"
+    assert [element.text for element in root.all("h1")] == ["8 of 9 interfaces would stay dark"]
+    levels = [int(element.tag[1]) for element in root.all("h1", "h2", "h3", "h4")]
+    assert all(later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False))
+    assert [len(root.all(tag)) for tag in ("main", "header", "footer", "title")] == [1, 1, 1, 1]
+    ids = [element.attributes["id"] for element in root if "id" in element.attributes]
+    assert len(set(ids)) == len(ids)
+    for section in root.all("section"):
+        assert section.attributes["aria-labelledby"] in ids
+    for table in root.all("table"):
+        assert table.all("caption")
+        assert table.all("thead")
+        assert all("scope" in cell.attributes for cell in table.all("th"))
+    assert all(e.attributes.get("aria-hidden") == "true" for e in root.all("svg"))
+
+
+def test_the_page_loads_nothing_and_runs_nothing(scene: Scene, tmp_path: Path) -> None:
+    root = written(tmp_path, *dark(scene)).root
+    assert not root.all("script", "link", "img", "iframe", "object", "embed", "form", "base")
+    ids = {element.attributes.get("id") for element in root}
+    links = [e.attributes.get("href") or "" for e in root if "href" in e.attributes]
+    assert links
+    assert all(link[0] == "#" and link[1:] in ids for link in links)
+    assert not any(name.startswith("on") or name == "src" for e in root for name in e.attributes)
+    (style,) = root.all("style")
+    assert "url(" not in style.text
+    assert "@import" not in style.text
+
+
+HOSTILE = "<script>alert(1)</script><b title='\"&amp;`"
+
+
+def test_what_stands_in_tags_is_text(scene: Scene, tmp_path: Path) -> None:
+    target = scene.sensor()
+    scene.instance(tags={HOSTILE: HOSTILE})
+    page = written(tmp_path, "--targets", target, f"EXCLUDE_TAGS={HOSTILE}")
+    words = HOSTILE.split("=")
+    assert not page.root.all("script", "b")
+    assert all(word in page.section("skipped").text for word in words)
+
+
+def test_what_stands_in_entries_is_text() -> None:
+    drawn = Picture()
+    drawn.account = drawn.region = HOSTILE
+    drawn.sensors = [Sensor(HOSTILE, HOSTILE, HOSTILE, 1)]
+    drawn.remarks = [HOSTILE]
+    for number, outcome in enumerate(lambda_traffic_mirror.OUTCOMES):
+        members = dict.fromkeys(("interface_id", "instance_id", "reason", "target_id"), HOSTILE)
+        for stage in ADVICE:
+            sensors = [rejected(stage, HOSTILE, HOSTILE)]
+            drawn.add(entry(number, outcome, sensors=sensors, session_id=HOSTILE, **members))
+    parsed = Page("".join(page.pieces(drawn)))
+    assert not parsed.root.all("script")
+    assert not any("title" in element.attributes for element in parsed.root)
+    assert parsed.root.text.count("<script>alert(1)</script>") > 50
+
+
+def numbers(text: str) -> list[int]:
+    return [int(word.replace(",", "")) for word in re.findall(r"\b\d[\d,]*\b", text)]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_numbers_are_the_accounts(scene: Scene, tmp_path: Path, seed: int) -> None:
+    world = Builder(scene, seed).build()
+    variables = {k: v for k, v in world.environment.items() if k not in ("DRY_RUN", "filter_id")}
+    file = tmp_path / "entries.json"
+    arguments = [f"{name}={value}" for name, value in variables.items()]
+    page = written(tmp_path, *arguments, "--json", str(file))
+    entries = json.loads(file.read_text(encoding="utf-8"))["interfaces"]
+    counts = Counter(each["outcome"] for each in entries)
+    ours = list(dict.fromkeys(world.settings["targets"]))
+    at_first = Counter(session["TrafficMirrorTargetId"] for session in scene.sessions())
+
+    # What is written of each interface is what the function then says of it.
+    os.environ.update(variables, filter_id=scene.filter_id)
+    event = {"sweep": True, "id": "preview"}
+    dry = scene.run(event | {"dry_run": True})
+    assert Counter(dry.summary) == counts
+    covered = [e for e in entries if e["outcome"] == "exists" and e["target_id"] in ours]
+    meant = sum(counts.values()) - counts["skipped"]
+    dark_ones = counts["unmirrored"] + counts["blocked"]
+    (row, _) = page.section("coverage").all("table")[0].all("tbody")[0].all("tr")
+    _, now, of, _, after, of_after = [0, *numbers(row.text)] if meant else [0] * 6
+    assert (now, of) == (after, of_after) == (0, 0) if not meant else True
+    if meant:
+        _, now, of, _, after, of_after = numbers(row.text)
+        assert (now, after) == (len(covered), len(covered) + counts["planned"])
+        assert of == of_after == meant
+    assert len(page.root.all("h1")[0].attributes) == bool(dark_ones)
+    if dark_ones:
+        assert numbers(page.root.all("h1")[0].text) == [dark_ones, meant]
+        why = page.root.all("ul")[0].all("li")
+        assert sum(numbers(line.text)[0] for line in why) == dark_ones
+    listed = [
+        row.all("td")[0].text
+        for row in page.section("lists").all("tr")
+        if row.attributes.get("class") == "ids"
+    ]
+    assert sorted(listed) == sorted(e["interface_id"] for e in entries)
+
+    # And what each sensor would have is what it has once the function has run.
+    scene.quota.clear()
+    scene.default_quota = 10_000
+    scene.run(event)
+    in_the_end = Counter(session["TrafficMirrorTargetId"] for session in scene.sessions())
+    loads = {
+        row.all("code")[0].text: [numbers(cell.text) for cell in row.all("td")[1:3]]
+        for row in page.section("sensors").all("tr")
+        if row.all("th")[0].attributes["scope"] == "row"
+    }
+    assert loads == {key: [[at_first[key]], [in_the_end[key]]] for key in ours}
+
+
+# --------------------------------------------------------------------------------------
+# Large accounts
+# --------------------------------------------------------------------------------------
+
+
+def large(interfaces: int, sensors: int) -> Iterator[dict[str, Any]]:
+    """The entries of an account in which no two interfaces stay dark for the same reason."""
+    for number in range(interfaces):
+        name = f"sg-{number:017x}"
+        reason = f"No rule of {name} admits udp/4789 from 10.0.{number >> 8}.{number & 255}."
+        rows = [rejected("security_group", reason, f"tmt-{k:017x}") for k in range(sensors)]
+        yield entry(number, sensors=rows)
+
+
+def test_what_is_kept_of_an_account_does_not_grow_with_its_sensors() -> None:
+    drawn = Picture()
+    tracemalloc.start()
+    try:
+        for each in large(2_000, 100):
+            drawn.add(each)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2_000 * 2_000  # bytes an interface
+    assert peak < kept + 1_000_000
+
+
+def test_the_page_of_ten_thousand_interfaces_is_below_five_megabytes() -> None:
+    drawn = Picture()
+    drawn.sensors = [
+        Sensor(f"tmt-{k:017x}", f"us-east-1{'abc'[k % 3]}", "1" * 12) for k in range(300)
+    ]
+    for each in large(10_000, 1):
+        drawn.add(each)
+    size = sum(len(piece.encode()) for piece in page.pieces(drawn))
+    assert 1_000_000 < size < 5_000_000
+    assert len(list(picture.draw(drawn, Terminal()))) < 100
+
+
+# --------------------------------------------------------------------------------------
+# Files, the script, an emulator
+# --------------------------------------------------------------------------------------
+
+
+def test_the_file_of_entries_has_the_form_of_the_functions_result(
+    scene: Scene, tmp_path: Path
+) -> None:
+    file = tmp_path / "entries.json"
+    arguments = dark(scene)
+    Shown(*arguments, "--json", str(file))
+    shown = json.loads(file.read_text(encoding="utf-8"))
+    os.environ.update(filter_id=scene.filter_id, targets=arguments[1], EXCLUDE_TAGS="mirror=no")
+    body = scene.run({"sweep": True, "dry_run": True, "id": "preview"}).body
+    assert shown.keys() == body.keys()
+    assert (shown["dry_run"], shown["summary"]) == (True, body["summary"])
+    by_interface = {each["interface_id"]: each for each in body["interfaces"]}
+    assert {each["interface_id"]: each for each in shown["interfaces"]} == by_interface
+
+
+def run_script(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    script = PROJECT / "deploy" / "preview.sh"
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", **variables}
+    return subprocess.run(
+        ["bash", str(script), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_script_explains_itself(tmp_path: Path) -> None:
+    shown = run_script("--targets", "--help", folder=tmp_path)
+    assert shown.returncode == 0
+    for option in ("--targets", "--filter", "--region", "--html", "--json", "NAME=VALUE"):
+        assert option in shown.stdout
+
+
+def test_the_script_looks_at_an_emulator_from_any_folder(scene: Scene, tmp_path: Path) -> None:
+    arguments = dark(scene)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        shown = run_script(
+            *arguments,
+            "--html",
+            "x.html",
+            folder=tmp_path,
+            AWS_ENDPOINT_URL=f"http://{host}:{port}",
+        )
+    finally:
+        server.stop()
+    assert (shown.returncode, shown.stderr) == (preview.DARK, "")
+    assert "8 of 9 interfaces would stay dark" in shown.stdout
+    assert Page((tmp_path / "x.html").read_text(encoding="utf-8")).root.all("h1")
+
+
+def test_the_demonstration_writes_the_page_of_its_account(tmp_path: Path) -> None:
+    path = tmp_path / "demo.html"
+    event = str(PROJECT / "deploy" / "dry-run-sweep.json")
+    script = [sys.executable, str(PROJECT / "tests" / "simulations" / "demo.py")]
+    shown = subprocess.run(
+        [*script, event, "--html", path.name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"Written: {path.name}" in shown.stdout
+    headline = Page(path.read_text(encoding="utf-8")).root.all("h1")[0].text
+    assert headline in shown.stdout
+
+
+# --------------------------------------------------------------------------------------
+# In a browser
+# --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = executable()
+    if not program:
+        pytest.skip("There is no Chromium here: apt-get install chromium")
+    with Browser(program) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages to look at: a small account, one with long names, one without an interface."""
+    folder = tmp_path_factory.mktemp("pages")
+    long, empty = Picture(), Picture()
+    long.account, long.region = "1" * 12, "ap-southeast-2"
+    long.sensors = [
+        Sensor("traf-mir-tar-" + "0" * 40, "ap-southeast-2a, ap-southeast-2b", "2" * 12, 9)
+    ]
+    for number, outcome in enumerate(lambda_traffic_mirror.OUTCOMES):
+        words = "x" * 300 if number % 2 else "network-interface/" * 12
+        for stage in ADVICE:
+            sensors = [rejected(stage, words, long.sensors[0].target_id)]
+            target = long.sensors[0].target_id
+            long.add(entry(number, outcome, reason=words, sensors=sensors, target_id=target))
+    for name, shown in (("long", long), ("empty", empty)):
+        (folder / f"{name}.html").write_text("".join(page.pieces(shown)), encoding="utf-8")
+    with SimulatedAccount() as account:
+        arguments = dark(account)
+        with patch.multiple(lambda_traffic_mirror, _client=None, _clients={}, _credentials={}):
+            Shown(*arguments, "--html", str(folder / "small.html"))
+    return {path.stem: path for path in folder.iterdir()}
+
+
+# Of every text on the page: how far it stands out from what is behind it.
+CONTRASTS = """
+(() => {
+  const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = colour => {
+    const [r, g, b] = numbers(colour).map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (numbers(colour)[3] !== 0) return colour;
+    }
+    return null;
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let least = 99, number = 0;
+  while (texts.nextNode()) {
+    if (!texts.currentNode.data.trim()) continue;
+    const element = texts.currentNode.parentElement;
+    const pair = [light(getComputedStyle(element).color), light(behind(element))];
+    least = Math.min(least, (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05));
+    number += 1;
+  }
+  return [least, number];
+})()
+"""
+
+
+@pytest.mark.parametrize("dark_scheme", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("name", ["small", "long", "empty"])
+def test_in_a_browser_nothing_scrolls_sideways_and_all_can_be_read(
+    browser: Browser, pages: dict[str, Path], name: str, width: int, dark_scheme: bool
+) -> None:
+    browser.open(pages[name], width=width, dark=dark_scheme)
+    browser.run("document.querySelectorAll('details').forEach(e => e.open = true)")
+    wide, shown = browser.run("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert (wide, shown) == (width, width)
+    contrast, texts = browser.run(CONTRASTS)
+    assert contrast >= 4.5
+    assert texts > (10 if name == "empty" else 50)
+    background = browser.run("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background))) < 384) is dark_scheme
+    kinds = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+    assert [event for event in browser.events if event.get("method") in kinds] == []
+    sent = [e for e in browser.events if e.get("method") == "Network.requestWillBeSent"]
+    assert [event["params"]["request"]["url"] for event in sent] == [pages[name].as_uri()]
