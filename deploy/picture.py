@@ -311,7 +311,7 @@ class Picture:
                 for finding in findings:
                     interfaces[rank] += len(finding)
                     for face in finding.interfaces:
-                        worst[face.instance_id] = max(rank, worst.get(face.instance_id, 0))
+                        worst[face.instance_id] = rank  # they come in ascending order
         instances = Counter(worst.values())
         return (
             Coverage(*(interfaces[rank] for rank in range(4))),
