@@ -25,7 +25,6 @@ from picture import (
     Kind,
     Load,
     Picture,
-    brief,
     percent,
     plural,
     total,
@@ -83,7 +82,7 @@ def _header(picture: Picture, when: datetime | None) -> Iterator[str]:
         yield '<ul class="why">\n'
         for kind, findings in dark:
             number = total(findings)
-            yield f'<li><a href="#{_anchor(kind)}"><span class="count">{number:,}</span>'
+            yield f'<li><a href="#{_anchor(kind)}"><span class="count">{number:,}</span> '
             yield f'<span class="what">{escape(_sentence(kind.meaning))}</span>'
             yield f"{_bar([(DARK, number)], picture.interfaces(DARK), 'thin')}</a></li>\n"
         yield "</ul>\n"
@@ -187,8 +186,8 @@ def _sensor(load: Load, scale: int) -> Iterator[str]:
     yield f'<tr><th scope="row"><code>{escape(sensor.target_id)}</code>'
     if load.problem:
         stage, reason = load.problem
-        reason = _short(brief(sensor.target_id, reason))
-        yield f'<span class="problem">Nobody can use it, {escape(stage)}: {_marked(reason)}</span>'
+        words = f"Nobody can use it, {stage}: {_short(reason)}"
+        yield f'<span class="problem">{_marked(words)}</span>'
     yield '</th><td class="wide">'
     yield f"<code>{escape(sensor.account or 'not known')}</code></td>"
     now = "-" if sensor.sessions is None else f"{sensor.sessions:,}"

@@ -96,6 +96,8 @@ CAVEATS = {
 }
 NO_CAVEAT = "to sensors in the same Availability Zone"
 PERMISSION = re.compile(r"\b(?:ec2|sts):[A-Z]\w+")
+# The address of an interface; a block has a slash behind it.
+SOURCE = re.compile(r" from (\d+\.\d+\.\d+\.\d+)(?![\d.]*/)")
 ADDRESS = "\0"  # stands for the addresses of the interfaces in what was found
 
 # ======================================================================================
@@ -271,7 +273,7 @@ class Picture:
             self._examples[target_id, stage] = row["reason"]
         counts[stage] += 1
         if stage and stage != "zone" and "ec2:" in row["reason"]:
-            self.settling.update(PERMISSION.findall(row["reason"]))
+            self.settling.update(set(PERMISSION.findall(row["reason"])))
 
     def kinds(self, fate: str) -> list[tuple[Kind, list[Finding]]]:
         """The kinds of this fate with their findings, the largest first."""
@@ -280,7 +282,7 @@ class Picture:
             for kind, findings in self._sorted_out().items()
             if kind.fate == fate
         ]
-        return sorted(found, key=lambda item: -total(item[1]))
+        return sorted(found, key=lambda item: (-total(item[1]), item[0].label))
 
     def _sorted_out(self) -> Mapping[Kind, dict[str, Finding]]:
         """The kinds, with those sessions apart that go to targets which are not configured. Which
@@ -309,7 +311,7 @@ class Picture:
                 for finding in findings:
                     interfaces[rank] += len(finding)
                     for face in finding.interfaces:
-                        worst[face.instance_id] = max(rank, worst.get(face.instance_id, 0))
+                        worst[face.instance_id] = rank  # they come in ascending order
         instances = Counter(worst.values())
         return (
             Coverage(*(interfaces[rank] for rank in range(4))),
@@ -334,7 +336,8 @@ class Picture:
         if not stages or counts[None]:
             return None
         stage = max(stages, key=lambda stage: counts[stage])
-        return stage, self._examples[target_id, stage]
+        # It is about the sensor, so whose address it was does not matter.
+        return stage, SOURCE.sub("", brief(target_id, self._examples[target_id, stage]))
 
     @property
     def seen(self) -> bool:
@@ -349,7 +352,7 @@ class Picture:
     def headline(self) -> str:
         """The answer in one sentence."""
         of_interfaces, _ = self.coverage()
-        number = f"{of_interfaces.all:,} interface{'' if of_interfaces.all == 1 else 's'}"
+        number = plural(of_interfaces.all, "interface")
         if of_interfaces.dark:
             return f"{of_interfaces.dark:,} of {number} would stay dark"
         if self.unread:
@@ -357,8 +360,8 @@ class Picture:
         if not of_interfaces.all:
             return "There is no interface to be mirrored"
         if of_interfaces.planned:
-            return f"All of {number} would be mirrored"
-        return f"All of {number} are mirrored"
+            return f"All {number} would be mirrored"
+        return f"All {number} are mirrored"
 
     def notes(self) -> list[str]:
         """What an operator should know besides, a sentence each."""
@@ -427,11 +430,9 @@ def classify_dark(entry: Mapping[str, Any]) -> tuple[Kind, str, str | None]:
         ):
             # Which sensors there are elsewhere is no news.
             return kind, f"No sensor in {place[1]}.", None
-    # A block has a slash behind it, the address of the interface has none.
-    found = re.search(r"\bfrom (\d+\.\d+\.\d+\.\d+)(?![\d.]*/)", reason)
-    if not found:
-        return kind, nameless(reason, entry), None
-    return kind, nameless(reason.replace(f"from {found[1]}", f"from {ADDRESS}"), entry), found[1]
+    found = SOURCE.search(reason)
+    evidence = nameless(SOURCE.sub(f" from {ADDRESS}", reason), entry)
+    return kind, evidence, found[1] if found else None
 
 
 def nameless(reason: str, entry: Mapping[str, Any]) -> str:
@@ -494,7 +495,6 @@ class Terminal:
 
     def cut(self, text: str, width: int) -> str:
         """The text on one line, no longer than this."""
-        text = " ".join(text.split())
         mark = "..." if self.ascii else "…"
         return text if len(text) <= width else text[: max(0, width - len(mark))].rstrip() + mark
 
@@ -542,15 +542,17 @@ def shares(counts: Sequence[int], scale: int, width: int) -> list[int]:
 def draw(picture: Picture, terminal: Terminal) -> Iterator[str]:
     """The picture of an account, line by line: what is dark and why comes first."""
     where = [f"account {picture.account}" if picture.account else "", picture.region or ""]
-    title = ["Preview: what the function would do", *filter(None, where), "nothing was created"]
-    yield terminal.paint("faint", " | ".join(title) if terminal.ascii else " · ".join(title))
+    title = ["Preview", *filter(None, where), "nothing was created"]
+    for line in terminal.wrap((" | " if terminal.ascii else " · ").join(title)):
+        yield terminal.paint("faint", line)
     yield ""
     style = "alarm" if picture.stays_dark else "chosen"
     yield terminal.paint(style, picture.headline())
     dark = picture.kinds(DARK)
     for kind, findings in dark:
-        number = terminal.paint("bad", f"{total(findings):>7,}")
-        yield f"{number}  {kind.label:<{label_width(dark)}}  {kind.meaning}"
+        number = f"{total(findings):>7,}"
+        words = f"  {kind.label:<{label_width(dark)}}  {kind.meaning}"
+        yield terminal.paint("bad", number) + terminal.cut(words, terminal.width - len(number))
     yield ""
     yield from draw_coverage(picture, terminal)
     for kind, findings in dark:
@@ -614,11 +616,12 @@ def draw_coverage(picture: Picture, terminal: Terminal) -> Iterator[str]:
         **({ELSEWHERE: "elsewhere"} if rows["interfaces"].elsewhere else {}),
         DARK: "dark",
     }
+    length = len("   ".join(f"{terminal.cell(part)} {word}" for part, word in words.items()))
     legend = "   ".join(
         f"{terminal.paint(STYLE_OF_PART[part], terminal.cell(part))} {word}"
         for part, word in words.items()
     )
-    yield f"{'':{len(heading) + 3}}{legend}"
+    yield " " * min(len(heading) + 3, terminal.width - length) + legend
 
 
 def examples(finding: Finding, names: Iterable[str] = ("interface_id", "instance_id")) -> str:
@@ -679,7 +682,7 @@ def draw_sensors(loads: Sequence[Load], terminal: Terminal) -> Iterator[str]:
         if load.problem:
             stage, reason = load.problem
             words = terminal.cut(
-                f"nobody can use it, {stage}: {brief(load.sensor.target_id, reason)}",
+                f"nobody can use it, {stage}: {reason}",
                 terminal.width - 6,
             )
             yield f"    {terminal.paint('bad', words)}"

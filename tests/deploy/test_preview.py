@@ -814,6 +814,18 @@ def test_the_page_of_ten_thousand_interfaces_is_below_five_megabytes() -> None:
     assert len(list(picture.draw(drawn, Terminal()))) < 100
 
 
+def test_instances_are_read_in_large_pages_and_sensors_once(scene: Scene) -> None:
+    targets = [scene.sensor(scene.subnet(zone), quota=1_000) for zone in "ab" for _ in range(5)]
+    scene.instances(1_100)
+    call = preview.understand(["--targets", ",".join(targets)])
+    drawn = preview.survey(call.configuration, None, preview.Progress(io.StringIO()))
+    assert drawn.coverage()[0].all == 1_100
+    looks = Counter(made.operation for made in scene.calls)
+    instances = looks.pop("DescribeInstances")
+    assert instances == 2 + 1  # two pages, and the hosts of sensors
+    assert set(looks.values()) == {1}
+
+
 # --------------------------------------------------------------------------------------
 # Files, the script, an emulator
 # --------------------------------------------------------------------------------------

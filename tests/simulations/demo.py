@@ -16,7 +16,8 @@ import random
 import re
 import signal
 import sys
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -110,6 +111,7 @@ class Scene:
         # No sensor's security group lets the one in, and no route leads from the other.
         for cidr, number in (("10.64.0.0/16", 3), ("10.9.0.0/16", 2)):
             vpc = account.vpc(cidr)
+            account.route_table(vpc, main=True)
             account.instances(number, account.subnet("b", vpc=vpc), [account.group(vpc=vpc)])
         for target, number in ((self.busy, 2), (self.other_zone, 4), (self.behind_acl, 2)):
             for instance_id in account.instances(number, account.subnet("a"), [account.group()]):
@@ -131,6 +133,20 @@ def in_vpc(account: SimulatedAccount, cidr: str, sessions: int) -> str:
     return account.sensor(
         account.subnet("a", vpc=vpc), [account.group(VXLAN, vpc=vpc)], sessions=sessions
     )
+
+
+@contextlib.contextmanager
+def the_same_at_every_run() -> Iterator[None]:
+    """Whatever is random in the account comes out alike: what is built in it, and in which order
+    creates come in."""
+    random.seed(SEED)
+    mock_random.seed(SEED)
+    ids = random.Random(SEED)
+    with (
+        patch("aws.account.uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128), version=4)),
+        patch("lambda_traffic_mirror.PARALLEL_CREATES", 1),
+    ):
+        yield
 
 
 def send(event: object) -> dict[str, Any]:
@@ -192,11 +208,9 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"demo: {path} cannot be read as a JSON event: {error}", file=sys.stderr)
         return 2
-    random.seed(SEED)
-    mock_random.seed(SEED)
     # Instances that the event names exist in the account; a sweep finds one as well.
     named = sorted(set(re.findall(r"\bi-[0-9a-f]{8,17}\b", json.dumps(event))))
-    with SimulatedAccount() as account:
+    with the_same_at_every_run(), SimulatedAccount() as account:
         scene = Scene(account)
         scene.start(named or ["i-0123456789abcdef0"])
         variables = {"filter_id": account.filter_id, **scene.variables()}
