@@ -3259,17 +3259,18 @@ def refused_by(error: AwsCallFailed) -> Refused:
 
 
 _unsupported: dict[str, tuple[float, str]] = {}  # by interface: when AWS refused it, and why
+_unsupported_lock = threading.Lock()
 
 
 def remember_unsupported(interface_id: str, reason: str) -> None:
     """Remember for an hour that AWS does not mirror an interface, so that sweeps do not use up
     EC2's allowance of creates for those that are always refused."""
     now = time.time()
-    for known in [
-        key for key, (since, _) in _unsupported.items() if now - since > UNSUPPORTED_SECONDS
-    ]:
-        _unsupported.pop(known, None)
-    _unsupported[interface_id] = now, reason
+    with _unsupported_lock:  # creates come back in several threads
+        for known, (since, _) in list(_unsupported.items()):
+            if now - since > UNSUPPORTED_SECONDS:
+                del _unsupported[known]
+        _unsupported[interface_id] = now, reason
 
 
 def unsupported_interface(interface_id: str) -> str | None:

@@ -258,7 +258,8 @@ def children_are_not_covered() -> None:
 @pytest.fixture(autouse=True)
 def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fresh execution environment: nothing configured, no client, nothing cached."""
-    for variable in (*VARIABLES, "AWS_LAMBDA_FUNCTION_NAME"):
+    # The workers of pytest-xdist tell what they start how wide a terminal is.
+    for variable in (*VARIABLES, "AWS_LAMBDA_FUNCTION_NAME", "COLUMNS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(lambda_traffic_mirror, "_client", None)
     monkeypatch.setattr(lambda_traffic_mirror, "_cache", None)

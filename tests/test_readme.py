@@ -74,7 +74,7 @@ def demonstration() -> tuple[str, ...]:
     run = subprocess.run(
         [sys.executable, "tests/simulations/demo.py"],
         cwd=PROJECT,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"},
         capture_output=True,
         encoding="utf-8",
         check=True,
