@@ -1,0 +1,68 @@
+"""What AWS hides from lists or no longer has: managed instances, targets that are gone."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+
+import pytest
+from aws import rule, running_event, scheduled_event
+from aws.transport import old_botocore
+from conftest import Scene, Sleeps, deliver
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["boto3 that can ask for it", "old boto3"])
+def test_an_instance_that_a_service_manages_is_mirrored(
+    scene: Scene, sensor: str, quick: Sleeps, old: bool
+) -> None:
+    instance = scene.instance(managed=True)
+    with old_botocore("IncludeManagedResources") if old else nullcontext():
+        assert scene.run(running_event(instance)).outcomes == ["created"]
+    assert scene.sessions_of(instance) == [1]
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["boto3 that can ask for it", "old boto3"])
+def test_a_sweep_mirrors_what_services_manage_or_says_that_it_cannot_list_it(
+    scene: Scene, sensor: str, old: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    instance = scene.instance(managed=True)
+    with old_botocore("IncludeManagedResources") if old else nullcontext():
+        scene.run(scheduled_event())
+    assert scene.sessions_of(instance) == [int(not old)]
+    said = [record for record in caplog.records if "services manage" in record.getMessage()]
+    assert len(said) == int(old)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["boto3 that can ask for it", "old boto3"])
+def test_a_sensor_on_an_instance_that_a_service_manages_is_used(scene: Scene, old: bool) -> None:
+    scene.configure(scene.sensor(managed=True))
+    instance = scene.instance()
+    with old_botocore("IncludeManagedResources") if old else nullcontext():
+        assert scene.run(running_event(instance)).outcomes == ["created"]
+
+
+def test_a_session_to_a_target_that_is_gone_is_blocked(scene: Scene) -> None:
+    old, new = scene.sensor(), scene.sensor()
+    instance = scene.instance()
+    scene.session(scene.interfaces_of(instance)[0], old)
+    scene.configure(new)
+    assert scene.run(scheduled_event()).summary == {"exists": 1, "skipped": 2}
+    scene.delete_target(old)
+    answer = scene.run(scheduled_event())
+    assert answer.summary["blocked"] == 1
+    assert "any more" in answer.interfaces[0]["reason"]
+
+
+def test_one_prefix_list_that_admits_settles_it_whatever_became_of_another(scene: Scene) -> None:
+    lists = [scene.prefix_list("192.0.2.0/24"), scene.prefix_list("10.0.0.0/8")]
+    scene.configure(scene.sensor(groups=[scene.group(*(rule(prefix_list=one) for one in lists))]))
+    scene.fail(
+        "GetManagedPrefixListEntries",
+        "InternalError",
+        status=500,
+        where=lambda parameters: parameters["PrefixListId"] == lists[0],
+    )
+    assert deliver(running_event(scene.instance())).answer.outcomes == ["created"]
