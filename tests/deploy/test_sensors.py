@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import boto3
 import pytest
 from cloudformation import DEPLOY, ParameterError, allows, as_list, load, resolve
+from fake_aws import check_call, parsed
 from moto import mock_aws
 
 TEMPLATE = DEPLOY / "sensors.yaml"
@@ -192,3 +195,40 @@ def test_the_path_is_the_one_that_the_other_template_takes() -> None:
     condition = arn["AssumeRolePolicyDocument"]["Statement"][0]["Condition"]
     assert condition["ArnLike"]["aws:PrincipalArn"] == "arn:aws:iam::*:role/security/mirror/*"
     assert "RolePath" in load()["Parameters"]
+
+
+# The page about it
+
+
+def shown() -> list[list[str]]:
+    """The commands of docs/many-accounts.md, each as its words."""
+    text = (DEPLOY.parent / "docs" / "many-accounts.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.strip()]
+
+
+def test_the_templates_take_what_the_page_gives_them() -> None:
+    deployed, script, stack_set, instances = shown()
+    given = deployed[deployed.index("--parameter-overrides") + 1 :]
+    made = stack(**dict(one.split("=", 1) for one in given))
+    assert set(made["Resources"]) == {"Role", "Share"}
+
+    # What the accounts that are watched give is what this account made.
+    values = dict(one.split("=", 1) for one in script if re.match(r"[A-Z]\w+=", one))
+    values |= {"CodeBucket": "my-bucket", "CodeKey": "lambda_traffic_mirror.zip"}
+    values["TargetAccounts"] = script[script.index("--targets") + 1]
+    options = parsed(["", *stack_set[1:]]).options["parameters"]
+    rolled_out = {
+        one.split(",")[0].partition("=")[2]: one.split(",", 1)[1].partition("=")[2]
+        for one in options
+    }
+    for parameters in (values, rolled_out):
+        function = resolve(parameters=parameters)["Outputs"]["RoleArn"]["Value"]
+        trust = made["Resources"]["Role"]["Properties"]["AssumeRolePolicyDocument"]
+        assert may_assume(trust, function, ORGANIZATION)
+        name = made["Resources"]["Role"]["Properties"]["RoleName"]
+        assert parameters["SensorRoleArns"] == f"arn:aws:iam::210987654321:role/{name}"
+        assert parameters["TargetAccounts"] == "210987654321"
+    for words in (deployed, stack_set, instances):
+        check_call(parsed(["", *words[1:]]))
