@@ -2606,6 +2606,7 @@ class Known(NamedTuple):
         here: what the own account shows.
         refused: targets that AWS has refused in this invocation, with the reason.
         other_zones: whether sensors outside of the source's zone are being tried.
+        out_of_zone: by zone, the verdict on all sources of a zone that the sensor is not in.
     """
 
     configuration: Configuration
@@ -2613,6 +2614,7 @@ class Known(NamedTuple):
     there: Facts
     here: Facts
     refused: Mapping[str, str]
+    out_of_zone: dict[tuple[str | None, str | None], Verdict]
     other_zones: bool = False
 
 
@@ -2852,6 +2854,8 @@ def judge_interface(
     ranked_last = False
     for stage, says in pipeline:
         verdict = says(source, sensor, known)
+        if verdict is PASSES:
+            continue
         ranked_last |= verdict.ranked_last
         if verdict.says is Says.UNSEEN:
             unseen = unseen or verdict
@@ -2872,7 +2876,9 @@ def judge_sensor(
     Raises:
         Unanswered: a call that should have shown what decides has failed.
     """
-    sensor = known.sensor
+    sensor, zone = known.sensor, (source.zone, source.zone_id)
+    if pipeline is PIPELINE and not known.other_zones and zone in known.out_of_zone:
+        return known.out_of_zone[zone]
     if sensor.failure:
         raise sensor.failure
     if sensor.missing:
@@ -2895,6 +2901,8 @@ def judge_sensor(
         return verdict.passes, unseen, not verdict.ranked_last, how_far
 
     best = max(verdicts, key=goodness)
+    if best.stage == "zone":
+        known.out_of_zone[zone] = best
     notes = [best.reason]
     if best.passes and sensor.behind_load_balancer:
         notes.append("listeners and what is registered behind the load balancer are not checked")
@@ -3504,7 +3512,7 @@ class Mirroring:
             self._known = (
                 sensors,
                 {
-                    target_id: Known(self.configuration, sensor, there, here, refused)
+                    target_id: Known(self.configuration, sensor, there, here, refused, {})
                     for target_id, (sensor, there) in sensors.judged.items()
                 },
             )

@@ -225,7 +225,7 @@ def groups_admit(
     facts = Facts("", 0, {}, known_groups, none[0], none[1], {}, none[2], known_lists, none[3])
     configuration = Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-1"})
     face = Interface("eni-sensor", vpc_id="vpc-1", group_ids=tuple(groups))
-    known = Known(configuration, Sensor("tmt-1"), facts, facts, {})
+    known = Known(configuration, Sensor("tmt-1"), facts, facts, {}, {})
     return security_groups_admit(source, face, known).passes
 
 
