@@ -2894,12 +2894,6 @@ def judge_sensor(
             wanted |= error.wanted
     if wanted and not any(verdict.passes for verdict in verdicts):
         raise NotAskedYet(wanted)
-
-    def goodness(verdict: Verdict) -> tuple[bool, bool, bool, int]:
-        how_far = STAGES.index(verdict.stage) if verdict.stage else 0
-        unseen = verdict.says is Says.UNSEEN
-        return verdict.passes, unseen, not verdict.ranked_last, how_far
-
     best = max(verdicts, key=goodness)
     if best.stage == "zone":
         known.out_of_zone[zone] = best
@@ -2909,6 +2903,12 @@ def judge_sensor(
     if best.passes and sensor.unseen:
         notes.append("of its sessions only those of this account are counted")
     return best._replace(reason="; ".join(filter(None, notes)))
+
+
+def goodness(verdict: Verdict) -> tuple[bool, bool, bool, int]:
+    """Of two verdicts on interfaces of a sensor, the one with more of it stands for the sensor."""
+    how_far = STAGES.index(verdict.stage) if verdict.stage else 0
+    return verdict.passes, verdict.says is Says.UNSEEN, not verdict.ranked_last, how_far
 
 
 class Judgement(NamedTuple):
