@@ -1129,7 +1129,7 @@ class Interface(NamedTuple):
         return mine == theirs if mine and theirs else None
 
 
-# The interface of a sensor that another account owns and does not show.
+# The interface of a sensor that another account owns and does not show: the first stage says so.
 HIDDEN = Interface("")
 
 
@@ -1186,6 +1186,11 @@ class Instance(NamedTuple):
             interfaces=tuple(interfaces),
             unreadable=unreadable,
         )
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs. EC2 may still say pending when its event says running."""
+        return self.state in ("running", "pending")
 
     @property
     def interface_ids(self) -> list[str]:
@@ -1649,13 +1654,10 @@ class Ec2:
     def running_instances(self) -> Iterator[Answers[Instance]]:
         """All running instances of the Region, page by page (DescribeInstances)."""
         running = [{"Name": "instance-state-name", "Values": ["running"]}]
-        seen: set[str] = set()
-        with reading(INSTANCES.method):
-            for rows in self._pages(INSTANCES, Filters=running, MaxResults=PAGE):
-                page: Answers[Instance] = Answers()
-                self._collect(INSTANCES, rows, page, seen, None)
-                del rows  # thousands of bytes for each instance
-                yield page
+        for rows in self._pages(INSTANCES, Filters=running, MaxResults=PAGE):
+            page: Answers[Instance] = self._collected(INSTANCES, [rows], None)
+            del rows  # thousands of bytes for each instance
+            yield page
 
     def interfaces(self, interface_ids: Iterable[str]) -> Answers[Interface]:
         """The network interfaces with these IDs (DescribeNetworkInterfaces). A filter hides those
@@ -1710,44 +1712,35 @@ class Ec2:
         with reading(method):
             return Session.of(member(answer, "TrafficMirrorSession", dict))
 
+    @staticmethod
     def _collected(
-        self, read: Read, pages: Iterable[list[dict[str, Any]]], wanted: frozenset[str] | None
+        read: Read, pages: Iterable[list[dict[str, Any]]], wanted: frozenset[str] | None
     ) -> Answers[Any]:
+        """The answers in these rows, those that were not asked for left out. A row that cannot be
+        read is an error for those who need it; one that does not say whom it is about is raised."""
         answers: Answers[Any] = Answers()
         seen: set[str] = set()
         with reading(read.method):
-            for rows in pages:
-                self._collect(read, rows, answers, seen, wanted)
-        return answers
-
-    @staticmethod
-    def _collect(
-        read: Read,
-        rows: Iterable[Any],
-        answers: Answers[Any],
-        seen: set[str],
-        wanted: frozenset[str] | None,
-    ) -> None:
-        """Add rows to the answers, those that were not asked for left out. One that cannot be read
-        is an error for those who need it; one that does not say whom it is about is raised."""
-        for row in rows:
-            row_id = row.get(read.row_id)
-            if isinstance(row_id, str):
-                if row_id in seen:
+            for row in (row for rows in pages for row in rows):
+                row_id = row.get(read.row_id)
+                if isinstance(row_id, str):
+                    if row_id in seen:
+                        continue
+                    seen.add(row_id)
+                keys = [key for key in read.keys(row) if wanted is None or key in wanted]
+                try:
+                    answer = read.of(row)
+                except Unreadable as error:
+                    answers.fail(keys, error.in_answer_of(read.method))
                     continue
-                seen.add(row_id)
-            keys = [key for key in read.keys(row) if wanted is None or key in wanted]
-            try:
-                answer = read.of(row)
-            except Unreadable as error:
-                answers.fail(keys, error.in_answer_of(read.method))
-                continue
-            for key_of_row in keys:
-                answers.add(key_of_row, answer)
+                for key_of_row in keys:
+                    answers.add(key_of_row, answer)
+        return answers
 
     def _pages(self, read: Read, **parameters: Any) -> Iterator[list[dict[str, Any]]]:
         """The rows of an answer, page by page."""
-        return map(read.rows, self._paged(read.method, parameters))
+        with reading(read.method):
+            yield from map(read.rows, self._paged(read.method, parameters))
 
     def _paged(self, method: str, parameters: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
         """All pages of an answer."""
@@ -1997,6 +1990,7 @@ class Sessions:
     def created(self, chosen_target_id: str, session: Session) -> None:
         """A session that was chosen is there, as a rule to the target that was chosen."""
         self.give_up(chosen_target_id)
+        self._ids.add(session.session_id)
         self.per_target[session.target_id] += 1
 
     def hidden_among(self, sessions: Iterable[Session]) -> Counter[str]:
@@ -2015,15 +2009,13 @@ class Sensor(NamedTuple):
     """A configured traffic mirror target and the interfaces on which it receives.
 
     Attributes:
-        owner_id: the account that it belongs to.
-        through_role: whether that account was asked, through a role.
+        through_role: whether the account that owns it was asked, through a role.
         unseen: whether it belongs to an account that nobody may ask, and that shows less of it.
         missing: why it cannot be used at all, where it cannot.
         failure: the error of the call that should have shown it.
     """
 
     target_id: str
-    owner_id: str | None = None
     behind_load_balancer: bool = False
     through_role: bool = False
     unseen: bool = False
@@ -2064,7 +2056,7 @@ class Facts(NamedTuple):
     @classmethod
     def failed(cls, account: str, ids: Iterable[str], error: Unanswered) -> Facts:
         """Of an account that cannot be asked at all."""
-        sensors = {key: Sensor(key, account, through_role=True, failure=error) for key in ids}
+        sensors = {key: Sensor(key, through_role=True, failure=error) for key in ids}
         none: list[Answers[Any]] = [Answers() for _ in range(6)]
         return cls(account, 0.0, sensors, none[0], none[1], none[2], {}, none[3], none[4], none[5])
 
@@ -2408,7 +2400,7 @@ class Region:
         self, target_id: str, targets: Answers[Target], interfaces: Answers[Interface], account: str
     ) -> Sensor:
         """A sensor, from its target and from interfaces by ID and by description."""
-        sensor = Sensor(target_id, account or None, through_role=bool(account))
+        sensor = Sensor(target_id, through_role=bool(account))
         try:
             target = targets.one(target_id)
             if target is None:
@@ -2422,7 +2414,6 @@ class Region:
             self._own_account and target.owner_id and target.owner_id != self._own_account
         )
         sensor = sensor._replace(
-            owner_id=target.owner_id,
             behind_load_balancer=bool(target.descriptions),
             unseen=foreign,
             interfaces=found,
@@ -2643,8 +2634,6 @@ def runs(source: Interface, sensor: Interface, known: Known) -> Verdict:
 
 def in_zone(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """Mirroring across Availability Zones costs extra per GB, so sensors of the zone come first."""
-    if sensor is HIDDEN:
-        return passes("its Availability Zone is not known")
     by_id = known.sensor.through_role
     theirs, mine = (sensor.zone_id, source.zone_id) if by_id else (sensor.zone, source.zone)
     same = source.shares_zone(sensor, by_id)
@@ -2672,8 +2661,6 @@ def in_other_vpc(source: Interface, sensor: Interface) -> bool:
 def security_groups_admit(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """The sensor's security groups are a union of allow rules: one that admits the packet is
     enough. The source's own outbound rules do not apply to mirrored traffic."""
-    if sensor is HIDDEN:
-        return rejects("Its security groups belong to another account", Says.UNSEEN)
     if not sensor.group_ids:
         return passes("it has no security group to filter")
     answers = {group_id: known.there.groups.one(group_id) for group_id in sensor.group_ids}
@@ -2751,8 +2738,6 @@ def prefix_lists_admit(source: Interface, groups: Iterable[SecurityGroup], known
 def inbound_acl_allows(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """The network ACL of the sensor's subnet must let the packet in. ACLs apply where traffic
     enters or leaves a subnet, not within it."""
-    if sensor is HIDDEN:
-        return rejects("Its network ACL belongs to another account", Says.UNSEEN)
     if sensor.subnet_id == source.subnet_id:
         return passes("in the same subnet, where no network ACL applies")
     acl = known.there.acls.one(sensor.subnet_id or "", asked_by=sensor.vpc_id)
@@ -3346,7 +3331,6 @@ class Mirroring:
         place = 0
         for instance_id, request in requests.items():
             instance = asked(instances.one, instance_id)
-            # After the event, EC2 may still say pending.
             shown_id = shortened(instance_id)
             if instance is None:
                 problem = f"AWS does not know instance {shown_id}"
@@ -3355,7 +3339,7 @@ class Mirroring:
             elif isinstance(instance, Unanswered):
                 yield Entry(request, instance.outcome, f"{instance}.", instance_id, place=place)
                 continue
-            elif instance.state not in ("running", "pending"):
+            elif not instance.is_up:
                 problem = f"Instance {instance_id} is {instance.state}, not running"
             elif not instance.interface_ids:
                 problem = f"Instance {instance_id} has no network interface"
@@ -3733,10 +3717,7 @@ class Mirroring:
                 instance = asked(instances.one, entry.instance_id or "")
                 gone = instance is None or (
                     isinstance(instance, Instance)
-                    and (
-                        instance.state != "running"
-                        or entry.interface_id not in instance.interface_ids
-                    )
+                    and not (instance.is_up and entry.interface_id in instance.interface_ids)
                 )
                 if gone:
                     reason = "The instance does not run with this interface any more."
@@ -3774,7 +3755,7 @@ def mirrored_entry(entry: Entry, reason: str, session: Session) -> Entry:
 # ======================================================================================
 
 BODY_LIMIT = 1_000_000  # bytes
-ROWS_IN_BODY = 10_000  # more rows of sensors than fit into the body are not kept for it
+ROWS_IN_BODY = 10_000  # rows of sensors; more do not fit, since each takes more than 100 bytes
 NOTES_IN_MESSAGE = 10
 LISTED_BY_SWEEP = 100  # interfaces
 NAMED_IN_ERROR = 100  # interfaces
@@ -3861,8 +3842,7 @@ class Report:
         self._due: Counter[str] = Counter()
         self._causes: dict[str, dict[str, list[str]]] = {name: {} for name in UNFINISHED_OUTCOMES}
         self._kept: dict[str, list[Entry]] = {outcome: [] for outcome in OUTCOMES}
-        self._with_sensors: dict[str, list[int]] = {outcome: [] for outcome in OUTCOMES}
-        self._rows = 0
+        self._rows: Counter[str] = Counter()
 
     def add(self, entry: Entry, ours: Mapping[str, object]) -> None:
         """Take an entry into account.
@@ -3895,22 +3875,14 @@ class Report:
             self._causes[entry.outcome].setdefault(entry.reason, []).append(name)
 
     def _keep(self, entry: Entry) -> None:
-        """Keep an entry for the body. What needs attention least gives way."""
-        if entry.sensors:
-            self._with_sensors[entry.outcome].append(len(self._kept[entry.outcome]))
-            self._rows += len(entry.sensors)
+        """Keep an entry for the body; in a sweep, what needs attention least gives way."""
+        if self._rows[entry.outcome] + len(entry.sensors) > ROWS_IN_BODY:
+            entry = entry._replace(sensors=())
+        self._rows[entry.outcome] += len(entry.sensors)
         self._kept[entry.outcome].append(entry)
-        while self._rows > ROWS_IN_BODY:
-            least = next(outcome for outcome in reversed(OUTCOMES) if self._with_sensors[outcome])
-            place = self._with_sensors[least].pop()
-            self._rows -= len(self._kept[least][place].sensors)
-            self._kept[least][place] = self._kept[least][place]._replace(sensors=())
         if self.sweep and sum(map(len, self._kept.values())) > LISTED_BY_SWEEP:
             least = next(outcome for outcome in reversed(OUTCOMES) if self._kept[outcome])
-            dropped = self._kept[least].pop()
-            if dropped.sensors:
-                self._with_sensors[least].pop()
-                self._rows -= len(dropped.sensors)
+            self._rows[least] -= len(self._kept[least].pop().sensors)
 
     @property
     def summary(self) -> dict[str, int]:
