@@ -37,10 +37,10 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar
 
@@ -138,7 +138,6 @@ class Configuration(NamedTuple):
             ConfigurationError: a required variable is missing, or a value is not accepted.
         """
         setting = Settings(environment)
-        session_number = setting.integer("SESSION_NUMBER", 1, 32_766)
         return cls(
             filter_id=setting.one_id("filter_id", "the ID of the traffic mirror filter"),
             targets=setting.ids("targets", TARGETS, "the IDs of the traffic mirror targets"),
@@ -147,7 +146,7 @@ class Configuration(NamedTuple):
             local_vpc_only=setting.boolean("LOCAL_VPC_ONLY", False),
             include_tags=setting.tags("INCLUDE_TAGS"),
             exclude_tags=setting.tags("EXCLUDE_TAGS"),
-            session_number=1 if session_number is None else session_number,
+            session_number=setting.integer("SESSION_NUMBER", 1, 32_766) or 1,
             # A VXLAN network identifier has 24 bits. Without one AWS picks one at random.
             virtual_network_id=setting.integer("VIRTUAL_NETWORK_ID", 0, 16_777_215),
             packet_length=setting.integer("PACKET_LENGTH", 1, 8_500),
@@ -324,21 +323,24 @@ class Message(NamedTuple):
 
     Attributes:
         message_id: by which SQS is told to deliver it again; None for what is not from SQS.
-        requests: what its events ask for; an error for each that cannot be understood.
+        requests: what those of its events ask for that can be understood.
+        errors: why the others cannot.
     """
 
     message_id: str | None
-    requests: tuple[Request | InvalidEvent, ...]
+    requests: list[Request]
+    errors: list[InvalidEvent]
 
-    @property
-    def understood(self) -> list[Request]:
-        """What can be worked on."""
-        return [request for request in self.requests if isinstance(request, Request)]
-
-    @property
-    def errors(self) -> list[InvalidEvent]:
-        """What cannot."""
-        return [request for request in self.requests if isinstance(request, InvalidEvent)]
+    @classmethod
+    def of(cls, message_id: str | None, parsed: Iterable[Request | InvalidEvent]) -> Message:
+        """From what `parse` makes of it."""
+        message = cls(message_id, [], [])
+        for item in parsed:
+            if isinstance(item, Request):
+                message.requests.append(item)
+            else:
+                message.errors.append(item)
+        return message
 
 
 def open_delivery(event: object, default_id: str) -> list[Message]:
@@ -354,7 +356,7 @@ def open_delivery(event: object, default_id: str) -> list[Message]:
     """
     records = event.get("Records") if isinstance(event, dict) else event
     if not isinstance(records, list) or not any(map(is_sqs_record, records)):
-        return [Message(None, tuple(parse(event, default_id)))]
+        return [Message.of(None, parse(event, default_id))]
     for record in records:
         message_id = record.get("messageId") if is_sqs_record(record) else None
         if not isinstance(message_id, str) or not message_id:
@@ -366,7 +368,7 @@ def open_delivery(event: object, default_id: str) -> list[Message]:
     # Whatever is at the top holds for all of the batch.
     top = event if isinstance(event, dict) else {}
     return [
-        Message(record["messageId"], tuple(parse_body(record.get("body"), top, default_id)))
+        Message.of(record["messageId"], parse_body(record.get("body"), top, default_id))
         for record in records
     ]
 
@@ -451,8 +453,9 @@ def parse_event(event: object, default_id: str, dry_run: bool) -> Request:
         found.append(request._replace(sweep=True))
     if detail_type in (STATE_CHANGE, API_CALL):
         parse_of_type = parse_detail if detail_type == STATE_CHANGE else parse_api_call
-        origin = (text_member(event, "account"), text_member(event, "region"))
-        request = request._replace(account=origin[0], region=origin[1])
+        request = request._replace(
+            account=text_member(event, "account"), region=text_member(event, "region")
+        )
         found.append(parse_of_type(event.get("detail"), request))
     elif detail_type is None and "detail" in event:
         found.append(parse_detail(event["detail"], request))
@@ -492,14 +495,14 @@ def parse_api_call(detail: object, request: Request) -> Request:
     while rest:
         value = rest.pop()
         if isinstance(value, dict):
-            for key, member in value.items():
-                is_id = isinstance(member, str) and INSTANCE_ID.fullmatch(member)
+            for key, text in value.items():
+                is_id = isinstance(text, str) and INSTANCE_ID.fullmatch(text)
                 # CreateTags and DeleteTags name resources of all kinds.
                 if is_id and (
                     key.lower() == "instanceid"
-                    or (key.lower() == "resourceid" and member.startswith("i-"))
+                    or (key.lower() == "resourceid" and text.startswith("i-"))
                 ):
-                    named[member] = None
+                    named[text] = None
             rest.extend(reversed(value.values()))
         elif isinstance(value, list):
             rest.extend(reversed(value))
@@ -601,7 +604,7 @@ class Work(NamedTuple):
     sweep: Request | None
 
     @classmethod
-    def of(cls, requests: Iterable[Request], own: Own = Own()) -> Work:  # noqa: B008
+    def of(cls, requests: Iterable[Request], own: Own) -> Work:
         """The work of these requests. What one wants mirrored and another only tried out is
         mirrored, and what an event of the own account names is looked for as such."""
 
@@ -627,47 +630,6 @@ class Work(NamedTuple):
 # 3  Answers
 # ======================================================================================
 
-THROTTLED_CODES = (
-    "RequestLimitExceeded",
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "EC2ThrottledException",
-    "TooManyRequestsException",
-    "SlowDown",
-)
-DENIED_CODES = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
-NO_LOGIN_CODES = (
-    "AuthFailure",
-    "Blocked",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "IncompleteSignature",
-    "InvalidClientTokenId",
-    "MissingAuthenticationToken",
-    "OptInRequired",
-    "PendingVerification",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-)
-# What botocore would try again, besides status 5xx and throttling.
-PASSING_CODES = (
-    "BandwidthLimitExceeded",
-    "InternalError",
-    "InternalFailure",
-    "LimitExceededException",
-    "PriorRequestNotComplete",
-    "ProvisionedThroughputExceededException",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "ServiceUnavailable",
-    "TransactionInProgressException",
-    "Unavailable",
-)
-
 
 class Failure(Enum):
     """How a call to AWS came to nothing."""
@@ -679,13 +641,23 @@ class Failure(Enum):
     NOT_LET_IN = "nothing was sent, or AWS does not know who asks"
 
 
-# From AWS's codes to what they mean. Any other code is a refusal, unless the status is 5xx.
-FAILURES: dict[str, Failure] = {
-    **dict.fromkeys(DENIED_CODES, Failure.DENIED),
-    **dict.fromkeys(PASSING_CODES, Failure.LOST),
-    **dict.fromkeys(THROTTLED_CODES, Failure.THROTTLED),
-    **dict.fromkeys(NO_LOGIN_CODES, Failure.NOT_LET_IN),
+# AWS's codes and what they mean. Any other code is a refusal, unless the status is 5xx.
+FAILURE_CODES = {
+    Failure.DENIED: "UnauthorizedOperation AccessDenied AccessDeniedException",
+    # What botocore would try again, besides status 5xx and throttling.
+    Failure.LOST: """
+        BandwidthLimitExceeded InternalError InternalFailure LimitExceededException
+        PriorRequestNotComplete ProvisionedThroughputExceededException RequestTimeout
+        RequestTimeoutException ServiceUnavailable TransactionInProgressException Unavailable""",
+    Failure.THROTTLED: """
+        RequestLimitExceeded Throttling ThrottlingException ThrottledException RequestThrottled
+        RequestThrottledException EC2ThrottledException TooManyRequestsException SlowDown""",
+    Failure.NOT_LET_IN: """
+        AuthFailure Blocked ExpiredToken ExpiredTokenException IncompleteSignature
+        InvalidClientTokenId MissingAuthenticationToken OptInRequired PendingVerification
+        RequestExpired SignatureDoesNotMatch UnrecognizedClientException""",
 }
+FAILURES = {code: failure for failure, codes in FAILURE_CODES.items() for code in codes.split()}
 CREATE = "CreateTrafficMirrorSession"
 
 
@@ -694,9 +666,11 @@ class Unanswered(Exception):
 
     Attributes:
         outcome: what that means for an interface.
+        final: whether AWS will say the same again: a permission is missing, or it refuses.
     """
 
     outcome = "failed"
+    final = False
 
 
 class Unreadable(Unanswered):
@@ -727,7 +701,8 @@ class NotAskedYet(Unanswered):
     """What would decide is asked for only where it does.
 
     Attributes:
-        wanted: what to ask for: account, kind (`prefix_lists`, `route_tables`) and ID.
+        wanted: what to ask for: account, kind as Ec2 and Facts call it (`prefix_lists`,
+            `route_tables`), and ID.
     """
 
     def __init__(self, wanted: Iterable[tuple[str, str, str]]) -> None:
@@ -763,6 +738,7 @@ class AwsCallFailed(Unanswered):
         self.code = one_line(code, 100)
         self.message = message
         self.failure = failure
+        self.final = failure in (Failure.DENIED, Failure.REFUSED)
         self.role = role
 
     @classmethod
@@ -958,6 +934,11 @@ class Answers(Generic[T]):
         """One of the errors, None where there is none."""
         return next(iter(self._errors.values()), None)
 
+    @property
+    def settled(self) -> bool:
+        """Whether AWS would say the same of everything, errors included, if it were asked again."""
+        return all(error.final for error in self._errors.values())
+
 
 # The reading edge: every member of an answer is read through these three, by name and type. AWS
 # leaves some members out to say 'none'; all others that are missing, null or of another type make
@@ -994,11 +975,6 @@ def tags_of(row: Any) -> dict[str, str]:
     """The tags of a row, key to value."""
     rows = rows_in(row, "Tags", optional=True)
     return {member(tag, "Key", str): optional_member(tag, "Value", str) or "" for tag in rows}
-
-
-def group_ids_of(row: Any) -> tuple[str, ...]:
-    """The security groups of an interface. AWS sends an empty list where there are none."""
-    return tuple(member(group, "GroupId", str) for group in rows_in(row, "Groups"))
 
 
 # ======================================================================================
@@ -1086,31 +1062,21 @@ class Interface(NamedTuple):
     is_first: bool = True
 
     @classmethod
-    def of(cls, row: Any) -> Interface:
-        """From a row of DescribeNetworkInterfaces."""
+    def of(cls, row: Any, host_id: str | None = None, placement: Any = None) -> Interface:
+        """From a row of DescribeNetworkInterfaces, or from one within a row of DescribeInstances,
+        which knows the host, and the placement of all its interfaces."""
         attachment = optional_member(row, "Attachment", dict) or {}
-        host_id = optional_member(attachment, "InstanceId", str)
-        zone_id = optional_member(row, "AvailabilityZoneId", str)
-        return cls._of(row, host_id, member(row, "AvailabilityZone", str), zone_id)
-
-    @classmethod
-    def attached(cls, row: Any, host_id: str, placement: Any) -> Interface:
-        """From an interface within a row of DescribeInstances."""
-        zone_id = optional_member(placement, "AvailabilityZoneId", str)
-        return cls._of(row, host_id, member(placement, "AvailabilityZone", str), zone_id)
-
-    @classmethod
-    def _of(cls, row: Any, host_id: str | None, zone: str, zone_id: str | None) -> Interface:
+        zone = placement if host_id else row
         return cls(
             interface_id=member(row, "NetworkInterfaceId", str),
             interface_type=optional_member(row, "InterfaceType", str) or "interface",
-            host_id=host_id,
-            zone=zone,
-            zone_id=zone_id,
+            host_id=host_id or optional_member(attachment, "InstanceId", str),
+            zone=member(zone, "AvailabilityZone", str),
+            zone_id=optional_member(zone, "AvailabilityZoneId", str),
             vpc_id=member(row, "VpcId", str),
             subnet_id=member(row, "SubnetId", str),
             address=Address.primary(row),
-            group_ids=group_ids_of(row),
+            group_ids=tuple(member(group, "GroupId", str) for group in rows_in(row, "Groups")),
             is_first=device_position(row) == (0, 0),
         )
 
@@ -1120,13 +1086,10 @@ class Interface(NamedTuple):
         assert self.address
         return self.address
 
-    def shares_zone(self, sensor: Interface, by_id: bool) -> bool | None:
-        """Whether a sensor's interface is in the same Availability Zone; None: not known.
-
-        AWS names zones in the mapping of the account that asks, so what another account was asked
-        for is compared by the zones' IDs."""
-        mine, theirs = (self.zone_id, sensor.zone_id) if by_id else (self.zone, sensor.zone)
-        return mine == theirs if mine and theirs else None
+    def zone_as(self, sensor: Sensor) -> str | None:
+        """Its Availability Zone as it is compared for a sensor: AWS names zones in the mapping of
+        the account that asks, so for one that another account was asked for, by the zone's ID."""
+        return self.zone_id if sensor.through_role else self.zone
 
 
 # The interface of a sensor that another account owns and does not show: the first stage says so.
@@ -1172,7 +1135,7 @@ class Instance(NamedTuple):
                 continue
             seen.add(interface_id)
             try:
-                interfaces.append(Interface.attached(interface, instance_id, row.get("Placement")))
+                interfaces.append(Interface.of(interface, instance_id, row.get("Placement")))
             except Unreadable as error:
                 unreadable[interface_id] = error
         operator = optional_member(row, "Operator", dict) or {}
@@ -1272,7 +1235,13 @@ class SecurityGroup(NamedTuple):
     @classmethod
     def of(cls, row: Any) -> SecurityGroup:
         """From a group as DescribeSecurityGroups shows it."""
-        rules = [rule for rule in rows_in(row, "IpPermissions") if rule_covers_vxlan(rule)]
+        rules = [
+            rule
+            for rule in rows_in(row, "IpPermissions")
+            if covers_vxlan(
+                member(rule, "IpProtocol", str), ("udp", UDP_NUMBER), rule, "FromPort", "ToPort"
+            )
+        ]
 
         def origins(kind: str) -> list[dict[str, Any]]:
             return [item for rule in rules for item in rows_in(rule, kind, optional=True)]
@@ -1294,20 +1263,21 @@ class SecurityGroup(NamedTuple):
         )
 
 
-def rule_covers_vxlan(rule: Any) -> bool:
-    """Whether a security group rule is about UDP port 4789. Rules for all protocols are about all
-    ports, whatever ports they carry; a range includes both its ends, and one of which an end is
-    missing is open on that side only."""
-    protocol = member(rule, "IpProtocol", str)
+def covers_vxlan(protocol: str, spelt: tuple[str, ...], ports: Any, first: str, last: str) -> bool:
+    """Whether a rule of a security group or a network ACL is about UDP port 4789. Rules for all
+    protocols are about all ports, whatever ports they carry; a range includes both its ends, and
+    one of which an end is missing is open on that side only.
+
+    Args:
+        protocol: of the rule.
+        spelt: how UDP is spelt there.
+        ports: where the range of ports stands, under the names `first` and `last`.
+    """
     if protocol == ANY_PROTOCOL:
         return True
-    first, last = (optional_member(rule, name, int) for name in ("FromPort", "ToPort"))
-    return protocol in ("udp", UDP_NUMBER) and covers_vxlan_port(first, last)
-
-
-def covers_vxlan_port(first: int | None, last: int | None) -> bool:
-    """Whether a range of ports contains 4789."""
-    return (first is None or first <= VXLAN_PORT) and (last is None or last >= VXLAN_PORT)
+    low, high = (optional_member(ports, name, int) for name in (first, last))
+    open_or_low, open_or_high = low is None or low <= VXLAN_PORT, high is None or high >= VXLAN_PORT
+    return protocol in spelt and open_or_low and open_or_high
 
 
 class AclEntry(NamedTuple):
@@ -1334,9 +1304,7 @@ class NetworkAcl(NamedTuple):
             number, allows = member(entry, "RuleNumber", int), acl_entry_allows(entry)
             if acl_entry_covers_vxlan(entry):
                 cidr = member(entry, "CidrBlock", str)
-                block_bounds(
-                    cidr
-                )  # read now: one that cannot be read might be the one that decides
+                block_bounds(cidr)  # an entry that cannot be read might be the one that decides
                 directions[egress].append(AclEntry(number, allows, cidr))
         acl_id = member(row, "NetworkAclId", str)
         return cls(acl_id, *(tuple(sorted(entries)) for entries in directions.values()))
@@ -1351,28 +1319,15 @@ def acl_entry_allows(entry: Any) -> bool:
 
 
 def acl_entry_covers_vxlan(entry: Any) -> bool:
-    """Whether a network ACL entry is about UDP port 4789 over IPv4. ACLs spell protocols as IANA
-    numbers; entries for all protocols are about all ports."""
-    protocol = member(entry, "Protocol", str)
-    if "Ipv6CidrBlock" in entry and not entry.get("CidrBlock"):
-        return False
-    if protocol == ANY_PROTOCOL:
-        return True
-    ports = optional_member(entry, "PortRange", dict) or {}
-    first, last = (optional_member(ports, name, int) for name in ("From", "To"))
-    return protocol == UDP_NUMBER and covers_vxlan_port(first, last)
+    """Whether a network ACL entry is about VXLAN over IPv4. ACLs spell protocols as numbers."""
+    protocol, ports = member(entry, "Protocol", str), optional_member(entry, "PortRange", dict)
+    about_ipv6 = "Ipv6CidrBlock" in entry and not entry.get("CidrBlock")
+    return not about_ipv6 and covers_vxlan(protocol, (UDP_NUMBER,), ports or {}, "From", "To")
 
 
 def deciding_entry(entries: Iterable[AclEntry], address: Address) -> AclEntry | None:
     """The entry that decides: the lowest rule number that matches. None: no match, which denies."""
     return next((entry for entry in entries if address.is_in(entry.cidr)), None)
-
-
-class PrefixList(NamedTuple):
-    """The IPv4 entries of a managed prefix list, or why they could not be read for good."""
-
-    cidrs: tuple[str, ...]
-    problem: str | None = None
 
 
 class NextHop(Enum):
@@ -1453,12 +1408,10 @@ class Route(NamedTuple):
 
 
 class RouteTable(NamedTuple):
-    """A route table: its routes over IPv4 that may decide, those to smaller blocks first; or why
-    the VPC's tables could not be read for good."""
+    """A route table: its routes over IPv4 that may decide, those to smaller blocks first."""
 
     table_id: str
     routes: tuple[Route, ...]
-    problem: str | None = None
 
     @classmethod
     def of(cls, row: Any) -> RouteTable:
@@ -1598,11 +1551,16 @@ class Ec2:
     def __init__(self, deadline: Deadline, role: str | None = None) -> None:
         self.deadline = deadline
         self.role = role
+        self._assumed: Future[None] | None = None
 
-    def assume_role(self) -> None:
-        """Get the role's credentials, or make sure that they are still good (AssumeRole)."""
+    def assume_role(self, threads: Executor) -> None:
+        """Begin to get the role's credentials, or to make sure that they are still good
+        (AssumeRole). Calls wait for it; where it fails, so do they."""
         assert self.role
-        self._guarded("AssumeRole", assumed_credentials(self.role).get_frozen_credentials)
+        credentials = partial(assumed_credentials, self.role)
+        self._assumed = threads.submit(
+            self._guarded, "AssumeRole", lambda: credentials().get_frozen_credentials()
+        )
 
     def by_filter(self, read: Read, values: Iterable[str]) -> Answers[Any]:
         """What a Describe call shows for these values of its filter, in lists of at most 200
@@ -1617,12 +1575,14 @@ class Ec2:
         return answers
 
     def _look_up(self, read: Read, values: list[str]) -> Answers[Any]:
-        filters = [{"Name": read.filter, "Values": values}]
+        parameters = {
+            "Filters": [{"Name": read.filter, "Values": values}],
+            "MaxResults": read.page or PAGE,
+        }
         # Network ACLs and route tables are looked up by VPC, and answered by subnet.
         wanted = None if read.filter == "vpc-id" else frozenset(values)
         try:
-            pages = self._pages(read, Filters=filters, MaxResults=read.page or PAGE)
-            return self._collected(read, pages, wanted)
+            return self._rows(read, parameters, wanted)
         except Unanswered as error:
             answers: Answers[Any] = Answers()
             answers.fail(values, error)
@@ -1636,8 +1596,7 @@ class Ec2:
             left = chunk
             while left:
                 try:
-                    pages = self._pages(read, **{read.ids: left})
-                    answers.update(self._collected(read, pages, frozenset(left)))
+                    answers.update(self._rows(read, {read.ids: left}, frozenset(left)))
                     break
                 except Unanswered as error:
                     unknown = ids_named_unknown(error)
@@ -1649,15 +1608,15 @@ class Ec2:
 
     def everything(self, read: Read) -> Answers[Any]:
         """All that a Describe call shows."""
-        return self._collected(read, self._pages(read, MaxResults=read.page or PAGE), None)
+        return self._rows(read, {"MaxResults": read.page or PAGE})
 
     def running_instances(self) -> Iterator[Answers[Instance]]:
         """All running instances of the Region, page by page (DescribeInstances)."""
         running = [{"Name": "instance-state-name", "Values": ["running"]}]
-        for rows in self._pages(INSTANCES, Filters=running, MaxResults=PAGE):
-            page: Answers[Instance] = self._collected(INSTANCES, [rows], None)
-            del rows  # thousands of bytes for each instance
-            yield page
+        parameters = {"Filters": running, "MaxResults": PAGE}
+        return self._pages(
+            INSTANCES.method, parameters, lambda page: collected(INSTANCES, INSTANCES.rows(page))
+        )
 
     def interfaces(self, interface_ids: Iterable[str]) -> Answers[Interface]:
         """The network interfaces with these IDs (DescribeNetworkInterfaces). A filter hides those
@@ -1665,43 +1624,30 @@ class Ec2:
         knows = self.knows_managed_resources(INTERFACES.method)
         return (self.by_filter if knows else self.by_id)(INTERFACES, interface_ids)
 
-    def prefix_lists(self, prefix_list_ids: Iterable[str]) -> Answers[PrefixList]:
-        """The entries of managed prefix lists (GetManagedPrefixListEntries, one call a list).
-
-        What AWS will not show for good is an answer too: a list without entries and with a problem.
-        """
-        lists: Answers[PrefixList] = Answers()
+    def prefix_lists(self, prefix_list_ids: Iterable[str]) -> Answers[tuple[str, ...]]:
+        """The IPv4 blocks of prefix lists (GetManagedPrefixListEntries, one call a list)."""
+        lists: Answers[tuple[str, ...]] = Answers()
         with parallel_calls() as calls:
-            futures = {key: calls.submit(self._prefix_list, key) for key in prefix_list_ids}
+            futures = {key: calls.submit(asked, self._prefix_list, key) for key in prefix_list_ids}
         for prefix_list_id, future in futures.items():
-            try:
-                lists.add(prefix_list_id, future.result())
-            except Unanswered as error:
-                if is_final(error):
-                    lists.add(prefix_list_id, PrefixList((), str(error)))
-                else:
-                    lists.fail([prefix_list_id], error)
+            blocks = future.result()
+            if isinstance(blocks, Unanswered):
+                lists.fail([prefix_list_id], blocks)
+            else:
+                lists.add(prefix_list_id, blocks)
         return lists
 
-    def _prefix_list(self, prefix_list_id: str) -> PrefixList:
-        method = "get_managed_prefix_list_entries"
-        pages = self._paged(method, {"PrefixListId": prefix_list_id, "MaxResults": SMALL_PAGE})
-        with reading(method):
-            cidrs = [member(row, "Cidr", str) for page in pages for row in rows_in(page, "Entries")]
-        return PrefixList(tuple(cidr for cidr in cidrs if ":" not in cidr))
+    def _prefix_list(self, prefix_list_id: str) -> tuple[str, ...]:
+        def cidrs_in(page: Any) -> list[str]:
+            return [member(row, "Cidr", str) for row in rows_in(page, "Entries")]
+
+        parameters = {"PrefixListId": prefix_list_id, "MaxResults": SMALL_PAGE}
+        pages = self._pages("get_managed_prefix_list_entries", parameters, cidrs_in)
+        return tuple(cidr for page in pages for cidr in page if ":" not in cidr)
 
     def route_tables(self, vpc_ids: Sequence[str]) -> Answers[RouteTable]:
-        """The route tables of these VPCs, by subnet, the main one by VPC (DescribeRouteTables).
-
-        As with prefix lists, what AWS will not show for good is an answer too.
-        """
+        """The route tables of these VPCs, by subnet, the main one by VPC (DescribeRouteTables)."""
         tables: Answers[RouteTable] = self.by_filter(ROUTE_TABLES, vpc_ids)
-        for vpc_id in vpc_ids:
-            failed = asked(tables.one, vpc_id)
-            if isinstance(failed, Unanswered) and is_final(failed):
-                refused: Answers[RouteTable] = Answers()
-                refused.add(vpc_id, RouteTable("", (), problem=str(failed)))
-                tables.update(refused)
         tables.know_of_none(vpc_ids)
         return tables
 
@@ -1712,53 +1658,38 @@ class Ec2:
         with reading(method):
             return Session.of(member(answer, "TrafficMirrorSession", dict))
 
-    @staticmethod
-    def _collected(
-        read: Read, pages: Iterable[list[dict[str, Any]]], wanted: frozenset[str] | None
+    def _rows(
+        self, read: Read, parameters: dict[str, Any], wanted: frozenset[str] | None = None
     ) -> Answers[Any]:
-        """The answers in these rows, those that were not asked for left out. A row that cannot be
-        read is an error for those who need it; one that does not say whom it is about is raised."""
-        answers: Answers[Any] = Answers()
-        seen: set[str] = set()
+        """All answers of a Describe call, those that were not asked for left out."""
+        pages = self._pages(read.method, parameters, read.rows)
         with reading(read.method):
-            for row in (row for rows in pages for row in rows):
-                row_id = row.get(read.row_id)
-                if isinstance(row_id, str):
-                    if row_id in seen:
-                        continue
-                    seen.add(row_id)
-                keys = [key for key in read.keys(row) if wanted is None or key in wanted]
-                try:
-                    answer = read.of(row)
-                except Unreadable as error:
-                    answers.fail(keys, error.in_answer_of(read.method))
-                    continue
-                for key_of_row in keys:
-                    answers.add(key_of_row, answer)
-        return answers
+            return collected(read, (row for rows in pages for row in rows), wanted)
 
-    def _pages(self, read: Read, **parameters: Any) -> Iterator[list[dict[str, Any]]]:
-        """The rows of an answer, page by page."""
-        with reading(read.method):
-            yield from map(read.rows, self._paged(read.method, parameters))
-
-    def _paged(self, method: str, parameters: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
-        """All pages of an answer."""
+    def _pages(
+        self, method: str, parameters: dict[str, Any], of: Callable[[Any], T]
+    ) -> Iterator[T]:
+        """All pages of an answer, made into what `of` makes of them."""
         tokens: set[str] = set()
         while True:
             page = self._call(method, parameters)
-            yield page
             with reading(method):
-                token = optional_member(page, "NextToken", str)
-            if not token:
-                return
-            if token in tokens:
-                raise Unreadable("its NextToken repeats itself without end").in_answer_of(method)
-            tokens.add(token)
-            parameters = {**parameters, "NextToken": token}
+                answer, token = of(page), asked(optional_member, page, "NextToken", str)
+            del page  # it takes far more room than what was made of it
+            yield answer
+            with reading(method):
+                next_token = told(token)
+                if not next_token:
+                    return
+                if next_token in tokens:
+                    raise Unreadable("its NextToken repeats itself without end")
+            tokens.add(next_token)
+            parameters = {**parameters, "NextToken": next_token}
 
     def _call(self, method: str, parameters: Mapping[str, Any]) -> Any:
         """One call, its errors told apart."""
+        if self._assumed:
+            self._assumed.result()
 
         def call() -> Any:
             client = ec2_client(self.role, self.deadline.call_seconds)
@@ -1795,6 +1726,31 @@ class Ec2:
             return True
 
 
+def collected(
+    read: Read, rows: Iterable[Any], wanted: frozenset[str] | None = None
+) -> Answers[Any]:
+    """The answers in the rows of a Describe call, less those to what was not asked (None: all are
+    wanted). A row that cannot be read is an error for those who need it; one that does not say whom
+    it is about is raised. A row that comes twice counts once."""
+    answers: Answers[Any] = Answers()
+    seen: set[str] = set()
+    for row in rows:
+        row_id = row.get(read.row_id)
+        if isinstance(row_id, str):
+            if row_id in seen:
+                continue
+            seen.add(row_id)
+        keys = [key for key in read.keys(row) if wanted is None or key in wanted]
+        try:
+            answer = read.of(row)
+        except Unreadable as error:
+            answers.fail(keys, error.in_answer_of(read.method))
+            continue
+        for key_of_row in keys:
+            answers.add(key_of_row, answer)
+    return answers
+
+
 def chunks_of(values: Iterable[str]) -> list[list[str]]:
     """IDs in lists of as many as a filter takes. No ID has a wildcard in it, but a configured one
     with a slip of the pen may, and the filter would then show what nobody asked for; nor is one of
@@ -1816,12 +1772,6 @@ def ids_named_unknown(error: Unanswered) -> set[str]:
     if not error.code.endswith((".NotFound", ".Malformed")):
         return set()
     return {word.rstrip(".") for word in re.split(r"[\s,;'\"()\[\]]+", error.message)}
-
-
-def is_final(error: Unanswered) -> bool:
-    """Whether AWS will say the same again: a permission is missing, or the call is refused."""
-    final = (Failure.DENIED, Failure.REFUSED)
-    return isinstance(error, AwsCallFailed) and error.failure in final
 
 
 # Clients. They, and the credentials of roles, outlive an invocation.
@@ -2036,7 +1986,8 @@ class Facts(NamedTuple):
         hosts: the instances that the sensors' interfaces are attached to, by ID.
         hidden_sessions: by target, how many sessions only the target's owner sees.
         targets: at home, all targets that are visible.
-        prefix_lists: by ID, those that a rule named while nothing else admitted the packet.
+        prefix_lists: by ID, the IPv4 blocks of those that a rule named while nothing else admitted
+            the packet.
         route_tables: at home, by subnet (the main one by VPC), where a sensor is in another VPC.
         from_cache: whether an earlier invocation has read them.
     """
@@ -2049,16 +2000,9 @@ class Facts(NamedTuple):
     hosts: Answers[Instance]
     hidden_sessions: Mapping[str, int]
     targets: Answers[Target]
-    prefix_lists: Answers[PrefixList]
+    prefix_lists: Answers[tuple[str, ...]]
     route_tables: Answers[RouteTable]
     from_cache: bool = False
-
-    @classmethod
-    def failed(cls, account: str, ids: Iterable[str], error: Unanswered) -> Facts:
-        """Of an account that cannot be asked at all."""
-        sensors = {key: Sensor(key, through_role=True, failure=error) for key in ids}
-        none: list[Answers[Any]] = [Answers() for _ in range(6)]
-        return cls(account, 0.0, sensors, none[0], none[1], none[2], {}, none[3], none[4], none[5])
 
     @property
     def error(self) -> Unanswered | None:
@@ -2170,7 +2114,9 @@ class Region:
     waited for, and a failed call raises its error where its answer is needed.
 
     Attributes:
+        facts: by account.
         sensors: derived from the rest, anew whenever there is more to derive it from.
+        renewal_error: why what is cached could not be read afresh.
 
     Args:
         configuration: which targets are ours, and which roles lead to other accounts.
@@ -2183,19 +2129,18 @@ class Region:
         self.deadline = deadline
         self.own = own
         self.home = Ec2(deadline)
-        self.roles = {
-            account: Ec2(deadline, role)
-            for account, role in configuration.sensor_roles
-            if account != own.account
-        }
+        self.accounts = {HOME: self.home}
+        for account, role in configuration.sensor_roles:
+            if account != own.account:
+                self.accounts[account] = Ec2(deadline, role)
         self.facts: dict[str, Facts] = {}
+        self.renewal_error: Unanswered | None = None
         self._own_account = own.account
         self._sessions: Sessions | Unanswered = OutOfTime()
         self._targets: Answers[Target] | Unanswered = OutOfTime()
-        self._assumed: dict[str, Future[Unanswered | None]] = {}
         self._looked_for: Answers[Target] = Answers()
+        self._renewed = False
         self._source_vpc_ids: set[str] = set()
-        self._renewal: Future[Unanswered | None] | None = None
         self._derive()
 
     def _derive(self) -> None:
@@ -2242,13 +2187,12 @@ class Region:
         with parallel_calls() as calls:
             named = calls.submit(self._read_instances, work.instances, host_ids)
             sessions = calls.submit(asked, self.home.everything, SESSIONS)
-            targets = None if home else calls.submit(asked, self.home.everything, TARGETS_READ)
             self._assume_roles()
+            self._targets = home.targets if home else asked(self.home.everything, TARGETS_READ)
         instances, answer = named.result(), sessions.result()
         self._sessions = answer if isinstance(answer, Unanswered) else Sessions(answer)
         if home:
             self.facts[HOME] = home._replace(hosts=instances)
-        self._targets = home.targets if home else targets.result() if targets else Answers()
         self.learn_own_account(instances)
         self._derive()
         return instances
@@ -2276,12 +2220,12 @@ class Region:
     def _assume_roles(self) -> None:
         """Begin to assume the roles whose accounts are not cached. Nobody waits for one that he
         does not need, so the threads are not joined; they begin no attempt after the invocation."""
-        lacking = [account for account in self.roles if account not in self.facts]
+        lacking = [account for account in self.accounts if account not in {HOME, *self.facts}]
         if not lacking:
             return
         threads = ThreadPoolExecutor(max_workers=len(lacking))
         for account in lacking:
-            self._assumed[account] = threads.submit(asked, self.roles[account].assume_role)
+            self.accounts[account].assume_role(threads)
         threads.shutdown(wait=False)
 
     def learn_own_account(self, instances: Answers[Instance]) -> None:
@@ -2332,7 +2276,7 @@ class Region:
         """The account in which a target's interfaces are looked up."""
         target = asked(self.sensors.targets.one, target_id)
         owner = target.owner_id if isinstance(target, Target) else None
-        return owner if owner in self.roles and owner != self._own_account else HOME
+        return owner if owner in self.accounts and owner != self._own_account else HOME
 
     def _read_accounts(self, accounts: Sequence[str]) -> dict[str, Facts]:
         """What these accounts show, read together."""
@@ -2347,9 +2291,7 @@ class Region:
         more where this account shows targets without their interfaces."""
         read_at = time.time()
         ids = [key for key in self.sensors.ids if self._reader_of(key) == account]
-        ec2 = self.roles[account] if account else self.home
-        if account in self._assumed and (refusal := self._assumed[account].result()):
-            return Facts.failed(account, ids, refusal)
+        ec2 = self.accounts[account]
         with parallel_calls() as calls:
             theirs = calls.submit(asked, ec2.everything, SESSIONS) if account else None
             targets = self._placed_targets(ec2, ids)
@@ -2435,53 +2377,41 @@ class Region:
         for account, kind, key in wanted:
             ids.setdefault((account, kind), []).append(key)
         for (account, kind), keys in ids.items():
-            facts = self.facts[account]
-            if kind == "prefix_lists":
-                ec2 = self.roles[account] if account else self.home
-                facts.prefix_lists.update(ec2.prefix_lists(keys))
-            else:
-                facts.route_tables.update(self.home.route_tables(keys))
+            answers = getattr(self.accounts[account], kind)(keys)
+            getattr(self.facts[account], kind).update(answers)
 
     @property
-    def from_cache(self) -> bool:
-        """Whether an earlier invocation has read some of what is known."""
-        return any(facts.from_cache for facts in self.facts.values())
+    def may_be_stale(self) -> bool:
+        """Whether some of what is known is cached, and has not been read afresh yet."""
+        return not self._renewed and any(facts.from_cache for facts in self.facts.values())
 
-    def renew(self) -> Unanswered | None:
-        """Read afresh what is cached, once in an invocation. What cannot be read leaves what is
-        cached to those whom it serves, and is the answer for those who needed it."""
-        if self._renewal is None:
-            self._renewal = Future()
-            self._renewal.set_result(self._renew())
-        return self._renewal.result()
-
-    def _renew(self) -> Unanswered | None:
+    def renew(self) -> None:
+        """Read afresh what is cached. What cannot be read leaves what is cached to those whom it
+        serves; for those whom it does not, there is `renewal_error`."""
+        self._renewed = True
         targets = asked(self.home.everything, TARGETS_READ)
         if isinstance(targets, Unanswered):
-            return targets
+            self.renewal_error = targets
+            return
         cached_targets, self._targets = self._targets, targets
         self._derive()
-        error: Unanswered | None = None
         for account, facts in self._read_accounts(self._accounts()).items():
             if facts.error and account in self.facts:
-                error = facts.error
+                self.renewal_error = facts.error
             else:
                 self.facts[account] = facts
         if self.facts[HOME].from_cache:
-            self._targets = cached_targets
+            self._targets = cached_targets  # what is known of sensors was derived from these
         self._derive()
-        return error
 
     # Sessions that exist
 
     def look_for_targets(self, sessions: Iterable[Session]) -> None:
         """Ask for the targets of sessions that are not among the visible ones."""
-        with suppress(Unanswered):
-            targets = {session.target_id for session in sessions}
-            unknown = {key for key in targets if key not in self.sensors.targets}
-            unknown = {key for key in unknown if key not in self._looked_for}
-            self._looked_for.update(self.home.by_id(TARGETS_READ, unknown))
-            self._looked_for.know_of_none(unknown)
+        ids = {session.target_id for session in sessions}
+        unknown = [t for t in ids if t not in self.sensors.targets and t not in self._looked_for]
+        self._looked_for.update(self.home.by_id(TARGETS_READ, unknown))
+        self._looked_for.know_of_none(unknown)
 
     def target_is_gone(self, target_id: str) -> bool:
         """Whether a session's target is neither visible nor found by its ID: it has been deleted,
@@ -2530,8 +2460,8 @@ def remember_facts(configuration: Configuration, known: Iterable[Facts]) -> None
         kept = {k: v for k, v in (_cache or {}).items() if v[0] == configuration}
         for facts in known:
             newest = kept[facts.account][1].read_at if facts.account in kept else 0.0
-            incomplete = facts.error or facts.prefix_lists.error or facts.route_tables.error
-            if not incomplete and newest <= facts.read_at:
+            complete = not facts.error and facts.prefix_lists.settled and facts.route_tables.settled
+            if complete and newest <= facts.read_at:
                 kept[facts.account] = configuration, facts
         _cache = kept
 
@@ -2634,12 +2564,10 @@ def runs(source: Interface, sensor: Interface, known: Known) -> Verdict:
 
 def in_zone(source: Interface, sensor: Interface, known: Known) -> Verdict:
     """Mirroring across Availability Zones costs extra per GB, so sensors of the zone come first."""
-    by_id = known.sensor.through_role
-    theirs, mine = (sensor.zone_id, source.zone_id) if by_id else (sensor.zone, source.zone)
-    same = source.shares_zone(sensor, by_id)
-    if same is None:
+    theirs, mine = sensor.zone_as(known.sensor), source.zone_as(known.sensor)
+    if not theirs or not mine:
         return rejects("Which Availability Zone the sensor is in cannot be seen", Says.UNSEEN)
-    if same:
+    if theirs == mine:
         return passes(f"in {theirs} like the interface")
     if known.other_zones:
         return passes(f"in {theirs}, because no sensor in {mine} can take it")
@@ -2721,15 +2649,15 @@ def prefix_lists_admit(source: Interface, groups: Iterable[SecurityGroup], known
         raise NotAskedYet((known.there.account, "prefix_lists", key) for key in unread)
     problems, error = "", None
     for key, group_id in named.items():
-        prefix_list = asked(lists.one, key)
-        if isinstance(prefix_list, Unanswered):
-            error = error or prefix_list
-        elif prefix_list and prefix_list.problem:
-            problems += f"; prefix list {key} could settle it ({prefix_list.problem})"
-        elif prefix_list:
-            for cidr in filter(source.sender.is_in, prefix_list.cidrs):
+        blocks = asked(lists.one, key)
+        if not isinstance(blocks, Unanswered):
+            for cidr in filter(source.sender.is_in, blocks or ()):
                 origin = f"{cidr} in prefix list {key}"
                 return passes(f"security group {group_id} admits {VXLAN} from {origin}")
+        elif blocks.final:
+            problems += f"; prefix list {key} could settle it ({blocks})"
+        else:
+            error = error or blocks
     if error:
         raise error
     return rejects(problems, Says.UNSETTLED if problems else Says.REJECTS)
@@ -2772,10 +2700,12 @@ def route_leads(source: Interface, sensor: Interface, known: Known) -> Verdict:
     tables = known.here.route_tables
     if vpc_id not in tables:
         raise NotAskedYet([(HOME, "route_tables", vpc_id)])
-    table = tables.one(source.subnet_id or "", asked_by=vpc_id) or tables.one(vpc_id)
+    table = asked(lambda: tables.one(source.subnet_id or "", asked_by=vpc_id) or tables.one(vpc_id))
     where = f"in another VPC ({sensor.vpc_id})"
-    if table is None or table.problem:
-        unknown = table.problem if table else f"no route table of {vpc_id} can be seen"
+    if isinstance(table, Unanswered) and not table.final:
+        raise table
+    if not isinstance(table, RouteTable):
+        unknown = table or f"no route table of {vpc_id} can be seen"
         return passes(f"{where}, and whether a route leads there is not known ({unknown})")
     by_list = next((route for route in table.routes if route.by_prefix_list), None)
     route = next(
@@ -2869,7 +2799,8 @@ def judge_sensor(
     if sensor.missing:
         return Verdict(Says.REJECTS, sensor.missing, "unavailable")
     # A load balancer receives on its interface in the source's zone, where it has one.
-    faces = [f for f in sensor.interfaces if source.shares_zone(f, sensor.through_role)]
+    zone_here = source.zone_as(sensor)
+    faces = [face for face in sensor.interfaces if zone_here and face.zone_as(sensor) == zone_here]
     verdicts: list[Verdict] = []
     wanted: set[tuple[str, str, str]] = set()
     for face in faces or sensor.interfaces:
@@ -2991,8 +2922,11 @@ def ranking(source: Interface, judgement: Judgement, sessions: Callable[[str], i
     return sorted(judgement.candidates, key=rank)
 
 
-def instance_set_aside(instance: Instance, configuration: Configuration) -> str | None:
-    """Why none of the instance's interfaces is meant to be mirrored; None where they are."""
+def why_not_meant(
+    source: Interface, instance: Instance, configuration: Configuration
+) -> str | None:
+    """Why the interface is not meant to be mirrored, or of a type that cannot be; None where
+    neither."""
     for tag in configuration.exclude_tags:
         if tag.matches(instance.tags):
             return f"The instance is excluded by its tag {tag} (EXCLUDE_TAGS)"
@@ -3001,14 +2935,9 @@ def instance_set_aside(instance: Instance, configuration: Configuration) -> str 
     ):
         wanted = ", ".join(map(str, configuration.include_tags))
         return f"The instance has none of the tags {wanted} (INCLUDE_TAGS)"
+    if source.interface_type != "interface":
+        return f"Interfaces of type {source.interface_type} cannot be mirrored"
     return None
-
-
-def type_set_aside(source: Interface) -> str | None:
-    """Why an interface of this type cannot be a source; None where it can."""
-    if source.interface_type == "interface":
-        return None
-    return f"Interfaces of type {source.interface_type} cannot be mirrored"
 
 
 # ======================================================================================
@@ -3098,11 +3027,6 @@ class Entry(NamedTuple):
             "sensors": list(self.sensors),
         }
 
-    def instead(self, outcome: str, reason: str) -> Entry:
-        """The entry of the same interface, had it come to another outcome."""
-        sensors = () if outcome in BARE_OUTCOMES else self.sensors
-        return self._replace(outcome=outcome, reason=reason, sensors=sensors)
-
 
 class Task(NamedTuple):
     """An interface to be brought to its outcome.
@@ -3150,6 +3074,7 @@ class Plan(NamedTuple):
         choice: why this target.
         sensors: the rows of the verdicts that led to it.
         parameters: those of CreateTrafficMirrorSession.
+        looks: how often the interface was looked at since EC2 did not know it.
     """
 
     task: Task
@@ -3157,6 +3082,7 @@ class Plan(NamedTuple):
     choice: str
     sensors: Sequence[Mapping[str, Any]]
     parameters: Mapping[str, Any]
+    looks: int = 0
 
 
 def session_name(source: Interface, target_id: str) -> str:
@@ -3194,18 +3120,27 @@ def create_parameters(task: Task, target_id: str, configuration: Configuration) 
 
 class Doubt(NamedTuple):
     """An interface whose create was refused, but that may be mirrored all the same: by another
-    invocation, or as soon as EC2 knows it. It holds no more than it needs, since a sweep may come
-    to thousands.
+    invocation, or as soon as EC2 knows it.
 
     Attributes:
-        entry: what it comes to if nothing else shows.
-        again: the create to send once more; None where that would not help.
+        entry: what it comes to if nothing else shows: `failed` if the create may be sent again.
         looks: how often it was looked at.
     """
 
+    plan: Plan
     entry: Entry
-    again: Plan | None
-    looks: int = 0
+    looks: int
+
+    @property
+    def not_shown(self) -> bool:
+        """Whether EC2 does not know the interface yet, so that to send again may help."""
+        return self.entry.outcome == "failed"
+
+    def without_rows(self) -> Doubt:
+        """The same, without its rows of sensors."""
+        return self._replace(
+            plan=self.plan._replace(sensors=()), entry=self.entry._replace(sensors=())
+        )
 
 
 class Refusals:
@@ -3285,7 +3220,7 @@ class Mirroring:
         self,
         configuration: Configuration,
         deadline: Deadline,
-        own: Own = Own(),  # noqa: B008
+        own: Own,
     ) -> None:
         self.configuration = configuration
         self.deadline = deadline
@@ -3302,11 +3237,6 @@ class Mirroring:
         if work.sweep:
             yield from self.sweep(work.sweep, set(work.instances))
         self.region.close()
-
-    def our_targets(self) -> Mapping[str, None]:
-        """The configured targets, as far as they are known."""
-        ids = asked(lambda: self.region.sensors.ids)
-        return {} if isinstance(ids, Unanswered) else ids
 
     def accounts_without_targets(self) -> list[str]:
         """Configured accounts that are known to show no target here."""
@@ -3397,12 +3327,18 @@ class Mirroring:
         for task in mirrored:
             yield self.answered(self.check, task)
         doubts: list[Doubt] = []
-        while waiting or doubts:
-            if waiting:  # 3, 4: which sensor, and is the session created?
-                waiting, refused = yield from self.round(waiting)
-                doubts += refused
+        while waiting or doubts:  # a round, or a look at what was refused
+            if waiting:  # 3: which sensor?
+                plans = yield from self.chosen(waiting[:ROUND])
+                waiting = waiting[ROUND:]
             else:
-                waiting, doubts = yield from self.look(doubts)
+                plans, doubts = yield from self.look(doubts)
+            again, refused = yield from self.created(plans)  # 4: the session
+            waiting = again + waiting
+            for doubt in refused:
+                # A page of a sweep comes to more rows of sensors than the result has room for.
+                too_many = doubt.entry.request.sweep and len(doubts) >= LISTED_BY_SWEEP
+                doubts.append(doubt.without_rows() if too_many else doubt)
 
     @staticmethod
     def answered(step: Callable[[Task], T], task: Task) -> T | Entry:
@@ -3416,11 +3352,9 @@ class Mirroring:
         """Whether the interface is meant to be mirrored and can be. A task goes on: to a sensor, or
         where a sweep finds a session, to a check of what that leads to."""
         source, sensors = task.source, self.region.sensors
-        if problem := (
-            instance_set_aside(task.instance, self.configuration)
-            or type_set_aside(source)
-            or sensors.why_no_source(source, task.instance)
-        ):
+        instance = task.instance
+        problem = why_not_meant(source, instance, self.configuration)
+        if problem := problem or sensors.why_no_source(source, instance):
             return task.entry("skipped", problem)
         if sessions := self.region.sessions.of(source.interface_id, sensors.ids):
             ours = sum(session.target_id in sensors.ids for session in sessions)
@@ -3442,12 +3376,10 @@ class Mirroring:
 
     def exists(self, task: Task, session: Session) -> Entry:
         """The interface has this session already."""
-        return task.entry("exists", self.why_exists(session), session)
-
-    def why_exists(self, session: Session) -> str:
-        """What the session does."""
-        whose = "" if session.target_id in self.region.sensors.ids else ", not one of our targets"
-        return f"Session {session.session_id} mirrors it to {session.target_id}{whose}"
+        elsewhere = session.target_id not in self.region.sensors.ids
+        whose = ", not one of our targets" if elsewhere else ""
+        reason = f"Session {session.session_id} mirrors it to {session.target_id}{whose}"
+        return task.entry("exists", reason, session)._replace(elsewhere=elsewhere)
 
     # Sessions that exist
 
@@ -3465,7 +3397,7 @@ class Mirroring:
             if verdict.says is Says.REJECTS:
                 reason = f"Session {session.session_id} mirrors it to {session.target_id}"
                 reason += f", which packets cannot reach. {verdict.reason}"
-                rows = [sensor_row(session.target_id, verdict)]
+                rows = [sensor_row(session.target_id, verdict, None)]
                 return task.entry("blocked", reason, session, rows)
         return self.exists(task, task.sessions[0])
 
@@ -3480,11 +3412,7 @@ class Mirroring:
         if source.address is None:
             return PASSES
         self.deadline.check()
-        while True:
-            try:
-                return judge_sensor(source, self.known()[target_id], REACHABILITY)
-            except NotAskedYet as missing:
-                self.region.look_up(missing.wanted)
+        return self.looked_up(lambda: judge_sensor(source, self.known()[target_id], REACHABILITY))
 
     # From verdicts to a session
 
@@ -3506,19 +3434,23 @@ class Mirroring:
         """The verdicts on all sensors. What is cached may be out of date, so it does not get to say
         that there is no sensor."""
         judgement = self.judged(source)
-        if judgement.error or judgement.candidates or not self.region.from_cache:
+        if judgement.error or judgement.candidates:
             return judgement
-        error = self.region.renew()
-        judgement = self.judged(source)
-        if error and not judgement.candidates:
-            return judgement._replace(error=judgement.error or error)
-        return judgement
+        if self.region.may_be_stale:
+            self.region.renew()
+            judgement = self.judged(source)
+        missing = None if judgement.candidates else self.region.renewal_error
+        return judgement._replace(error=judgement.error or missing)
 
     def judged(self, source: Interface) -> Judgement:
-        """The verdicts as things are known, with what they turn out to need looked up."""
+        """The verdicts as things are known."""
+        return self.looked_up(lambda: judge(source, tuple(self.known().values())))
+
+    def looked_up(self, judging: Callable[[], T]) -> T:
+        """What some judging comes to, with what it turns out to need looked up."""
         while True:
             try:
-                return judge(source, tuple(self.known().values()))
+                return judging()
             except NotAskedYet as missing:
                 self.region.look_up(missing.wanted)
 
@@ -3534,9 +3466,9 @@ class Mirroring:
             return task.entry("skipped", problem)
         ranked = ranking(source, judgement, self.region.count)
         rows = sensor_rows(judgement, ranked, self.region.count)
-        if error := judgement.error or (judgement.foreign_error if not ranked else None):
-            return task.entry(error.outcome, str(error), sensors=rows)
         if not ranked:
+            if error := judgement.error or judgement.foreign_error:
+                return task.entry(error.outcome, str(error), sensors=rows)
             reason = why_unmirrored(judgement, self.region.sensors.accounts_without_targets)
             return task.entry("unmirrored", reason, sensors=rows)
         target_id = ranked[0]
@@ -3552,51 +3484,52 @@ class Mirroring:
         parameters = create_parameters(task, target_id, self.configuration)
         return Plan(task, target_id, choice, rows, parameters)
 
-    def round(
-        self, waiting: Sequence[Task]
-    ) -> Generator[Entry, None, tuple[list[Task], list[Doubt]]]:
-        """Steps 3 and 4 for those that come first: choose for all of them, each choice counting at
-        once, then send their creates together. What is not settled waits for the next round, which
-        knows of all refusals of this one, or is in doubt."""
-        plans: list[Plan] = []
-        for task in waiting[:ROUND]:
-            chosen = self.answered(self.choose, task)
-            if isinstance(chosen, Entry):
-                yield chosen
+    def chosen(self, tasks: Sequence[Task]) -> Generator[Entry, None, list[Plan]]:
+        """Step 3 for those of a round, each choice counting at once."""
+        plans = []
+        for task in tasks:
+            plan = self.answered(self.choose, task)
+            if isinstance(plan, Entry):
+                yield plan
             else:
-                plans.append(chosen)
-        again: list[Task] = []
+                plans.append(plan)
+        return plans
+
+    def created(
+        self, plans: Sequence[Plan]
+    ) -> Generator[Entry, None, tuple[list[Task], list[Doubt]]]:
+        """Step 4 for those of a round: their creates are sent together. What is not settled by them
+        waits for the next round, which knows of all refusals of this one, or is in doubt."""
+        waiting: list[Task] = []
         doubts: list[Doubt] = []
-        throttled: list[tuple[Plan, AwsCallFailed]] = []
-        created = False
+        throttled: list[Plan] = []
+        progress = False
         for plan, answer in self.sent(plans):
-            if isinstance(answer, AwsCallFailed) and answer.failure is Failure.THROTTLED:
-                throttled.append((plan, answer))
+            if create_came_to(answer, Failure.THROTTLED):
+                throttled.append(plan._replace(choice=str(answer)))
                 continue
             became = self.settled(plan, answer)
             if isinstance(became, Entry):
-                created |= became.outcome == "created"
+                progress |= became.outcome == "created"
                 yield became
             elif isinstance(became, Doubt):
                 doubts.append(became)
             else:
-                again.append(became)
-        for plan, error in throttled:
-            if created:
+                waiting.append(became)
+        for plan in throttled:
+            if progress:
                 self.region.sessions.give_up(plan.target_id)
-                again.append(plan.task)
+                waiting.append(plan.task)
             else:
-                yield plan.task.entry(error.outcome, str(error), sensors=plan.sensors)
-        return [*again, *waiting[ROUND:]], doubts
+                yield plan.task.entry("failed", plan.choice, sensors=plan.sensors)
+        return waiting, doubts
 
     def sent(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Session | Unanswered | None]]:
-        """Step 4: send creates, some at a time, and say what came back; see `send`."""
+        """Send creates, some at a time, and say what came back; see `send`."""
         if not plans:
             return
         with ThreadPoolExecutor(max_workers=PARALLEL_CREATES) as threads:
-            futures = [threads.submit(self.send, plan) for plan in plans]
-            for plan, future in zip(plans, futures, strict=True):
-                yield plan, future.result()
+            yield from zip(plans, threads.map(self.send, plans), strict=True)
 
     def send(self, plan: Plan) -> Session | Unanswered | None:
         """The session, or why there is none as far as AWS says; None: not sent, because by now it
@@ -3604,7 +3537,7 @@ class Mirroring:
         if self.refusals.bars(plan):
             return None
         answer = asked(self.create, plan)
-        if is_refusal(answer):
+        if create_came_to(answer, Failure.REFUSED):
             self.refusals.note(plan, answer)
         return answer
 
@@ -3618,10 +3551,7 @@ class Mirroring:
         """
         home, interface_id = self.region.home, plan.task.source.interface_id
         answer = asked(home.create_session, plan.parameters)
-        lost = isinstance(answer, Unreadable) or (
-            isinstance(answer, AwsCallFailed) and answer.failure is Failure.LOST
-        )
-        if not lost:
+        if not isinstance(answer, Unreadable) and not create_came_to(answer, Failure.LOST):
             return told(answer)
         try:
             found = home.by_filter(SESSIONS, [interface_id]).all(interface_id)
@@ -3643,7 +3573,7 @@ class Mirroring:
         if answer is None:
             self.region.sessions.give_up(target_id)
             return task
-        if not is_refusal(answer):
+        if not create_came_to(answer, Failure.REFUSED):
             return task.entry(answer.outcome, str(answer), sensors=plan.sensors)
         self.region.sessions.give_up(target_id)
         refused = refused_by(answer)
@@ -3656,19 +3586,21 @@ class Mirroring:
             sensor = "The interface is somebody's sensor, which AWS does not mirror"
             return task.entry("skipped", f"{sensor} ({answer.code})")
         if refused is Refused.NOT_SHOWN:
-            return Doubt(task.entry("failed", reason, sensors=plan.sensors), plan)
+            return Doubt(plan, task.entry("failed", reason, sensors=plan.sensors), plan.looks)
         if refused is Refused.EVERYBODY:
             reason = self.refusals.everybody or reason
         entry = refused_entry(task, target_id, reason, plan.sensors)
-        return Doubt(entry, None) if refused is Refused.INTERFACE else entry
+        return Doubt(plan, entry, plan.looks) if refused is Refused.INTERFACE else entry
 
     def look(
         self, doubts: Sequence[Doubt]
-    ) -> Generator[Entry, None, tuple[list[Task], list[Doubt]]]:
+    ) -> Generator[Entry, None, tuple[list[Plan], list[Doubt]]]:
         """Whether interfaces that were refused have a session by now. It can take seconds to show,
         so all of them are looked up together, up to three times a second apart; and what EC2 did
         not know is sent again."""
-        ids = [doubt.entry.interface_id or "" for doubt in doubts]
+        yield from self.last_word([doubt for doubt in doubts if doubt.looks == LOOKS])
+        doubts = [doubt for doubt in doubts if doubt.looks < LOOKS]
+        ids = [doubt.plan.task.source.interface_id for doubt in doubts]
         sessions: Answers[Session] = Answers()
         try:
             if any(doubt.looks for doubt in doubts):
@@ -3676,61 +3608,49 @@ class Mirroring:
             sessions = self.region.home.by_filter(SESSIONS, ids)
         except OutOfTime as error:
             sessions.fail(ids, error)
-        waiting: list[Task] = []
-        looked: list[Doubt] = []
+        plans: list[Plan] = []
+        kept: list[Doubt] = []
         for doubt, interface_id in zip(doubts, ids, strict=True):
-            found = asked(sessions.all, interface_id)
-            unanswered = found if isinstance(found, Unanswered) else None
-            session = None if isinstance(found, Unanswered) else self.counting(found)
-            if session:
-                yield mirrored_entry(doubt.entry, self.why_exists(session), session)
-            elif unanswered and (doubt.looks + 1 == LOOKS or isinstance(unanswered, OutOfTime)):
-                reason = f"{doubt.entry.reason} Nobody could be asked: {unanswered}."
-                yield doubt.entry.instead(unanswered.outcome, reason)
+            plan, looks = doubt.plan, doubt.looks + 1
+            found = asked(lambda key: self.counting(sessions.all(key)), interface_id)
+            if isinstance(found, Session):
+                yield self.exists(plan.task, found)
+            elif isinstance(found, OutOfTime) or (found and looks == LOOKS):
+                reason = f"{doubt.entry.reason} Nobody could be asked: {found}"
+                yield plan.task.entry(found.outcome, reason, sensors=doubt.entry.sensors)
+            elif doubt.not_shown:
+                self.region.sessions.choose(plan.target_id)
+                plans.append(plan._replace(looks=looks))
             else:
-                looked.append(doubt._replace(looks=doubt.looks + 1))
-        kept = [doubt for doubt in looked if not doubt.again]
-        unknown = [(doubt.again, doubt.looks) for doubt in looked if doubt.again]
-        for plan, _ in unknown:
-            self.region.sessions.choose(plan.target_id)
-        for (plan, answer), (_, looks) in zip(
-            self.sent([p for p, _ in unknown]), unknown, strict=True
-        ):
-            became = self.settled(plan, answer)
-            if isinstance(became, Doubt):
-                kept.append(became._replace(looks=looks))
-            elif isinstance(became, Task):
-                waiting.append(became)
-            else:
-                yield became
-        yield from self.last_word([doubt for doubt in kept if doubt.looks >= LOOKS])
-        return waiting, [doubt for doubt in kept if doubt.looks < LOOKS]
+                kept.append(doubt._replace(looks=looks))
+        return plans, kept
 
     def last_word(self, doubts: Sequence[Doubt]) -> Iterator[Entry]:
         """What interfaces come to for which no session has shown. Those that EC2 says it does not
         know may be gone: with their instance, or detached."""
-        unknown = {doubt.entry.instance_id or "" for doubt in doubts if doubt.again}
+        unknown = {d.plan.task.instance.instance_id for d in doubts if d.not_shown}
         instances = self.region.home.by_id(INSTANCES, unknown)
         for doubt in doubts:
-            entry = doubt.entry
-            if doubt.again and entry.outcome == "failed":
-                instance = asked(instances.one, entry.instance_id or "")
-                gone = instance is None or (
-                    isinstance(instance, Instance)
-                    and not (instance.is_up and entry.interface_id in instance.interface_ids)
-                )
-                if gone:
-                    reason = "The instance does not run with this interface any more."
-                    entry = entry.instead("skipped", reason)
-            yield entry
+            task = doubt.plan.task
+            if doubt.not_shown:
+                instance = asked(instances.one, task.instance.instance_id)
+                if isinstance(instance, Instance) and not (
+                    instance.is_up and task.source.interface_id in instance.interface_ids
+                ):
+                    instance = None
+                if instance is None:
+                    reason = "The instance does not run with this interface any more"
+                    yield task.entry("skipped", reason)
+                    continue
+            yield doubt.entry
 
 
-def is_refusal(answer: object) -> TypeGuard[AwsCallFailed]:
-    """Whether AWS has refused to create a session for good."""
+def create_came_to(answer: object, failure: Failure) -> TypeGuard[AwsCallFailed]:
+    """Whether a create, not a look-up after it, came to this failure."""
     return (
         isinstance(answer, AwsCallFailed)
         and answer.operation == CREATE
-        and answer.failure is Failure.REFUSED
+        and answer.failure is failure
     )
 
 
@@ -3741,13 +3661,6 @@ def refused_entry(
     refused = {"verdict": "rejected", "stage": "create", "reason": f"{reason}."}
     sensors = [{**row, **refused} if row["target_id"] == target_id else row for row in rows]
     return task.entry("unmirrored", f"Refused at create. {reason}", sensors=sensors)
-
-
-def mirrored_entry(entry: Entry, reason: str, session: Session) -> Entry:
-    """The entry of an interface that turns out to have a session."""
-    return entry.instead("exists", f"{reason}.")._replace(
-        target_id=session.target_id, session_id=session.session_id, session_name=session.name
-    )
 
 
 # ======================================================================================
@@ -3761,8 +3674,10 @@ LISTED_BY_SWEEP = 100  # interfaces
 NAMED_IN_ERROR = 100  # interfaces
 
 
-def sensor_row(target_id: str, verdict: Verdict, sessions: int | None = None) -> dict[str, Any]:
-    """A sensor as the result shows it."""
+@lru_cache(maxsize=4_096)
+def sensor_row(target_id: str, verdict: Verdict, sessions: int | None) -> Mapping[str, Any]:
+    """A sensor as the result shows it. Most rows of most interfaces are the same: they are about
+    sensors of other zones; so they are shared, and nobody may change one."""
     last_resort = verdict.says is Says.UNSEEN
     hint = "; it is the last resort where ALLOW_UNVERIFIED is true" if last_resort else ""
     return {
@@ -3784,11 +3699,12 @@ def sensor_rows(
         counted = (ranked and verdict.passes) or verdict.stage == "create"
         row = sensor_row(target_id, verdict, sessions(target_id) if counted else None)
         if target_id in ranked[:1]:
-            row["verdict"] = "selected"
-            row["reason"] = f"{why_chosen(ranked, sessions)}: {row['reason']}"
+            reason = f"{why_chosen(ranked, sessions)}: {row['reason']}"
+            row = {**row, "verdict": "selected", "reason": reason}
         elif ranked and verdict.passes:
             count = sessions(ranked[0])
-            row["reason"] = f"Behind {ranked[0]} with {count} sessions: {row['reason']}"
+            reason = f"Behind {ranked[0]} with {count} sessions: {row['reason']}"
+            row = {**row, "reason": reason}
         rows.append(row)
     return rows
 
@@ -3844,20 +3760,15 @@ class Report:
         self._kept: dict[str, list[Entry]] = {outcome: [] for outcome in OUTCOMES}
         self._rows: Counter[str] = Counter()
 
-    def add(self, entry: Entry, ours: Mapping[str, object]) -> None:
-        """Take an entry into account.
-
-        Args:
-            entry: what became of an interface.
-            ours: the targets that count as covered.
-        """
+    def add(self, entry: Entry) -> None:
+        """Take into account what became of an interface."""
         log_entry(entry)
         self.counts[entry.outcome] += 1
         if entry.outcome in UNFINISHED_OUTCOMES:
             self._add_unfinished(entry)
         if entry.interface_id and entry.outcome != "skipped":
             self._meant += 1
-            self._covered += entry.outcome in ("created", "exists") and entry.target_id in ours
+            self._covered += entry.outcome in ("created", "exists") and not entry.elsewhere
             self.elsewhere += entry.elsewhere
         self._keep(entry)
 
@@ -3918,24 +3829,22 @@ class Report:
         body = {"message": message, "dry_run": dry_run, "summary": self.summary, "interfaces": []}
         room = BODY_LIMIT - len(json.dumps(body)) - 1
         by_attention = [entry for entries in self._kept.values() for entry in entries]
-        shown_entries: list[dict[str, Any]] = []
+        listed: list[tuple[Entry, dict[str, Any]]] = []
         for entry in by_attention:
             bare = {**entry.as_dict(), "sensors": []}
             room -= len(json.dumps(bare)) + 2
             if room < 0:
                 break
-            shown_entries.append(bare)
-        for entry, bare in zip(by_attention, shown_entries, strict=False):
+            listed.append((entry, bare))
+        for entry, bare in listed:
             sensors = list(entry.sensors)
             size = len(json.dumps(sensors)) - 2
             if size <= room:
                 bare["sensors"] = sensors
                 room -= size
         if not self.sweep:
-            places = [entry.place for entry in by_attention[: len(shown_entries)]]
-            order = sorted(range(len(places)), key=places.__getitem__)
-            shown_entries = [shown_entries[at] for at in order]
-        body["interfaces"] = shown_entries
+            listed.sort(key=lambda pair: pair[0].place)
+        body["interfaces"] = [bare for _, bare in listed]
         return {"statusCode": status, "body": json.dumps(body)}
 
     @property
@@ -4026,7 +3935,7 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
             in sweeps.
     """
     messages = open_delivery(event, str(getattr(context, "aws_request_id", None) or uuid.uuid4()))
-    requests = [request for message in messages for request in message.understood]
+    requests = [request for message in messages for request in message.requests]
     errors = [error for message in messages for error in message.errors]
     log_errors(messages)
     report = Report(sweep=any(request.sweep for request in requests))
@@ -4039,7 +3948,7 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
         own = Own.of(context)
         mirroring = Mirroring(configuration, Deadline(context), own)
         for entry in mirroring.entries(Work.of(requests, own)):
-            report.add(entry, mirroring.our_targets())
+            report.add(entry)
         report.pages_failed |= mirroring.region.lacks_sessions
         sessions = mirroring.region.sessions_per_own_target()
         if report.counts and (without := mirroring.accounts_without_targets()):
@@ -4052,8 +3961,8 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
     if problem := report.unfinished():
         raise MirroringError(problem)
     bad = errors or any(report.counts[outcome] for outcome in BAD_OUTCOMES)
-    if len(notes) == len(messages[0].requests) == 1 and not report.counts:
-        message = notes[0]
+    if len(notes) == len(requests) + len(errors) == 1 and not report.counts:
+        message = notes[0]  # the one event asks for nothing, or cannot be understood
     else:
         message = report.message(dry_run, notes)
     return report.result(400 if bad else 200, message, dry_run)
@@ -4077,7 +3986,7 @@ def is_unfinished(message: Message, report: Report) -> bool:
     return bool(message.errors) or any(
         (request.sweep and report.sweep_unfinished)
         or not report.unfinished_instances.isdisjoint(request.instance_ids)
-        for request in message.understood
+        for request in message.requests
     )
 
 

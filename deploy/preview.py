@@ -145,13 +145,13 @@ class Survey:
     """The function's flow over a whole account. All that is known here of its insides is here."""
 
     def __init__(self, configuration: function.Configuration) -> None:
-        self.mirroring = function.Mirroring(configuration, function.Deadline(None))
+        self.mirroring = function.Mirroring(configuration, function.Deadline(None), function.Own())
         self.planned: Counter[str | None] = Counter()
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Every interface's entry as the result has it, page by page; nothing is created."""
         sweep = function.Request(event_id="preview", dry_run=True, sweep=True)
-        for entry in self.mirroring.entries(function.Work.of([sweep])):
+        for entry in self.mirroring.entries(function.Work.of([sweep], function.Own())):
             if entry.outcome == "planned":
                 self.planned[entry.target_id] += 1
             yield entry.as_dict()
@@ -165,7 +165,9 @@ class Survey:
         """What is known of the configured targets."""
         region = self.mirroring.region
         found = {} if region.lacks_sessions else region.sensors.judged
-        return [self._sensor(target_id, found) for target_id in self.mirroring.our_targets()]
+        ids = function.asked(lambda: region.sensors.ids)
+        known = () if isinstance(ids, function.Unanswered) else ids
+        return [self._sensor(target_id, found) for target_id in known]
 
     def _sensor(self, target_id: str, found: Mapping[str, Any]) -> Sensor:
         region = self.mirroring.region

@@ -310,7 +310,7 @@ def size(result: dict[str, Any]) -> int:
 def answer_with(listed: Sequence[Entry]) -> dict[str, Any]:
     report = Report(listed[0].request.sweep)
     for entry in listed:
-        report.add(entry, {})
+        report.add(entry)
     return report.result(200, "A message.", False)
 
 

@@ -25,12 +25,13 @@ from model import (
 from lambda_traffic_mirror import (
     Address,
     Answers,
+    AwsCallFailed,
     Configuration,
     Facts,
+    Failure,
     Interface,
     Known,
     MirroringError,
-    PrefixList,
     SecurityGroup,
     Sensor,
     security_groups_admit,
@@ -210,7 +211,7 @@ def source_at(address: str, group_ids: Sequence[str], vpc_id: str = "vpc-1") -> 
 def groups_admit(
     source: Interface,
     groups: Mapping[str, Sequence[Mapping[str, Any]]],
-    prefix_lists: Mapping[str, PrefixList],
+    prefix_lists: Mapping[str, Sequence[str]],
 ) -> bool:
     """What the function makes of a sensor with these groups (ID to `IpPermissions`)."""
     known_groups: Answers[SecurityGroup] = Answers()
@@ -218,9 +219,13 @@ def groups_admit(
         shown = [{k: v for k, v in rule.items() if v is not None} for rule in permissions]
         group = SecurityGroup.of({"GroupId": group_id, "IpPermissions": shown})
         known_groups.add(group_id, group)
-    known_lists: Answers[PrefixList] = Answers()
-    for key, value in prefix_lists.items():
-        known_lists.add(key, value)
+    known_lists: Answers[tuple[str, ...]] = Answers()
+    refused = AwsCallFailed(READ_PREFIX_LIST, "UnauthorizedOperation", "", Failure.DENIED)
+    known_lists.fail(("pl-one", "pl-two", "pl-three"), refused)
+    lists: Answers[tuple[str, ...]] = Answers()
+    for key, blocks in prefix_lists.items():
+        lists.add(key, tuple(blocks))
+    known_lists.update(lists)
     none: list[Answers[Any]] = [Answers() for _ in range(4)]
     facts = Facts("", 0, {}, known_groups, none[0], none[1], {}, none[2], known_lists, none[3])
     configuration = Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-1"})
@@ -443,15 +448,12 @@ def test_any_rules_are_judged_as_the_brute_force_model_judges_them(
     entries: dict[str, list[dict[str, Any]]],
 ) -> None:
     lists = {
-        key: PrefixList(tuple(e["Cidr"] for e in items if ":" not in e["Cidr"]))
-        for key, items in entries.items()
+        key: [e["Cidr"] for e in items if ":" not in e["Cidr"]] for key, items in entries.items()
     }
-    closed = PrefixList((), "not readable")
-    unread = dict.fromkeys(("pl-one", "pl-two", "pl-three"), closed)
     admitted = groups_admit(
         source_at(address, group_ids),
         {f"sg-sensor-{n}": permissions for n, permissions in enumerate(groups)},
-        unread | lists,
+        lists,
     )
     everything = [item for permissions in groups for item in permissions]
     assert admitted is group_rules_admit(everything, address, group_ids, entries)
