@@ -1188,6 +1188,11 @@ class Instance(NamedTuple):
         )
 
     @property
+    def counts_as_running(self) -> bool:
+        """Whether it runs. After the event that says so, EC2 may still say pending."""
+        return self.state in ("running", "pending")
+
+    @property
     def interface_ids(self) -> list[str]:
         """All its interfaces, those that cannot be read included."""
         return [*(interface.interface_id for interface in self.interfaces), *self.unreadable]
@@ -3346,7 +3351,6 @@ class Mirroring:
         place = 0
         for instance_id, request in requests.items():
             instance = asked(instances.one, instance_id)
-            # After the event, EC2 may still say pending.
             shown_id = shortened(instance_id)
             if instance is None:
                 problem = f"AWS does not know instance {shown_id}"
@@ -3355,7 +3359,7 @@ class Mirroring:
             elif isinstance(instance, Unanswered):
                 yield Entry(request, instance.outcome, f"{instance}.", instance_id, place=place)
                 continue
-            elif instance.state not in ("running", "pending"):
+            elif not instance.counts_as_running:
                 problem = f"Instance {instance_id} is {instance.state}, not running"
             elif not instance.interface_ids:
                 problem = f"Instance {instance_id} has no network interface"
@@ -3734,7 +3738,7 @@ class Mirroring:
                 gone = instance is None or (
                     isinstance(instance, Instance)
                     and (
-                        instance.state != "running"
+                        not instance.counts_as_running
                         or entry.interface_id not in instance.interface_ids
                     )
                 )
