@@ -3378,7 +3378,8 @@ class Mirroring:
         interfaces which AWS keeps refusing do not keep others from their turn."""
 
         def draw(item: tuple[str, object]) -> bytes:
-            return hashlib.sha256(f"{request.event_id}{item[0]}".encode()).digest()
+            drawn = f"{request.event_id}{item[0]}".encode(errors="backslashreplace")
+            return hashlib.sha256(drawn).digest()
 
         for instance_id, instance in sorted(page.items(), key=draw):
             if instance_id in done:
