@@ -1630,21 +1630,25 @@ class Ec2:
 
     def by_id(self, read: Read, ids: Iterable[str]) -> Answers[Any]:
         """What a Describe call shows for these IDs, which shows what services manage as well. An
-        unknown or malformed ID is an error that names it; the others are then asked for without."""
+        unknown or malformed ID is an error that names it; the others are then asked for without.
+        Where it names none, each half is asked for by itself."""
         answers: Answers[Any] = Answers()
-        for chunk in chunks_of(ids):
-            left = chunk
-            while left:
-                try:
-                    pages = self._pages(read, **{read.ids: left})
-                    answers.update(self._collected(read, pages, frozenset(left)))
-                    break
-                except Unanswered as error:
-                    unknown = ids_named_unknown(error)
-                    if unknown.isdisjoint(left):
-                        answers.fail(left, error)
-                        break
-                    left = [identifier for identifier in left if identifier not in unknown]
+        rest = chunks_of(ids)
+        while rest:
+            wanted = rest.pop()
+            try:
+                pages = self._pages(read, **{read.ids: wanted})
+                answers.update(self._collected(read, pages, frozenset(wanted)))
+            except Unanswered as error:
+                if not says_unknown(error):
+                    answers.fail(wanted, error)
+                    continue
+                words = {word.rstrip(".") for word in re.split(r"[\s,;'\"()\[\]]+", error.message)}
+                unnamed = [identifier for identifier in wanted if identifier not in words]
+                if unnamed != wanted:
+                    rest += [unnamed] if unnamed else []
+                elif half := len(wanted) // 2:
+                    rest += [wanted[:half], wanted[half:]]
         return answers
 
     def everything(self, read: Read) -> Answers[Any]:
@@ -1821,13 +1825,15 @@ def operation_of(method: str) -> str:
     return "".join(word.capitalize() for word in method.split("_"))
 
 
-def ids_named_unknown(error: Unanswered) -> set[str]:
-    """The IDs that the error of a call by ID names as unknown or malformed."""
-    if not isinstance(error, AwsCallFailed) or error.failure is not Failure.REFUSED:
-        return set()
-    if not error.code.endswith((".NotFound", ".Malformed")):
-        return set()
-    return {word.rstrip(".") for word in re.split(r"[\s,;'\"()\[\]]+", error.message)}
+def says_unknown(error: Unanswered) -> TypeGuard[AwsCallFailed]:
+    """Whether a call by ID says that IDs are unknown or malformed. Of traffic mirror targets users
+    report InvalidTrafficMirrorTargetId.NotFound; EC2's list of error codes has
+    InvalidTrafficMirrorTargetNoFound."""
+    return (
+        isinstance(error, AwsCallFailed)
+        and error.failure is Failure.REFUSED
+        and error.code.endswith(("NotFound", "NoFound", ".Malformed"))
+    )
 
 
 def is_final(error: Unanswered) -> bool:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import pytest
 from aws import rule, running_event, scheduled_event
 from aws.transport import old_botocore
+from calls import TARGETS
 from conftest import Scene, Sleeps, deliver
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -54,6 +55,30 @@ def test_a_session_to_a_target_that_is_gone_is_blocked(scene: Scene) -> None:
     answer = scene.run(scheduled_event())
     assert answer.summary["blocked"] == 1
     assert "any more" in answer.interfaces[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("InvalidTrafficMirrorTargetId.NotFound", "The target does not exist."),
+        ("InvalidTrafficMirrorTargetNoFound", "The specified target does not exist."),
+    ],
+)
+def test_targets_are_gone_however_aws_spells_it_and_whether_or_not_it_names_them(
+    scene: Scene, sensor: str, code: str, message: str
+) -> None:
+    gone = {scene.missing_sensor() for _ in range(3)}
+    for instance, target in zip(scene.instances(3), gone, strict=True):
+        scene.session(scene.interfaces_of(instance)[0], target)
+    asked = "TrafficMirrorTargetIds"
+    scene.fail(
+        TARGETS,
+        code,
+        status=400,
+        message=message,
+        where=lambda p: not gone.isdisjoint(p.get(asked, ())),
+    )
+    assert scene.run(scheduled_event()).summary == {"blocked": 3, "skipped": 1}
 
 
 def test_one_prefix_list_that_admits_settles_it_whatever_became_of_another(scene: Scene) -> None:
