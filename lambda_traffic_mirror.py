@@ -1666,11 +1666,11 @@ class Ec2:
                 del rows  # thousands of bytes for each instance
                 yield page
 
-    def interfaces(self, interface_ids: Iterable[str]) -> Answers[Interface]:
-        """The network interfaces with these IDs (DescribeNetworkInterfaces). A filter hides those
-        that services manage where the runtime's boto3 cannot ask for them."""
-        knows = self.knows_managed_resources(INTERFACES.method)
-        return (self.by_filter if knows else self.by_id)(INTERFACES, interface_ids)
+    def looked_up(self, read: Read, ids: Iterable[str]) -> Answers[Any]:
+        """The network interfaces or instances with these IDs. A filter hides those that services
+        manage where the runtime's boto3 cannot ask for them."""
+        knows = self.knows_managed_resources(read.method)
+        return (self.by_filter if knows else self.by_id)(read, ids)
 
     def prefix_lists(self, prefix_list_ids: Iterable[str]) -> Answers[PrefixList]:
         """The entries of managed prefix lists (GetManagedPrefixListEntries, one call a list).
@@ -2375,7 +2375,7 @@ class Region:
             known = [target for target in targets.every() if target.target_id in set(ids)]
             interface_ids = [target.interface_id for target in known if target.interface_id]
             descriptions = [text for target in known for text in target.descriptions]
-            by_id = calls.submit(ec2.interfaces, interface_ids)
+            by_id = calls.submit(ec2.looked_up, INTERFACES, interface_ids)
             described = calls.submit(ec2.by_filter, DESCRIBED_INTERFACES, descriptions)
             interfaces = by_id.result()
             interfaces.update(described.result())
@@ -2388,7 +2388,7 @@ class Region:
             host_ids = {face.host_id for face in faces if face.host_id}
             groups = calls.submit(ec2.by_filter, SECURITY_GROUPS, group_ids)
             acls = calls.submit(ec2.by_filter, NETWORK_ACLS, vpc_ids)
-            hosts = calls.submit(ec2.by_filter, INSTANCES, host_ids)
+            hosts = calls.submit(ec2.looked_up, INSTANCES, host_ids)
         hidden: Counter[str] = Counter()
         seen = theirs.result() if theirs else Answers()
         if isinstance(seen, Unanswered):

@@ -45,6 +45,17 @@ def test_a_sensor_on_an_instance_that_a_service_manages_is_used(scene: Scene, ol
         assert scene.run(running_event(instance)).outcomes == ["created"]
 
 
+@pytest.mark.parametrize("old", [False, True], ids=["boto3 that can ask for it", "old boto3"])
+def test_a_sensor_on_an_instance_that_a_service_manages_has_to_run(scene: Scene, old: bool) -> None:
+    target = scene.sensor(managed=True)
+    scene.configure(target)
+    scene.mirrored(target)
+    scene.stop(scene.sensor_instance(target))
+    with old_botocore("IncludeManagedResources") if old else nullcontext():
+        assert scene.run(scheduled_event()).summary == {"blocked": 1}
+        assert scene.run(scene.instance()).stages == ["unavailable"]
+
+
 def test_a_session_to_a_target_that_is_gone_is_blocked(scene: Scene) -> None:
     old, new = scene.sensor(), scene.sensor()
     instance = scene.instance()
