@@ -679,7 +679,8 @@ class Failure(Enum):
     NOT_LET_IN = "nothing was sent, or AWS does not know who asks"
 
 
-# From AWS's codes to what they mean. Any other code is a refusal, unless the status is 5xx.
+# From AWS's codes to what they mean. Any other code is a refusal, unless the status is one that
+# botocore tries again.
 FAILURES: dict[str, Failure] = {
     **dict.fromkeys(DENIED_CODES, Failure.DENIED),
     **dict.fromkeys(PASSING_CODES, Failure.LOST),
@@ -775,7 +776,8 @@ class AwsCallFailed(Unanswered):
         # A proxy's page has no code; botocore then shows the status in its place.
         if code.isdigit() or not code:
             return cls(operation, code or "an error without a code", message, Failure.LOST, role)
-        failure = FAILURES.get(code, Failure.LOST if status >= 500 else Failure.REFUSED)
+        tried_again = status >= 500 or status == 429  # by botocore, whatever the code
+        failure = FAILURES.get(code, Failure.LOST if tried_again else Failure.REFUSED)
         if operation == CREATE and code == "AuthFailure":
             failure = Failure.REFUSED  # the reads were let in, so it is about the interface
         return cls(operation, code, message, failure, role)

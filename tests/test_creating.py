@@ -1239,6 +1239,8 @@ PROXIES: dict[str, tuple[int, bytes]] = {
         "a blank code": b"<Response><Errors><Error><Code> </Code></Error></Errors></Response>",
     }.items()
 }
+# botocore sends it again, whatever the code.
+PROXIES["429 with a code"] = (429, PROXIES["400 with a blank code"][1].replace(b" ", b"Other"))
 
 
 @pytest.mark.parametrize("code", NOT_FINAL)
