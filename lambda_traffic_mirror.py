@@ -2910,12 +2910,17 @@ def judge_sensor(
     best = max(verdicts, key=goodness)
     if best.stage == "zone":
         known.out_of_zone[zone] = best
-    notes = [best.reason]
-    if best.passes and sensor.behind_load_balancer:
+    return with_caveats(best, sensor) if best.passes else best
+
+
+def with_caveats(verdict: Verdict, sensor: Sensor) -> Verdict:
+    """The verdict on a sensor that may be chosen, with what is not known of it all the same."""
+    notes = [verdict.reason]
+    if sensor.behind_load_balancer:
         notes.append("listeners and what is registered behind the load balancer are not checked")
-    if best.passes and sensor.unseen:
+    if sensor.unseen:
         notes.append("of its sessions only those of this account are counted")
-    return best._replace(reason="; ".join(filter(None, notes)))
+    return verdict._replace(reason="; ".join(filter(None, notes)))
 
 
 def goodness(verdict: Verdict) -> tuple[bool, bool, bool, int]:
@@ -2972,9 +2977,10 @@ def judge(source: Interface, sensors: Sequence[Known]) -> Judgement:
     if not configuration.allow_unverified:
         return judgement
     verdicts = dict(judgement.verdicts)
+    by_target = {known.sensor.target_id: known.sensor for known in sensors}
     for key in unverified:
         reason = f"not verified: {verdicts[key].reason}"
-        verdicts[key] = passes(reason, verdicts[key].ranked_last)
+        verdicts[key] = with_caveats(passes(reason, verdicts[key].ranked_last), by_target[key])
     return judgement._replace(verdicts=verdicts)
 
 
