@@ -2689,8 +2689,8 @@ def security_groups_admit(source: Interface, sensor: Interface, known: Known) ->
         return rejects("Its security groups belong to another account", Says.UNSEEN)
     if not sensor.group_ids:
         return passes("it has no security group to filter")
-    answers = {group_id: known.there.groups.one(group_id) for group_id in sensor.group_ids}
-    groups = [group for group in answers.values() if group]
+    answers = {key: asked(known.there.groups.one, key) for key in sensor.group_ids}
+    groups = [group for group in answers.values() if isinstance(group, SecurityGroup)]
     other_vpc = in_other_vpc(source, sensor)
     for group in groups:
         if origin := admitted_origin(source, group, other_vpc):
@@ -2701,6 +2701,8 @@ def security_groups_admit(source: Interface, sensor: Interface, known: Known) ->
     by_lists = prefix_lists_admit(source, groups, known)
     if by_lists.passes:
         return by_lists
+    for answer in answers.values():
+        told(answer)
     hidden = ", ".join(group_id for group_id, group in answers.items() if group is None)
     if hidden:
         return rejects(f"Security group {hidden} cannot be seen{by_lists.reason}", Says.UNSEEN)
