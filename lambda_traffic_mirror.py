@@ -641,7 +641,8 @@ class Failure(Enum):
     NOT_LET_IN = "nothing was sent, or AWS does not know who asks"
 
 
-# AWS's codes and what they mean. Any other code is a refusal, unless the status is 5xx.
+# AWS's codes and what they mean. Any other code is a refusal, unless the status is one that botocore
+# tries again.
 FAILURE_CODES = {
     Failure.DENIED: "UnauthorizedOperation AccessDenied AccessDeniedException",
     # What botocore would try again, besides status 5xx and throttling.
@@ -751,7 +752,8 @@ class AwsCallFailed(Unanswered):
         # A proxy's page has no code; botocore then shows the status in its place.
         if code.isdigit() or not code:
             return cls(operation, code or "an error without a code", message, Failure.LOST, role)
-        failure = FAILURES.get(code, Failure.LOST if status >= 500 else Failure.REFUSED)
+        tried_again = status >= 500 or status == 429  # by botocore, whatever the code
+        failure = FAILURES.get(code, Failure.LOST if tried_again else Failure.REFUSED)
         if operation == CREATE and code == "AuthFailure":
             failure = Failure.REFUSED  # the reads were let in, so it is about the interface
         return cls(operation, code, message, failure, role)
@@ -1590,20 +1592,24 @@ class Ec2:
 
     def by_id(self, read: Read, ids: Iterable[str]) -> Answers[Any]:
         """What a Describe call shows for these IDs, which shows what services manage as well. An
-        unknown or malformed ID is an error that names it; the others are then asked for without."""
+        unknown or malformed ID is an error that names it; the others are then asked for without.
+        Where it names none, each half is asked for by itself."""
         answers: Answers[Any] = Answers()
-        for chunk in chunks_of(ids):
-            left = chunk
-            while left:
-                try:
-                    answers.update(self._rows(read, {read.ids: left}, frozenset(left)))
-                    break
-                except Unanswered as error:
-                    unknown = ids_named_unknown(error)
-                    if unknown.isdisjoint(left):
-                        answers.fail(left, error)
-                        break
-                    left = [identifier for identifier in left if identifier not in unknown]
+        rest = chunks_of(ids)
+        while rest:
+            wanted = rest.pop()
+            try:
+                answers.update(self._rows(read, {read.ids: wanted}, frozenset(wanted)))
+            except Unanswered as error:
+                if not says_unknown(error):
+                    answers.fail(wanted, error)
+                    continue
+                words = {word.rstrip(".") for word in re.split(r"[\s,;'\"()\[\]]+", error.message)}
+                unnamed = [identifier for identifier in wanted if identifier not in words]
+                if unnamed != wanted:
+                    rest += [unnamed] if unnamed else []
+                elif half := len(wanted) // 2:
+                    rest += [wanted[:half], wanted[half:]]
         return answers
 
     def everything(self, read: Read) -> Answers[Any]:
@@ -1618,11 +1624,11 @@ class Ec2:
             INSTANCES.method, parameters, lambda page: collected(INSTANCES, INSTANCES.rows(page))
         )
 
-    def interfaces(self, interface_ids: Iterable[str]) -> Answers[Interface]:
-        """The network interfaces with these IDs (DescribeNetworkInterfaces). A filter hides those
-        that services manage where the runtime's boto3 cannot ask for them."""
-        knows = self.knows_managed_resources(INTERFACES.method)
-        return (self.by_filter if knows else self.by_id)(INTERFACES, interface_ids)
+    def including_managed(self, read: Read, ids: Iterable[str]) -> Answers[Any]:
+        """The network interfaces or instances with these IDs. A filter hides those that services
+        manage where the runtime's boto3 cannot ask for them."""
+        knows = self.knows_managed_resources(read.method)
+        return (self.by_filter if knows else self.by_id)(read, ids)
 
     def prefix_lists(self, prefix_list_ids: Iterable[str]) -> Answers[tuple[str, ...]]:
         """The IPv4 blocks of prefix lists (GetManagedPrefixListEntries, one call a list)."""
@@ -1765,13 +1771,15 @@ def operation_of(method: str) -> str:
     return "".join(word.capitalize() for word in method.split("_"))
 
 
-def ids_named_unknown(error: Unanswered) -> set[str]:
-    """The IDs that the error of a call by ID names as unknown or malformed."""
-    if not isinstance(error, AwsCallFailed) or error.failure is not Failure.REFUSED:
-        return set()
-    if not error.code.endswith((".NotFound", ".Malformed")):
-        return set()
-    return {word.rstrip(".") for word in re.split(r"[\s,;'\"()\[\]]+", error.message)}
+def says_unknown(error: Unanswered) -> TypeGuard[AwsCallFailed]:
+    """Whether a call by ID says that IDs are unknown or malformed. Of traffic mirror targets users
+    report InvalidTrafficMirrorTargetId.NotFound; EC2's list of error codes has
+    InvalidTrafficMirrorTargetNoFound."""
+    return (
+        isinstance(error, AwsCallFailed)
+        and error.failure is Failure.REFUSED
+        and error.code.endswith(("NotFound", "NoFound", ".Malformed"))
+    )
 
 
 # Clients. They, and the credentials of roles, outlive an invocation.
@@ -2298,7 +2306,7 @@ class Region:
             known = [target for target in targets.every() if target.target_id in set(ids)]
             interface_ids = [target.interface_id for target in known if target.interface_id]
             descriptions = [text for target in known for text in target.descriptions]
-            by_id = calls.submit(ec2.interfaces, interface_ids)
+            by_id = calls.submit(ec2.including_managed, INTERFACES, interface_ids)
             described = calls.submit(ec2.by_filter, DESCRIBED_INTERFACES, descriptions)
             interfaces = by_id.result()
             interfaces.update(described.result())
@@ -2311,7 +2319,7 @@ class Region:
             host_ids = {face.host_id for face in faces if face.host_id}
             groups = calls.submit(ec2.by_filter, SECURITY_GROUPS, group_ids)
             acls = calls.submit(ec2.by_filter, NETWORK_ACLS, vpc_ids)
-            hosts = calls.submit(ec2.by_filter, INSTANCES, host_ids)
+            hosts = calls.submit(ec2.including_managed, INSTANCES, host_ids)
         hidden: Counter[str] = Counter()
         seen = theirs.result() if theirs else Answers()
         if isinstance(seen, Unanswered):
@@ -2591,8 +2599,8 @@ def security_groups_admit(source: Interface, sensor: Interface, known: Known) ->
     enough. The source's own outbound rules do not apply to mirrored traffic."""
     if not sensor.group_ids:
         return passes("it has no security group to filter")
-    answers = {group_id: known.there.groups.one(group_id) for group_id in sensor.group_ids}
-    groups = [group for group in answers.values() if group]
+    answers = {key: asked(known.there.groups.one, key) for key in sensor.group_ids}
+    groups = [group for group in answers.values() if isinstance(group, SecurityGroup)]
     other_vpc = in_other_vpc(source, sensor)
     for group in groups:
         if origin := admitted_origin(source, group, other_vpc):
@@ -2603,6 +2611,8 @@ def security_groups_admit(source: Interface, sensor: Interface, known: Known) ->
     by_lists = prefix_lists_admit(source, groups, known)
     if by_lists.passes:
         return by_lists
+    for answer in answers.values():
+        told(answer)
     hidden = ", ".join(group_id for group_id, group in answers.items() if group is None)
     if hidden:
         return rejects(f"Security group {hidden} cannot be seen{by_lists.reason}", Says.UNSEEN)
@@ -2813,12 +2823,17 @@ def judge_sensor(
     best = max(verdicts, key=goodness)
     if best.stage == "zone":
         known.out_of_zone[zone] = best
-    notes = [best.reason]
-    if best.passes and sensor.behind_load_balancer:
+    return with_caveats(best, sensor) if best.passes else best
+
+
+def with_caveats(verdict: Verdict, sensor: Sensor) -> Verdict:
+    """The verdict on a sensor that may be chosen, with what is not known of it all the same."""
+    notes = [verdict.reason]
+    if sensor.behind_load_balancer:
         notes.append("listeners and what is registered behind the load balancer are not checked")
-    if best.passes and sensor.unseen:
+    if sensor.unseen:
         notes.append("of its sessions only those of this account are counted")
-    return best._replace(reason="; ".join(filter(None, notes)))
+    return verdict._replace(reason="; ".join(filter(None, notes)))
 
 
 def goodness(verdict: Verdict) -> tuple[bool, bool, bool, int]:
@@ -2875,9 +2890,10 @@ def judge(source: Interface, sensors: Sequence[Known]) -> Judgement:
     if not configuration.allow_unverified:
         return judgement
     verdicts = dict(judgement.verdicts)
+    by_target = {known.sensor.target_id: known.sensor for known in sensors}
     for key in unverified:
         reason = f"not verified: {verdicts[key].reason}"
-        verdicts[key] = passes(reason, verdicts[key].ranked_last)
+        verdicts[key] = with_caveats(passes(reason, verdicts[key].ranked_last), by_target[key])
     return judgement._replace(verdicts=verdicts)
 
 
@@ -3288,7 +3304,8 @@ class Mirroring:
         interfaces which AWS keeps refusing do not keep others from their turn."""
 
         def draw(item: tuple[str, object]) -> bytes:
-            return hashlib.sha256(f"{request.event_id}{item[0]}".encode()).digest()
+            drawn = f"{request.event_id}{item[0]}".encode(errors="backslashreplace")
+            return hashlib.sha256(drawn).digest()
 
         for instance_id, instance in sorted(page.items(), key=draw):
             if instance_id in done:

@@ -205,3 +205,21 @@ def test_the_reason_names(
     reason = scene.run(scene.instance()).sensors[target]["reason"]
     wanted = [word(scene, target)] + (["not verified"] if allowed == "true" else [])
     assert missing(reason, *wanted) == []
+
+
+CAVEATS: dict[str, tuple[Build, str]] = {
+    "a shared sensor": (
+        lambda a: a.foreign_sensor(),
+        "of its sessions only those of this account are counted",
+    ),
+    "a load balancer": (foreign_load_balancer, "behind the load balancer are not checked"),
+}
+
+
+@pytest.mark.parametrize(("build", "words"), CAVEATS.values(), ids=CAVEATS.keys())
+def test_of_one_that_is_chosen_unverified_the_reason_says_what_else_is_not_known(
+    scene: Scene, build: Build, words: str
+) -> None:
+    target = build(scene)
+    scene.configure(target, ALLOW_UNVERIFIED="true", **EXCLUDE)
+    assert words in scene.run(scene.instance()).sensors[target]["reason"]

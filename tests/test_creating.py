@@ -880,6 +880,13 @@ def test_one_that_stays_unknown_is_failed_and_never_unmirrored(
     assert (unknown.sent(), no_sleep.seconds) == (4, [1.0, 1.0])
 
 
+def test_one_whose_instance_is_still_pending_is_not_taken_for_gone(unknown: Unknown) -> None:
+    """Right after a launch EC2 is late with both."""
+    unknown.account.set_state(unknown.instance, "pending")
+    unknown.refuse()
+    assert error_of(running_event(unknown.instance)).startswith("1 failed")
+
+
 GONE: dict[str, Callable[[Unknown], object]] = {
     "the instance is terminated": lambda u: u.account.terminate(u.instance),
     "the instance is shutting down": lambda u: u.account.set_state(u.instance, "shutting-down"),
@@ -1232,6 +1239,8 @@ PROXIES: dict[str, tuple[int, bytes]] = {
         "a blank code": b"<Response><Errors><Error><Code> </Code></Error></Errors></Response>",
     }.items()
 }
+# botocore sends it again, whatever the code.
+PROXIES["429 with a code"] = (429, PROXIES["400 with a blank code"][1].replace(b" ", b"Other"))
 
 
 @pytest.mark.parametrize("code", NOT_FINAL)

@@ -197,6 +197,7 @@ EVENTS: dict[str, tuple[Callable[[str, str], Event], list[str]]] = {
     "a schedule": (lambda one, two: scheduled_event(), BOTH),
     "a schedule, its type only": (lambda one, two: {"detail-type": "Scheduled Event"}, BOTH),
     "a sweep by hand": (lambda one, two: {"sweep": True}, BOTH),
+    "a sweep, its id not UTF-8": (lambda one, two: {"sweep": True, "id": "\ud800"}, BOTH),
     "further members": (lambda one, two: {"sweep": True, "why": {"not": None}}, BOTH),
 }
 

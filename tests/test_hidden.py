@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import pytest
 from aws import rule, running_event, scheduled_event
 from aws.transport import old_botocore
+from calls import TARGETS
 from conftest import Scene, Sleeps, deliver
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -44,6 +45,17 @@ def test_a_sensor_on_an_instance_that_a_service_manages_is_used(scene: Scene, ol
         assert scene.run(running_event(instance)).outcomes == ["created"]
 
 
+@pytest.mark.parametrize("old", [False, True], ids=["boto3 that can ask for it", "old boto3"])
+def test_a_sensor_on_an_instance_that_a_service_manages_has_to_run(scene: Scene, old: bool) -> None:
+    target = scene.sensor(managed=True)
+    scene.configure(target)
+    scene.mirrored(target)
+    scene.stop(scene.sensor_instance(target))
+    with old_botocore("IncludeManagedResources") if old else nullcontext():
+        assert scene.run(scheduled_event()).summary == {"blocked": 1}
+        assert scene.run(scene.instance()).stages == ["unavailable"]
+
+
 def test_a_session_to_a_target_that_is_gone_is_blocked(scene: Scene) -> None:
     old, new = scene.sensor(), scene.sensor()
     instance = scene.instance()
@@ -54,6 +66,30 @@ def test_a_session_to_a_target_that_is_gone_is_blocked(scene: Scene) -> None:
     answer = scene.run(scheduled_event())
     assert answer.summary["blocked"] == 1
     assert "any more" in answer.interfaces[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("InvalidTrafficMirrorTargetId.NotFound", "The target does not exist."),
+        ("InvalidTrafficMirrorTargetNoFound", "The specified target does not exist."),
+    ],
+)
+def test_targets_are_gone_however_aws_spells_it_and_whether_or_not_it_names_them(
+    scene: Scene, sensor: str, code: str, message: str
+) -> None:
+    gone = {scene.missing_sensor() for _ in range(3)}
+    for instance, target in zip(scene.instances(3), gone, strict=True):
+        scene.session(scene.interfaces_of(instance)[0], target)
+    asked = "TrafficMirrorTargetIds"
+    scene.fail(
+        TARGETS,
+        code,
+        status=400,
+        message=message,
+        where=lambda p: not gone.isdisjoint(p.get(asked, ())),
+    )
+    assert scene.run(scheduled_event()).summary == {"blocked": 3, "skipped": 1}
 
 
 def test_one_prefix_list_that_admits_settles_it_whatever_became_of_another(scene: Scene) -> None:

@@ -258,6 +258,18 @@ def test_one_group_that_admits_is_enough(scene: Scene) -> None:
     )
 
 
+def test_one_group_that_admits_is_enough_where_another_cannot_be_read(scene: Scene) -> None:
+    unreadable = scene.group(rule())
+
+    def change(found: dict[str, Any]) -> None:
+        for group in found["SecurityGroups"]:
+            if group["GroupId"] == unreadable:
+                group["IpPermissions"] = None
+
+    scene.account.show("DescribeSecurityGroups", change)
+    assert scene.only_sensor(unreadable, scene.group(rule()))["verdict"] == "selected"
+
+
 def test_protocol_and_origin_have_to_match_in_the_same_rule(scene: Scene) -> None:
     rules = [rule("tcp", (4789, 4789), "10.0.5.0/24"), rule("udp", (4789, 4789), "10.0.6.0/24")]
     assert (
