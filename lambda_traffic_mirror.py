@@ -2472,8 +2472,9 @@ class Region:
         self._derive()
         error: Unanswered | None = None
         for account, facts in self._read_accounts(self._accounts()).items():
-            if facts.error and account in self.facts:
-                error = facts.error
+            failed = facts.error or facts.hosts.error
+            if failed and account in self.facts:
+                error = failed
             else:
                 self.facts[account] = facts
         if self.facts[HOME].from_cache:

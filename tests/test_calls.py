@@ -38,7 +38,7 @@ from calls import (
     TARGETS,
     WARM,
 )
-from conftest import Answer, Scene, Sleeps, answer_of
+from conftest import Answer, Scene, Sleeps, answer_of, deliver
 from model import expect
 from moto.moto_api._internal import mock_random
 from worlds import Builder, apply_limits, differences, read_world
@@ -503,6 +503,22 @@ def test_a_vpc_that_is_newer_than_the_cache(scene: Scene) -> None:
     # The ACL denies all that leaves, which ranks the sensor and is no reason not to take it.
     assert answer.outcomes == ["created"]
     assert "outbound rule" in str(answer.entry["sensors"])
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("call", [TARGETS, INTERFACES, GROUPS, ACLS, INSTANCES])
+def test_while_the_cache_cannot_be_renewed_only_those_that_need_it_fail(
+    scene: Scene, call: str, place: int
+) -> None:
+    scene.configure(scene.sensor(), CACHE_SECONDS="60")
+    scene.run(scene.instance())
+    instances = scene.instances(2)
+    instances.insert(place, scene.instance(zone="b"))
+    scene.fail(call, after=int(call == INSTANCES))  # those of the event are read
+    assert deliver(sqs_event(*map(running_event, instances))).again == [place]
+    assert sum(scene.sessions_of(*instances)) == 2
+    scene.heal()
+    assert scene.run(instances[place]).outcomes == ["unmirrored"]
 
 
 @pytest.mark.parametrize("operation", [TARGETS, INTERFACES, GROUPS, ACLS, PREFIX_LIST])
