@@ -3521,9 +3521,10 @@ class Mirroring:
 
     def judgement(self, source: Interface) -> Judgement:
         """The verdicts on all sensors. What is cached may be out of date, so it does not get to say
-        that there is no sensor."""
+        that there is no sensor; and a row of it that cannot be read is read again."""
         judgement = self.judged(source)
-        if judgement.error or judgement.candidates or not self.region.from_cache:
+        final = judgement.error and not isinstance(judgement.error, Unreadable)
+        if final or judgement.candidates or not self.region.from_cache:
             return judgement
         error = self.region.renew()
         judgement = self.judged(source)

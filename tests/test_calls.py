@@ -5,6 +5,7 @@ Counts and round trips are exact, so nothing here looks at seconds.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -519,6 +520,48 @@ def test_while_the_cache_cannot_be_renewed_only_those_that_need_it_fail(
     assert sum(scene.sessions_of(*instances)) == 2
     scene.heal()
     assert scene.run(instances[place]).outcomes == ["unmirrored"]
+
+
+BLOCK = "10.0.0.0/8"
+
+
+def far_sensor(scene: Scene) -> str:
+    scene.route_table(routes=[route(BLOCK, tgw=True)], main=True)
+    return scene.sensor(scene.subnet(vpc=scene.vpc("10.9.0.0/16")))
+
+
+# A sensor that only this block lets in, and the call that shows the block.
+BLOCKS: dict[str, tuple[Callable[[Scene], str], str]] = {
+    "a rule": (lambda s: s.sensor(groups=[s.group(rule(cidr=BLOCK))]), GROUPS),
+    "an ACL entry": (lambda s: s.sensor(s.subnet(acl=[acl_entry(1, "allow", BLOCK)])), ACLS),
+    "an entry of a prefix list": (
+        lambda s: s.sensor(groups=[s.group(rule(prefix_list=s.prefix_list(BLOCK)))]),
+        PREFIX_LIST,
+    ),
+    "a route": (far_sensor, ROUTES),
+}
+
+
+@pytest.mark.parametrize("kind", ["event", "sweep"])
+@pytest.mark.parametrize("zone", ["a", "b"], ids=["needed", "not needed at first"])
+@pytest.mark.parametrize(("build", "call"), BLOCKS.values(), ids=BLOCKS.keys())
+def test_a_block_that_cannot_be_read_is_not_cached(
+    scene: Scene, build: Callable[[Scene], str], call: str, zone: str, kind: str
+) -> None:
+    sensor = build(scene)
+    scene.configure([sensor, scene.sensor(zone="b")], CACHE_SECONDS="60")
+    bad = ["10.0.0.0/99"]
+
+    def change(answer: dict[str, Any]) -> None:
+        text = json.dumps(answer, default=str)
+        answer.update(json.loads(text.replace(BLOCK, bad[0] if bad else BLOCK)))
+
+    scene.show(call, change)
+    instance = scene.instance(zone=zone)
+    first = deliver(running_event(instance) if kind == "event" else scheduled_event())
+    assert bool(first.error) == (zone == "a")
+    bad.clear()
+    assert scene.run(scene.instance()).entry["target_id"] == sensor
 
 
 @pytest.mark.parametrize("operation", [TARGETS, INTERFACES, GROUPS, ACLS, PREFIX_LIST])
