@@ -506,6 +506,33 @@ def test_a_vpc_that_is_newer_than_the_cache(scene: Scene) -> None:
     assert "outbound rule" in str(answer.entry["sensors"])
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["nothing cached", "cached before"])
+def test_an_acl_that_cannot_be_seen_is_asked_for_once(scene: Scene, known: bool) -> None:
+    scene.configure(scene.sensor(), CACHE_SECONDS="60")
+    if known:
+        scene.run(new_instance(scene))
+    subnet = scene.subnet("a")
+    scene.hide(scene.acl(subnet, []))
+    first = [WARM[0], [ACLS], [CREATE]] if known else COLD
+    for expected in (first, WARM, WARM):
+        rounds = Rounds(scene, expected)
+        assert scene.run(scene.instance(subnet)).outcomes == ["created"]
+        rounds.check()
+
+
+def test_a_sensor_that_the_cache_does_not_know_is_not_mirrored_into_itself(scene: Scene) -> None:
+    """Not its other interface either, which AWS would not refuse."""
+    host = scene.instance(groups=[scene.group(rule())], interfaces=2)
+    made = scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=scene.interfaces_of(host)[0])
+    scene.configure(made["TrafficMirrorTarget"]["TrafficMirrorTargetId"], CACHE_SECONDS="60")
+    not_yet = ["TrafficMirrorTargets"]
+    scene.show(TARGETS, lambda answer: answer.update({key: [] for key in not_yet}))
+    assert scene.run(scene.instance()).outcomes == ["unmirrored"]
+    not_yet.clear()
+    assert scene.run(host).outcomes == ["skipped", "skipped"]
+    assert scene.count(CREATE) == 0
+
+
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("call", [TARGETS, INTERFACES, GROUPS, ACLS, INSTANCES])
 def test_while_the_cache_cannot_be_renewed_only_those_that_need_it_fail(
