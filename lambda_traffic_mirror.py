@@ -641,8 +641,8 @@ class Failure(Enum):
     NOT_LET_IN = "nothing was sent, or AWS does not know who asks"
 
 
-# AWS's codes and what they mean. Any other code is a refusal, unless the status is one that botocore
-# tries again.
+# AWS's codes and what they mean. Any other code is a refusal, unless botocore tries its status
+# again.
 FAILURE_CODES = {
     Failure.DENIED: "UnauthorizedOperation AccessDenied AccessDeniedException",
     # What botocore would try again, besides status 5xx and throttling.
@@ -2404,8 +2404,9 @@ class Region:
         cached_targets, self._targets = self._targets, targets
         self._derive()
         for account, facts in self._read_accounts(self._accounts()).items():
-            if facts.error and account in self.facts:
-                self.renewal_error = facts.error
+            failed = facts.error or facts.hosts.error
+            if failed and account in self.facts:
+                self.renewal_error = failed
             else:
                 self.facts[account] = facts
         if self.facts[HOME].from_cache:
@@ -3449,9 +3450,10 @@ class Mirroring:
 
     def judgement(self, source: Interface) -> Judgement:
         """The verdicts on all sensors. What is cached may be out of date, so it does not get to say
-        that there is no sensor."""
+        that there is no sensor; and a row of it that cannot be read is read again."""
         judgement = self.judged(source)
-        if judgement.error or judgement.candidates:
+        unreadable = isinstance(judgement.error, Unreadable)
+        if judgement.candidates or (judgement.error and not unreadable):
             return judgement
         if self.region.may_be_stale:
             self.region.renew()

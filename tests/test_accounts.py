@@ -182,6 +182,22 @@ def test_of_those_that_cannot_be_verified_the_outbound_acl_ranks_as_well(scene: 
     assert scene.run(scene.instance(scene.subnet(acl=acl))).stages == ["(eligible)", "(selected)"]
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["first", "last"])
+def test_whose_account_this_is_the_owner_of_an_interface_does_not_say(
+    scene: Scene, order: int
+) -> None:
+    """Without a context it is the account of the instances; an interface may be another's."""
+    shared = scene.foreign_sensor()
+    scene.configure([shared, scene.sensor()])
+    instances = scene.instances(2)
+    scene.interface_owners[scene.interfaces_of(instances[0])[0]] = OTHER_ACCOUNT_ID
+    answer = scene.run({"instance-ids": instances[::order]}, object())
+    assert answer.outcomes == ["created", "created"]
+    for entry in answer.interfaces:
+        row = entry["sensors"][0]
+        assert (row["stage"], missing(row["reason"], "another account")) == ("unavailable", [])
+
+
 NAMED: dict[str, tuple[Build, Callable[[Scene, str], str]]] = {
     "the other account": (lambda a: a.foreign_sensor(), lambda a, target: "another account"),
     "the security group": (

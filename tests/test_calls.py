@@ -5,6 +5,7 @@ Counts and round trips are exact, so nothing here looks at seconds.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -38,7 +39,7 @@ from calls import (
     TARGETS,
     WARM,
 )
-from conftest import Answer, Scene, Sleeps, answer_of
+from conftest import Answer, Scene, Sleeps, answer_of, deliver
 from model import expect
 from moto.moto_api._internal import mock_random
 from worlds import Builder, apply_limits, differences, read_world
@@ -503,6 +504,91 @@ def test_a_vpc_that_is_newer_than_the_cache(scene: Scene) -> None:
     # The ACL denies all that leaves, which ranks the sensor and is no reason not to take it.
     assert answer.outcomes == ["created"]
     assert "outbound rule" in str(answer.entry["sensors"])
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["nothing cached", "cached before"])
+def test_an_acl_that_cannot_be_seen_is_asked_for_once(scene: Scene, known: bool) -> None:
+    scene.configure(scene.sensor(), CACHE_SECONDS="60")
+    if known:
+        scene.run(new_instance(scene))
+    subnet = scene.subnet("a")
+    scene.hide(scene.acl(subnet, []))
+    first = [WARM[0], [ACLS], [CREATE]] if known else COLD
+    for expected in (first, WARM, WARM):
+        rounds = Rounds(scene, expected)
+        assert scene.run(scene.instance(subnet)).outcomes == ["created"]
+        rounds.check()
+
+
+def test_a_sensor_that_the_cache_does_not_know_is_not_mirrored_into_itself(scene: Scene) -> None:
+    """Not its other interface either, which AWS would not refuse."""
+    host = scene.instance(groups=[scene.group(rule())], interfaces=2)
+    made = scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=scene.interfaces_of(host)[0])
+    scene.configure(made["TrafficMirrorTarget"]["TrafficMirrorTargetId"], CACHE_SECONDS="60")
+    not_yet = ["TrafficMirrorTargets"]
+    scene.show(TARGETS, lambda answer: answer.update({key: [] for key in not_yet}))
+    assert scene.run(scene.instance()).outcomes == ["unmirrored"]
+    not_yet.clear()
+    assert scene.run(host).outcomes == ["skipped", "skipped"]
+    assert scene.count(CREATE) == 0
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("call", [TARGETS, INTERFACES, GROUPS, ACLS, INSTANCES])
+def test_while_the_cache_cannot_be_renewed_only_those_that_need_it_fail(
+    scene: Scene, call: str, place: int
+) -> None:
+    scene.configure(scene.sensor(), CACHE_SECONDS="60")
+    scene.run(scene.instance())
+    instances = scene.instances(2)
+    instances.insert(place, scene.instance(zone="b"))
+    scene.fail(call, after=int(call == INSTANCES))  # those of the event are read
+    assert deliver(sqs_event(*map(running_event, instances))).again == [place]
+    assert sum(scene.sessions_of(*instances)) == 2
+    scene.heal()
+    assert scene.run(instances[place]).outcomes == ["unmirrored"]
+
+
+BLOCK = "10.0.0.0/8"
+
+
+def far_sensor(scene: Scene) -> str:
+    scene.route_table(routes=[route(BLOCK, tgw=True)], main=True)
+    return scene.sensor(scene.subnet(vpc=scene.vpc("10.9.0.0/16")))
+
+
+# A sensor that only this block lets in, and the call that shows the block.
+BLOCKS: dict[str, tuple[Callable[[Scene], str], str]] = {
+    "a rule": (lambda s: s.sensor(groups=[s.group(rule(cidr=BLOCK))]), GROUPS),
+    "an ACL entry": (lambda s: s.sensor(s.subnet(acl=[acl_entry(1, "allow", BLOCK)])), ACLS),
+    "an entry of a prefix list": (
+        lambda s: s.sensor(groups=[s.group(rule(prefix_list=s.prefix_list(BLOCK)))]),
+        PREFIX_LIST,
+    ),
+    "a route": (far_sensor, ROUTES),
+}
+
+
+@pytest.mark.parametrize("kind", ["event", "sweep"])
+@pytest.mark.parametrize("zone", ["a", "b"], ids=["needed", "not needed at first"])
+@pytest.mark.parametrize(("build", "call"), BLOCKS.values(), ids=BLOCKS.keys())
+def test_a_block_that_cannot_be_read_is_not_cached(
+    scene: Scene, build: Callable[[Scene], str], call: str, zone: str, kind: str
+) -> None:
+    sensor = build(scene)
+    scene.configure([sensor, scene.sensor(zone="b")], CACHE_SECONDS="60")
+    bad = ["10.0.0.0/99"]
+
+    def change(answer: dict[str, Any]) -> None:
+        text = json.dumps(answer, default=str)
+        answer.update(json.loads(text.replace(BLOCK, bad[0] if bad else BLOCK)))
+
+    scene.show(call, change)
+    instance = scene.instance(zone=zone)
+    first = deliver(running_event(instance) if kind == "event" else scheduled_event())
+    assert bool(first.error) == (zone == "a")
+    bad.clear()
+    assert scene.run(scene.instance()).entry["target_id"] == sensor
 
 
 @pytest.mark.parametrize("operation", [TARGETS, INTERFACES, GROUPS, ACLS, PREFIX_LIST])

@@ -201,6 +201,12 @@ MALFORMED: list[tuple[str, str, str]] = [
     ("INCLUDE_TAGS", "=yes", TAG),
     ("INCLUDE_TAGS", "=", TAG),
     ("EXCLUDE_TAGS", " = yes", TAG),
+    ("SESSION_TAGS", "=yes", TAG),
+    ("SESSION_TAGS", "mirror", "key=value, separated by commas"),
+    ("SESSION_TAGS", "Name=web", "other keys"),
+    ("SESSION_TAGS", "AWS:team=red", "other keys"),
+    ("SESSION_TAGS", "team=red,team=blue", "each key once, team too"),
+    ("SESSION_TAGS", ",".join(f"{n}=" for n in range(50)), "at most 49 tags, not 50"),
 ]
 MALFORMED_IDS = [f"{name} is {text[:20]!a}" for name, text, _ in MALFORMED]
 

@@ -305,8 +305,9 @@ def test_the_first_look_is_by_filter_and_the_others_are_by_id(scene: Scene) -> N
 def test_one_that_stays_unknown_does_not_keep_another_from_being_seen(scene: Scene) -> None:
     """Asked for by ID, one that does not exist is an error that names it."""
     scene.account.unknown_instances[scene.two] = 1
-    answer = scene.run({"instance-ids": [UNKNOWN, scene.two, "i-nonsense", scene.one]})
-    assert answer.outcomes == ["skipped", "created", "skipped", "created"]
+    unknown = [UNKNOWN, UNKNOWN.replace("0", "1"), "i-nonsense"]
+    answer = scene.run({"instance-ids": [*unknown, scene.two, scene.one]})
+    assert answer.outcomes == ["skipped"] * 3 + ["created"] * 2
 
 
 # --------------------------------------------------------------------------------------
@@ -1007,6 +1008,7 @@ NONSENSE: dict[str, object] = {
     "a list of nothing": [None],
     "a list of nonsense": [CONSOLE, 7, "x", []],
     "an empty list in a list": [[]],
+    "more lists in each other than there are envelopes": [[[[[[[[[running_event("i-1")]]]]]]]]],
     "text": "i-1",
     "JSON in text": json.dumps(running_event("i-1")),
     "a number": 7,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 from aws import rule, running_event, scheduled_event
 from aws.transport import old_botocore
 from calls import TARGETS
-from conftest import Scene, Sleeps, deliver
+from conftest import Scene, Sleeps, deliver, missing
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -22,6 +24,7 @@ def test_an_instance_that_a_service_manages_is_mirrored(
     with old_botocore("IncludeManagedResources") if old else nullcontext():
         assert scene.run(running_event(instance)).outcomes == ["created"]
     assert scene.sessions_of(instance) == [1]
+    assert quick.seconds == [1.0] * old  # where only a look-up by ID shows it
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["boto3 that can ask for it", "old boto3"])
@@ -56,16 +59,64 @@ def test_a_sensor_on_an_instance_that_a_service_manages_has_to_run(scene: Scene,
         assert scene.run(scene.instance()).stages == ["unavailable"]
 
 
-def test_a_session_to_a_target_that_is_gone_is_blocked(scene: Scene) -> None:
-    old, new = scene.sensor(), scene.sensor()
+def own(scene: Scene) -> tuple[str, Callable[[], None]]:
+    target = scene.sensor()
+    return target, lambda: scene.delete_target(target)
+
+
+def shared(scene: Scene) -> tuple[str, Callable[[], None]]:
+    owner = scene.other()
+    target = owner.sensor()
+    owner.share(target)
+    return target, lambda: owner.unshare(target)
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["configured", "not one of ours"])
+@pytest.mark.parametrize("target", [own, shared])
+def test_a_session_to_a_target_that_is_gone_is_blocked(
+    scene: Scene, target: Callable[[Scene], tuple[str, Callable[[], None]]], ours: bool
+) -> None:
+    gone, go = target(scene)
     instance = scene.instance()
-    scene.session(scene.interfaces_of(instance)[0], old)
-    scene.configure(new)
-    assert scene.run(scheduled_event()).summary == {"exists": 1, "skipped": 2}
-    scene.delete_target(old)
+    scene.session(scene.interfaces_of(instance)[0], gone)
+    scene.configure([scene.sensor(), *[gone] * ours], ALLOW_UNVERIFIED="true")
+    assert scene.run(scheduled_event()).of(instance)["outcome"] == "exists"
+    go()
     answer = scene.run(scheduled_event())
-    assert answer.summary["blocked"] == 1
-    assert "any more" in answer.interfaces[0]["reason"]
+    entry = answer.of(instance)
+    assert (answer.status, entry["outcome"], entry["target_id"]) == (400, "blocked", gone)
+    assert missing(entry["reason"], "There is no traffic mirror target", gone) == []
+
+
+# What a look-up by ID comes to, of a target that the list does not show.
+LOOK_UPS: dict[str, tuple[Callable[[Scene], object], str]] = {
+    "found": (lambda scene: None, "exists"),
+    "throttled": (lambda scene: scene.fail(TARGETS, after=1), "failed"),
+}
+
+
+@pytest.mark.parametrize(("look_up", "outcome"), LOOK_UPS.values(), ids=LOOK_UPS.keys())
+def test_a_target_that_the_list_does_not_show_is_asked_for_by_its_id(
+    scene: Scene, sensor: str, look_up: Callable[[Scene], object], outcome: str
+) -> None:
+    other = scene.sensor(attached=False)
+    interface = scene.interfaces_of(scene.mirrored(other)[0])[0]
+    listed = [1]
+
+    def change(answer: dict[str, Any]) -> None:
+        if listed:  # the first answer is the list
+            listed.clear()
+            rows = answer["TrafficMirrorTargets"]
+            rows[:] = [row for row in rows if row["TrafficMirrorTargetId"] != other]
+
+    scene.show(TARGETS, change)
+    look_up(scene)
+    delivery = deliver(scheduled_event())
+    if outcome == "failed":
+        assert missing(delivery.error, "1 failed", interface, TARGETS) == []
+    else:
+        assert delivery.answer.summary == {"exists": 1, "skipped": 1}
+        assert scene.count(TARGETS) == 2
 
 
 @pytest.mark.parametrize(

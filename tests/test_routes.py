@@ -40,6 +40,9 @@ TABLES: dict[str, tuple[list[dict[str, Any]], bool, str]] = {
     "an internet gateway": ([route("0.0.0.0/0", igw=True)], False, "internet gateway igw-"),
     "a NAT gateway": ([route("0.0.0.0/0", nat=True)], False, "NAT gateway nat-"),
     "a carrier gateway": ([route(FAR, cagw=True)], False, "carrier gateway"),
+    "an egress-only gateway": ([route(FAR, eigw=True)], False, "egress-only internet gateway"),
+    "the source's own VPC": ([route(FAR, local=True)], False, "the VPC itself"),
+    "a gateway that nobody knows": ([route(FAR, igw="x-1")], True, "ranked last"),
     "a blackhole": ([route(FAR, pcx=True, state="blackhole")], False, "state blackhole"),
     "a filtered route, and no other": ([route(FAR, pcx=True, state="filtered")], False, "No route"),
     "the longest prefix leads": (
@@ -82,11 +85,45 @@ def test_a_table_of_the_subnet_goes_before_the_main_one(scene: Scene) -> None:
     assert scene.run(scene.instance(scene.subnet("a"))).stages == ["(selected)"]
 
 
-def test_what_speaks_against_a_way_ranks_the_sensor_last(scene: Scene) -> None:
-    loaded = scene.sensor(sessions=5)
-    scene.route_table(None, [route(FAR, vgw=True)], main=True)
-    scene.configure([far_sensor(scene), loaded])
-    assert scene.run(scene.instance()).entry["target_id"] == loaded
+# Routes, and whether a sensor behind them is ranked last.
+RANKED: dict[str, tuple[list[dict[str, Any]], bool]] = {
+    "a peering connection": ([route(FAR, pcx=True)], False),
+    "a virtual private gateway": ([route(FAR, vgw=True)], True),
+    "a local gateway": ([route(FAR, lgw=True)], True),
+    "Cloud WAN": ([route(FAR, core_network=True)], True),
+    "a prefix list to somewhere": ([route("pl-1", tgw=True)], True),
+    "a prefix list besides": ([route(FAR, tgw=True), route("pl-1", tgw=True)], True),
+    "a prefix list of a service besides": (
+        [route(FAR, tgw=True), route("pl-1", vpce=True)],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("routes", "last"), RANKED.values(), ids=RANKED.keys())
+def test_what_speaks_against_a_way_ranks_the_sensor_last(
+    scene: Scene, routes: list[dict[str, Any]], last: bool
+) -> None:
+    far, loaded = far_sensor(scene), scene.sensor(sessions=5)
+    scene.route_table(None, routes, main=True)
+    scene.configure([far, loaded])
+    assert scene.run(scene.instance()).entry["target_id"] == (loaded if last else far)
+
+
+def test_a_way_to_what_cannot_be_seen_is_judged_all_the_same(scene: Scene) -> None:
+    group = scene.group()
+    scene.hide(group)
+    scene.configure(far_sensor(scene, groups=[group]), ALLOW_UNVERIFIED="true")
+    assert scene.run(scene.instance()).stages == ["route"]
+
+
+def test_where_no_route_table_can_be_seen_nothing_is_rejected(scene: Scene) -> None:
+    sensor = far_sensor(scene)
+    scene.configure(sensor)
+    scene.show(ROUTES, lambda answer: answer.update(RouteTables=[]))
+    answer = scene.run(scene.instance())
+    assert answer.outcomes == ["created"]
+    assert missing(answer.sensors[sensor]["reason"], "no route table of vpc-", "not known") == []
 
 
 def test_without_the_permission_nothing_is_rejected_and_the_reason_names_it(scene: Scene) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from aws import SimulatedAccount, rule
+from aws import SimulatedAccount, route, rule
 from conftest import Answer, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -239,6 +239,35 @@ def test_rules_are_understood_however_aws_spells_them(
     shown: dict[str, Any], admitted: bool
 ) -> None:
     assert groups_admit(source_at(ADDRESS, ["sg-1"]), {"sg-sensor": [shown]}, {}) is admitted
+
+
+# Rules beside a reference without a peering status to the source's group in another VPC, and
+# whether the sensor then comes behind a busy one.
+UNSTATED: dict[str, tuple[list[dict[str, Any]], bool]] = {
+    "nothing else": ([], True),
+    "a rule that does not admit": ([rule("tcp")], True),
+    "a rule that admits": ([rule(cidr="10.0.5.0/24")], False),
+    "an active peering": ([rule(group=SOURCE_GROUP, peering="active")], False),
+    "an inactive peering": ([rule(group=SOURCE_GROUP, peering="deleted")], True),
+}
+
+
+@pytest.mark.parametrize(("besides", "last"), UNSTATED.values(), ids=UNSTATED.keys())
+def test_a_reference_from_another_vpc_without_a_peering_status_ranks_last(
+    scene: Scene, besides: list[dict[str, Any]], last: bool
+) -> None:
+    account = scene.account
+    account.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
+    far = account.vpc("10.9.0.0/16")
+    rules = [rule(group=SOURCE_GROUP, vpc=account.default_vpc), *besides]
+    named = [{**item, "group": scene.groups.get(item["group"])} for item in rules]
+    sensor = account.sensor(account.subnet(vpc=far), [account.group(*named, vpc=far)])
+    scene.targets.append(sensor)
+    row = scene.answer().sensors[sensor]
+    assert (row["verdict"], "peering status" in row["reason"]) == ("selected", last)
+    account.delete_session(account.sessions()[0]["TrafficMirrorSessionId"])
+    busy = scene.sensor(scene.group(rule()), sessions=5)
+    assert scene.answer().entry["target_id"] == (busy if last else sensor)
 
 
 # --------------------------------------------------------------------------------------

@@ -230,6 +230,11 @@ def with_session(scene: Scene, instance: str) -> str:
     return instance
 
 
+def tagged(scene: Scene, instance: str) -> str:
+    scene.ec2.create_tags(Resources=[instance], Tags=[{"Key": "x", "Value": ""}])
+    return instance
+
+
 # Each instance is out for two reasons; the first in this order counts: not running, tags,
 # interface type, sensor itself, existing session, no IPv4 address.
 ORDER: dict[str, tuple[Build, str, str]] = {
@@ -237,6 +242,11 @@ ORDER: dict[str, tuple[Build, str, str]] = {
         lambda a: a.instance(state="stopped", tags={"x": ""}),
         "skipped",
         "stopped",
+    ),
+    "excluded by its tag, before being a sensor": (
+        lambda a: tagged(a, a.sensor_instance(a.targets[0])),
+        "skipped",
+        "EXCLUDE_TAGS",
     ),
     "excluded by its tag, before its interface type": (
         lambda a: a.instance(tags={"x": ""}, interface_type="trunk"),

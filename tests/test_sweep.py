@@ -20,6 +20,7 @@ from aws import (
     scheduled_event,
 )
 from conftest import Answer, Clock, Scene
+from moto.moto_api._internal import mock_random
 
 import lambda_traffic_mirror as function
 
@@ -587,6 +588,26 @@ def test_sweeps_with_little_time_get_on_or_say_that_they_do_not(
     while "deferred" in scene.run(scheduled_event(), LambdaContext(20, clock=clock)).summary:
         pass
     assert scene.sessions_of(*instances) == [1] * 22
+
+
+def test_sources_that_aws_always_refuses_keep_no_others_from_their_turn(
+    scene: Scene, sensor: str, clock: Clock
+) -> None:
+    """A sweep has time for 17 creates and what is on its way then, never for the 30 in front."""
+    mock_random.seed(1)  # the order comes from the IDs
+    refused, good = scene.instances(30), scene.instances(5)
+    interfaces = {key for instance in refused for key in scene.interfaces_of(instance)}
+    scene.fail(
+        CREATE,
+        "SomethingNew",
+        status=400,
+        where=lambda parameters: parameters["NetworkInterfaceId"] in interfaces,
+    )
+    for number in range(12):
+        event = {"id": f"sweep {number}", "sweep": True}
+        scene.run(event, LambdaContext(6, clock=clock))
+    assert scene.sessions_of(*good) == [1] * 5
+    assert scene.count(CREATE) <= 12 * 26
 
 
 def test_pages_that_were_not_reached_are_deferred(
