@@ -375,6 +375,9 @@ CASES = [
     (120, "every third"),
 ]
 whichever = pytest.mark.parametrize(("count", "which"), CASES)
+few_of_a_kind = pytest.mark.parametrize(
+    ("count", "which"), [(3, "all"), (25, "every third"), (120, "every third")]
+)
 
 
 @whichever
@@ -437,9 +440,7 @@ FAULTS: dict[str, Callable[..., None]] = {"timeout": lost, "5xx": broken, "denie
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize(
-    ("count", "which"), [(25, "every third"), (120, "every third"), (3, "all")]
-)
+@few_of_a_kind
 def test_only_those_without_an_answer_are_failed(
     scene: Scene, batch: Batches, count: int, which: str, fault: str
 ) -> None:
@@ -456,9 +457,7 @@ def test_only_those_without_an_answer_are_failed(
 
 
 @pytest.mark.parametrize("code", ["timeout", "InternalError"])
-@pytest.mark.parametrize(
-    ("count", "which"), [(25, "every third"), (120, "every third"), (3, "all")]
-)
+@few_of_a_kind
 def test_a_lost_create_is_found_or_sent_once_more_with_the_same_token(
     scene: Scene, batch: Batches, count: int, which: str, code: str
 ) -> None:
