@@ -23,8 +23,11 @@ import pytest
 from aws import LambdaContext, SimulatedAccount, rule, running_event, scheduled_event, sqs_event
 from botocore.client import BaseClient
 from calls import PERMISSIONS
+from measured import measure
 
 import lambda_traffic_mirror
+
+measure(lambda_traffic_mirror)
 
 VARIABLES = (
     "filter_id",

@@ -149,9 +149,7 @@ def test_what_the_sensors_are_does_not_matter(scene: Scene) -> None:
     rounds.check()
 
 
-@pytest.mark.parametrize(
-    ("sessions", "pages"), [(0, 1), (1_000, 1), (1_001, 2), (2_000, 2), (2_001, 3), (10_000, 10)]
-)
+@pytest.mark.parametrize(("sessions", "pages"), [(0, 1), (1_000, 1), (1_001, 2), (2_001, 3)])
 def test_each_further_page_of_sessions_adds_one_call(
     scene: Scene, sessions: int, pages: int
 ) -> None:
@@ -172,10 +170,7 @@ def test_each_further_page_of_sessions_adds_one_call(
     [
         (200, 1, {}),
         (201, 0, {INTERFACES: 1, INSTANCES: 1}),
-        (300, 0, {INTERFACES: 1, INSTANCES: 1}),
-        (300, 1, {INTERFACES: 1, INSTANCES: 1, GROUPS: 1}),
         (300, 5, {INTERFACES: 1, INSTANCES: 1, GROUPS: 7}),
-        (400, 1, {INTERFACES: 1, INSTANCES: 1, GROUPS: 1}),
         (401, 1, {INTERFACES: 2, INSTANCES: 2, GROUPS: 2}),
     ],
 )
@@ -623,7 +618,7 @@ def test_a_denied_prefix_list_is_no_reason_to_read_all_again(scene: Scene) -> No
     assert "ec2:GetManagedPrefixListEntries" in str(answer.entry["sensors"])
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_warm_cache_changes_no_verdict(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random accounts: a dry run fills the cache, and then the model says what has to happen."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
@@ -659,8 +654,9 @@ def as_sqs(instance_ids: Sequence[str]) -> dict[str, Any]:
     return sqs_event(*map(running_event, instance_ids))
 
 
-@pytest.mark.parametrize("count", [1, 10, 100, 200])
-@pytest.mark.parametrize("sqs", [False, True], ids=["instance-ids", "SQS"])
+@pytest.mark.parametrize(
+    ("count", "sqs"), [(1, True), (10, False), (10, True), (100, False), (200, True)]
+)
 def test_a_batch_takes_the_reads_once_and_a_create_each(
     scene: Scene, count: int, sqs: bool
 ) -> None:
@@ -711,7 +707,7 @@ def test_a_batch_with_a_warm_cache(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("count", "sessions", "pages"),
-    [(10, 0, (1, 1)), (1_000, 1_000, (1, 1)), (2_001, 2_001, (3, 3))],
+    [(10, 0, (1, 1)), (1_001, 1_001, (2, 2))],
 )
 def test_a_sweep_reads_instances_and_sessions_once(
     scene: Scene, count: int, sessions: int, pages: tuple[int, int]
@@ -739,15 +735,18 @@ def test_a_sweep_with_nothing_to_mirror_reads_no_sensor(scene: Scene) -> None:
     assert calls(scene) == {INSTANCES: 1, SESSIONS: 1, TARGETS: 1}
 
 
-def test_a_sweep_reads_the_acls_of_each_vpc_once(scene: Scene) -> None:
+def test_a_sweep_reads_the_acls_of_each_vpc_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lambda_traffic_mirror, "PAGE", 10)
     scene.configure(scene.sensor(quota=10_000))
     for number in range(3):
         vpc = scene.vpc(f"10.{number + 1}.0.0/16")
         scene.route_table(vpc, [route("10.0.0.0/16", tgw=True)], main=True)
         subnet = scene.subnet("a", vpc=vpc, prefix=20)
-        scene.instances(600, subnet)
+        scene.instances(6, subnet)
     answer = scene.run({"sweep": True, "dry_run": True}, LambdaContext(600))
-    assert answer.summary == {"planned": 1_800, "skipped": 1}
+    assert answer.summary == {"planned": 18, "skipped": 1}
     # Two pages of instances; the second one comes to a VPC of its own.
     expected = {TARGETS: 1, INTERFACES: 1, GROUPS: 1, ACLS: 2, INSTANCES: 3, SESSIONS: 1, ROUTES: 3}
     assert calls(scene) == expected
@@ -851,7 +850,7 @@ def test_an_error_of_botocore_that_nobody_expects_is_a_failed_call(scene: Scene)
 
 @pytest.mark.parametrize("event", ["one", "batch", "sweep"])
 def test_no_thread_outlives_the_invocation(scene: Scene, event: str) -> None:
-    scene.configure(sensors(scene, 300))
+    scene.configure(sensors(scene, 201))
     before = threading.enumerate()
     instances = scene.instances(3)
     scene.run(

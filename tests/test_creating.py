@@ -21,7 +21,7 @@ from aws import (
     scheduled_event,
     sqs_event,
 )
-from conftest import Run, Sleeps, answer_of
+from conftest import Run, Scene, Sleeps, answer_of
 
 from lambda_traffic_mirror import MirroringError, lambda_handler
 
@@ -125,20 +125,18 @@ def replace_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 # --------------------------------------------------------------------------------------
 
 
-def test_the_session_is_created_with_exactly_these_parameters(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    target, instance = account.sensor(), account.instance()
-    (interface,) = account.interfaces_of(instance)
-    configure(target, SESSION_NUMBER="7", VIRTUAL_NETWORK_ID="4711", PACKET_LENGTH="256")
-    run(instance)
-    (parameters,) = created(account)
+def test_the_session_is_created_with_exactly_these_parameters(scene: Scene) -> None:
+    target, instance = scene.sensor(), scene.instance()
+    (interface,) = scene.interfaces_of(instance)
+    scene.configure(target, SESSION_NUMBER="7", VIRTUAL_NETWORK_ID="4711", PACKET_LENGTH="256")
+    scene.run(instance)
+    (parameters,) = created(scene)
     name = f"eh-mirror-{interface[4:8]}{target[4:8]}"
     tags = {"ResourceType": "traffic-mirror-session", "Tags": [{"Key": "Name", "Value": name}]}
     assert parameters == {
         "NetworkInterfaceId": interface,
         "TrafficMirrorTargetId": target,
-        "TrafficMirrorFilterId": account.filter_id,
+        "TrafficMirrorFilterId": scene.filter_id,
         "SessionNumber": 7,
         "VirtualNetworkId": 4711,
         "PacketLength": 256,
@@ -154,33 +152,27 @@ def rename(resources: dict[str, Any], old: str, new: str) -> str:
     return new
 
 
-def test_the_name_tag_is_made_of_both_ids(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    target, instance = account.sensor(), account.instance()
-    backend = account._backend
-    rename(backend.enis, account.interfaces_of(instance)[0], "eni-055061bf5573d0a3b")
-    configure(rename(backend.traffic_mirror_targets, target, "tmt-0bce8038d06d6c745"))
-    assert run(instance).entry["session_name"] == "eh-mirror-05500bce"
+def test_the_name_tag_is_made_of_both_ids(scene: Scene) -> None:
+    target, instance = scene.sensor(), scene.instance()
+    backend = scene._backend
+    rename(backend.enis, scene.interfaces_of(instance)[0], "eni-055061bf5573d0a3b")
+    scene.configure(rename(backend.traffic_mirror_targets, target, "tmt-0bce8038d06d6c745"))
+    assert scene.run(instance).entry["session_name"] == "eh-mirror-05500bce"
 
 
-def test_the_session_shows_the_name_that_the_result_shows(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor())
-    entry = run(account.instance()).entry
-    (session,) = account.sessions()
+def test_the_session_shows_the_name_that_the_result_shows(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    entry = scene.run(scene.instance()).entry
+    (session,) = scene.sessions()
     assert session["Tags"] == [{"Key": "Name", "Value": entry["session_name"]}]
 
 
-def test_there_is_one_session_per_interface(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure([account.sensor(), account.sensor()])
-    instance = account.instance(interfaces=3)
+def test_there_is_one_session_per_interface(scene: Scene) -> None:
+    scene.configure([scene.sensor(), scene.sensor()])
+    instance = scene.instance(interfaces=3)
     for _ in range(2):
-        run(instance)
-    assert [len(account.sessions(interface_id=i)) for i in account.interfaces_of(instance)] == [
+        scene.run(instance)
+    assert [len(scene.sessions(interface_id=i)) for i in scene.interfaces_of(instance)] == [
         1,
         1,
         1,
@@ -196,26 +188,22 @@ def tags_of(parameters: dict[str, Any]) -> dict[str, str]:
     return tags
 
 
-def test_session_tags_come_besides_the_name(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor(), SESSION_TAGS="team=net=work, cost-center=42,Empty=")
-    entry = run(account.instance()).entry
-    (parameters,) = created(account)
+def test_session_tags_come_besides_the_name(scene: Scene) -> None:
+    scene.configure(scene.sensor(), SESSION_TAGS="team=net=work, cost-center=42,Empty=")
+    entry = scene.run(scene.instance()).entry
+    (parameters,) = created(scene)
     wanted = {"team": "net=work", "cost-center": "42", "Empty": "", "Name": entry["session_name"]}
     assert tags_of(parameters) == wanted
-    (session,) = account.sessions()
+    (session,) = scene.sessions()
     assert {tag["Key"]: tag["Value"] for tag in session["Tags"]} == wanted
 
 
-def test_a_session_takes_fifty_tags(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
+def test_a_session_takes_fifty_tags(scene: Scene) -> None:
     tags = {f"key-{number}": f"value-{number}" for number in range(49)}
     text = ",".join(f"{key}={value}" for key, value in tags.items())
-    configure(account.sensor(), SESSION_TAGS=text)
-    entry = run(account.instance()).entry
-    (parameters,) = created(account)
+    scene.configure(scene.sensor(), SESSION_TAGS=text)
+    entry = scene.run(scene.instance()).entry
+    (parameters,) = created(scene)
     assert tags_of(parameters) == tags | {"Name": entry["session_name"]}
 
 
@@ -243,56 +231,56 @@ class TwoTools:
 
 
 @pytest.fixture
-def two_tools(account: SimulatedAccount, configure: Configure, no_sleep: Sleeps) -> TwoTools:
-    return TwoTools(account, configure)
+def two_tools(scene: Scene, no_sleep: Sleeps) -> TwoTools:
+    return TwoTools(scene, scene.configure)
 
 
 @pytest.mark.parametrize(
     ("value", "outcome"), [("true", "created"), ("false", "exists"), ("", "exists")]
 )
 def test_a_session_of_ours_is_created_besides_anothers(
-    two_tools: TwoTools, run: Run, value: str, outcome: str
+    two_tools: TwoTools, scene: Scene, value: str, outcome: str
 ) -> None:
     two_tools.alongside(value)
-    found = run(two_tools.instance).outcomes
+    found = scene.run(two_tools.instance).outcomes
     assert (found, len(two_tools.our_sessions())) == ([outcome], int(outcome == "created"))
 
 
-def test_besides_it_there_is_one_of_ours_only(two_tools: TwoTools, run: Run) -> None:
+def test_besides_it_there_is_one_of_ours_only(two_tools: TwoTools, scene: Scene) -> None:
     two_tools.alongside()
-    entries = [run(two_tools.instance).entry for _ in range(3)]
+    entries = [scene.run(two_tools.instance).entry for _ in range(3)]
     assert [entry["outcome"] for entry in entries] == ["created", "exists", "exists"]
     assert {entry["session_id"] for entry in entries} == {entries[0]["session_id"]}
     assert {entry["target_id"] for entry in entries} == {two_tools.ours}
 
 
-def test_alongside_an_event_may_be_tried_out(two_tools: TwoTools, run: Run) -> None:
+def test_alongside_an_event_may_be_tried_out(two_tools: TwoTools, scene: Scene) -> None:
     two_tools.alongside(DRY_RUN="true")
-    assert (run(two_tools.instance).outcomes, two_tools.our_sessions()) == (["planned"], [])
+    assert (scene.run(two_tools.instance).outcomes, two_tools.our_sessions()) == (["planned"], [])
 
 
-def test_alongside_a_sweep_creates_too(two_tools: TwoTools, run: Run) -> None:
+def test_alongside_a_sweep_creates_too(two_tools: TwoTools, scene: Scene) -> None:
     two_tools.alongside(EXCLUDE_TAGS="sensor")
-    run(scheduled_event())
+    scene.run(scheduled_event())
     assert len(two_tools.our_sessions()) == 1
 
 
 def test_a_number_that_the_other_tool_uses_is_no_session_of_ours(
-    two_tools: TwoTools, run: Run
+    two_tools: TwoTools, scene: Scene
 ) -> None:
     """AWS refuses the number; the other tool's session is not what another invocation created."""
     two_tools.alongside(number=1)
-    entry = run(two_tools.instance).entry
+    entry = scene.run(two_tools.instance).entry
     assert (entry["outcome"], "InvalidParameterValue" in entry["reason"]) == ("unmirrored", True)
 
 
 def test_an_interface_that_other_tools_have_filled_is_unmirrored(
-    two_tools: TwoTools, run: Run
+    two_tools: TwoTools, scene: Scene
 ) -> None:
     for number in (3, 4):
         two_tools.account.session(two_tools.interface, two_tools.theirs, number)
     two_tools.alongside()
-    entry = run(two_tools.instance).entry
+    entry = scene.run(two_tools.instance).entry
     code = "TrafficMirrorSessionsPerInterfaceLimitExceeded"
     assert (entry["outcome"], code in entry["reason"]) == ("unmirrored", True)
 
@@ -305,11 +293,11 @@ def test_a_lost_create_is_not_taken_for_the_other_tools_session(two_tools: TwoTo
 
 
 def test_a_lost_create_that_was_carried_out_is_found_alongside(
-    two_tools: TwoTools, run: Run
+    two_tools: TwoTools, scene: Scene
 ) -> None:
     two_tools.account.time_out(CREATE, lose_answer=True)
     two_tools.alongside()
-    entry = run(two_tools.instance).entry
+    entry = scene.run(two_tools.instance).entry
     (session,) = two_tools.our_sessions()
     assert (entry["outcome"], entry["session_id"]) == ("created", session["TrafficMirrorSessionId"])
 
@@ -343,8 +331,8 @@ class Tokens:
 
 
 @pytest.fixture
-def tokens(account: SimulatedAccount, configure: Configure, run: Run) -> Tokens:
-    return Tokens(account, configure, run)
+def tokens(scene: Scene) -> Tokens:
+    return Tokens(scene, scene.configure, scene.run)
 
 
 def test_the_token_is_a_sha_256_in_hexadecimal(tokens: Tokens) -> None:
@@ -389,14 +377,12 @@ def test_the_token_differs_with_the(
     assert tokens.of("event-1") != tokens.of(event_id, **variables)
 
 
-def test_the_token_differs_with_interface_and_target(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    full = [account.sensor(quota=0) for _ in range(2)]
-    configure([*full, account.sensor(sessions=1)])
-    run(account.instance(interfaces=2))
-    tokens = {parameters["ClientToken"] for parameters in created(account)}
-    assert len(tokens) == len(created(account)) == 4
+def test_the_token_differs_with_interface_and_target(scene: Scene) -> None:
+    full = [scene.sensor(quota=0) for _ in range(2)]
+    scene.configure([*full, scene.sensor(sessions=1)])
+    scene.run(scene.instance(interfaces=2))
+    tokens = {parameters["ClientToken"] for parameters in created(scene)}
+    assert len(tokens) == len(created(scene)) == 4
 
 
 def test_the_token_differs_with_each_session_tag(tokens: Tokens) -> None:
@@ -404,14 +390,12 @@ def test_the_token_differs_with_each_session_tag(tokens: Tokens) -> None:
     assert len({tokens.of("event-1", SESSION_TAGS=value) for value in values}) == len(values)
 
 
-def test_a_second_delivery_that_does_not_see_the_session_yet_creates_no_other(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    account.session_lag = 5
-    configure(account.sensor())
-    event = running_event(account.instance())
-    made = [run(event).entry["session_id"] for _ in range(2)]
-    assert (made[0] == made[1], len(account.sessions()), account.count(CREATE)) == (True, 1, 2)
+def test_a_second_delivery_that_does_not_see_the_session_yet_creates_no_other(scene: Scene) -> None:
+    scene.session_lag = 5
+    scene.configure(scene.sensor())
+    event = running_event(scene.instance())
+    made = [scene.run(event).entry["session_id"] for _ in range(2)]
+    assert (made[0] == made[1], len(scene.sessions()), scene.count(CREATE)) == (True, 1, 2)
 
 
 # --------------------------------------------------------------------------------------
@@ -428,23 +412,19 @@ TARGET_CODES = [
 
 
 @pytest.mark.parametrize("code", TARGET_CODES)
-def test_the_next_best_sensor_is_tried_after(
-    account: SimulatedAccount, configure: Configure, run: Run, code: str
-) -> None:
-    busy, best, next_best = (account.sensor(sessions=count) for count in (5, 0, 3))
-    refuse(account, code, target=best)
-    configure([busy, best, next_best])
-    assert run(account.instance()).entry["target_id"] == next_best
+def test_the_next_best_sensor_is_tried_after(scene: Scene, code: str) -> None:
+    busy, best, next_best = (scene.sensor(sessions=count) for count in (5, 0, 3))
+    refuse(scene, code, target=best)
+    scene.configure([busy, best, next_best])
+    assert scene.run(scene.instance()).entry["target_id"] == next_best
 
 
 @pytest.mark.parametrize("code", TARGET_CODES)
-def test_the_refused_sensor_falls_at_create_and_the_reason_names(
-    account: SimulatedAccount, configure: Configure, run: Run, code: str
-) -> None:
-    best, next_best = account.sensor(), account.sensor(sessions=3)
-    refuse(account, code, target=best)
-    configure([best, next_best])
-    sensor = run(account.instance()).sensors[best]
+def test_the_refused_sensor_falls_at_create_and_the_reason_names(scene: Scene, code: str) -> None:
+    best, next_best = scene.sensor(), scene.sensor(sessions=3)
+    refuse(scene, code, target=best)
+    scene.configure([best, next_best])
+    sensor = scene.run(scene.instance()).sensors[best]
     assert (sensor["verdict"], sensor["stage"], code in sensor["reason"]) == (
         "rejected",
         "create",
@@ -452,64 +432,56 @@ def test_the_refused_sensor_falls_at_create_and_the_reason_names(
     )
 
 
-def test_sensors_are_tried_by_sessions_to_the_last(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    targets = [account.sensor(sessions=count, quota=0) for count in (2, 0, 3, 1)]
-    configure(targets)
-    answer = run(account.instance())
-    tried = [targets.index(parameters["TrafficMirrorTargetId"]) for parameters in created(account)]
+def test_sensors_are_tried_by_sessions_to_the_last(scene: Scene) -> None:
+    targets = [scene.sensor(sessions=count, quota=0) for count in (2, 0, 3, 1)]
+    scene.configure(targets)
+    answer = scene.run(scene.instance())
+    tried = [targets.index(parameters["TrafficMirrorTargetId"]) for parameters in created(scene)]
     assert (answer.outcomes, tried) == (["unmirrored"], [1, 3, 0, 2])
 
 
 def test_when_the_last_sensor_is_refused_the_reason_says_at_which_stage_it_fell(
-    account: SimulatedAccount, configure: Configure, run: Run
+    scene: Scene,
 ) -> None:
-    full = account.sensor(quota=0)
-    configure([account.sensor(groups=[account.group()]), full])
-    reason = run(account.instance()).entry["reason"]
+    full = scene.sensor(quota=0)
+    scene.configure([scene.sensor(groups=[scene.group()]), full])
+    reason = scene.run(scene.instance()).entry["reason"]
     wanted = ("create", full, "TrafficMirrorSourcesPerTargetLimitExceeded")
     assert [word for word in wanted if word not in reason] == []
 
 
-def test_a_refused_sensor_is_not_tried_again_in_the_invocation(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    full, other = account.sensor(quota=0), account.sensor(sessions=3, quota=100)
-    configure([full, other])
-    answer = run({"instance-ids": account.instances(40)})
-    tried = Counter(parameters["TrafficMirrorTargetId"] for parameters in created(account))
+def test_a_refused_sensor_is_not_tried_again_in_the_invocation(scene: Scene) -> None:
+    full, other = scene.sensor(quota=0), scene.sensor(sessions=3, quota=100)
+    scene.configure([full, other])
+    answer = scene.run({"instance-ids": scene.instances(40)})
+    tried = Counter(parameters["TrafficMirrorTargetId"] for parameters in created(scene))
     assert (answer.outcomes, tried[other]) == (["created"] * 40, 40)
     assert 1 <= tried[full] <= AT_ONCE  # those that were on their way already
 
 
-def test_a_refused_sensor_is_tried_again_in_the_next_invocation(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    sensor = account.sensor(quota=0)
-    configure([sensor, account.sensor(sessions=3)])
-    run(account.instance())
-    account.quota[sensor] = 1
-    assert run(account.instance()).entry["target_id"] == sensor
+def test_a_refused_sensor_is_tried_again_in_the_next_invocation(scene: Scene) -> None:
+    sensor = scene.sensor(quota=0)
+    scene.configure([sensor, scene.sensor(sessions=3)])
+    scene.run(scene.instance())
+    scene.quota[sensor] = 1
+    assert scene.run(scene.instance()).entry["target_id"] == sensor
 
 
-def test_a_sensor_that_fills_up_meanwhile_gives_way(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    small, large = account.sensor(quota=2), account.sensor(sessions=3)
-    configure([small, large])
-    answer = run({"instance-ids": account.instances(4)})
+def test_a_sensor_that_fills_up_meanwhile_gives_way(scene: Scene) -> None:
+    small, large = scene.sensor(quota=2), scene.sensor(sessions=3)
+    scene.configure([small, large])
+    answer = scene.run({"instance-ids": scene.instances(4)})
     found = Counter(entry["target_id"] for entry in answer.interfaces)
     assert found == {small: 2, large: 2}
 
 
 def test_the_codes_of_the_interface_are_no_refusals_of_the_target(
-    account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps
+    scene: Scene, no_sleep: Sleeps
 ) -> None:
-    refuse(account, "TrafficMirrorSessionsPerInterfaceLimitExceeded")
-    configure([account.sensor(), account.sensor()])
-    run(account.instance())
-    assert account.count(CREATE) == 1
+    refuse(scene, "TrafficMirrorSessionsPerInterfaceLimitExceeded")
+    scene.configure([scene.sensor(), scene.sensor()])
+    scene.run(scene.instance())
+    assert scene.count(CREATE) == 1
 
 
 # --------------------------------------------------------------------------------------
@@ -519,12 +491,10 @@ def test_the_codes_of_the_interface_are_no_refusals_of_the_target(
 NOT_SUPPORTED = "NetworkInterfaceNotSupported"
 
 
-def test_an_instance_type_that_aws_does_not_mirror_is_skipped(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    account.unsupported_types.add("t2.micro")
-    configure([account.sensor(), account.sensor()])
-    answer = run(account.instance(instance_type="t2.micro"))
+def test_an_instance_type_that_aws_does_not_mirror_is_skipped(scene: Scene) -> None:
+    scene.unsupported_types.add("t2.micro")
+    scene.configure([scene.sensor(), scene.sensor()])
+    answer = scene.run(scene.instance(instance_type="t2.micro"))
     assert (answer.status, answer.outcomes, NOT_SUPPORTED in answer.entry["reason"]) == (
         200,
         ["skipped"],
@@ -532,31 +502,27 @@ def test_an_instance_type_that_aws_does_not_mirror_is_skipped(
     )
 
 
-def test_interfaces_of_that_type_are_not_tried_again_in_the_invocation(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    account.unsupported_types.add("t2.micro")
-    configure(account.sensor(quota=100))
+def test_interfaces_of_that_type_are_not_tried_again_in_the_invocation(scene: Scene) -> None:
+    scene.unsupported_types.add("t2.micro")
+    scene.configure(scene.sensor(quota=100))
     instances = [
-        *account.instances(15, instance_type="t2.micro"),
-        *account.instances(5, instance_type="m5.large"),
-        *account.instances(90, instance_type="t2.micro"),
+        *scene.instances(15, instance_type="t2.micro"),
+        *scene.instances(5, instance_type="m5.large"),
+        *scene.instances(90, instance_type="t2.micro"),
     ]
-    answer = run({"instance-ids": instances})
+    answer = scene.run({"instance-ids": instances})
     assert answer.outcomes == ["skipped"] * 15 + ["created"] * 5 + ["skipped"] * 90
     # The other five, and those that were on their way when the first came back.
-    assert 6 <= account.count(CREATE) <= 5 + AT_ONCE
+    assert 6 <= scene.count(CREATE) <= 5 + AT_ONCE
     reasons = [entry["reason"] for entry in answer.interfaces if entry["outcome"] == "skipped"]
     assert all("t2.micro" in reason or NOT_SUPPORTED in reason for reason in reasons)
 
 
-def test_nothing_is_looked_up_for_what_aws_does_not_support(
-    account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps
-) -> None:
-    refuse(account, NOT_SUPPORTED)
-    configure(account.sensor())
-    run(account.instance())
-    assert (account.count(CREATE), account.count(READ_SESSIONS), no_sleep.seconds) == (1, 1, [])
+def test_nothing_is_looked_up_for_what_aws_does_not_support(scene: Scene, no_sleep: Sleeps) -> None:
+    refuse(scene, NOT_SUPPORTED)
+    scene.configure(scene.sensor())
+    scene.run(scene.instance())
+    assert (scene.count(CREATE), scene.count(READ_SESSIONS), no_sleep.seconds) == (1, 1, [])
 
 
 def attachment(instance: str, **members: Any) -> Change:
@@ -614,27 +580,25 @@ class OnlyItself:
 
 
 @pytest.fixture
-def only_itself(account: SimulatedAccount, configure: Configure) -> OnlyItself:
-    return OnlyItself(account, configure)
+def only_itself(scene: Scene) -> OnlyItself:
+    return OnlyItself(scene, scene.configure)
 
 
 OTHERS = 14  # more than go out together
 
 
-def test_a_first_interface_sets_its_type_aside(
-    account: SimulatedAccount, only_itself: OnlyItself
-) -> None:
-    instance, *others = account.instances(1 + OTHERS)
+def test_a_first_interface_sets_its_type_aside(scene: Scene, only_itself: OnlyItself) -> None:
+    instance, *others = scene.instances(1 + OTHERS)
     refused, rest = only_itself.outcomes(instance, others)
     assert (refused, "skipped" in rest) == ("skipped", True)
-    assert account.count(CREATE) <= AT_ONCE
+    assert scene.count(CREATE) <= AT_ONCE
 
 
 @pytest.mark.parametrize("index", [1, 2])
 def test_a_further_interface_sets_aside_only_itself(
-    account: SimulatedAccount, only_itself: OnlyItself, index: int
+    scene: Scene, only_itself: OnlyItself, index: int
 ) -> None:
-    instance, others = account.instance(interfaces=3), account.instances(OTHERS)
+    instance, others = scene.instance(interfaces=3), scene.instances(OTHERS)
     assert only_itself.outcomes(instance, others, index) == ("skipped", {"created"})
 
 
@@ -646,12 +610,12 @@ ATTACHMENTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("members", ATTACHMENTS.values(), ids=ATTACHMENTS.keys())
 def test_an_only_interface_sets_aside_only_itself_with(
-    account: SimulatedAccount,
+    scene: Scene,
     only_itself: OnlyItself,
     change_answers: Callable[[Change], None],
     members: dict[str, Any],
 ) -> None:
-    instance, *others = account.instances(1 + OTHERS)
+    instance, *others = scene.instances(1 + OTHERS)
     change_answers(attachment(instance, **members))
     assert only_itself.outcomes(instance, others) == ("skipped", {"created"})
 
@@ -660,13 +624,13 @@ def test_an_only_interface_sets_aside_only_itself_with(
     ("says", "skipped"), [(True, False), (False, True)], ids=["managed", "not managed"]
 )
 def test_only_of_an_instance_that_no_service_manages_a_first_interface_sets_its_type_aside(
-    account: SimulatedAccount,
+    scene: Scene,
     only_itself: OnlyItself,
     change_answers: Callable[[Change], None],
     says: bool,
     skipped: bool,
 ) -> None:
-    instance, *others = account.instances(1 + OTHERS)
+    instance, *others = scene.instances(1 + OTHERS)
     change_answers(managed(instance, says=says))
     refused, rest = only_itself.outcomes(instance, others)
     assert (refused, "skipped" in rest) == ("skipped", skipped)
@@ -692,99 +656,86 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 @pytest.mark.parametrize(("minutes", "creates"), [(0, 0), (59, 0), (61, 1), (24 * 60, 1)], ids=str)
 def test_what_is_not_supported_is_remembered_for_an_hour(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    hours: Time,
-    minutes: int,
-    creates: int,
+    scene: Scene, hours: Time, minutes: int, creates: int
 ) -> None:
-    account.unsupported_types.add("t2.micro")
-    configure(account.sensor())
-    instance = account.instance(instance_type="t2.micro")
-    run(instance)
-    account.forget_calls()
+    scene.unsupported_types.add("t2.micro")
+    scene.configure(scene.sensor())
+    instance = scene.instance(instance_type="t2.micro")
+    scene.run(instance)
+    scene.forget_calls()
     hours.ahead += 60 * minutes
-    answer = run(instance)
-    assert (answer.outcomes, answer.status, account.count(CREATE)) == (["skipped"], 200, creates)
+    answer = scene.run(instance)
+    assert (answer.outcomes, answer.status, scene.count(CREATE)) == (["skipped"], 200, creates)
     assert NOT_SUPPORTED in answer.entry["reason"]
 
 
-def test_remembering_does_not_prolong_it(
-    account: SimulatedAccount, configure: Configure, run: Run, hours: Time
-) -> None:
-    refuse(account, NOT_SUPPORTED, times=1)
-    configure(account.sensor())
-    instance = account.instance()
+def test_remembering_does_not_prolong_it(scene: Scene, hours: Time) -> None:
+    refuse(scene, NOT_SUPPORTED, times=1)
+    scene.configure(scene.sensor())
+    instance = scene.instance()
     outcomes = []
     for _ in range(3):
-        outcomes += run(instance).outcomes
+        outcomes += scene.run(instance).outcomes
         hours.ahead += 31 * 60
     assert outcomes == ["skipped", "skipped", "created"]
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("kind", ["event", "sweep"])
-def test_events_and_sweeps_remember_alike(
-    account: SimulatedAccount, configure: Configure, run: Run, kind: str, dry_run: bool
-) -> None:
-    refuse(account, NOT_SUPPORTED)
-    configure(account.sensor(), EXCLUDE_TAGS="sensor")
-    instance = account.instance()
-    run(instance)
-    account.forget_calls()
+def test_events_and_sweeps_remember_alike(scene: Scene, kind: str, dry_run: bool) -> None:
+    refuse(scene, NOT_SUPPORTED)
+    scene.configure(scene.sensor(), EXCLUDE_TAGS="sensor")
+    instance = scene.instance()
+    scene.run(instance)
+    scene.forget_calls()
     event = (running_event(instance) if kind == "event" else scheduled_event()) | {
         "dry_run": dry_run
     }
-    summary = run(event).body["summary"]
-    assert (account.count(CREATE), set(summary)) == (0, {"skipped"})
+    summary = scene.run(event).body["summary"]
+    assert (scene.count(CREATE), set(summary)) == (0, {"skipped"})
 
 
-def test_it_is_the_interface_that_is_remembered_not_the_type(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    account.unsupported_types.add("t2.micro")
-    configure(account.sensor())
-    one, two = account.instances(2, instance_type="t2.micro")
-    run(one)
-    account.unsupported_types.clear()
-    assert (run(one).outcomes, run(two).outcomes) == (["skipped"], ["created"])
+def test_it_is_the_interface_that_is_remembered_not_the_type(scene: Scene) -> None:
+    scene.unsupported_types.add("t2.micro")
+    scene.configure(scene.sensor())
+    one, two = scene.instances(2, instance_type="t2.micro")
+    scene.run(one)
+    scene.unsupported_types.clear()
+    assert (scene.run(one).outcomes, scene.run(two).outcomes) == (["skipped"], ["created"])
 
 
 def test_a_thousand_interfaces_that_aws_does_not_support_cost_a_thousand_creates_in_an_hour(
-    account: SimulatedAccount, configure: Configure, run: Run, hours: Time
+    scene: Scene, hours: Time
 ) -> None:
     """Scaled down; each is a further interface, so that its type is not set aside."""
-    configure(account.sensor(quota=1_000), EXCLUDE_TAGS="sensor")
-    instances = account.instances(20, interfaces=2)
-    refuse(account, NOT_SUPPORTED, interfaces=[interface_of(account, i, 1) for i in instances])
-    account.forget_calls()
+    scene.configure(scene.sensor(quota=1_000), EXCLUDE_TAGS="sensor")
+    instances = scene.instances(20, interfaces=2)
+    refuse(scene, NOT_SUPPORTED, interfaces=[interface_of(scene, i, 1) for i in instances])
+    scene.forget_calls()
     for _ in range(11):
-        run(scheduled_event())
+        scene.run(scheduled_event())
         hours.ahead += 5 * 60
-    refused = [call for call in account.calls if call.code == NOT_SUPPORTED]
+    refused = [call for call in scene.calls if call.code == NOT_SUPPORTED]
     assert len(refused) == 20
 
 
 # --- The interface is a sensor of somebody's
 
 
-def test_the_interface_of_anothers_sensor_is_skipped(
-    account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps
-) -> None:
-    refuse(account, "InterfaceInUseByTrafficMirrorTarget")
-    configure([account.sensor(), account.sensor()])
-    answer = run(account.instance())
-    found = answer.status, answer.outcomes, account.count(CREATE), account.count(READ_SESSIONS)
+def test_the_interface_of_anothers_sensor_is_skipped(scene: Scene, no_sleep: Sleeps) -> None:
+    refuse(scene, "InterfaceInUseByTrafficMirrorTarget")
+    scene.configure([scene.sensor(), scene.sensor()])
+    answer = scene.run(scene.instance())
+    found = answer.status, answer.outcomes, scene.count(CREATE), scene.count(READ_SESSIONS)
     assert (found, no_sleep.seconds) == ((200, ["skipped"], 1, 1), [])
     assert "InterfaceInUseByTrafficMirrorTarget" in answer.entry["reason"]
 
 
 def test_others_of_its_type_are_mirrored_all_the_same(
-    account: SimulatedAccount, only_itself: OnlyItself
+    scene: Scene, only_itself: OnlyItself
 ) -> None:
     only_itself.code = "InterfaceInUseByTrafficMirrorTarget"
-    instance, *others = account.instances(1 + OTHERS)
+    instance, *others = scene.instances(1 + OTHERS)
     assert only_itself.outcomes(instance, others) == ("skipped", {"created"})
 
 
@@ -827,8 +778,8 @@ class Unknown:
 
 
 @pytest.fixture
-def unknown(account: SimulatedAccount, configure: Configure, no_sleep: Sleeps) -> Unknown:
-    return Unknown(account, configure)
+def unknown(scene: Scene, no_sleep: Sleeps) -> Unknown:
+    return Unknown(scene, scene.configure)
 
 
 EVENTS: dict[str, Callable[[str], dict[str, Any]]] = {
@@ -851,9 +802,9 @@ def test_the_create_is_sent_again_at_each_look(
     assert no_sleep.seconds == [1.0] * (times - 1)
 
 
-def test_what_is_created_then_is_shown_like_any_other(unknown: Unknown, run: Run) -> None:
+def test_what_is_created_then_is_shown_like_any_other(unknown: Unknown, scene: Scene) -> None:
     unknown.refuse(1)
-    entry = run(unknown.instance).entry
+    entry = scene.run(unknown.instance).entry
     (session,) = unknown.account.sessions()
     assert (entry["outcome"], entry["session_id"], entry["target_id"], entry["session_name"]) == (
         "created",
@@ -915,11 +866,11 @@ def test_what_is_gone_meanwhile_is_skipped(
     assert entry["outcome"] == "skipped"
 
 
-def test_a_session_that_shows_meanwhile_exists(unknown: Unknown, run: Run) -> None:
+def test_a_session_that_shows_meanwhile_exists(unknown: Unknown, scene: Scene) -> None:
     unknown.refuse()
     account = unknown.account
     unknown.at_create(2, lambda: account.session(unknown.interface, unknown.target))
-    assert run(unknown.instance).outcomes == ["exists"]
+    assert scene.run(unknown.instance).outcomes == ["exists"]
 
 
 @pytest.mark.parametrize("fault", ["RequestLimitExceeded", "InternalError"])
@@ -963,45 +914,39 @@ TOTAL_CODES = [
 
 
 @pytest.mark.parametrize("code", TOTAL_CODES)
-def test_nothing_more_is_created_after(
-    account: SimulatedAccount, configure: Configure, run: Run, code: str
-) -> None:
-    refuse(account, code)
-    configure([account.sensor(), account.sensor()])
-    answer = run({"instance-ids": account.instances(110)})
+def test_nothing_more_is_created_after(scene: Scene, code: str) -> None:
+    refuse(scene, code)
+    scene.configure([scene.sensor(), scene.sensor()])
+    answer = scene.run({"instance-ids": scene.instances(110)})
     named = [code in entry["reason"] for entry in answer.interfaces]
     assert (answer.status, answer.outcomes, named) == (400, ["unmirrored"] * 110, [True] * 110)
-    assert 1 <= account.count(CREATE) <= AT_ONCE  # what was on its way already
+    assert 1 <= scene.count(CREATE) <= AT_ONCE  # what was on its way already
 
 
 @pytest.mark.parametrize("code", TOTAL_CODES)
-def test_the_others_are_judged_all_the_same_after(
-    account: SimulatedAccount, configure: Configure, run: Run, code: str
-) -> None:
-    refuse(account, code)
-    configure([account.sensor(), account.sensor(groups=[account.group()])])
-    answer = run({"instance-ids": account.instances(2)})
+def test_the_others_are_judged_all_the_same_after(scene: Scene, code: str) -> None:
+    refuse(scene, code)
+    scene.configure([scene.sensor(), scene.sensor(groups=[scene.group()])])
+    answer = scene.run({"instance-ids": scene.instances(2)})
     stages = [[row["stage"] for row in entry["sensors"]] for entry in answer.interfaces]
     assert stages == [["create", "security_group"]] * 2
 
 
 def test_after_that_what_is_set_aside_and_what_no_sensor_can_take_keeps_its_own_reason(
-    account: SimulatedAccount, configure: Configure, run: Run
+    scene: Scene,
 ) -> None:
-    account.account_quota = 0
-    configure(account.sensor())
-    instances = [account.instance(), account.instance(zone="b"), account.instance(state="stopped")]
-    answer = run({"instance-ids": instances})
+    scene.account_quota = 0
+    scene.configure(scene.sensor())
+    instances = [scene.instance(), scene.instance(zone="b"), scene.instance(state="stopped")]
+    answer = scene.run({"instance-ids": instances})
     reasons = {entry["instance_id"]: entry["reason"] for entry in answer.interfaces}
     words = ("TrafficMirrorSessionLimitExceeded", "zone", "stopped")
     assert [word in reasons[i] for i, word in zip(instances, words, strict=True)] == [True] * 3
 
 
-def test_a_filter_that_does_not_exist_is_named(
-    account: SimulatedAccount, configure: Configure, run: Run
-) -> None:
-    configure(account.sensor(), filter_id="tmf-00000000000000000")
-    reason = run(account.instance()).entry["reason"]
+def test_a_filter_that_does_not_exist_is_named(scene: Scene) -> None:
+    scene.configure(scene.sensor(), filter_id="tmf-00000000000000000")
+    reason = scene.run(scene.instance()).entry["reason"]
     wanted = ("InvalidTrafficMirrorFilterId.NotFound", "tmf-00000000000000000")
     assert [word for word in wanted if word not in reason] == []
 
@@ -1043,31 +988,23 @@ LAGS = {
 
 @pytest.mark.parametrize(("lag", "outcome", "looks"), LAGS.values(), ids=LAGS.keys())
 def test_another_invocation_was_faster(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    no_sleep: Sleeps,
-    lag: int,
-    outcome: str,
-    looks: int,
+    scene: Scene, no_sleep: Sleeps, lag: int, outcome: str, looks: int
 ) -> None:
-    target = account.sensor()
-    FasterInvocation(account, target, lag)
-    configure(target)
-    answer = run(account.instance())
-    found = (answer.outcomes, account.count(READ_SESSIONS) - 1, no_sleep.seconds)
+    target = scene.sensor()
+    FasterInvocation(scene, target, lag)
+    scene.configure(target)
+    answer = scene.run(scene.instance())
+    found = (answer.outcomes, scene.count(READ_SESSIONS) - 1, no_sleep.seconds)
     assert found == ([outcome], looks, [1.0] * (looks - 1))
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["to our target", "to another target"])
-def test_the_session_of_the_faster_one_is_shown(
-    account: SimulatedAccount, configure: Configure, run: Run, ours: bool
-) -> None:
-    target, other = account.sensor(), account.sensor()
-    FasterInvocation(account, target if ours else other)
-    configure(target)
-    entry = run(account.instance()).entry
-    (session,) = account.sessions()
+def test_the_session_of_the_faster_one_is_shown(scene: Scene, ours: bool) -> None:
+    target, other = scene.sensor(), scene.sensor()
+    FasterInvocation(scene, target if ours else other)
+    scene.configure(target)
+    entry = scene.run(scene.instance()).entry
+    (session,) = scene.sessions()
     shown = (entry["session_id"], entry["target_id"], entry["sensors"])
     says_whose = "not one of our targets" in entry["reason"]
     assert (shown, says_whose) == (
@@ -1078,11 +1015,11 @@ def test_the_session_of_the_faster_one_is_shown(
 
 @pytest.mark.parametrize("code", OTHER_CODES)
 def test_without_a_session_it_is_unmirrored_with_code_and_message(
-    account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps, code: str
+    scene: Scene, no_sleep: Sleeps, code: str
 ) -> None:
-    refuse(account, code)
-    configure(account.sensor())
-    entry = run(account.instance()).entry
+    refuse(scene, code)
+    scene.configure(scene.sensor())
+    entry = scene.run(scene.instance()).entry
     wanted = (code, f"Simulated {code}")
     assert (entry["outcome"], [word for word in wanted if word not in entry["reason"]]) == (
         "unmirrored",
@@ -1092,32 +1029,32 @@ def test_without_a_session_it_is_unmirrored_with_code_and_message(
 
 @pytest.mark.parametrize("code", OTHER_CODES)
 def test_the_chosen_sensor_is_rejected_at_create_and_no_other_is_tried_after(
-    account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps, code: str
+    scene: Scene, no_sleep: Sleeps, code: str
 ) -> None:
-    refuse(account, code)
-    configure([account.sensor(), account.sensor(sessions=1), account.sensor(zone="b")])
-    sensors = run(account.instance()).entry["sensors"]
+    refuse(scene, code)
+    scene.configure([scene.sensor(), scene.sensor(sessions=1), scene.sensor(zone="b")])
+    sensors = scene.run(scene.instance()).entry["sensors"]
     shown = [(row["verdict"], row["stage"]) for row in sensors]
-    assert (shown, account.count(CREATE)) == (
+    assert (shown, scene.count(CREATE)) == (
         [("rejected", "create"), ("eligible", None), ("rejected", "zone")],
         1,
     )
 
 
 def test_all_that_are_refused_so_are_looked_up_together_after_the_others_are_done(
-    account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps
+    scene: Scene, no_sleep: Sleeps
 ) -> None:
-    target, refused = account.sensor(), account.instances(2)
-    interfaces = [i for instance in refused for i in account.interfaces_of(instance)]
-    account.fail(
+    target, refused = scene.sensor(), scene.instances(2)
+    interfaces = [i for instance in refused for i in scene.interfaces_of(instance)]
+    scene.fail(
         CREATE,
         "InvalidParameterValue",
         status=400,
         where=lambda parameters: parameters["NetworkInterfaceId"] in interfaces,
     )
-    configure(target)
-    answer = run({"instance-ids": [refused[0], account.instance(), refused[1]]})
-    operations = [call.operation for call in account.calls]
+    scene.configure(target)
+    answer = scene.run({"instance-ids": [refused[0], scene.instance(), refused[1]]})
+    operations = [call.operation for call in scene.calls]
     last_create = len(operations) - 1 - operations[::-1].index(CREATE)
     assert (answer.outcomes, operations[last_create + 1 :]) == (
         ["unmirrored", "created", "unmirrored"],
@@ -1125,55 +1062,50 @@ def test_all_that_are_refused_so_are_looked_up_together_after_the_others_are_don
     )
 
 
-def test_only_those_without_a_session_are_looked_up_again(
-    account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps
-) -> None:
-    target = account.sensor()
-    faster = FasterInvocation(account, target)
-    instances = account.instances(2)
-    late = account.interfaces_of(instances[1])[0]
-    account.gates.insert(
+def test_only_those_without_a_session_are_looked_up_again(scene: Scene, no_sleep: Sleeps) -> None:
+    target = scene.sensor()
+    faster = FasterInvocation(scene, target)
+    instances = scene.instances(2)
+    late = scene.interfaces_of(instances[1])[0]
+    scene.gates.insert(
         0, lambda operation, p: setattr(faster, "lag", int(p.get("NetworkInterfaceId") == late))
     )
-    configure(target)
-    answer = run({"instance-ids": instances})
+    scene.configure(target)
+    answer = scene.run({"instance-ids": instances})
     asked = [
         call.parameters["Filters"][0]["Values"]
-        for call in account.calls
+        for call in scene.calls
         if call.operation == READ_SESSIONS and call.parameters.get("Filters")
     ]
-    both = sorted(i for instance in instances for i in account.interfaces_of(instance))
+    both = sorted(i for instance in instances for i in scene.interfaces_of(instance))
     assert (answer.outcomes, asked) == (["exists", "exists"], [both, [late]])
 
 
 def test_a_token_answered_with_a_session_to_another_target_means_that_it_exists(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    change_answers: Callable[[Change], None],
+    scene: Scene, change_answers: Callable[[Change], None]
 ) -> None:
-    target, instance = account.sensor(), account.instance()
-    session = account.session(interface_of(account, instance), account.sensor(), 9, lag=5)
-    (view,) = account.sessions()
+    target, instance = scene.sensor(), scene.instance()
+    session = scene.session(interface_of(scene, instance), scene.sensor(), 9, lag=5)
+    (view,) = scene.sessions()
 
     def change(operation: str, answer: dict[str, Any]) -> None:
         if operation == CREATE:
             answer["TrafficMirrorSession"] = view
 
     change_answers(change)
-    configure(target)
-    entry = run(instance).entry
+    scene.configure(target)
+    entry = scene.run(instance).entry
     assert (entry["outcome"], entry["session_id"]) == ("exists", session)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_refusal_for_lack_of_authority_over_one_interface_is_final(
-    account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps, status: int
+    scene: Scene, no_sleep: Sleeps, status: int
 ) -> None:
-    configure(account.sensor(quota=100))
-    instance, *others = account.instances(12)
-    refuse(account, "AuthFailure", interfaces=[interface_of(account, instance)], status=status)
-    answer = run({"instance-ids": [instance, *others]})
+    scene.configure(scene.sensor(quota=100))
+    instance, *others = scene.instances(12)
+    refuse(scene, "AuthFailure", interfaces=[interface_of(scene, instance)], status=status)
+    answer = scene.run({"instance-ids": [instance, *others]})
     assert answer.outcomes == ["unmirrored"] + ["created"] * 11
     assert "AuthFailure" in answer.interfaces[0]["reason"]
 
@@ -1182,12 +1114,10 @@ def test_a_refusal_for_lack_of_authority_over_one_interface_is_final(
     "operation",
     ["DescribeInstances", "DescribeTrafficMirrorTargets", "DescribeTrafficMirrorSessions"],
 )
-def test_lack_of_authority_at_a_read_is_a_failure(
-    account: SimulatedAccount, configure: Configure, operation: str
-) -> None:
-    configure(account.sensor())
-    account.fail(operation, "AuthFailure", status=401)
-    error = error_of(running_event(account.instance()))
+def test_lack_of_authority_at_a_read_is_a_failure(scene: Scene, operation: str) -> None:
+    scene.configure(scene.sensor())
+    scene.fail(operation, "AuthFailure", status=401)
+    error = error_of(running_event(scene.instance()))
     assert ("1 failed" in error, "AuthFailure" in error) == (True, True)
 
 
@@ -1244,62 +1174,47 @@ PROXIES["429 with a code"] = (429, PROXIES["400 with a blank code"][1].replace(b
 
 
 @pytest.mark.parametrize("code", NOT_FINAL)
-def test_it_is_not_final(
-    account: SimulatedAccount, configure: Configure, no_sleep: Sleeps, code: str
-) -> None:
-    refuse(account, code, status=500 if code.startswith("Internal") else 400)
-    configure([account.sensor(), account.sensor(sessions=1)])
-    instance = account.instance()
+def test_it_is_not_final(scene: Scene, no_sleep: Sleeps, code: str) -> None:
+    refuse(scene, code, status=500 if code.startswith("Internal") else 400)
+    scene.configure([scene.sensor(), scene.sensor(sessions=1)])
+    instance = scene.instance()
     error = error_of(running_event(instance))
-    wanted = ("1 failed", interface_of(account, instance), code)
+    wanted = ("1 failed", interface_of(scene, instance), code)
     assert [word for word in wanted if word not in error] == []
     assert again(sqs_event(running_event(instance))) == [0]
 
 
 @pytest.mark.parametrize("code", ["RequestTimeout", "RequestTimeoutException", "InternalError"])
-def test_what_was_carried_out_all_the_same_is_found(
-    account: SimulatedAccount, configure: Configure, run: Run, code: str
-) -> None:
-    configure(account.sensor())
+def test_what_was_carried_out_all_the_same_is_found(scene: Scene, code: str) -> None:
+    scene.configure(scene.sensor())
     status = 500 if code == "InternalError" else 408
-    account.fail(CREATE, code, status=status, lose_answer=True)
-    entry = run(account.instance()).entry
-    (session,) = account.sessions()
+    scene.fail(CREATE, code, status=status, lose_answer=True)
+    entry = scene.run(scene.instance()).entry
+    (session,) = scene.sessions()
     assert (entry["outcome"], entry["session_id"]) == ("created", session["TrafficMirrorSessionId"])
 
 
 @pytest.mark.parametrize(("status", "page"), PROXIES.values(), ids=PROXIES.keys())
 def test_a_proxys_answer_is_not_final(
-    account: SimulatedAccount,
-    configure: Configure,
-    replace_page: Callable[..., None],
-    no_sleep: Sleeps,
-    status: int,
-    page: bytes,
+    scene: Scene, replace_page: Callable[..., None], no_sleep: Sleeps, status: int, page: bytes
 ) -> None:
-    account.fail(CREATE)  # the create has not reached EC2
+    scene.fail(CREATE)  # the create has not reached EC2
     replace_page(CREATE, status, page)
-    configure(account.sensor())
-    instance = account.instance()
+    scene.configure(scene.sensor())
+    instance = scene.instance()
     error = error_of(running_event(instance))
-    assert ("1 failed" in error, interface_of(account, instance) in error) == (True, True)
+    assert ("1 failed" in error, interface_of(scene, instance) in error) == (True, True)
     assert again(sqs_event(running_event(instance))) == [0]
 
 
 @pytest.mark.parametrize(("status", "page"), PROXIES.values(), ids=PROXIES.keys())
 def test_behind_a_proxys_answer_a_session_may_have_been_created(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    replace_page: Callable[..., None],
-    no_sleep: Sleeps,
-    status: int,
-    page: bytes,
+    scene: Scene, replace_page: Callable[..., None], no_sleep: Sleeps, status: int, page: bytes
 ) -> None:
     replace_page(CREATE, status, page)
-    configure(account.sensor())
-    entry = run(account.instance()).entry
-    (session,) = account.sessions()
+    scene.configure(scene.sensor())
+    entry = scene.run(scene.instance()).entry
+    (session,) = scene.sessions()
     assert (entry["outcome"], entry["session_id"]) == ("created", session["TrafficMirrorSessionId"])
 
 
@@ -1378,17 +1293,16 @@ def deny_with(account: SimulatedAccount, message: str, code: str = "Unauthorized
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", "AccessDenied"])
 @pytest.mark.parametrize(("message", "named", "unnamed"), DENIALS.values(), ids=DENIALS.keys())
 def test_a_denied_create_names_what_aws_says_is_missing(
-    account: SimulatedAccount,
-    configure: Configure,
+    scene: Scene,
     caplog: pytest.LogCaptureFixture,
     message: str,
     named: list[str],
     unnamed: list[str],
     code: str,
 ) -> None:
-    deny_with(account, message, code)
-    configure(account.sensor())
-    instance = account.instance()
+    deny_with(scene, message, code)
+    scene.configure(scene.sensor())
+    instance = scene.instance()
     error = error_of(running_event(instance))
     assert "1 failed" in error
     texts = [error, *(r.getMessage() for r in caplog.records if instance in r.getMessage())]
@@ -1398,21 +1312,19 @@ def test_a_denied_create_names_what_aws_says_is_missing(
         assert [word for word in [*unnamed, ENCODED[:20]] if word in text] == []
 
 
-def test_a_denied_create_is_delivered_again_and_its_neighbours_are_tried(
-    account: SimulatedAccount, configure: Configure
-) -> None:
+def test_a_denied_create_is_delivered_again_and_its_neighbours_are_tried(scene: Scene) -> None:
     """A policy may deny by tag: what is denied for one need not be denied for the next."""
-    configure(account.sensor(quota=100))
-    instances = account.instances(12)
-    denied = interface_of(account, instances[3])
+    scene.configure(scene.sensor(quota=100))
+    instances = scene.instances(12)
+    denied = interface_of(scene, instances[3])
 
     def gate(operation: str, parameters: dict[str, Any]) -> None:
         if operation == CREATE and parameters["NetworkInterfaceId"] == denied:
             raise Refusal("UnauthorizedOperation", denial(SESSION_ACTION, BY_SCP), 403)
 
-    account.gates.append(gate)
+    scene.gates.append(gate)
     assert again(sqs_event(*map(running_event, instances))) == [3]
-    assert len(account.sessions()) == 11
+    assert len(scene.sessions()) == 11
 
 
 @pytest.mark.parametrize(
@@ -1422,8 +1334,7 @@ def test_a_denied_create_is_delivered_again_and_its_neighbours_are_tried(
 )
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", "SomethingNew", "InternalError"])
 def test_what_aws_says_is_shown_on_one_line(
-    account: SimulatedAccount,
-    configure: Configure,
+    scene: Scene,
     caplog: pytest.LogCaptureFixture,
     no_sleep: Sleeps,
     code: str,
@@ -1440,11 +1351,11 @@ def test_what_aws_says_is_shown_on_one_line(
 
     caplog.set_level("DEBUG", "lambda_traffic_mirror")
     monkeypatch.setattr(botocore.endpoint.Endpoint, "make_request", refused)
-    refuse(account, code, status=500 if code == "InternalError" else 400)
-    configure(account.sensor())
+    refuse(scene, code, status=500 if code == "InternalError" else 400)
+    scene.configure(scene.sensor())
     texts: list[str] = []
     try:
-        result = lambda_handler(running_event(account.instance()), LambdaContext())
+        result = lambda_handler(running_event(scene.instance()), LambdaContext())
         answer = answer_of(result)
         texts += [answer.entry["reason"], answer.entry["sensors"][0]["reason"]]
     except MirroringError as error:

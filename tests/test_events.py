@@ -1355,7 +1355,7 @@ def gets_an_answer(event: object) -> bool:
 
 
 any_number_of_examples_in_one_account = settings(
-    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -1419,7 +1419,7 @@ def test_whatever_stands_beside_it_in_an_array_a_good_event_is_worked_on_or_the_
         assert scene.one in [entry["instance_id"] for entry in entries]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(event=json_values)
 def test_without_a_configuration_an_event_is_refused_or_a_configuration_error(
     event: object,
