@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -137,7 +138,8 @@ DARK = """\
 Preview · account 123456789012 · us-east-1 · nothing was created
 
 8 of 11 interfaces would stay dark
-      3  zone                    no sensor in the Availability Zone
+No sensor would see their traffic.
+      3  zone                    no sensor in us-east-1c
       2  network_acl             a network ACL keeps VXLAN from the sensor
       1  blocked at unavailable  mirrored, but the sensor is gone or does not run
       1  route                   no route leads to the sensor's VPC
@@ -148,32 +150,32 @@ Covered                now           after
   instances   1 of 11  9 %   2 of 11  18 %   █████▓▓▓▓▓▒▒▒▒▒░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░
                                              █ now   ▓ would be   ▒ elsewhere   ░ dark
 
-Dark: 3 at zone, no sensor in the Availability Zone
+3 dark at zone: no sensor in the Availability Zone
   Do this: Add a sensor in that zone, or set LOCAL_ZONE_ONLY=false (AWS charges for traffic between
            zones).
       3  No sensor in us-east-1c.
          eni-00000000000000001 of i-00000000000000001, eni-00000000000000002 of i-00000000000000002,
          eni-00000000000000003 of i-00000000000000003
 
-Dark: 2 at network_acl, a network ACL keeps VXLAN from the sensor
+2 dark at network_acl: a network ACL keeps VXLAN from the sensor
   Do this: Allow inbound UDP 4789 in the network ACL that is named, with a lower rule number.
       2  udp/4789 from addresses in 10.0.4.4/31 is denied by inbound rule 90 of network ACL
          acl-00000000000000001.
          eni-00000000000000004 of i-00000000000000004, eni-00000000000000005 of i-00000000000000005
 
-Dark: 1 blocked at unavailable, mirrored, but the sensor is gone or does not run
+1 dark, blocked at unavailable: mirrored, but the sensor is gone or does not run
   Do this: Start the sensor, or correct `targets`. A load balancer needs EXCLUDE_TAGS or
            INCLUDE_TAGS, a sensor of another account a role in SENSOR_ROLE_ARNS.
       1  tmt-00000000000000001: The sensor's instance i-00000000000000006 is stopped.
          eni-00000000000000006 of i-00000000000000007
 
-Dark: 1 at route, no route leads to the sensor's VPC
+1 dark at route: no route leads to the sensor's VPC
   Do this: Mend the route that is named, in the route table of the interface's subnet.
       1  Packets to 10.0.0.4 in vpc-00000000000000001 take the route to 0.0.0.0/0 by internet
          gateway igw-00000000000000001 of route table rtb-00000000000000001.
          eni-00000000000000007 of i-00000000000000008
 
-Dark: 1 at security_group, no sensor's security group lets VXLAN in
+1 dark at security_group: no sensor's security group lets VXLAN in
   Do this: Let UDP 4789 from the address into a security group of the sensor.
       1  No rule of sg-00000000000000001 admits udp/4789 from 10.128.0.4.
          eni-00000000000000008 of i-00000000000000009
@@ -181,7 +183,8 @@ Dark: 1 at security_group, no sensor's security group lets VXLAN in
 Sensor                   zone          now  after  sessions
   tmt-00000000000000002  us-east-1a      1      2  ████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
   tmt-00000000000000003  us-east-1b      0      0
-    nobody can use it, network_acl: udp/4789 is denied by inbound rule 90 of network ACL acl-…
+    nobody can use it, network_acl: udp/4789 is denied by inbound rule 90 of network ACL
+      acl-00000000000000001.
   tmt-00000000000000001  us-east-1d      1      1  ████████████████████████
     nobody can use it, unavailable: The sensor's instance i-00000000000000006 is stopped.
   tmt-00000000000000004  -               0      0
@@ -257,7 +260,8 @@ def test_where_the_terminal_knows_only_ascii_nothing_else_is_drawn(scene: Scene)
 def test_what_is_dark_and_why_comes_first(scene: Scene) -> None:
     lines = Shown(*dark(scene)).text.splitlines()
     assert lines[2] == "8 of 11 interfaces would stay dark"
-    reasons = lines[3 : lines.index("", 3)]
+    assert lines[3] == "No sensor would see their traffic."
+    reasons = lines[4 : lines.index("", 4)]
     assert sum(int(line.split()[0]) for line in reasons) == 8
 
 
@@ -362,6 +366,16 @@ def test_an_instance_is_what_its_worst_interface_is() -> None:
 
 def test_all_is_a_hundred_percent_and_nothing_less() -> None:
     assert [picture.percent(part, 1000) for part in (1000, 999, 1)] == ["100 %", "99 %", "0 %"]
+
+
+def test_the_places_without_a_sensor_stand_in_the_summary() -> None:
+    found = [picture.Finding(f"No sensor in us-east-1{zone}.") for zone in "abcde"]
+    kind = picture.Kind(picture.DARK, "zone", "no sensor in the Availability Zone")
+    assert picture.gist(kind, found[:1]) == "no sensor in us-east-1a"
+    assert picture.gist(kind, found) == (
+        "no sensor in us-east-1a, us-east-1b, us-east-1c and 2 more"
+    )
+    assert picture.gist(kind, [picture.Finding("Else.")]) == kind.meaning
 
 
 @pytest.mark.parametrize(
@@ -487,7 +501,10 @@ def test_a_permission_that_is_missing_is_named(scene: Scene, permission: str) ->
     scene.deny(permission)
     shown = Shown(*arguments)
     assert shown.status == preview.WRONG
-    assert permission in shown.errors
+    assert f"missing permission: {permission}\n" in shown.errors
+    words = " ".join(shown.text.split())
+    assert f"your AWS identity needs {permission}." in words
+    assert "the function's role" not in words
 
 
 TARGETS = ("--targets", "tmt-1")
@@ -726,35 +743,62 @@ def numbers(text: str) -> list[int]:
     return [int(word.replace(",", "")) for word in re.findall(r"\b\d[\d,]*\b", text)]
 
 
+def rows_of(text: str, pattern: str) -> list[list[int]]:
+    """The numbers in each line of a terminal that begins like this."""
+    return [numbers(found[1]) for found in re.finditer(f"^{pattern}(.*)$", text, re.MULTILINE)]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_the_numbers_are_the_accounts(scene: Scene, tmp_path: Path, seed: int) -> None:
     world = Builder(scene, seed).build()
     variables = {k: v for k, v in world.environment.items() if k not in ("DRY_RUN", "filter_id")}
-    file = tmp_path / "entries.json"
+    files = tmp_path / "preview.html", tmp_path / "entries.json"
     arguments = [f"{name}={value}" for name, value in variables.items()]
-    shown = written(tmp_path, *arguments, "--json", str(file))
-    entries = json.loads(file.read_text(encoding="utf-8"))["interfaces"]
-    counts = Counter(each["outcome"] for each in entries)
+    run = Shown(*arguments, "--html", str(files[0]), "--json", str(files[1]))
+    shown = Page(files[0].read_text(encoding="utf-8"))
+    entries = json.loads(files[1].read_text(encoding="utf-8"))["interfaces"]
     ours = list(dict.fromkeys(world.settings["targets"]))
     at_first = Counter(session["TrafficMirrorTargetId"] for session in scene.sessions())
 
     # What is written of each interface is what the function then says of it.
     os.environ.update(variables, filter_id=scene.filter_id)
     event = {"sweep": True, "id": "preview"}
-    dry = scene.run(event | {"dry_run": True})
-    assert Counter(dry.summary) == counts
-    covered = [e for e in entries if e["outcome"] == "exists" and e["target_id"] in ours]
-    meant = sum(counts.values()) - counts["skipped"]
+    counts = Counter(scene.run(event | {"dry_run": True}).summary)
+    assert Counter(each["outcome"] for each in entries) == counts
+
+    # Page and terminal count what the entries say.
+    meant = [each for each in entries if each["outcome"] != "skipped"]
+    now = [e for e in meant if e["outcome"] == "exists" and e["target_id"] in ours]
+    after = [*now, *(e for e in meant if e["outcome"] == "planned")]
     dark_ones = counts["unmirrored"] + counts["blocked"]
-    (row, _) = shown.section("coverage").all("tbody")[0].all("tr")
-    now, after = (numbers(cell.all("span")[1].text) for cell in row.all("td"))
-    assert now == [len(covered), meant]
-    assert after == [len(covered) + counts["planned"], meant]
+
+    def instances(covered: list[dict[str, Any]]) -> int:
+        """How many have all their interfaces among these."""
+        here = Counter(each["instance_id"] for each in covered)
+        return sum(here[key] == n for key, n in Counter(e["instance_id"] for e in meant).items())
+
+    in_all = len({each["instance_id"] for each in meant})
+    expected = [
+        [[len(now), len(meant)], [len(after), len(meant)]],
+        [[instances(now), in_all], [instances(after), in_all]],
+    ]
+    assert [
+        [numbers(cell.all("span")[1].text) for cell in row.all("td")]
+        for row in shown.section("coverage").all("tbody")[0].all("tr")
+    ] == expected
+    for name, row in zip(("interfaces", "instances"), expected, strict=True):
+        assert rows_of(re.sub(r"\d+ %", "", run.text), f"  {name} ") == [[*row[0], *row[1]]]
     assert len(shown.root.all("h1")[0].attributes) == bool(dark_ones)
+    assert run.status == (preview.DARK if dark_ones else preview.COVERED)
     if dark_ones:
-        assert numbers(shown.root.all("h1")[0].text) == [dark_ones, meant]
+        assert numbers(shown.root.all("h1")[0].text) == [dark_ones, len(meant)]
         why = shown.root.all("ul")[0].all("li")
         assert sum(numbers(line.text)[0] for line in why) == dark_ones
+    assert sum(n for n, *_ in rows_of(run.text, r"(?=\d+ dark\b)")) == dark_ones
+    planned = rows_of(run.text, "Would be created: ")
+    assert sum(n for n, *_ in planned) == counts["planned"]
+    skipped = rows_of(run.text, "Skipped: ")
+    assert sum(n for n, *_ in skipped) == counts["skipped"]
     listed = [
         row.all("td")[0].text
         for row in shown.section("lists").all("tr")
@@ -770,9 +814,13 @@ def test_the_numbers_are_the_accounts(scene: Scene, tmp_path: Path, seed: int) -
     loads = {
         row.all("code")[0].text: [numbers(cell.text) for cell in row.all("td")[1:3]]
         for row in shown.section("sensors").all("tr")
-        if row.all("th")[0].attributes["scope"] == "row"
+        if any(head.attributes["scope"] == "row" for head in row.all("th"))
     }
     assert loads == {key: [[at_first[key]], [in_the_end[key]]] for key in ours}
+    on_terminal = re.findall(r"^  (tmt-\S+) .* (\d+) +(\d+)(?: |$)", run.text, re.MULTILINE)
+    assert len(on_terminal) == min(len(ours), picture.SHOWN_SENSORS)
+    for key, *row in on_terminal:
+        assert row == [str(at_first[key]), str(in_the_end[key])]
 
 
 # --------------------------------------------------------------------------------------
@@ -866,8 +914,14 @@ def test_the_script_explains_itself(tmp_path: Path) -> None:
         assert option in shown.stdout
 
 
-def test_the_script_looks_at_an_emulator_from_any_folder(scene: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", [None, "ec2:DescribeSecurityGroups"])
+def test_the_script_looks_at_an_emulator_that_lets_it_only_describe(
+    scene: Scene, tmp_path: Path, lacking: str | None
+) -> None:
     arguments = dark(scene)
+    for operation in scene.client().meta.service_model.operation_names:
+        if f"ec2:{operation}" not in ALLOWED or f"ec2:{operation}" == lacking:
+            scene.deny(f"ec2:{operation}")
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
@@ -881,9 +935,14 @@ def test_the_script_looks_at_an_emulator_from_any_folder(scene: Scene, tmp_path:
         )
     finally:
         server.stop()
-    assert (shown.returncode, shown.stderr) == (preview.DARK, "")
-    assert "8 of 11 interfaces would stay dark" in shown.stdout
-    assert Page((tmp_path / "x.html").read_text(encoding="utf-8")).root.all("h1")
+    headline = Page((tmp_path / "x.html").read_text(encoding="utf-8")).root.all("h1")[0].text
+    assert headline in shown.stdout
+    if lacking:
+        assert shown.returncode == preview.WRONG
+        assert f"missing permission: {lacking}\n" in shown.stderr
+    else:
+        assert (shown.returncode, shown.stderr) == (preview.DARK, "")
+        assert headline == "8 of 11 interfaces would stay dark"
 
 
 def test_the_demonstration_writes_the_page_of_its_account(tmp_path: Path) -> None:
@@ -905,6 +964,54 @@ def test_the_demonstration_writes_the_page_of_its_account(tmp_path: Path) -> Non
 # --------------------------------------------------------------------------------------
 # In a browser
 # --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "user", "apt_get", "asked", "said"),
+    [
+        ("chromium", 0, "exit 0", [], ""),
+        ("google-chrome", 1000, "exit 0", [], ""),
+        (None, 0, "exit 0", ["update", "install"], ""),
+        (None, 0, "exit 1", ["update"], "tests in a browser are skipped"),
+        (None, 0, None, [], "tests in a browser are skipped"),
+        (None, 1000, "exit 0", [], "tests in a browser are skipped"),
+    ],
+)
+def test_what_is_run_before_a_change_lands_has_a_browser_where_it_can(
+    tmp_path: Path, there: str | None, user: int, apt_get: str | None, asked: list[str], said: str
+) -> None:
+    programs = tmp_path / "bin"
+    stubs = {
+        ".ci/run": (PROJECT / ".ci" / "run").read_text(encoding="utf-8"),
+        "tests/set_up.sh": "",
+        "tests/run.sh": "#!/bin/sh\necho the tests run",
+        ".venv/bin/python": "#!/bin/sh",
+        ".venv/bin/cfn-lint": "#!/bin/sh",
+        "bin/id": f"#!/bin/sh\necho {user}",
+    }
+    if there:
+        stubs[f"bin/{there}"] = "#!/bin/sh"
+    if apt_get:
+        stubs["bin/apt-get"] = f"#!/bin/sh\necho noise\necho $1 >> $HOME/asked\n{apt_get}"
+    for name, text in stubs.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+    for name in ("bash", "dirname", "sh", "timeout"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    done = subprocess.run(
+        [str(programs / "bash"), str(tmp_path / ".ci" / "run")],
+        env={"PATH": str(programs), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "the tests run\n")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == bool(said)
+    log = tmp_path / "asked"
+    assert (log.read_text(encoding="utf-8").split() if log.exists() else []) == asked
 
 
 @pytest.fixture(scope="module")
