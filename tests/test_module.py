@@ -19,6 +19,7 @@ import boto3
 import pytest
 from aws import LambdaContext, SimulatedAccount, route, rule, running_event
 from conftest import Scene
+from mistakes import mistakes
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import ec2_client, lambda_handler
@@ -240,3 +241,19 @@ def test_every_operation_is_used_by_an_invocation_that_needs_it(scene: Scene) ->
     scene.configure(scene.sensor(far, groups=groups))
     scene.run(scene.instance())
     assert {call.operation for call in scene.calls} == OPERATIONS
+
+
+# --------------------------------------------------------------------------------------
+# The mistakes that mistakes.py plants in it
+# --------------------------------------------------------------------------------------
+
+
+def test_every_planted_mistake_still_fits_the_module_and_the_tests() -> None:
+    code = MODULE.read_text(encoding="utf-8")
+    misfits = []
+    for mistake in mistakes():
+        file, _, name = mistake.test.partition("::")
+        tests = (MODULE.parent / file).read_text(encoding="utf-8")
+        if code.count(mistake.right) != 1 or f"def {name}(" not in tests:
+            misfits.append(mistake)
+    assert misfits == []

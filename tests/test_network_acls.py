@@ -242,6 +242,21 @@ def test_a_sensor_in_the_sources_subnet_is_not_denied(scene: Scene) -> None:
     assert scene.answer().entry["target_id"] == near
 
 
+def test_what_no_entry_matches_is_denied(scene: Scene) -> None:
+    """AWS shows an entry 32767 that denies the rest. Without it the rest is denied all the same."""
+
+    def change(answer: dict[str, Any]) -> None:
+        for acl in answer["NetworkAcls"]:
+            acl["Entries"] = [one for one in acl["Entries"] if one["RuleNumber"] < 32767]
+
+    scene.account.show("DescribeNetworkAcls", change)
+    scene.account.acl(scene.subnet, [acl_entry(100, "allow", BUSY, egress=True)])
+    scene.sensor(IDLE)
+    scene.sensor(BUSY, sessions=5)
+    scene.sensor("10.0.8.0/24", [])
+    assert scene.answer().stages == ["(eligible)", "(selected)", "network_acl"]
+
+
 # --------------------------------------------------------------------------------------
 # Any entries
 # --------------------------------------------------------------------------------------

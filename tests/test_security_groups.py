@@ -309,6 +309,20 @@ def test_protocol_and_origin_have_to_match_in_the_same_rule(scene: Scene) -> Non
     )
 
 
+def test_a_reference_from_another_vpc_without_a_status_is_a_last_resort(scene: Scene) -> None:
+    vpc = scene.account.vpc("10.9.0.0/16")
+    scene.account.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
+    reference = rule(group=scene.groups[SOURCE_GROUP], vpc=scene.account.default_vpc)
+    far = scene.account.sensor(
+        scene.account.subnet(vpc=vpc), [scene.account.group(reference, vpc=vpc)]
+    )
+    near = scene.sensor(scene.group(rule()), sessions=5)
+    scene.targets = [far, near]
+    answer = scene.answer()
+    assert answer.stages == ["(eligible)", "(selected)"]
+    assert fallen(answer.sensors[far], "ranked last", "without a peering status") == (None, [])
+
+
 def test_a_group_without_rules_rejects(scene: Scene) -> None:
     assert scene.only_sensor(scene.group())["stage"] == "security_group"
 
