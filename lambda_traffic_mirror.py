@@ -2405,7 +2405,7 @@ class Region:
         self._derive()
         for account, facts in self._read_accounts(self._accounts()).items():
             failed = facts.error or facts.hosts.error
-            if failed and account in self.facts:
+            if failed and account in self.facts and self.facts[account].from_cache:
                 self.renewal_error = failed
             else:
                 self.facts[account] = facts
