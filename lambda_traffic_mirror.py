@@ -837,7 +837,7 @@ class Deadline:
 
     def close(self) -> None:
         """Let nothing be begun any more."""
-        self.reserve = float("inf")
+        self._remaining_milliseconds = lambda: float("-inf")
 
 
 def asked(call: Callable[..., T], *arguments: Any) -> T | Unanswered:
@@ -3249,11 +3249,13 @@ class Mirroring:
         """Do what events ask for; entries go out as they are settled."""
         if not work.instances and not work.sweep:
             return
-        instances = self.region.read_first(work)
-        yield from self.mirror(self.named_tasks(work.instances, instances))
-        if work.sweep:
-            yield from self.sweep(work.sweep, set(work.instances))
-        self.region.close()
+        try:
+            instances = self.region.read_first(work)
+            yield from self.mirror(self.named_tasks(work.instances, instances))
+            if work.sweep:
+                yield from self.sweep(work.sweep, set(work.instances))
+        finally:
+            self.region.close()
 
     def accounts_without_targets(self) -> list[str]:
         """Configured accounts that are known to show no target here."""
