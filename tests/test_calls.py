@@ -492,6 +492,19 @@ def test_a_subnet_that_is_newer_than_the_cache(scene: Scene) -> None:
     rounds.check()
 
 
+def test_while_the_acl_of_a_newer_subnet_cannot_be_read_only_those_in_it_fail(scene: Scene) -> None:
+    scene.configure(scene.sensor(scene.subnet("a")), CACHE_SECONDS="60")
+    subnet = scene.subnet("a")
+    scene.run(scene.instance(subnet))
+    scene.fail(ACLS)
+    event = sqs_event(
+        *(running_event(scene.instance(where)) for where in (subnet, scene.subnet("a"), subnet))
+    )
+    assert deliver(event).again == [1]
+    scene.heal()
+    assert deliver(event).again == []
+
+
 def test_a_vpc_that_is_newer_than_the_cache(scene: Scene) -> None:
     scene.configure(scene.sensor(), CACHE_SECONDS="60")
     scene.run(new_instance(scene))
