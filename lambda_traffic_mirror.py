@@ -2468,7 +2468,7 @@ class Region:
         targets = asked(self.home.everything, TARGETS_READ)
         if isinstance(targets, Unanswered):
             return targets
-        cached_targets, self._targets = self._targets, targets
+        self._targets = targets
         self._derive()
         error: Unanswered | None = None
         for account, facts in self._read_accounts(self._accounts()).items():
@@ -2477,8 +2477,6 @@ class Region:
                 error = failed
             else:
                 self.facts[account] = facts
-        if self.facts[HOME].from_cache:
-            self._targets = cached_targets
         self._derive()
         return error
 

@@ -533,17 +533,41 @@ def test_an_acl_that_cannot_be_seen_is_asked_for_once(scene: Scene, known: bool)
         rounds.check()
 
 
-def test_a_sensor_that_the_cache_does_not_know_is_not_mirrored_into_itself(scene: Scene) -> None:
-    """Not its other interface either, which AWS would not refuse."""
+def unknown_sensor(scene: Scene, *others: str) -> str:
+    """The instance of a sensor, configured besides others, whose target the cache does not know.
+    AWS would not refuse its other interface."""
     host = scene.instance(groups=[scene.group(rule())], interfaces=2)
-    made = scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=scene.interfaces_of(host)[0])
-    scene.configure(made["TrafficMirrorTarget"]["TrafficMirrorTargetId"], CACHE_SECONDS="60")
-    not_yet = ["TrafficMirrorTargets"]
-    scene.show(TARGETS, lambda answer: answer.update({key: [] for key in not_yet}))
-    assert scene.run(scene.instance()).outcomes == ["unmirrored"]
+    interface = scene.interfaces_of(host)[0]
+    made = scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=interface)
+    scene.configure(
+        [*others, made["TrafficMirrorTarget"]["TrafficMirrorTargetId"]], CACHE_SECONDS="60"
+    )
+    not_yet = [interface]
+
+    def change(answer: dict[str, Any]) -> None:
+        rows = answer["TrafficMirrorTargets"]
+        rows[:] = [row for row in rows if row["NetworkInterfaceId"] not in not_yet]
+
+    scene.show(TARGETS, change)
+    assert scene.run(scene.instance()).outcomes == ["created" if others else "unmirrored"]
     not_yet.clear()
+    return host
+
+
+def test_a_sensor_that_the_cache_does_not_know_is_not_mirrored_into_itself(scene: Scene) -> None:
+    host = unknown_sensor(scene)
     assert scene.run(host).outcomes == ["skipped", "skipped"]
     assert scene.count(CREATE) == 0
+
+
+def test_a_sensor_is_no_source_once_aws_has_shown_it_whatever_else_cannot_be_renewed(
+    scene: Scene,
+) -> None:
+    host = unknown_sensor(scene, scene.sensor())
+    scene.fail(INTERFACES)
+    needs_renewal = scene.instance(zone="b")
+    assert deliver({"instance-ids": [needs_renewal, host]}).error.startswith("1 failed")
+    assert scene.sessions_of(host) == [0, 0]
 
 
 @pytest.mark.parametrize("place", [0, 1])
