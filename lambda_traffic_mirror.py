@@ -2401,7 +2401,7 @@ class Region:
         if isinstance(targets, Unanswered):
             self.renewal_error = targets
             return
-        cached_targets, self._targets = self._targets, targets
+        self._targets = targets
         self._derive()
         for account, facts in self._read_accounts(self._accounts()).items():
             failed = facts.error or facts.hosts.error
@@ -2409,8 +2409,6 @@ class Region:
                 self.renewal_error = failed
             else:
                 self.facts[account] = facts
-        if self.facts[HOME].from_cache:
-            self._targets = cached_targets  # what is known of sensors was derived from these
         self._derive()
 
     # Sessions that exist

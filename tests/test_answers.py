@@ -736,6 +736,64 @@ def test_what_an_unrelated_session_lacks_harms_nobody(
     assert run(simple).outcomes == ["created"]
 
 
+def target_nowhere(answer: Answer) -> None:
+    for row in answer["TrafficMirrorTargets"]:
+        row.pop("NetworkInterfaceId")
+
+
+def action_of_entries(answer: Answer) -> None:
+    for row in answer["NetworkAcls"]:
+        for entry in row["Entries"]:
+            entry["RuleAction"] = "count"
+
+
+def address_of(row: Answer, address: str = "10.0.5.300") -> None:
+    row["PrivateIpAddress"] = address
+    for private in row["PrivateIpAddresses"]:
+        private["PrivateIpAddress"] = address
+
+
+def addresses_of_sources(answer: Answer) -> None:
+    for reservation in answer["Reservations"]:
+        for instance in reservation["Instances"]:
+            for row in instance["NetworkInterfaces"]:
+                address_of(row, "fd00::1")
+
+
+def addresses_of_sensors(answer: Answer) -> None:
+    for row in answer["NetworkInterfaces"]:
+        address_of(row)
+
+
+# What is of the right type, and yet says nothing; what the error names.
+SAYS_NOTHING: dict[str, tuple[str, Callable[[Answer], None], str]] = {
+    "a target of ours that is nowhere": (
+        "DescribeTrafficMirrorTargets",
+        target_nowhere,
+        "does not say where it receives",
+    ),
+    "an entry that does neither": ("DescribeNetworkAcls", action_of_entries, "'count'"),
+    "no address of IPv4": ("DescribeInstances", addresses_of_sources, "'fd00::1'"),
+    "no address at all": ("DescribeNetworkInterfaces", addresses_of_sensors, "'10.0.5.300'"),
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "spoil", "named"), SAYS_NOTHING.values(), ids=SAYS_NOTHING.keys()
+)
+def test_what_is_of_the_right_type_may_say_nothing(
+    account: SimulatedAccount,
+    simple: str,
+    change_answers: Callable[..., None],
+    operation: str,
+    spoil: Callable[[Answer], None],
+    named: str,
+) -> None:
+    change_answers(lambda name, answer, _: spoil(answer) if name == operation else None)
+    error = error_of(running_event(simple))
+    assert ("1 failed" in error, named in error, account.sessions()) == (True, True, [])
+
+
 def test_an_unrelated_session_without_its_interface_might_be_anybodys(
     account: SimulatedAccount, simple: str, change_answers: Callable[..., None]
 ) -> None:

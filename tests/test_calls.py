@@ -485,6 +485,19 @@ def test_a_subnet_that_is_newer_than_the_cache(scene: Scene) -> None:
     rounds.check()
 
 
+def test_while_the_acl_of_a_newer_subnet_cannot_be_read_only_those_in_it_fail(scene: Scene) -> None:
+    scene.configure(scene.sensor(scene.subnet("a")), CACHE_SECONDS="60")
+    subnet = scene.subnet("a")
+    scene.run(scene.instance(subnet))
+    scene.fail(ACLS)
+    event = sqs_event(
+        *(running_event(scene.instance(where)) for where in (subnet, scene.subnet("a"), subnet))
+    )
+    assert deliver(event).again == [1]
+    scene.heal()
+    assert deliver(event).again == []
+
+
 def test_a_vpc_that_is_newer_than_the_cache(scene: Scene) -> None:
     scene.configure(scene.sensor(), CACHE_SECONDS="60")
     scene.run(new_instance(scene))
@@ -513,17 +526,41 @@ def test_an_acl_that_cannot_be_seen_is_asked_for_once(scene: Scene, known: bool)
         rounds.check()
 
 
-def test_a_sensor_that_the_cache_does_not_know_is_not_mirrored_into_itself(scene: Scene) -> None:
-    """Not its other interface either, which AWS would not refuse."""
+def unknown_sensor(scene: Scene, *others: str) -> str:
+    """The instance of a sensor, configured besides others, whose target the cache does not know.
+    AWS would not refuse its other interface."""
     host = scene.instance(groups=[scene.group(rule())], interfaces=2)
-    made = scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=scene.interfaces_of(host)[0])
-    scene.configure(made["TrafficMirrorTarget"]["TrafficMirrorTargetId"], CACHE_SECONDS="60")
-    not_yet = ["TrafficMirrorTargets"]
-    scene.show(TARGETS, lambda answer: answer.update({key: [] for key in not_yet}))
-    assert scene.run(scene.instance()).outcomes == ["unmirrored"]
+    interface = scene.interfaces_of(host)[0]
+    made = scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=interface)
+    scene.configure(
+        [*others, made["TrafficMirrorTarget"]["TrafficMirrorTargetId"]], CACHE_SECONDS="60"
+    )
+    not_yet = [interface]
+
+    def change(answer: dict[str, Any]) -> None:
+        rows = answer["TrafficMirrorTargets"]
+        rows[:] = [row for row in rows if row["NetworkInterfaceId"] not in not_yet]
+
+    scene.show(TARGETS, change)
+    assert scene.run(scene.instance()).outcomes == ["created" if others else "unmirrored"]
     not_yet.clear()
+    return host
+
+
+def test_a_sensor_that_the_cache_does_not_know_is_not_mirrored_into_itself(scene: Scene) -> None:
+    host = unknown_sensor(scene)
     assert scene.run(host).outcomes == ["skipped", "skipped"]
     assert scene.count(CREATE) == 0
+
+
+def test_a_sensor_is_no_source_once_aws_has_shown_it_whatever_else_cannot_be_renewed(
+    scene: Scene,
+) -> None:
+    host = unknown_sensor(scene, scene.sensor())
+    scene.fail(INTERFACES)
+    needs_renewal = scene.instance(zone="b")
+    assert deliver({"instance-ids": [needs_renewal, host]}).error.startswith("1 failed")
+    assert scene.sessions_of(host) == [0, 0]
 
 
 @pytest.mark.parametrize("place", [0, 1])

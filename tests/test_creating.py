@@ -873,6 +873,18 @@ def test_a_session_that_shows_meanwhile_exists(unknown: Unknown, scene: Scene) -
     assert scene.run(unknown.instance).outcomes == ["exists"]
 
 
+def test_where_its_target_is_refused_by_then_the_next_best_is_tried(
+    unknown: Unknown, configure: Configure, run: Run
+) -> None:
+    account = unknown.account
+    other = account.sensor(sessions=3)
+    configure([unknown.target, other])
+    unknown.refuse(1)
+    unknown.at_create(2, lambda: account.quota.update({unknown.target: 0}))
+    assert run(unknown.instance).entry["target_id"] == other
+    assert unknown.sent() == 3
+
+
 @pytest.mark.parametrize("fault", ["RequestLimitExceeded", "InternalError"])
 def test_where_it_cannot_be_said_whether_it_is_gone_it_is_failed(
     unknown: Unknown, fault: str

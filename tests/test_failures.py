@@ -427,12 +427,13 @@ def test_a_session_that_a_sweep_could_not_check_is_failed_and_kept(
     assert deliver(scheduled_event()).answer.summary == {"exists": 1, "skipped": 1}
 
 
+@pytest.mark.parametrize(("code", "status"), [("Throttling", 503), ("InvalidParameterValue", 400)])
 def test_an_unknown_instance_whose_second_look_fails_is_failed(
-    scene: Scene, every_call: str
+    scene: Scene, every_call: str, code: str, status: int
 ) -> None:
     instance = scene.instance()
     scene.unknown_instances[instance] = 1
-    scene.fail(INSTANCES, after=1)
+    scene.fail(INSTANCES, code, status=status, after=1, message=f"Not now: {instance}")
     assert deliver(running_event(instance)).error.startswith(f"1 failed. {instance}: ")
 
 

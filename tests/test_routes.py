@@ -112,6 +112,21 @@ def test_what_speaks_against_a_way_ranks_the_sensor_last(
     assert scene.run(scene.instance()).entry["target_id"] == (loaded if last else far)
 
 
+def test_a_next_hop_that_nobody_knows_ranks_the_sensor_last(scene: Scene) -> None:
+    def change(answer: dict[str, Any]) -> None:
+        for table in answer["RouteTables"]:
+            for shown in table["Routes"]:
+                shown.pop("TransitGatewayId", None)
+
+    far, loaded = far_sensor(scene), scene.sensor(sessions=5)
+    scene.route_table(None, [route(FAR, tgw=True)], main=True)
+    scene.configure([far, loaded])
+    scene.show(ROUTES, change)
+    answer = scene.run(scene.instance())
+    assert answer.stages == ["(eligible)", "(selected)"]
+    assert missing(answer.sensors[far]["reason"], "unknown next hop") == []
+
+
 def test_a_way_to_what_cannot_be_seen_is_judged_all_the_same(scene: Scene) -> None:
     group = scene.group()
     scene.hide(group)

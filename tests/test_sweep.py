@@ -415,6 +415,14 @@ def test_a_session_that_is_not_shown_to_be_unreachable_exists(
     assert answer.status == 200
 
 
+def test_where_packets_leave_from_no_address_there_is_nothing_to_check(scene: Scene) -> None:
+    closed = scene.sensor(groups=[scene.group()])
+    scene.configure(closed)
+    instance = scene.instance(ipv6_only=True)
+    scene.session(scene.interfaces_of(instance)[0], closed)
+    assert entry_of(scene.run(scheduled_event()), instance)["outcome"] == "exists"
+
+
 def test_a_session_to_a_target_that_is_not_ours_is_not_checked(scene: Scene, sensor: str) -> None:
     foreign = scene.sensor(groups=[scene.group()])
     (instance,) = mirrored(scene, foreign, 1)
