@@ -172,11 +172,7 @@ def test_there_is_one_session_per_interface(scene: Scene) -> None:
     instance = scene.instance(interfaces=3)
     for _ in range(2):
         scene.run(instance)
-    assert [len(scene.sessions(interface_id=i)) for i in scene.interfaces_of(instance)] == [
-        1,
-        1,
-        1,
-    ]
+    assert [len(scene.sessions(interface_id=i)) for i in scene.interfaces_of(instance)] == [1, 1, 1]
 
 
 def tags_of(parameters: dict[str, Any]) -> dict[str, str]:

@@ -98,13 +98,13 @@ def test_aws_picks_what_is_left_open(account: SimulatedAccount, client: Any) -> 
 # By code and case what is asked.
 REFUSALS: dict[str, dict[str, Callable[[SimulatedAccount], dict[str, Any]]]] = {
     "InvalidNetworkInterfaceID.NotFound": {
-        "no interface": lambda a: request(a, a.sensor(), NetworkInterfaceId=f"eni-{0:017x}"),
+        "no interface": lambda a: request(a, a.sensor(), NetworkInterfaceId=f"eni-{0:017x}")
     },
     "InvalidTrafficMirrorTargetId.NotFound": {
-        "no target": lambda a: request(a, a.missing_sensor()),
+        "no target": lambda a: request(a, a.missing_sensor())
     },
     "InvalidTrafficMirrorFilterId.NotFound": {
-        "no filter": lambda a: request(a, a.sensor(), TrafficMirrorFilterId=f"tmf-{0:017x}"),
+        "no filter": lambda a: request(a, a.sensor(), TrafficMirrorFilterId=f"tmf-{0:017x}")
     },
     "InvalidTrafficMirrorTarget": {
         "sensor stopped": lambda a: request(a, a.sensor(state="stopped")),
@@ -114,26 +114,26 @@ REFUSALS: dict[str, dict[str, Callable[[SimulatedAccount], dict[str, Any]]]] = {
     "InterfaceInUseByTrafficMirrorTarget": {
         "source is a target": lambda a: request(
             a, a.sensor(), NetworkInterfaceId=a.sensor_interface(a.sensor())
-        ),
+        )
     },
     "NetworkInterfaceNotSupported": {
-        "source not attached": lambda a: request(a, a.sensor(), NetworkInterfaceId=a.interface()),
+        "source not attached": lambda a: request(a, a.sensor(), NetworkInterfaceId=a.interface())
     },
     "TrafficMirrorSourcesPerTargetLimitExceeded": {
-        "target full": lambda a: request(a, a.sensor(quota=4, sessions=4)),
+        "target full": lambda a: request(a, a.sensor(quota=4, sessions=4))
     },
     "TrafficMirrorSessionsPerTargetLimitExceeded": {
         "target with too many sessions": lambda a: (
             target := a.sensor(sessions=2),
             a.session_quota.update({target: 2}),
             request(a, target),
-        )[-1],
+        )[-1]
     },
     "TrafficMirrorSessionLimitExceeded": {
         "account full": lambda a: (
             setattr(a, "account_quota", 3),
             request(a, a.sensor(sessions=3)),
-        )[-1],
+        )[-1]
     },
     "InvalidParameterValue": {
         "source of another type": lambda a: request(
@@ -555,11 +555,7 @@ def test_managed_instances_are_hidden(account: SimulatedAccount, client: Any) ->
         assert {row[key] for row in views if row["Operator"]["Managed"]} == all_hidden
     assert {
         row["Operator"].get("Principal") for row in listed(account.ec2.describe_instances())
-    } == {
-        None,
-        "eks.amazonaws.com",
-        "ecs.amazonaws.com",
-    }
+    } == {None, "eks.amazonaws.com", "ecs.amazonaws.com"}
 
 
 def test_an_old_botocore(account: SimulatedAccount, client: Any) -> None:
