@@ -840,7 +840,7 @@ TOTAL_CODES = [
 
 
 @pytest.mark.parametrize("code", TOTAL_CODES)
-def test_nothing_more_is_created_and_all_are_judged_after(scene: Scene, code: str) -> None:
+def test_nothing_more_is_created_after(scene: Scene, code: str) -> None:
     refuse(scene, code)
     scene.configure([scene.sensor(), scene.sensor(groups=[scene.group()])])
     answer = scene.run({"instance-ids": scene.instances(110)})
