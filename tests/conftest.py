@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any
 from unittest.mock import patch
 
+import botocore.endpoint
 import moto.core.models
 import pytest
 from aws import LambdaContext, SimulatedAccount, rule, running_event, scheduled_event, sqs_event
@@ -222,6 +223,18 @@ class Scene(SimulatedAccount):
             return found
 
         self._intercept(called)
+
+    def page_instead(self, operation: str, status: int, page: bytes) -> None:
+        """Whatever AWS answers to the function, this page arrives instead."""
+        read = botocore.endpoint.convert_to_response_dict
+
+        def replaced(response: Any, operation_model: Any) -> Any:
+            if operation_model.name != operation:
+                return read(response, operation_model)
+            response.status_code = status
+            return {"status_code": status, "headers": {}, "body": page, "context": {}}
+
+        self._changes.enter_context(patch("botocore.endpoint.convert_to_response_dict", replaced))
 
     def show_pages_of(self, size: int) -> None:
         """Let AWS show no more at once, however much the function asks for."""

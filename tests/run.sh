@@ -8,6 +8,8 @@ pytest=(.venv/bin/python -m pytest)
 if [ $# -eq 0 ]; then
   pytest+=(--numprocesses auto --dist worksteal)
 fi
+# pytest rewrites the asserts of all it loads; what it has rewritten is kept, out of the way.
+export PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX="$PWD/.venv/pycache"
 .venv/bin/python -m coverage erase
 # coverage starts itself in every process that has this variable, the workers of pytest-xdist too.
 COVERAGE_PROCESS_START="$PWD/pyproject.toml" "${pytest[@]}" "$@"

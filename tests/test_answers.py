@@ -201,7 +201,7 @@ LEFT_OUT_FOR_NONE = {
 }
 
 
-class World:
+class Temptations:
     """Two zones with sensors, one without, and everything that tempts to a wrong create."""
 
     def __init__(self, account: SimulatedAccount, configure: Configure) -> None:
@@ -341,8 +341,8 @@ class World:
 @pytest.fixture
 def world(
     account: SimulatedAccount, configure: Configure, shared_client: None, no_sleep: Sleeps
-) -> World:
-    return World(account, configure)
+) -> Temptations:
+    return Temptations(account, configure)
 
 
 Outcomes = dict[str, str]
@@ -370,7 +370,7 @@ def invoke(event: Answer, caplog: pytest.LogCaptureFixture) -> tuple[Outcomes, s
 
 
 def usual(
-    world: World,
+    world: Temptations,
     event: Answer,
     caplog: pytest.LogCaptureFixture,
     change_answers: Callable[..., None],
@@ -413,7 +413,7 @@ def chosen(everything: Sequence[Change], seed: int) -> list[Change]:
 @pytest.mark.parametrize("kind", ["event", "sweep"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_whatever_field_cannot_be_read(
-    world: World,
+    world: Temptations,
     caplog: pytest.LogCaptureFixture,
     change_answers: Callable[..., None],
     operation: str,

@@ -83,7 +83,7 @@ class Truth:
     evidence: str = ""
 
 
-class World:
+class Truths:
     """An account, and what is true of each of its instances."""
 
     def __init__(self, account: SimulatedAccount, rng: random.Random) -> None:
@@ -190,7 +190,7 @@ class Reports(logging.Handler):
 
 
 @dataclass
-class Delivery:
+class Invocation:
     """One invocation and what came of it."""
 
     event: dict[str, Any]
@@ -242,7 +242,7 @@ def is_sweep(body: Any) -> bool:
 class Chaos:
     """Rounds of deliveries to a world, each with misfortunes of its own."""
 
-    def __init__(self, world: World, reports: Reports) -> None:
+    def __init__(self, world: Truths, reports: Reports) -> None:
         self.world = world
         self.account = world.account
         self.random = world.random
@@ -279,7 +279,7 @@ class Chaos:
             else:
                 account.time_out(call, connect=True, **when | {"lose_answer": False})
 
-    def deliveries(self) -> Iterator[Delivery]:
+    def deliveries(self) -> Iterator[Invocation]:
         """What has to come again, and the events of some instances, some twice, in any order."""
         rng = self.random
         bodies: list[Any] = list(self.queue)
@@ -301,13 +301,13 @@ class Chaos:
             names = [name for body in readable for name in instances_of(body)]
             if size == 1 and readable:
                 (body,) = readable
-                yield Delivery(json.loads(body) if isinstance(body, str) else body, context)
+                yield Invocation(json.loads(body) if isinstance(body, str) else body, context)
             elif size == 3 and names and not any(map(is_sweep, readable)):
-                yield Delivery({"instance-ids": names}, context)
+                yield Invocation({"instance-ids": names}, context)
             else:
-                yield Delivery(sqs_event(*part), context)
+                yield Invocation(sqs_event(*part), context)
 
-    def deliver(self, delivery: Delivery) -> Delivery:
+    def deliver(self, delivery: Invocation) -> Invocation:
         self.reports.take()
         try:
             delivery.result = function.lambda_handler(delivery.event, delivery.context)
@@ -355,7 +355,7 @@ class Chaos:
         crowd = self.account.sessions(target_id=self.world.crowded)
         assert len(crowd) <= SMALL_QUOTA
 
-    def check_result(self, delivery: Delivery) -> None:
+    def check_result(self, delivery: Invocation) -> None:
         """Whoever is without an answer is named, and nobody else."""
         event, unfinished = delivery.event, delivery.unfinished
         if "Records" in event:
@@ -420,7 +420,7 @@ class Chaos:
             one_client().describe_traffic_mirror_sessions()
 
 
-def close_a_sensor(world: World) -> str:
+def close_a_sensor(world: Truths) -> str:
     """One of the sensors that take everything stops; the others still do."""
     target = world.random.choice(world.open)
     world.account.stop(world.account.sensor_instance(target))
@@ -428,7 +428,7 @@ def close_a_sensor(world: World) -> str:
     return target
 
 
-def check_everything(world: World, answer: Answer, closed: str | None) -> None:
+def check_everything(world: Truths, answer: Answer, closed: str | None) -> None:
     """Every interface of a running instance has what is due to it, or a true reason."""
     account, interfaces = world.account, world.interfaces()
     entries = {entry["interface_id"]: entry for entry in answer.interfaces}
@@ -483,7 +483,7 @@ def test_one_sweep_puts_right_what_went_wrong(scene: Scene, reports: Reports, se
     rng = random.Random(seed)
     random.seed(seed)
     mock_random.seed(seed)
-    world = World(scene, rng)
+    world = Truths(scene, rng)
     scene.configure(
         world.targets,
         EXCLUDE_TAGS="mirror=no",

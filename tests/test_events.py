@@ -17,21 +17,19 @@ from aws import (
     OTHER_ACCOUNT_ID,
     REGION,
     LambdaContext,
-    SimulatedAccount,
     running_event,
     scheduled_event,
     sqs_event,
 )
-from conftest import Run, Sleeps, answer_of
+from calls import CREATE
+from conftest import Scene, Sleeps, answer_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lambda_traffic_mirror import ConfigurationError, MirroringError, lambda_handler
 
-Configure = Callable[..., None]
 Event = dict[str, Any]
 
-CREATE = "CreateTrafficMirrorSession"
 UNKNOWN = "i-00000000000000000"
 
 
@@ -135,36 +133,31 @@ def run_instances(*instance_ids: str) -> Event:
     )
 
 
-class Scene:
+class Pair(Scene):
     """Two instances without sessions, and a sensor."""
 
-    def __init__(self, account: SimulatedAccount, configure: Configure, run: Run) -> None:
-        self.account, self.run = account, run
-        self.one, self.two = account.instance(), account.instance()
-        configure(account.sensor())
+    one: str
+    two: str
 
-    def batch(self, *bodies: Mapping[str, Any] | str, **more: Any) -> list[int]:
+    def __enter__(self) -> Pair:
+        super().__enter__()
+        self.one, self.two = self.instances(2)
+        self.configure(self.sensor())
+        return self
+
+    def batch(self, *bodies: Mapping[str, Any] | str, **more: Any) -> int | list[int]:
         """The positions of the messages that are to be delivered again."""
-        event = sqs_event(*bodies) | more
-        result = lambda_handler(event, LambdaContext())
-        assert set(result) == {"batchItemFailures"}
-        again = [item["itemIdentifier"] for item in result["batchItemFailures"]]
-        positions = [record["messageId"] for record in event["Records"]]
-        return [positions.index(message_id) for message_id in again]
+        return answer_to(sqs_event(*bodies) | more)
 
-    def mirrored(self) -> list[str]:
-        """Which of the two instances have a session."""
-        return [
-            instance
-            for instance in (self.one, self.two)
-            for interface in self.account.interfaces_of(instance)
-            if self.account.sessions(interface_id=interface)
-        ]
+    def with_session(self) -> list[str]:
+        """Which of the two instances are mirrored."""
+        return [i for i in (self.one, self.two) if self.sessions_of(i) == [1]]
 
 
 @pytest.fixture
-def scene(account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps) -> Scene:
-    return Scene(account, configure, run)
+def scene(clean_slate: None, no_sleep: Sleeps) -> Iterator[Pair]:
+    with Pair() as scene:
+        yield scene
 
 
 # --------------------------------------------------------------------------------------
@@ -204,19 +197,19 @@ EVENTS: dict[str, tuple[Callable[[str, str], Event], list[str]]] = {
 
 @pytest.mark.parametrize(("event", "mirrored"), EVENTS.values(), ids=EVENTS.keys())
 def test_an_event_is_understood(
-    scene: Scene, event: Callable[[str, str], Event], mirrored: list[str]
+    scene: Pair, event: Callable[[str, str], Event], mirrored: list[str]
 ) -> None:
     scene.run(event(scene.one, scene.two))
-    assert scene.mirrored() == [getattr(scene, name) for name in mirrored]
+    assert scene.with_session() == [getattr(scene, name) for name in mirrored]
 
 
 @pytest.mark.parametrize(("event", "mirrored"), EVENTS.values(), ids=EVENTS.keys())
 def test_with_dry_run_in_it_an_event_is_only_tried_out(
-    scene: Scene, event: Callable[[str, str], Event], mirrored: list[str]
+    scene: Pair, event: Callable[[str, str], Event], mirrored: list[str]
 ) -> None:
     answer = scene.run(event(scene.one, scene.two) | {"dry_run": True})
     planned = answer.body["summary"]["planned"]
-    assert (answer.body["dry_run"], planned, scene.mirrored()) == (True, len(mirrored), [])
+    assert (answer.body["dry_run"], planned, scene.with_session()) == (True, len(mirrored), [])
 
 
 DRY_RUNS = [
@@ -230,11 +223,7 @@ DRY_RUNS = [
 
 @pytest.mark.parametrize(("variable", "member", "dry_run"), DRY_RUNS)
 def test_either_of_the_two_switches_the_dry_run_on(
-    scene: Scene,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    member: bool | None,
-    dry_run: bool,
+    scene: Pair, monkeypatch: pytest.MonkeyPatch, variable: str, member: bool | None, dry_run: bool
 ) -> None:
     monkeypatch.setenv("DRY_RUN", variable)
     event = running_event(scene.one) | ({} if member is None else {"dry_run": member})
@@ -244,23 +233,23 @@ def test_either_of_the_two_switches_the_dry_run_on(
 @pytest.mark.parametrize(
     "state", ["pending", "stopping", "stopped", "shutting-down", "terminated", "Running", ""]
 )
-def test_another_state_than_running_is_ignored(scene: Scene, state: str) -> None:
+def test_another_state_than_running_is_ignored(scene: Pair, state: str) -> None:
     answer = scene.run(running_event(scene.one, state=state))
-    assert (answer.status, answer.interfaces, scene.account.calls) == (200, [], [])
+    assert (answer.status, answer.interfaces, scene.calls) == (200, [], [])
 
 
-def test_what_is_ignored_is_named(scene: Scene) -> None:
+def test_what_is_ignored_is_named(scene: Pair) -> None:
     message = scene.run(running_event(scene.one, state="stopped")).body["message"]
     assert [word for word in (scene.one, "stopped") if word not in message] == []
 
 
-def test_dry_run_shows_even_where_the_event_is_ignored(scene: Scene) -> None:
+def test_dry_run_shows_even_where_the_event_is_ignored(scene: Pair) -> None:
     event = running_event(scene.one, state="stopped") | {"dry_run": True}
     assert scene.run(event).body["dry_run"] is True
 
 
-def test_pending_counts_as_running(scene: Scene) -> None:
-    scene.account.set_state(scene.one, "pending")
+def test_pending_counts_as_running(scene: Pair) -> None:
+    scene.set_state(scene.one, "pending")
     assert scene.run(scene.one).outcomes == ["created"]
 
 
@@ -269,25 +258,25 @@ LATE = {0: ("created", 0), 1: ("created", 1), 2: ("created", 2), 3: ("skipped", 
 
 @pytest.mark.parametrize(("looks", "end"), LATE.items(), ids=[f"{n} looks late" for n in LATE])
 def test_an_instance_that_aws_does_not_know_yet_is_asked_for_twice_more_a_second_apart(
-    scene: Scene, no_sleep: Sleeps, looks: int, end: tuple[str, int]
+    scene: Pair, no_sleep: Sleeps, looks: int, end: tuple[str, int]
 ) -> None:
-    scene.account.unknown_instances[scene.one] = looks
+    scene.unknown_instances[scene.one] = looks
     outcome = scene.run(scene.one).entry["outcome"]
     assert (outcome, no_sleep.seconds) == (end[0], [1.0] * end[1])
 
 
-def test_only_the_unknown_ones_are_asked_for_again(scene: Scene) -> None:
-    scene.account.unknown_instances[scene.two] = 1
+def test_only_the_unknown_ones_are_asked_for_again(scene: Pair) -> None:
+    scene.unknown_instances[scene.two] = 1
     scene.run({"instance-ids": [scene.one, scene.two]})
     asked = [
         call.parameters.get("InstanceIds") or call.parameters["Filters"][0]["Values"]
-        for call in scene.account.calls
+        for call in scene.calls
         if call.operation == "DescribeInstances" and scene.two in str(call.parameters)
     ]
     assert asked == [sorted([scene.one, scene.two]), [scene.two]]
 
 
-def looks_at(account: SimulatedAccount, instance: str) -> list[str]:
+def looks_at(account: Scene, instance: str) -> list[str]:
     """How each call that asks for the instance names it."""
     return [
         "ID" if instance in (call.parameters.get("InstanceIds") or ()) else "filter"
@@ -296,15 +285,15 @@ def looks_at(account: SimulatedAccount, instance: str) -> list[str]:
     ]
 
 
-def test_the_first_look_is_by_filter_and_the_others_are_by_id(scene: Scene) -> None:
+def test_the_first_look_is_by_filter_and_the_others_are_by_id(scene: Pair) -> None:
     """By its ID an instance that a service manages is shown, too."""
     scene.run(UNKNOWN)
-    assert looks_at(scene.account, UNKNOWN) == ["filter", "ID", "ID"]
+    assert looks_at(scene, UNKNOWN) == ["filter", "ID", "ID"]
 
 
-def test_one_that_stays_unknown_does_not_keep_another_from_being_seen(scene: Scene) -> None:
+def test_one_that_stays_unknown_does_not_keep_another_from_being_seen(scene: Pair) -> None:
     """Asked for by ID, one that does not exist is an error that names it."""
-    scene.account.unknown_instances[scene.two] = 1
+    scene.unknown_instances[scene.two] = 1
     unknown = [UNKNOWN, UNKNOWN.replace("0", "1"), "i-nonsense"]
     answer = scene.run({"instance-ids": [*unknown, scene.two, scene.one]})
     assert answer.outcomes == ["skipped"] * 3 + ["created"] * 2
@@ -355,9 +344,7 @@ CALLS: dict[str, tuple[Callable[[str, str], Event], list[str]]] = {
     ),
     "one in the request, the other in the answer": (
         lambda one, two: call_event(
-            "Something",
-            requestParameters={"instanceId": one},
-            responseElements={"resourceId": two},
+            "Something", requestParameters={"instanceId": one}, responseElements={"resourceId": two}
         ),
         BOTH,
     ),
@@ -411,25 +398,25 @@ def nested(value: object, depth: int) -> object:
 
 @pytest.mark.parametrize(("event", "mirrored"), CALLS.values(), ids=CALLS.keys())
 def test_the_instances_that_a_call_names_are_mirrored(
-    scene: Scene, event: Callable[[str, str], Event], mirrored: list[str]
+    scene: Pair, event: Callable[[str, str], Event], mirrored: list[str]
 ) -> None:
     answer = scene.run(event(scene.one, scene.two))
     wanted = [getattr(scene, name) for name in mirrored]
-    assert (answer.outcomes, scene.mirrored()) == (["created"] * len(wanted), wanted)
+    assert (answer.outcomes, scene.with_session()) == (["created"] * len(wanted), wanted)
 
 
-def test_a_call_that_names_an_instance_twice_asks_for_it_once(scene: Scene) -> None:
+def test_a_call_that_names_an_instance_twice_asks_for_it_once(scene: Pair) -> None:
     members = items({"instanceId": scene.one}, {"instanceId": scene.one})
     event = call_event("X", requestParameters=members, responseElements={"resourceId": scene.one})
     assert scene.run(event).outcomes == ["created"]
 
 
-def test_a_call_may_be_tried_out(scene: Scene) -> None:
+def test_a_call_may_be_tried_out(scene: Pair) -> None:
     assert scene.run(run_instances(scene.one) | {"dry_run": True}).outcomes == ["planned"]
 
 
-def test_what_a_call_has_ended_is_skipped(scene: Scene) -> None:
-    scene.account.terminate(scene.one)
+def test_what_a_call_has_ended_is_skipped(scene: Pair) -> None:
+    scene.terminate(scene.one)
     event = call_event("TerminateInstances", requestParameters={"instanceId": scene.one})
     answer = scene.run(event)
     assert (answer.status, answer.outcomes) == (200, ["skipped"])
@@ -467,9 +454,9 @@ IGNORED: dict[str, Callable[[str], Event]] = {
 
 
 @pytest.mark.parametrize("event", IGNORED.values(), ids=IGNORED.keys())
-def test_it_is_ignored_and_aws_is_not_asked(scene: Scene, event: Callable[[str], Event]) -> None:
+def test_it_is_ignored_and_aws_is_not_asked(scene: Pair, event: Callable[[str], Event]) -> None:
     answer = scene.run(event(scene.one))
-    assert (answer.status, answer.interfaces, scene.account.calls) == (200, [], [])
+    assert (answer.status, answer.interfaces, scene.calls) == (200, [], [])
 
 
 # IDs that are none: at most they make the event invalid, never do they match an instance.
@@ -492,13 +479,13 @@ ODD_IDS = [
 
 @pytest.mark.parametrize("odd", ODD_IDS, ids=ascii)
 @pytest.mark.parametrize("name", ["instanceId", "resourceId"])
-def test_an_odd_id_in_a_call_matches_nothing(scene: Scene, name: str, odd: object) -> None:
+def test_an_odd_id_in_a_call_matches_nothing(scene: Pair, name: str, odd: object) -> None:
     answer = scene.run(call_event("X", requestParameters={name: odd}))
-    sent = [call.parameters for call in scene.account.calls if call.operation == CREATE]
+    sent = [call.parameters for call in scene.calls if call.operation == CREATE]
     assert (answer.status in (200, 400), sent) == (True, [])
 
 
-def test_a_call_nested_too_deep_to_read_gets_an_answer(scene: Scene) -> None:
+def test_a_call_nested_too_deep_to_read_gets_an_answer(scene: Pair) -> None:
     event = call_event("X", requestParameters=nested({"instanceId": scene.one}, 20_000))
     assert is_result(lambda_handler(event, LambdaContext()))
 
@@ -518,28 +505,25 @@ ELSEWHERE: dict[str, tuple[dict[str, str], list[str]]] = {
 from_elsewhere = pytest.mark.parametrize(
     ("origin", "names"), ELSEWHERE.values(), ids=ELSEWHERE.keys()
 )
-KINDS: dict[str, Callable[[str], Event]] = {
-    "state change": running_event,
-    "call": run_instances,
-}
+KINDS: dict[str, Callable[[str], Event]] = {"state change": running_event, "call": run_instances}
 
 
 @from_elsewhere
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_instance_from_elsewhere_is_asked_for_once(
-    scene: Scene, no_sleep: Sleeps, kind: str, origin: dict[str, str], names: list[str]
+    scene: Pair, no_sleep: Sleeps, kind: str, origin: dict[str, str], names: list[str]
 ) -> None:
     answer = scene.run(KINDS[kind](UNKNOWN) | origin)
     reason = answer.entry["reason"]
     found = (answer.status, answer.outcomes, [name for name in names if name not in reason])
     assert found == (200, ["skipped"], [])
-    assert (looks_at(scene.account, UNKNOWN), no_sleep.seconds) == (["filter"], [])
+    assert (looks_at(scene, UNKNOWN), no_sleep.seconds) == (["filter"], [])
 
 
 @from_elsewhere
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_instance_that_is_known_is_mirrored_wherever_the_event_is_from(
-    scene: Scene, kind: str, origin: dict[str, str], names: list[str]
+    scene: Pair, kind: str, origin: dict[str, str], names: list[str]
 ) -> None:
     assert scene.run(KINDS[kind](scene.one) | origin).outcomes == ["created"]
 
@@ -554,12 +538,12 @@ HOME: dict[str, tuple[dict[str, Any], Callable[[], object]]] = {
 
 @pytest.mark.parametrize(("origin", "context"), HOME.values(), ids=HOME.keys())
 def test_it_is_asked_for_three_times_where_it_may_be_our_own(
-    scene: Scene, no_sleep: Sleeps, origin: dict[str, Any], context: Callable[[], object]
+    scene: Pair, no_sleep: Sleeps, origin: dict[str, Any], context: Callable[[], object]
 ) -> None:
     event = running_event(UNKNOWN) | origin
     event = {name: value for name, value in event.items() if value is not None}
     answer = answer_of(lambda_handler(event, context()))
-    assert (answer.outcomes, len(looks_at(scene.account, UNKNOWN)), no_sleep.seconds) == (
+    assert (answer.outcomes, len(looks_at(scene, UNKNOWN)), no_sleep.seconds) == (
         ["skipped"],
         3,
         [1.0, 1.0],
@@ -571,34 +555,34 @@ def test_it_is_asked_for_three_times_where_it_may_be_our_own(
     "odd", [7, True, [], {}, "", "x" * 1_200_000, "a\nb"], ids=lambda value: ascii(value)[:20]
 )
 @pytest.mark.parametrize("member", ["account", "region"])
-def test_an_odd_account_or_region_gets_an_answer(scene: Scene, member: str, odd: object) -> None:
+def test_an_odd_account_or_region_gets_an_answer(scene: Pair, member: str, odd: object) -> None:
     result = lambda_handler(running_event(UNKNOWN) | {member: odd}, LambdaContext())
     assert (is_result(result), len(result["body"]) < 1_000_000) == (True, True)
 
 
 def test_in_a_batch_only_those_from_elsewhere_are_asked_for_once(
-    scene: Scene, no_sleep: Sleeps
+    scene: Pair, no_sleep: Sleeps
 ) -> None:
     other = "i-00000000000000001"
     again = scene.batch(
         running_event(UNKNOWN) | {"account": OTHER_ACCOUNT_ID}, running_event(other)
     )
-    looks = [len(looks_at(scene.account, key)) for key in (UNKNOWN, other)]
+    looks = [len(looks_at(scene, key)) for key in (UNKNOWN, other)]
     assert (again, looks, no_sleep.seconds) == ([], [1, 3], [1.0, 1.0])
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["first", "last"])
 def test_what_an_event_of_our_own_names_too_is_asked_for_three_times(
-    scene: Scene, no_sleep: Sleeps, order: int
+    scene: Pair, no_sleep: Sleeps, order: int
 ) -> None:
     events = [running_event(UNKNOWN) | {"account": OTHER_ACCOUNT_ID}, running_event(UNKNOWN)]
     scene.batch(*events[::order])
-    assert (len(looks_at(scene.account, UNKNOWN)), no_sleep.seconds) == (3, [1.0, 1.0])
+    assert (len(looks_at(scene, UNKNOWN)), no_sleep.seconds) == (3, [1.0, 1.0])
 
 
-def test_a_schedule_is_a_sweep_wherever_it_is_from(scene: Scene) -> None:
+def test_a_schedule_is_a_sweep_wherever_it_is_from(scene: Pair) -> None:
     scene.run(scheduled_event() | {"account": OTHER_ACCOUNT_ID})
-    assert scene.mirrored() == [scene.one, scene.two]
+    assert scene.with_session() == [scene.one, scene.two]
 
 
 # --------------------------------------------------------------------------------------
@@ -669,45 +653,45 @@ BATCHES: dict[str, tuple[Callable[[str, str], list[Event | str]], list[int], lis
 
 @pytest.mark.parametrize(("bodies", "again", "mirrored"), BATCHES.values(), ids=BATCHES.keys())
 def test_a_batch_is_worked_on_together(
-    scene: Scene,
+    scene: Pair,
     bodies: Callable[[str, str], list[Event | str]],
     again: list[int],
     mirrored: list[str],
 ) -> None:
     failures = scene.batch(*bodies(scene.one, scene.two))
-    assert (failures, scene.mirrored()) == (again, [getattr(scene, name) for name in mirrored])
+    assert (failures, scene.with_session()) == (again, [getattr(scene, name) for name in mirrored])
 
 
-def test_a_batch_is_read_in_the_calls_of_one_event(scene: Scene) -> None:
+def test_a_batch_is_read_in_the_calls_of_one_event(scene: Pair) -> None:
     scene.batch(running_event(scene.one), running_event(scene.two))
-    assert scene.account.count("DescribeTrafficMirrorSessions") == 1
+    assert scene.count("DescribeTrafficMirrorSessions") == 1
 
 
-def test_dry_run_at_the_top_of_a_batch_holds_for_all_of_it(scene: Scene) -> None:
+def test_dry_run_at_the_top_of_a_batch_holds_for_all_of_it(scene: Pair) -> None:
     again = scene.batch(running_event(scene.one), {"instance-ids": [scene.two]}, dry_run=True)
-    assert (again, scene.mirrored()) == ([], [])
+    assert (again, scene.with_session()) == ([], [])
 
 
-def test_a_batch_whose_dry_run_is_not_a_boolean_is_delivered_again(scene: Scene) -> None:
+def test_a_batch_whose_dry_run_is_not_a_boolean_is_delivered_again(scene: Pair) -> None:
     again = scene.batch(running_event(scene.one), running_event(scene.two), dry_run="no")
-    assert (again, scene.mirrored()) == ([0, 1], [])
+    assert (again, scene.with_session()) == ([0, 1], [])
 
 
-def test_what_aws_gives_no_answer_for_is_delivered_again(scene: Scene) -> None:
-    (interface,) = scene.account.interfaces_of(scene.one)
-    scene.account.fail(CREATE, where=lambda p: p["NetworkInterfaceId"] == interface)
+def test_what_aws_gives_no_answer_for_is_delivered_again(scene: Pair) -> None:
+    (interface,) = scene.interfaces_of(scene.one)
+    scene.fail(CREATE, where=lambda p: p["NetworkInterfaceId"] == interface)
     again = scene.batch(
         running_event(scene.one), running_event(scene.two), {"instance-ids": [scene.one]}
     )
-    assert (again, scene.mirrored()) == ([0, 2], [scene.two])
+    assert (again, scene.with_session()) == ([0, 2], [scene.two])
 
 
-def test_unmirrored_is_an_answer_and_no_failure(scene: Scene, configure: Configure) -> None:
-    configure(scene.account.missing_sensor())
+def test_unmirrored_is_an_answer_and_no_failure(scene: Pair) -> None:
+    scene.configure(scene.missing_sensor())
     assert scene.batch(running_event(scene.one)) == []
 
 
-def test_an_instance_that_does_not_exist_is_an_answer_and_no_failure(scene: Scene) -> None:
+def test_an_instance_that_does_not_exist_is_an_answer_and_no_failure(scene: Pair) -> None:
     assert scene.batch(running_event("i-00000000000000000")) == []
 
 
@@ -727,7 +711,7 @@ RECORDS: dict[str, tuple[Callable[[Event], Any], list[int]]] = {
 
 
 @pytest.mark.parametrize(("change", "again"), RECORDS.values(), ids=RECORDS.keys())
-def test_a_record(scene: Scene, change: Callable[[Event], Any], again: list[int]) -> None:
+def test_a_record(scene: Pair, change: Callable[[Event], Any], again: list[int]) -> None:
     event = sqs_event(running_event(scene.one), running_event(scene.two))
     change(event["Records"][0])
     result = lambda_handler(event, LambdaContext())
@@ -742,10 +726,7 @@ def test_a_record(scene: Scene, change: Callable[[Event], Any], again: list[int]
 Envelope = Callable[..., Any]
 
 # Those that answer one result over all events, and those that answer as an SQS batch does.
-WITH_RESULT: dict[str, Envelope] = {
-    "SNS": sns_event,
-    "an array": lambda *events: list(events),
-}
+WITH_RESULT: dict[str, Envelope] = {"SNS": sns_event, "an array": lambda *events: list(events)}
 WITH_FAILURES: dict[str, Envelope] = {
     "SQS": lambda *events: {"Records": sqs_records(*events)},
     "SNS in SQS": lambda *events: {"Records": sqs_records(*map(notification, events))},
@@ -755,7 +736,7 @@ WITH_FAILURES: dict[str, Envelope] = {
 ENVELOPES = WITH_RESULT | WITH_FAILURES
 
 
-def deliver(event: Any, context: object = None) -> int | list[int]:
+def answer_to(event: Any, context: object = None) -> int | list[int]:
     """The status of the result, or the positions of the messages to be delivered again."""
     result = lambda_handler(event, context or LambdaContext())
     assert is_result(result)
@@ -769,22 +750,22 @@ def deliver(event: Any, context: object = None) -> int | list[int]:
 @pytest.mark.parametrize(("event", "mirrored"), EVENTS.values(), ids=EVENTS.keys())
 @pytest.mark.parametrize("envelope", ["SNS", "an array", "SNS in SQS"])
 def test_an_envelope_is_unwrapped(
-    scene: Scene, envelope: str, event: Callable[[str, str], Event], mirrored: list[str]
+    scene: Pair, envelope: str, event: Callable[[str, str], Event], mirrored: list[str]
 ) -> None:
-    answer = deliver(ENVELOPES[envelope](event(scene.one, scene.two)))
+    answer = answer_to(ENVELOPES[envelope](event(scene.one, scene.two)))
     wanted = [getattr(scene, name) for name in mirrored]
-    assert (answer, scene.mirrored()) == ([] if envelope in WITH_FAILURES else 200, wanted)
+    assert (answer, scene.with_session()) == ([] if envelope in WITH_FAILURES else 200, wanted)
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES)
-def test_the_events_of_an_envelope_are_worked_on_together(scene: Scene, envelope: str) -> None:
-    answer = deliver(ENVELOPES[envelope](running_event(scene.one), run_instances(scene.two)))
-    found = (answer, scene.mirrored(), scene.account.count("DescribeTrafficMirrorSessions"))
+def test_the_events_of_an_envelope_are_worked_on_together(scene: Pair, envelope: str) -> None:
+    answer = answer_to(ENVELOPES[envelope](running_event(scene.one), run_instances(scene.two)))
+    found = (answer, scene.with_session(), scene.count("DescribeTrafficMirrorSessions"))
     assert found == ([] if envelope in WITH_FAILURES else 200, [scene.one, scene.two], 1)
 
 
 @pytest.mark.parametrize("envelope", WITH_RESULT)
-def test_the_result_lists_the_interfaces_of_all_events(scene: Scene, envelope: str) -> None:
+def test_the_result_lists_the_interfaces_of_all_events(scene: Pair, envelope: str) -> None:
     event = WITH_RESULT[envelope](running_event(scene.two), running_event(scene.one))
     answer = answer_of(lambda_handler(event, LambdaContext()))
     assert [entry["instance_id"] for entry in answer.interfaces] == [scene.two, scene.one]
@@ -807,18 +788,16 @@ UNREADABLE: dict[str, object] = {
 @pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE.keys())
 @pytest.mark.parametrize("envelope", ENVELOPES)
 def test_one_that_cannot_be_understood_does_not_stop_the_others(
-    scene: Scene, envelope: str, unreadable: object
+    scene: Pair, envelope: str, unreadable: object
 ) -> None:
     events = running_event(scene.one), unreadable, running_event(scene.two)
-    answer = deliver(ENVELOPES[envelope](*events))
+    answer = answer_to(ENVELOPES[envelope](*events))
     wanted = [1] if envelope in WITH_FAILURES else 400
-    assert (answer, scene.mirrored()) == (wanted, [scene.one, scene.two])
+    assert (answer, scene.with_session()) == (wanted, [scene.one, scene.two])
 
 
 @pytest.mark.parametrize("envelope", WITH_RESULT)
-def test_the_message_about_such_a_one_shows_an_event_that_works(
-    scene: Scene, envelope: str
-) -> None:
+def test_the_message_about_such_a_one_shows_an_event_that_works(scene: Pair, envelope: str) -> None:
     event = WITH_RESULT[envelope](running_event(scene.one), {"key1": "value1"})
     answer = answer_of(lambda_handler(event, LambdaContext()))
     assert ("instance-id" in answer.body["message"], answer.outcomes) == (True, ["created"])
@@ -826,42 +805,40 @@ def test_the_message_about_such_a_one_shows_an_event_that_works(
 
 @pytest.mark.parametrize("envelope", ENVELOPES)
 def test_without_an_answer_from_aws_all_or_those_are_delivered_again(
-    scene: Scene, envelope: str
+    scene: Pair, envelope: str
 ) -> None:
-    (interface,) = scene.account.interfaces_of(scene.one)
-    scene.account.fail(CREATE, where=lambda p: p["NetworkInterfaceId"] == interface)
+    (interface,) = scene.interfaces_of(scene.one)
+    scene.fail(CREATE, where=lambda p: p["NetworkInterfaceId"] == interface)
     event = ENVELOPES[envelope](
         running_event(scene.one), running_event(scene.two), {"instance-ids": [scene.one]}
     )
     if envelope in WITH_FAILURES:
-        assert deliver(event) == [0, 2]
+        assert answer_to(event) == [0, 2]
     else:
         with pytest.raises(MirroringError, match=interface):
             lambda_handler(event, LambdaContext())
-    assert scene.mirrored() == [scene.two]
+    assert scene.with_session() == [scene.two]
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES)
-def test_unmirrored_counts_in_every_envelope_as_it_does_alone(
-    scene: Scene, configure: Configure, envelope: str
-) -> None:
-    configure(scene.account.missing_sensor())
-    answer = deliver(ENVELOPES[envelope](running_event(scene.one)))
+def test_unmirrored_counts_in_every_envelope_as_it_does_alone(scene: Pair, envelope: str) -> None:
+    scene.configure(scene.missing_sensor())
+    answer = answer_to(ENVELOPES[envelope](running_event(scene.one)))
     assert answer == ([] if envelope in WITH_FAILURES else 400)
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES)
-def test_what_an_envelope_holds_may_be_ignored(scene: Scene, envelope: str) -> None:
+def test_what_an_envelope_holds_may_be_ignored(scene: Pair, envelope: str) -> None:
     events = running_event(scene.one, state="stopped"), call_event("RunInstances")
-    answer = deliver(ENVELOPES[envelope](*events))
-    assert (answer, scene.account.calls) == ([] if envelope in WITH_FAILURES else 200, [])
+    answer = answer_to(ENVELOPES[envelope](*events))
+    assert (answer, scene.calls) == ([] if envelope in WITH_FAILURES else 200, [])
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES)
-def test_a_dry_run_within_an_envelope_holds_for_its_event(scene: Scene, envelope: str) -> None:
+def test_a_dry_run_within_an_envelope_holds_for_its_event(scene: Pair, envelope: str) -> None:
     events = running_event(scene.one) | {"dry_run": True}, running_event(scene.two)
-    answer = deliver(ENVELOPES[envelope](*events))
-    assert (answer, scene.mirrored()) == ([] if envelope in WITH_FAILURES else 200, [scene.two])
+    answer = answer_to(ENVELOPES[envelope](*events))
+    assert (answer, scene.with_session()) == ([] if envelope in WITH_FAILURES else 200, [scene.two])
 
 
 # Where dry_run stands at the top of an envelope: from the two events and its value to the event.
@@ -882,26 +859,26 @@ TOPS: dict[str, Callable[[Event, Event, object], Any]] = {
 
 
 @pytest.mark.parametrize("top", TOPS)
-def test_a_dry_run_at_the_top_of_an_envelope_holds_for_all_of_it(scene: Scene, top: str) -> None:
-    answer = deliver(TOPS[top](running_event(scene.one), running_event(scene.two), True))
-    assert (answer, scene.mirrored()) == (200 if top == "SNS" else [], [])
-    assert scene.account.count("DescribeInstances") > 0
+def test_a_dry_run_at_the_top_of_an_envelope_holds_for_all_of_it(scene: Pair, top: str) -> None:
+    answer = answer_to(TOPS[top](running_event(scene.one), running_event(scene.two), True))
+    assert (answer, scene.with_session()) == (200 if top == "SNS" else [], [])
+    assert scene.count("DescribeInstances") > 0
 
 
 @pytest.mark.parametrize("top", TOPS)
-def test_dry_run_false_at_the_top_changes_nothing(scene: Scene, top: str) -> None:
+def test_dry_run_false_at_the_top_changes_nothing(scene: Pair, top: str) -> None:
     tried = running_event(scene.one) | {"dry_run": True}
-    deliver(TOPS[top](tried, running_event(scene.two), False))
-    assert scene.mirrored() == [scene.two]
+    answer_to(TOPS[top](tried, running_event(scene.two), False))
+    assert scene.with_session() == [scene.two]
 
 
 @pytest.mark.parametrize("value", ["true", "no", 1, 0, None, []], ids=ascii)
 @pytest.mark.parametrize("top", TOPS)
 def test_a_dry_run_at_the_top_that_is_not_a_boolean_makes_all_of_it_invalid(
-    scene: Scene, top: str, value: object
+    scene: Pair, top: str, value: object
 ) -> None:
-    answer = deliver(TOPS[top](running_event(scene.one), running_event(scene.two), value))
-    assert (answer, scene.mirrored()) == (400 if top == "SNS" else [0, 1], [])
+    answer = answer_to(TOPS[top](running_event(scene.one), running_event(scene.two), value))
+    assert (answer, scene.with_session()) == (400 if top == "SNS" else [0, 1], [])
 
 
 SNS_RECORDS: dict[str, Callable[[Event], Any]] = {
@@ -918,12 +895,12 @@ SNS_RECORDS: dict[str, Callable[[Event], Any]] = {
 
 
 @pytest.mark.parametrize("change", SNS_RECORDS.values(), ids=SNS_RECORDS.keys())
-def test_an_sns_record_is_invalid(scene: Scene, change: Callable[[Event], Any]) -> None:
+def test_an_sns_record_is_invalid(scene: Pair, change: Callable[[Event], Any]) -> None:
     event = sns_event({"sweep": True})
     change(event["Records"][0])
     answer = answer_of(lambda_handler(event, LambdaContext()))
     assert (answer.status, "instance-id" in answer.body["message"]) == (400, True)
-    assert scene.account.calls == []
+    assert scene.calls == []
 
 
 NOTIFICATIONS: dict[str, Callable[[Event], Any]] = {
@@ -936,11 +913,11 @@ NOTIFICATIONS: dict[str, Callable[[Event], Any]] = {
 
 
 @pytest.mark.parametrize("change", NOTIFICATIONS.values(), ids=NOTIFICATIONS.keys())
-def test_a_notification_in_a_queue_is_invalid(scene: Scene, change: Callable[[Event], Any]) -> None:
+def test_a_notification_in_a_queue_is_invalid(scene: Pair, change: Callable[[Event], Any]) -> None:
     body = notification({"sweep": True})
     change(body)
-    answer = deliver({"Records": sqs_records(body, running_event(scene.one))})
-    assert (answer, scene.mirrored()) == ([0], [scene.one])
+    answer = answer_to({"Records": sqs_records(body, running_event(scene.one))})
+    assert (answer, scene.with_session()) == ([0], [scene.one])
 
 
 # --- Mixes
@@ -977,7 +954,7 @@ BESIDES: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("bare", [False, True], ids=["Records", "array"])
 @pytest.mark.parametrize("other", BESIDES.values(), ids=BESIDES.keys())
 def test_a_batch_whose_records_cannot_all_be_named_is_raised(
-    scene: Scene, other: Callable[[], object], bare: bool, order: int
+    scene: Pair, other: Callable[[], object], bare: bool, order: int
 ) -> None:
     records = [*sqs_records(running_event(scene.one)), other()][::order]
     with pytest.raises(MirroringError):
@@ -985,7 +962,7 @@ def test_a_batch_whose_records_cannot_all_be_named_is_raised(
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["Records", "array"])
-def test_a_lonely_record_of_sqs_that_lacks_its_id_is_raised(scene: Scene, bare: bool) -> None:
+def test_a_lonely_record_of_sqs_that_lacks_its_id_is_raised(scene: Pair, bare: bool) -> None:
     records = [lacking()]
     with pytest.raises(MirroringError):
         lambda_handler(records if bare else {"Records": records}, LambdaContext())
@@ -1077,21 +1054,19 @@ NONSENSE: dict[str, object] = {
 
 
 @pytest.mark.parametrize("event", NONSENSE.values(), ids=NONSENSE.keys())
-def test_nonsense_gets_a_message_that_shows_an_event_that_works(
-    scene: Scene, event: object
-) -> None:
+def test_nonsense_gets_a_message_that_shows_an_event_that_works(scene: Pair, event: object) -> None:
     answer = answer_of(lambda_handler(event, LambdaContext()))
     shows = "instance-id" in answer.body["message"].rpartition("{")[2]
-    assert (answer.status, shows, answer.interfaces, scene.account.calls) == (400, True, [], [])
+    assert (answer.status, shows, answer.interfaces, scene.calls) == (400, True, [], [])
 
 
-def test_the_event_that_the_message_shows_works(scene: Scene) -> None:
+def test_the_event_that_the_message_shows_works(scene: Pair) -> None:
     message = scene.run(CONSOLE).body["message"]
     shown = json.loads(message[message.index("{") :])
     assert scene.run(shown).outcomes == ["skipped"]
 
 
-def test_a_large_event_does_not_come_back_in_the_message(scene: Scene) -> None:
+def test_a_large_event_does_not_come_back_in_the_message(scene: Pair) -> None:
     message = scene.run({"detail": {"instance-id": "x y" * 100_000}}).body["message"]
     assert len(message) < 500
 
@@ -1128,10 +1103,7 @@ COUNTED: dict[str, tuple[Callable[[str], object], int]] = {
 
 @pytest.mark.parametrize(("event", "count"), COUNTED.values(), ids=COUNTED.keys())
 def test_what_cannot_be_understood_is_counted_as_invalid(
-    scene: Scene,
-    capsys: pytest.CaptureFixture[str],
-    event: Callable[[str], object],
-    count: int,
+    scene: Pair, capsys: pytest.CaptureFixture[str], event: Callable[[str], object], count: int
 ) -> None:
     capsys.readouterr()
     lambda_handler(event(scene.one), LambdaContext())
@@ -1176,7 +1148,7 @@ HUGE: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("event", HUGE.values(), ids=HUGE.keys())
-def test_the_body_stays_under_a_megabyte_with(scene: Scene, event: Callable[[], object]) -> None:
+def test_the_body_stays_under_a_megabyte_with(scene: Pair, event: Callable[[], object]) -> None:
     with suppress(MirroringError):
         result = lambda_handler(event(), LambdaContext())
         assert is_result(result)
@@ -1225,7 +1197,7 @@ def control_characters(text: str) -> list[str]:
 @pytest.mark.parametrize("envelope", [None, "SNS", "an array", "SNS in SQS"])
 @pytest.mark.parametrize("event", FORGERIES.values(), ids=FORGERIES.keys())
 def test_every_log_record_and_message_is_one_line_with(
-    scene: Scene,
+    scene: Pair,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
     event: Callable[[str], object],
@@ -1361,14 +1333,14 @@ any_number_of_examples_in_one_account = settings(
 
 @any_number_of_examples_in_one_account
 @given(event=json_values)
-def test_whatever_json_comes_in_gets_an_answer(scene: Scene, event: object) -> None:
+def test_whatever_json_comes_in_gets_an_answer(scene: Pair, event: object) -> None:
     assert gets_an_answer(event)
 
 
 @any_number_of_examples_in_one_account
 @given(body=json_values | st.text(), data=st.data())
 def test_whatever_an_sqs_message_holds_gets_an_answer(
-    scene: Scene, body: object, data: st.DataObject
+    scene: Pair, body: object, data: st.DataObject
 ) -> None:
     text = body if isinstance(body, str) and data.draw(st.booleans()) else json.dumps(body)
     assert gets_an_answer(sqs_event(text, running_event(scene.one)))
@@ -1377,7 +1349,7 @@ def test_whatever_an_sqs_message_holds_gets_an_answer(
 @any_number_of_examples_in_one_account
 @given(data=st.data())
 def test_whatever_is_done_to_a_valid_event_it_gets_an_answer(
-    scene: Scene, data: st.DataObject
+    scene: Pair, data: st.DataObject
 ) -> None:
     valid = [
         running_event(scene.one),
@@ -1399,7 +1371,7 @@ def test_whatever_is_done_to_a_valid_event_it_gets_an_answer(
 @any_number_of_examples_in_one_account
 @given(event=json_values, data=st.data())
 def test_whatever_an_envelope_holds_gets_an_answer(
-    scene: Scene, event: object, data: st.DataObject
+    scene: Pair, event: object, data: st.DataObject
 ) -> None:
     envelope = data.draw(st.sampled_from(list(ENVELOPES.values())))
     valid = [running_event(scene.one), run_instances(scene.one), {"sweep": True}]
@@ -1410,7 +1382,7 @@ def test_whatever_an_envelope_holds_gets_an_answer(
 @any_number_of_examples_in_one_account
 @given(event=json_values, data=st.data())
 def test_whatever_stands_beside_it_in_an_array_a_good_event_is_worked_on_or_the_array_raised(
-    scene: Scene, event: object, data: st.DataObject
+    scene: Pair, event: object, data: st.DataObject
 ) -> None:
     array = [event, running_event(scene.one)]
     with suppress(MirroringError):

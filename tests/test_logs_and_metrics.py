@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from aws import (
     LambdaContext,
-    SimulatedAccount,
     running_event,
     scheduled_event,
     sqs_event,
 )
-from conftest import Run, Sleeps
+from conftest import Scene, Sleeps
 
 from lambda_traffic_mirror import MirroringError, lambda_handler
 
-Configure = Callable[..., None]
 Metrics = Callable[[], list[dict[str, Any]]]
 
 LOGGER = "lambda_traffic_mirror"
@@ -45,57 +43,57 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
 
 
-class Scene:
+class Sources(Scene):
     """An account with a sensor in zone a, and a source for each outcome."""
 
-    def __init__(self, account: SimulatedAccount, configure: Configure) -> None:
-        self.account, self.configure = account, configure
+    def __enter__(self) -> Sources:
+        super().__enter__()
+        self.open, self.closed = self.sensor(sessions=2), self.sensor(groups=[self.group()])
         # Tags keep a sweep from the sensors themselves.
-        self.tags = {"mirror": ""}
-        self.sensor = account.sensor(sessions=2)
-        self.closed = account.sensor(groups=[account.group()])
-        configure([self.sensor, self.closed], INCLUDE_TAGS="mirror")
+        self.configure([self.open, self.closed], INCLUDE_TAGS="mirror")
+        return self
 
-    def instance(self, **kwargs: Any) -> str:
-        return self.account.instance(tags=self.tags, **kwargs)
+    def source(self, **kwargs: Any) -> str:
+        return self.instance(tags={"mirror": ""}, **kwargs)
 
     def created(self) -> str:
-        return self.instance()
+        return self.source()
 
     def planned(self) -> str:
-        self.configure([self.sensor], INCLUDE_TAGS="mirror", DRY_RUN="true")
-        return self.instance()
+        self.configure([self.open], INCLUDE_TAGS="mirror", DRY_RUN="true")
+        return self.source()
 
     def exists(self) -> str:
-        instance = self.instance()
-        self.account.session(self.account.interfaces_of(instance)[0], self.sensor)
+        instance = self.source()
+        self.session(self.interfaces_of(instance)[0], self.open)
         return instance
 
     def elsewhere(self) -> str:
-        instance = self.instance()
-        others = self.account.sensor(sessions=0)
-        self.account.session(self.account.interfaces_of(instance)[0], others)
+        instance = self.source()
+        others = self.sensor(sessions=0)
+        self.session(self.interfaces_of(instance)[0], others)
         return instance
 
     def skipped(self) -> str:
-        return self.instance(interface_type="trunk")
+        return self.source(interface_type="trunk")
 
     def unmirrored(self) -> str:
-        return self.instance(zone="b")
+        return self.source(zone="b")
 
     def blocked(self) -> str:
-        instance = self.instance()
-        self.account.session(self.account.interfaces_of(instance)[0], self.closed)
+        instance = self.source()
+        self.session(self.interfaces_of(instance)[0], self.closed)
         return instance
 
     def failed(self) -> str:
-        self.account.fail("CreateTrafficMirrorSession", "InternalError", status=500)
-        return self.instance()
+        self.fail("CreateTrafficMirrorSession", "InternalError", status=500)
+        return self.source()
 
 
 @pytest.fixture
-def scene(account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps) -> Scene:
-    return Scene(account, configure)
+def scene(clean_slate: None, no_sleep: Sleeps) -> Iterator[Sources]:
+    with Sources() as scene:
+        yield scene
 
 
 def records(caplog: pytest.LogCaptureFixture, instance: str) -> list[logging.LogRecord]:
@@ -132,7 +130,7 @@ by_event = pytest.mark.parametrize("outcome", [o for o, (event, _) in LEVELS.ite
 
 @by_event
 def test_the_level_after_an_event(
-    scene: Scene, caplog: pytest.LogCaptureFixture, outcome: str
+    scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
 ) -> None:
     instance = getattr(scene, outcome)()
     invoke(running_event(instance))
@@ -142,7 +140,7 @@ def test_the_level_after_an_event(
 
 @pytest.mark.parametrize("outcome", LEVELS)
 def test_the_level_after_a_sweep(
-    scene: Scene, caplog: pytest.LogCaptureFixture, outcome: str
+    scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
 ) -> None:
     instance = getattr(scene, outcome)()
     invoke(scheduled_event())
@@ -151,29 +149,31 @@ def test_the_level_after_a_sweep(
     assert found == (LEVELS[outcome][1], outcome, False)  # they would repeat megabytes
 
 
-def test_what_was_deferred_is_a_warning(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_deferred_is_a_warning(scene: Sources, caplog: pytest.LogCaptureFixture) -> None:
     instance, context = scene.created(), LambdaContext()
 
     def time_is_up(operation: str, parameters: dict[str, Any]) -> None:
         if operation == "DescribeSecurityGroups":
             context._end = 0.0
 
-    scene.account.gates.append(time_is_up)
+    scene.gates.append(time_is_up)
     with pytest.raises(MirroringError):
         lambda_handler(running_event(instance), context)
     found = [(record.levelno, record.outcome) for record in records(caplog, instance)]
     assert found == [(logging.WARNING, "deferred")]
 
 
-def test_there_is_one_record_per_interface(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    instances = [scene.instance(interfaces=2), scene.instance(interfaces=3)]
+def test_there_is_one_record_per_interface(
+    scene: Sources, caplog: pytest.LogCaptureFixture
+) -> None:
+    instances = [scene.source(interfaces=2), scene.source(interfaces=3)]
     invoke({"instance-ids": instances})
     logged = [record.interface_id for i in instances for record in records(caplog, i)]
-    assert logged == [face for i in instances for face in scene.account.interfaces_of(i)]
+    assert logged == [face for i in instances for face in scene.interfaces_of(i)]
 
 
 def test_a_batch_of_messages_is_logged_like_its_events(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    scene: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
     instance = scene.created()
     invoke(sqs_event(running_event(instance)))
@@ -182,11 +182,11 @@ def test_a_batch_of_messages_is_logged_like_its_events(
 
 @by_event
 def test_the_record_has_the_entry_of_the_result_as_fields(
-    scene: Scene, run: Run, caplog: pytest.LogCaptureFixture, outcome: str
+    scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
 ) -> None:
     instance = getattr(scene, outcome)()
     try:
-        entry = run(instance).entry
+        entry = scene.run(instance).entry
     except MirroringError:
         entry = {"outcome": "failed", "instance_id": instance}
     (record,) = records(caplog, instance)
@@ -195,18 +195,18 @@ def test_the_record_has_the_entry_of_the_result_as_fields(
 
 @by_event
 def test_the_record_is_a_sentence_that_stands_alone(
-    scene: Scene, caplog: pytest.LogCaptureFixture, outcome: str
+    scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
 ) -> None:
     instance = getattr(scene, outcome)()
     invoke(running_event(instance))
     (record,) = records(caplog, instance)
     message = record.getMessage()
-    wanted = [instance, *scene.account.interfaces_of(instance), outcome, record.reason]
+    wanted = [instance, *scene.interfaces_of(instance), outcome, record.reason]
     assert ([word for word in wanted if word not in message], message[-1]) == ([], ".")
 
 
 def test_records_reach_the_handlers_of_the_root_logger(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[logging.LogRecord] = []
     handler = logging.Handler()
@@ -223,19 +223,19 @@ def test_nothing_is_hung_on_the_logger() -> None:
     assert (logger.propagate, logger.handlers) == (True, [])
 
 
-def test_fields_can_be_written_as_json(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_fields_can_be_written_as_json(scene: Sources, caplog: pytest.LogCaptureFixture) -> None:
     instance = scene.created()
     invoke(running_event(instance))
     (record,) = records(caplog, instance)
     written = json.loads(json.dumps(record.sensors))
-    assert [row["target_id"] for row in written] == [scene.sensor, scene.closed]
+    assert [row["target_id"] for row in written] == [scene.open, scene.closed]
 
 
 # --- Events that cannot be read
 
 
 def test_an_event_that_cannot_be_read_is_a_warning(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    scene: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
     invoke({"key1": "value1"})
     found = [(record.levelno, "instance-id" in record.getMessage()) for record in caplog.records]
@@ -243,7 +243,7 @@ def test_an_event_that_cannot_be_read_is_a_warning(
 
 
 def test_a_message_that_cannot_be_read_is_an_error_with_its_id(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    scene: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
     event = sqs_event("{")
     invoke(event)
@@ -349,7 +349,7 @@ def counts(**counts: float) -> dict[str, float]:
 
 
 # From the scene to the event, and the metrics.
-INVOCATIONS: dict[str, tuple[Callable[[Scene], object], dict[str, float]]] = {
+INVOCATIONS: dict[str, tuple[Callable[[Sources], object], dict[str, float]]] = {
     "created": (lambda s: running_event(s.created()), counts(created=1)),
     "planned": (lambda s: running_event(s.planned()), counts(planned=1)),
     "exists": (lambda s: running_event(s.exists()), counts(exists=1)),
@@ -357,7 +357,7 @@ INVOCATIONS: dict[str, tuple[Callable[[Scene], object], dict[str, float]]] = {
     "unmirrored": (lambda s: running_event(s.unmirrored()), counts(unmirrored=1)),
     "failed": (lambda s: running_event(s.failed()), counts(failed=1)),
     "several": (
-        lambda s: {"instance-ids": [s.created(), s.instance(interfaces=2), s.unmirrored()]},
+        lambda s: {"instance-ids": [s.created(), s.source(interfaces=2), s.unmirrored()]},
         counts(created=3, unmirrored=1),
     ),
     "a batch": (
@@ -372,7 +372,7 @@ every_invocation = pytest.mark.parametrize("name", INVOCATIONS)
 
 @every_invocation
 def test_an_invocation_prints_one_line_with_every_outcome(
-    scene: Scene, metrics: Metrics, name: str
+    scene: Sources, metrics: Metrics, name: str
 ) -> None:
     event, wanted = INVOCATIONS[name]
     invoke(event(scene))
@@ -380,7 +380,7 @@ def test_an_invocation_prints_one_line_with_every_outcome(
 
 
 @every_invocation
-def test_the_line_is_valid(scene: Scene, metrics: Metrics, name: str) -> None:
+def test_the_line_is_valid(scene: Sources, metrics: Metrics, name: str) -> None:
     invoke(INVOCATIONS[name][0](scene))
     assert [violations(document) for document in metrics()] == [[]]
 
@@ -392,7 +392,7 @@ def test_the_validator_finds_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("swept", [False, True], ids=["event", "sweep"])
-def test_namespace_dimensions_and_units(scene: Scene, metrics: Metrics, swept: bool) -> None:
+def test_namespace_dimensions_and_units(scene: Sources, metrics: Metrics, swept: bool) -> None:
     instance = scene.created()
     invoke(scheduled_event() if swept else running_event(instance))
     document = metrics()[0]
@@ -435,14 +435,14 @@ def test_the_name_of_the_function_is(
 
 # --- What sweeps add
 
-COVERAGES: dict[str, tuple[Callable[[Scene], object], float | None]] = {
+COVERAGES: dict[str, tuple[Callable[[Sources], object], float | None]] = {
     "all created": (lambda s: [s.created(), s.created()], 100.0),
     "created and there already": (lambda s: [s.created(), s.exists()], 100.0),
     "one of two unmirrored": (lambda s: [s.created(), s.unmirrored()], 50.0),
     "one of three blocked": (lambda s: [s.created(), s.exists(), s.blocked()], 200 / 3),
     "all blocked": (lambda s: [s.blocked()], 0.0),
     "what is skipped does not count": (lambda s: [s.created(), s.skipped(), s.skipped()], 100.0),
-    "every interface counts": (lambda s: [s.instance(interfaces=3), s.unmirrored()], 75.0),
+    "every interface counts": (lambda s: [s.source(interfaces=3), s.unmirrored()], 75.0),
     "what failed is not covered": (lambda s: [s.exists(), s.failed()], 50.0),
     "what is only planned is not covered": (lambda s: [s.exists(), s.planned()], 50.0),
     "one of two to somebody else's target": (lambda s: [s.exists(), s.elsewhere()], 50.0),
@@ -453,14 +453,14 @@ COVERAGES: dict[str, tuple[Callable[[Scene], object], float | None]] = {
 
 @pytest.mark.parametrize(("build", "coverage"), COVERAGES.values(), ids=COVERAGES.keys())
 def test_a_sweep_adds_the_coverage(
-    scene: Scene, metrics: Metrics, build: Callable[[Scene], object], coverage: float | None
+    scene: Sources, metrics: Metrics, build: Callable[[Sources], object], coverage: float | None
 ) -> None:
     build(scene)
     invoke(scheduled_event())
     assert metrics()[0].get("Coverage") == (coverage and pytest.approx(coverage))
 
 
-SWEEPS: dict[str, tuple[Callable[[Scene], object], tuple[int, int, bool]]] = {
+SWEEPS: dict[str, tuple[Callable[[Sources], object], tuple[int, int, bool]]] = {
     "everything is read": (lambda s: [s.created()], (1, 0, True)),
     "an interface is failed": (lambda s: [s.created(), s.failed()], (1, 0, True)),
     "some go to somebody else's target": (
@@ -468,15 +468,15 @@ SWEEPS: dict[str, tuple[Callable[[Scene], object], tuple[int, int, bool]]] = {
         (1, 2, True),
     ),
     "sessions cannot be read": (
-        lambda s: [s.created(), s.account.fail("DescribeTrafficMirrorSessions")],
+        lambda s: [s.created(), s.fail("DescribeTrafficMirrorSessions")],
         (0, 0, False),
     ),
     "targets cannot be read": (
-        lambda s: [s.created(), s.account.fail("DescribeTrafficMirrorTargets")],
+        lambda s: [s.created(), s.fail("DescribeTrafficMirrorTargets")],
         (0, 0, False),
     ),
     "instances cannot be read": (
-        lambda s: [s.created(), s.account.fail("DescribeInstances")],
+        lambda s: [s.created(), s.fail("DescribeInstances")],
         (0, 0, False),
     ),
 }
@@ -484,9 +484,9 @@ SWEEPS: dict[str, tuple[Callable[[Scene], object], tuple[int, int, bool]]] = {
 
 @pytest.mark.parametrize(("build", "wanted"), SWEEPS.values(), ids=SWEEPS.keys())
 def test_a_sweep_says_whether_it_read_everything_and_what_goes_elsewhere(
-    scene: Scene,
+    scene: Sources,
     metrics: Metrics,
-    build: Callable[[Scene], object],
+    build: Callable[[Sources], object],
     wanted: tuple[int, int, bool],
 ) -> None:
     build(scene)
@@ -497,7 +497,7 @@ def test_a_sweep_says_whether_it_read_everything_and_what_goes_elsewhere(
 
 
 def test_a_sweep_that_stops_in_time_counts_and_gives_no_coverage(
-    scene: Scene, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    scene: Sources, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lambda_traffic_mirror.PAGE", 5)  # two pages, of which one is read
     for _ in range(6):
@@ -508,17 +508,19 @@ def test_a_sweep_that_stops_in_time_counts_and_gives_no_coverage(
         if operation == "DescribeSecurityGroups":
             context._end = 0.0
 
-    scene.account.gates.append(time_is_up)
+    scene.gates.append(time_is_up)
     lambda_handler(scheduled_event(), context)
     document = metrics()[0]
     assert (document["Sweeps"], "Coverage" in document) == (1, False)
     assert document["deferred"] > 0
 
 
-def test_a_sweep_adds_one_line_per_target_with_its_sessions(scene: Scene, metrics: Metrics) -> None:
+def test_a_sweep_adds_one_line_per_target_with_its_sessions(
+    scene: Sources, metrics: Metrics
+) -> None:
     """Not for those that other accounts own, of whose sessions AWS shows only ours."""
     scene.created()
-    targets = [scene.sensor, scene.account.foreign_sensor(sessions=3), scene.closed]
+    targets = [scene.open, scene.foreign_sensor(sessions=3), scene.closed]
     scene.configure(targets, INCLUDE_TAGS="mirror")
     invoke(scheduled_event())
     found = [
@@ -526,13 +528,13 @@ def test_a_sweep_adds_one_line_per_target_with_its_sessions(scene: Scene, metric
         for document in metrics()[1:]
     ]
     assert found == [
-        ("traffic-mirror", scene.sensor, {"Sessions": 3}),
+        ("traffic-mirror", scene.open, {"Sessions": 3}),
         ("traffic-mirror", scene.closed, {"Sessions": 0}),
     ]
 
 
 def test_the_lines_per_target_have_their_dimensions_and_are_valid(
-    scene: Scene, metrics: Metrics
+    scene: Sources, metrics: Metrics
 ) -> None:
     scene.created()
     invoke(scheduled_event())
@@ -544,24 +546,24 @@ def test_the_lines_per_target_have_their_dimensions_and_are_valid(
 
 
 def test_a_sweep_that_is_tried_out_reports_the_sessions_that_there_are(
-    scene: Scene, metrics: Metrics
+    scene: Sources, metrics: Metrics
 ) -> None:
     scene.planned()
     invoke(scheduled_event())
     assert [document["Sessions"] for document in metrics()[1:]] == [2]
 
 
-def test_an_event_adds_neither(scene: Scene, metrics: Metrics) -> None:
+def test_an_event_adds_neither(scene: Sources, metrics: Metrics) -> None:
     invoke(running_event(scene.created()))
     (document,) = metrics()
     assert ("Coverage" in document, "Sessions" in document) == (False, False)
 
 
 def test_a_sweep_that_cannot_count_the_sessions_reports_none(
-    scene: Scene, metrics: Metrics
+    scene: Sources, metrics: Metrics
 ) -> None:
     scene.created()
-    scene.account.fail("DescribeTrafficMirrorSessions")
+    scene.fail("DescribeTrafficMirrorSessions")
     invoke(scheduled_event())
     (document,) = metrics()
     assert "Sessions" not in document

@@ -6,12 +6,11 @@ are in others; their security groups admit everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import SimulatedAccount, acl_entry
-from conftest import Answer, Run
+from aws import acl_entry
+from conftest import Answer, Scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import acl_allows, acl_entries, addresses
@@ -27,11 +26,11 @@ pytestmark = pytest.mark.usefixtures("shared_client")
 Entries = list[dict[str, Any]]
 
 
-class Scene:
+class Source:
     """A source in its subnet, and as many sensors in other subnets as a test adds."""
 
-    def __init__(self, account: SimulatedAccount, configure: Callable[..., None], run: Run) -> None:
-        self.account, self.configure, self.run = account, configure, run
+    def __init__(self, scene: Scene) -> None:
+        self.account = account = scene
         self.subnet = account.subnet(cidr="10.0.5.0/24")
         self.instance = account.instance(self.subnet, address=ADDRESS)
         self.targets: list[str] = []
@@ -43,13 +42,13 @@ class Scene:
         return self.targets[-1]
 
     def answer(self) -> Answer:
-        self.configure(self.targets)
-        return self.run(self.instance)
+        self.account.configure(self.targets)
+        return self.account.run(self.instance)
 
 
 @pytest.fixture
-def scene(account: SimulatedAccount, configure: Callable[..., None], run: Run) -> Scene:
-    return Scene(account, configure, run)
+def source(scene: Scene) -> Source:
+    return Source(scene)
 
 
 # --------------------------------------------------------------------------------------
@@ -126,34 +125,36 @@ INBOUND: dict[str, tuple[Entries, str | None]] = {
 
 
 @pytest.mark.parametrize(("entries", "stage"), INBOUND.values(), ids=INBOUND.keys())
-def test_the_acl_of_the_sensors_subnet(scene: Scene, entries: Entries, stage: str | None) -> None:
-    target = scene.sensor("10.0.6.0/24", entries)
-    assert scene.answer().sensors[target]["stage"] == stage
+def test_the_acl_of_the_sensors_subnet(source: Source, entries: Entries, stage: str | None) -> None:
+    target = source.sensor("10.0.6.0/24", entries)
+    assert source.answer().sensors[target]["stage"] == stage
 
 
-def test_the_default_acl_of_a_vpc_lets_everything_in(scene: Scene) -> None:
-    target = scene.sensor("10.0.6.0/24")
-    assert scene.answer().sensors[target]["verdict"] == "selected"
+def test_the_default_acl_of_a_vpc_lets_everything_in(source: Source) -> None:
+    target = source.sensor("10.0.6.0/24")
+    assert source.answer().sensors[target]["verdict"] == "selected"
 
 
-def test_within_a_subnet_no_acl_applies(scene: Scene) -> None:
+def test_within_a_subnet_no_acl_applies(source: Source) -> None:
     denials = [acl_entry(1, "deny", protocol="-1", egress=egress) for egress in (False, True)]
-    scene.account.acl(scene.subnet, denials)
-    scene.targets = [scene.account.sensor(scene.subnet)]
-    assert scene.answer().outcomes == ["created"]
+    source.account.acl(source.subnet, denials)
+    source.targets = [source.account.sensor(source.subnet)]
+    assert source.answer().outcomes == ["created"]
 
 
-def test_inbound_entries_of_the_sources_subnet_do_not_matter(scene: Scene) -> None:
-    scene.account.acl(scene.subnet, [DENY_ALL, acl_entry(100, "allow", protocol="-1", egress=True)])
-    target = scene.sensor("10.0.6.0/24")
-    reason = scene.answer().sensors[target]["reason"]
+def test_inbound_entries_of_the_sources_subnet_do_not_matter(source: Source) -> None:
+    source.account.acl(
+        source.subnet, [DENY_ALL, acl_entry(100, "allow", protocol="-1", egress=True)]
+    )
+    target = source.sensor("10.0.6.0/24")
+    reason = source.answer().sensors[target]["reason"]
     assert "denies" not in reason
 
 
-def test_of_several_acls_in_the_vpc_the_one_of_the_subnet_counts(scene: Scene) -> None:
-    denied = scene.sensor("10.0.6.0/24", [DENY_ALL])
-    allowed = scene.sensor("10.0.7.0/24", [ALLOW_ALL], sessions=5)
-    sensors = scene.answer().sensors
+def test_of_several_acls_in_the_vpc_the_one_of_the_subnet_counts(source: Source) -> None:
+    denied = source.sensor("10.0.6.0/24", [DENY_ALL])
+    allowed = source.sensor("10.0.7.0/24", [ALLOW_ALL], sessions=5)
+    sensors = source.answer().sensors
     assert (sensors[denied]["stage"], sensors[allowed]["verdict"]) == ("network_acl", "selected")
 
 
@@ -166,12 +167,12 @@ NUMBERS: dict[str, tuple[Entries, str]] = {
 
 @pytest.mark.parametrize(("entries", "number"), NUMBERS.values(), ids=NUMBERS.keys())
 def test_the_reason_names_acl_number_and_address(
-    scene: Scene, entries: Entries, number: str
+    source: Source, entries: Entries, number: str
 ) -> None:
-    subnet = scene.account.subnet(cidr="10.0.6.0/24")
-    acl = scene.account.acl(subnet, entries)
-    scene.targets = [scene.account.sensor(subnet)]
-    (sensor,) = scene.answer().entry["sensors"]
+    subnet = source.account.subnet(cidr="10.0.6.0/24")
+    acl = source.account.acl(subnet, entries)
+    source.targets = [source.account.sensor(subnet)]
+    (sensor,) = source.answer().entry["sensors"]
     wanted = (acl, number, "udp/4789", ADDRESS)
     assert [word for word in wanted if word not in sensor["reason"]] == []
 
@@ -216,45 +217,45 @@ OUTBOUND: dict[str, tuple[Entries, str]] = {
 
 @pytest.mark.parametrize(("entries", "chosen"), OUTBOUND.values(), ids=OUTBOUND.keys())
 def test_a_sensor_that_the_sources_acl_denies_comes_behind_those_that_it_allows(
-    scene: Scene, entries: Entries, chosen: str
+    source: Source, entries: Entries, chosen: str
 ) -> None:
-    scene.account.acl(scene.subnet, entries)
-    targets = {IDLE: scene.sensor(IDLE), BUSY: scene.sensor(BUSY, sessions=5)}
-    assert scene.answer().entry["target_id"] == targets[chosen]
+    source.account.acl(source.subnet, entries)
+    targets = {IDLE: source.sensor(IDLE), BUSY: source.sensor(BUSY, sessions=5)}
+    assert source.answer().entry["target_id"] == targets[chosen]
 
 
 def test_a_sensor_that_the_sources_acl_denies_is_eligible_and_the_reason_says_so(
-    scene: Scene,
+    source: Source,
 ) -> None:
-    acl = scene.account.acl(scene.subnet, [deny_out(IDLE), ALLOW_OUT])
-    denied = scene.sensor(IDLE)
-    scene.sensor(BUSY)
-    sensor = scene.answer().sensors[denied]
+    acl = source.account.acl(source.subnet, [deny_out(IDLE), ALLOW_OUT])
+    denied = source.sensor(IDLE)
+    source.sensor(BUSY)
+    sensor = source.answer().sensors[denied]
     missing = [word for word in (acl, "outbound rule 90") if word not in sensor["reason"]]
     assert (sensor["verdict"], sensor["stage"], missing) == ("eligible", None, [])
 
 
-def test_a_sensor_in_the_sources_subnet_is_not_denied(scene: Scene) -> None:
-    scene.account.acl(scene.subnet, [deny_out("0.0.0.0/0")])
-    near = scene.account.sensor(scene.subnet, sessions=5)
-    far = scene.sensor(IDLE)
-    scene.targets = [far, near]
-    assert scene.answer().entry["target_id"] == near
+def test_a_sensor_in_the_sources_subnet_is_not_denied(source: Source) -> None:
+    source.account.acl(source.subnet, [deny_out("0.0.0.0/0")])
+    near = source.account.sensor(source.subnet, sessions=5)
+    far = source.sensor(IDLE)
+    source.targets = [far, near]
+    assert source.answer().entry["target_id"] == near
 
 
-def test_what_no_entry_matches_is_denied(scene: Scene) -> None:
+def test_what_no_entry_matches_is_denied(source: Source) -> None:
     """AWS shows an entry 32767 that denies the rest. Without it the rest is denied all the same."""
 
     def change(answer: dict[str, Any]) -> None:
         for acl in answer["NetworkAcls"]:
             acl["Entries"] = [one for one in acl["Entries"] if one["RuleNumber"] < 32767]
 
-    scene.account.show("DescribeNetworkAcls", change)
-    scene.account.acl(scene.subnet, [acl_entry(100, "allow", BUSY, egress=True)])
-    scene.sensor(IDLE)
-    scene.sensor(BUSY, sessions=5)
-    scene.sensor("10.0.8.0/24", [])
-    assert scene.answer().stages == ["(eligible)", "(selected)", "network_acl"]
+    source.account.show("DescribeNetworkAcls", change)
+    source.account.acl(source.subnet, [acl_entry(100, "allow", BUSY, egress=True)])
+    source.sensor(IDLE)
+    source.sensor(BUSY, sessions=5)
+    source.sensor("10.0.8.0/24", [])
+    assert source.answer().stages == ["(eligible)", "(selected)", "network_acl"]
 
 
 # --------------------------------------------------------------------------------------

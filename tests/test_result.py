@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from aws import LambdaContext, SimulatedAccount, acl_entry, rule, scheduled_event
-from conftest import Answer, Run, Sleeps, answer_of
+from aws import LambdaContext, acl_entry, rule, scheduled_event
+from conftest import Answer, Scene, Sleeps, answer_of
 
 from lambda_traffic_mirror import Entry, Report, Request, lambda_handler
-
-Configure = Callable[..., None]
-
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -24,52 +21,49 @@ pytestmark = pytest.mark.usefixtures("shared_client")
 # --------------------------------------------------------------------------------------
 
 
-class Scene:
+class Outcomes(Scene):
     """An account in which one event of each kind has been dealt with."""
 
-    def __init__(self, account: SimulatedAccount, configure: Configure, run: Run) -> None:
-        self.account, self.configure, self.run = account, configure, run
-
     def created(self) -> Answer:
-        self.configure([self.account.sensor(), self.account.sensor(groups=[])])
-        return self.run(self.account.instance())
+        self.configure([self.sensor(), self.sensor(groups=[])])
+        return self.run(self.instance())
 
     def planned(self) -> Answer:
-        self.configure(self.account.sensor(), DRY_RUN="true")
-        return self.run(self.account.instance())
+        self.configure(self.sensor(), DRY_RUN="true")
+        return self.run(self.instance())
 
     def exists(self) -> Answer:
-        instance, target = self.account.instance(), self.account.sensor()
-        self.account.session(self.account.interfaces_of(instance)[0], target)
+        instance, target = self.instance(), self.sensor()
+        self.session(self.interfaces_of(instance)[0], target)
         self.configure(target)
         return self.run(instance)
 
     def skipped(self) -> Answer:
-        self.configure(self.account.sensor())
-        return self.run(self.account.instance(interface_type="trunk"))
+        self.configure(self.sensor())
+        return self.run(self.instance(interface_type="trunk"))
 
     def skipped_for_its_state(self) -> Answer:
-        self.configure(self.account.sensor())
-        return self.run(self.account.instance(state="stopped"))
+        self.configure(self.sensor())
+        return self.run(self.instance(state="stopped"))
 
     def skipped_by_aws(self) -> Answer:
-        self.account.unsupported_types.add("m5.large")
-        self.configure(self.account.sensor())
-        return self.run(self.account.instance())
+        self.unsupported_types.add("m5.large")
+        self.configure(self.sensor())
+        return self.run(self.instance())
 
     def unmirrored(self) -> Answer:
-        self.configure([self.account.sensor(zone="b"), self.account.missing_sensor()])
-        return self.run(self.account.instance())
+        self.configure([self.sensor(zone="b"), self.missing_sensor()])
+        return self.run(self.instance())
 
     def unmirrored_at_create(self) -> Answer:
-        self.account.account_quota = 0
-        self.configure([self.account.sensor(), self.account.sensor(sessions=1)])
-        return self.run(self.account.instance())
+        self.account_quota = 0
+        self.configure([self.sensor(), self.sensor(sessions=1)])
+        return self.run(self.instance())
 
     def blocked(self) -> Answer:
-        instance = self.account.instance(tags={"mirror": ""})
-        target = self.account.sensor(groups=[self.account.group()])
-        self.account.session(self.account.interfaces_of(instance)[0], target)
+        instance = self.instance(tags={"mirror": ""})
+        target = self.sensor(groups=[self.group()])
+        self.session(self.interfaces_of(instance)[0], target)
         self.configure(target, INCLUDE_TAGS="mirror")
         answer = self.run(scheduled_event())
         # Without the sensor's own instance, which has no such tag.
@@ -79,8 +73,8 @@ class Scene:
         return answer
 
     def deferred(self) -> Answer:
-        self.configure(self.account.sensor())
-        self.account.instance()
+        self.configure(self.sensor())
+        self.instance()
         context = LambdaContext(seconds=60, clock=iter_clock(until=2))
         answer = self.run(scheduled_event(), context)
         answer.body["interfaces"] = answer.interfaces[:1]
@@ -94,8 +88,9 @@ def iter_clock(until: int) -> Callable[[], float]:
 
 
 @pytest.fixture
-def scene(account: SimulatedAccount, configure: Configure, run: Run, no_sleep: Sleeps) -> Scene:
-    return Scene(account, configure, run)
+def scene(clean_slate: None, no_sleep: Sleeps) -> Iterator[Outcomes]:
+    with Outcomes() as scene:
+        yield scene
 
 
 ENTRY_KEYS = {
@@ -131,7 +126,7 @@ every_outcome = pytest.mark.parametrize("name", OUTCOMES)
 
 
 @every_outcome
-def test_the_status_and_what_is_filled_in_for(scene: Scene, name: str) -> None:
+def test_the_status_and_what_is_filled_in_for(scene: Outcomes, name: str) -> None:
     answer = getattr(scene, name)()
     entry = answer.entry
     filled = {key for key in ENTRY_KEYS - {"outcome", "reason", "sensors"} if entry[key]}
@@ -140,7 +135,7 @@ def test_the_status_and_what_is_filled_in_for(scene: Scene, name: str) -> None:
 
 
 @every_outcome
-def test_every_key_is_there_for(scene: Scene, name: str) -> None:
+def test_every_key_is_there_for(scene: Outcomes, name: str) -> None:
     answer = getattr(scene, name)()
     shapes = [set(answer.body), set(answer.entry), *map(set, answer.entry["sensors"])]
     assert shapes == [
@@ -151,7 +146,7 @@ def test_every_key_is_there_for(scene: Scene, name: str) -> None:
 
 
 @every_outcome
-def test_verdicts_and_stages_go_together_for(scene: Scene, name: str) -> None:
+def test_verdicts_and_stages_go_together_for(scene: Outcomes, name: str) -> None:
     stages = {"unavailable", "zone", "vpc", "security_group", "network_acl", "create"}
     odd = [
         sensor
@@ -165,7 +160,7 @@ def test_verdicts_and_stages_go_together_for(scene: Scene, name: str) -> None:
 
 
 @every_outcome
-def test_every_reason_and_the_message_are_sentences_for(scene: Scene, name: str) -> None:
+def test_every_reason_and_the_message_are_sentences_for(scene: Outcomes, name: str) -> None:
     answer = getattr(scene, name)()
     reasons = [answer.entry["reason"], *(row["reason"] for row in answer.entry["sensors"])]
     odd = [
@@ -176,16 +171,15 @@ def test_every_reason_and_the_message_are_sentences_for(scene: Scene, name: str)
     assert odd == []
 
 
-def test_sensors_come_in_configured_order(scene: Scene) -> None:
-    account = scene.account
+def test_sensors_come_in_configured_order(scene: Outcomes) -> None:
     targets = [
-        account.missing_sensor(),
-        account.sensor(),
-        account.sensor(zone="b"),
-        account.sensor(),
+        scene.missing_sensor(),
+        scene.sensor(),
+        scene.sensor(zone="b"),
+        scene.sensor(),
     ]
     scene.configure([*targets, *reversed(targets)])
-    shown = scene.run(account.instance()).entry["sensors"]
+    shown = scene.run(scene.instance()).entry["sensors"]
     assert [sensor["target_id"] for sensor in shown] == targets
 
 
@@ -194,34 +188,33 @@ def test_sensors_come_in_configured_order(scene: Scene) -> None:
 # --------------------------------------------------------------------------------------
 
 
-def several(scene: Scene) -> Answer:
+def several(scene: Outcomes) -> Answer:
     """One created, two skipped, one unmirrored."""
-    account = scene.account
-    scene.configure(account.sensor())
+    scene.configure(scene.sensor())
     instances = [
-        account.instance(),
-        account.instance(state="stopped"),
-        account.instance(zone="b"),
-        account.instance(ipv6_only=True),
+        scene.instance(),
+        scene.instance(state="stopped"),
+        scene.instance(zone="b"),
+        scene.instance(ipv6_only=True),
     ]
     return scene.run({"instance-ids": instances})
 
 
-def test_one_outcome_that_counts_as_400_makes_the_result_400(scene: Scene) -> None:
+def test_one_outcome_that_counts_as_400_makes_the_result_400(scene: Outcomes) -> None:
     assert several(scene).status == 400
 
 
-def test_the_summary_counts_each_outcome_that_occurs(scene: Scene) -> None:
+def test_the_summary_counts_each_outcome_that_occurs(scene: Outcomes) -> None:
     assert several(scene).body["summary"] == {"created": 1, "skipped": 2, "unmirrored": 1}
 
 
-def test_the_message_counts_as_well(scene: Scene) -> None:
+def test_the_message_counts_as_well(scene: Outcomes) -> None:
     message = several(scene).body["message"]
     wanted = ["1 created", "2 skipped", "1 unmirrored"]
     assert [text for text in wanted if text not in message] == []
 
 
-def test_the_message_of_a_dry_run_says_so(scene: Scene) -> None:
+def test_the_message_of_a_dry_run_says_so(scene: Outcomes) -> None:
     assert scene.planned().body["message"].startswith("Dry run")
 
 
@@ -230,24 +223,23 @@ def test_the_message_of_a_dry_run_says_so(scene: Scene) -> None:
 # --------------------------------------------------------------------------------------
 
 
-def test_the_reason_of_the_selected_sensor_tells_zone_rule_acl_and_count(scene: Scene) -> None:
-    account = scene.account
-    subnet, group = account.subnet(), account.group(rule(cidr="10.0.0.0/8"))
-    acl = account.acl(subnet, [acl_entry(70, "allow")])
-    target = account.sensor(subnet, [group], sessions=3)
+def test_the_reason_of_the_selected_sensor_tells_zone_rule_acl_and_count(scene: Outcomes) -> None:
+    subnet, group = scene.subnet(), scene.group(rule(cidr="10.0.0.0/8"))
+    acl = scene.acl(subnet, [acl_entry(70, "allow")])
+    target = scene.sensor(subnet, [group], sessions=3)
     scene.configure(target)
-    reason = scene.run(account.instance()).sensors[target]["reason"]
+    reason = scene.run(scene.instance()).sensors[target]["reason"]
     wanted = ["us-east-1a", group, "10.0.0.0/8", acl, "rule 70", "3 sessions"]
     assert [word for word in wanted if word not in reason] == []
 
 
-def test_the_reason_of_an_eligible_sensor_names_the_one_that_is_better(scene: Scene) -> None:
-    better, other = scene.account.sensor(), scene.account.sensor(sessions=2)
+def test_the_reason_of_an_eligible_sensor_names_the_one_that_is_better(scene: Outcomes) -> None:
+    better, other = scene.sensor(), scene.sensor(sessions=2)
     scene.configure([better, other])
-    assert better in scene.run(scene.account.instance()).sensors[other]["reason"]
+    assert better in scene.run(scene.instance()).sensors[other]["reason"]
 
 
-FALLS: dict[str, tuple[Callable[[SimulatedAccount], list[str]], str]] = {
+FALLS: dict[str, tuple[Callable[[Scene], list[str]], str]] = {
     "zone": (lambda a: [a.missing_sensor(), a.sensor(zone="b")], "zone"),
     "unavailable": (lambda a: [a.missing_sensor()], "unavailable"),
     "security group": (
@@ -264,10 +256,10 @@ FALLS: dict[str, tuple[Callable[[SimulatedAccount], list[str]], str]] = {
 
 @pytest.mark.parametrize(("build", "stage"), FALLS.values(), ids=FALLS.keys())
 def test_the_reason_of_the_interface_says_at_which_stage_the_last_sensors_fell(
-    scene: Scene, build: Callable[[SimulatedAccount], list[str]], stage: str
+    scene: Outcomes, build: Callable[[Scene], list[str]], stage: str
 ) -> None:
-    scene.configure(build(scene.account))
-    assert stage in scene.run(scene.account.instance()).entry["reason"]
+    scene.configure(build(scene))
+    assert stage in scene.run(scene.instance()).entry["reason"]
 
 
 # --------------------------------------------------------------------------------------
@@ -373,10 +365,10 @@ def test_an_event_lists_all_its_interfaces() -> None:
 
 
 def test_a_large_event_in_a_large_account_gets_a_result_of_less_than_1_mb(
-    account: SimulatedAccount, configure: Configure, run: Run
+    scene: Scene,
 ) -> None:
-    configure([account.sensor() for _ in range(40)], DRY_RUN="true")
-    event = {"instance-ids": account.instances(100)}
+    scene.configure([scene.sensor() for _ in range(40)], DRY_RUN="true")
+    event = {"instance-ids": scene.instances(100)}
     result = lambda_handler(event, LambdaContext())
     answer = answer_of(result)
     rows = {len(entry["sensors"]) for entry in answer.interfaces}

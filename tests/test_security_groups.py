@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from aws import SimulatedAccount, route, rule
-from conftest import Answer, Run
+from aws import route, rule
+from conftest import Answer, Scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import (
@@ -48,11 +48,11 @@ READ_PREFIX_LIST = "GetManagedPrefixListEntries"
 pytestmark = pytest.mark.usefixtures("shared_client")
 
 
-class Scene:
+class Source:
     """A subnet with a source in two groups, and as many sensors as a test adds."""
 
-    def __init__(self, account: SimulatedAccount, configure: Callable[..., None], run: Run) -> None:
-        self.account, self.configure, self.run = account, configure, run
+    def __init__(self, scene: Scene) -> None:
+        self.account = account = scene
         self.subnet = account.subnet(cidr="10.0.5.0/24")
         self.groups = {
             name: account.group() for name in (SOURCE_GROUP, OTHER_SOURCE_GROUP, STRANGER)
@@ -65,7 +65,7 @@ class Scene:
         self.targets: list[str] = []
 
     def group(self, *rules: Mapping[str, Any]) -> str:
-        """A group with these rules; references name the scene's groups."""
+        """A group with these rules; references name the groups here."""
         named = [{**item, "group": self.groups.get(item["group"])} for item in rules]
         return self.account.group(*named)
 
@@ -74,8 +74,8 @@ class Scene:
         return self.targets[-1]
 
     def answer(self) -> Answer:
-        self.configure(self.targets)
-        return self.run(self.instance)
+        self.account.configure(self.targets)
+        return self.account.run(self.instance)
 
     def only_sensor(self, *groups: str) -> dict[str, Any]:
         """What the result says of a sensor with these groups."""
@@ -89,8 +89,8 @@ def fallen(sensor: Mapping[str, Any], *evidence: str) -> tuple[str | None, list[
 
 
 @pytest.fixture
-def scene(account: SimulatedAccount, configure: Callable[..., None], run: Run) -> Scene:
-    return Scene(account, configure, run)
+def source(scene: Scene) -> Source:
+    return Source(scene)
 
 
 # --------------------------------------------------------------------------------------
@@ -149,8 +149,8 @@ RULES: dict[str, tuple[dict[str, Any], str | None]] = {
 
 
 @pytest.mark.parametrize(("only_rule", "stage"), RULES.values(), ids=RULES.keys())
-def test_a_rule_admits_or_not(scene: Scene, only_rule: dict[str, Any], stage: str | None) -> None:
-    assert scene.only_sensor(scene.group(only_rule))["stage"] == stage
+def test_a_rule_admits_or_not(source: Source, only_rule: dict[str, Any], stage: str | None) -> None:
+    assert source.only_sensor(source.group(only_rule))["stage"] == stage
 
 
 def permission(protocol: str, *ports: int | None, **origins: Any) -> dict[str, Any]:
@@ -254,20 +254,20 @@ UNSTATED: dict[str, tuple[list[dict[str, Any]], bool]] = {
 
 @pytest.mark.parametrize(("besides", "last"), UNSTATED.values(), ids=UNSTATED.keys())
 def test_a_reference_from_another_vpc_without_a_peering_status_ranks_last(
-    scene: Scene, besides: list[dict[str, Any]], last: bool
+    source: Source, besides: list[dict[str, Any]], last: bool
 ) -> None:
-    account = scene.account
+    account = source.account
     account.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
     far = account.vpc("10.9.0.0/16")
     rules = [rule(group=SOURCE_GROUP, vpc=account.default_vpc), *besides]
-    named = [{**item, "group": scene.groups.get(item["group"])} for item in rules]
+    named = [{**item, "group": source.groups.get(item["group"])} for item in rules]
     sensor = account.sensor(account.subnet(vpc=far), [account.group(*named, vpc=far)])
-    scene.targets.append(sensor)
-    row = scene.answer().sensors[sensor]
+    source.targets.append(sensor)
+    row = source.answer().sensors[sensor]
     assert (row["verdict"], "peering status" in row["reason"]) == ("selected", last)
     account.delete_session(account.sessions()[0]["TrafficMirrorSessionId"])
-    busy = scene.sensor(scene.group(rule()), sessions=5)
-    assert scene.answer().entry["target_id"] == (busy if last else sensor)
+    busy = source.sensor(source.group(rule()), sessions=5)
+    assert source.answer().entry["target_id"] == (busy if last else sensor)
 
 
 # --------------------------------------------------------------------------------------
@@ -275,69 +275,71 @@ def test_a_reference_from_another_vpc_without_a_peering_status_ranks_last(
 # --------------------------------------------------------------------------------------
 
 
-def test_one_rule_that_admits_is_enough(scene: Scene) -> None:
+def test_one_rule_that_admits_is_enough(source: Source) -> None:
     rules = [rule("tcp"), rule(cidr="192.168.0.0/16"), rule(cidr="10.0.5.11/32"), rule("icmp")]
-    assert scene.only_sensor(scene.group(*rules))["verdict"] == "selected"
+    assert source.only_sensor(source.group(*rules))["verdict"] == "selected"
 
 
-def test_one_group_that_admits_is_enough(scene: Scene) -> None:
+def test_one_group_that_admits_is_enough(source: Source) -> None:
     assert (
-        scene.only_sensor(scene.group(), scene.group(rule("tcp")), scene.group(rule()))["verdict"]
+        source.only_sensor(source.group(), source.group(rule("tcp")), source.group(rule()))[
+            "verdict"
+        ]
         == "selected"
     )
 
 
-def test_one_group_that_admits_is_enough_where_another_cannot_be_read(scene: Scene) -> None:
-    unreadable = scene.group(rule())
+def test_one_group_that_admits_is_enough_where_another_cannot_be_read(source: Source) -> None:
+    unreadable = source.group(rule())
 
     def change(found: dict[str, Any]) -> None:
         for group in found["SecurityGroups"]:
             if group["GroupId"] == unreadable:
                 group["IpPermissions"] = None
 
-    scene.account.show("DescribeSecurityGroups", change)
-    assert scene.only_sensor(unreadable, scene.group(rule()))["verdict"] == "selected"
+    source.account.show("DescribeSecurityGroups", change)
+    assert source.only_sensor(unreadable, source.group(rule()))["verdict"] == "selected"
 
 
-def test_protocol_and_origin_have_to_match_in_the_same_rule(scene: Scene) -> None:
+def test_protocol_and_origin_have_to_match_in_the_same_rule(source: Source) -> None:
     rules = [rule("tcp", (4789, 4789), "10.0.5.0/24"), rule("udp", (4789, 4789), "10.0.6.0/24")]
     assert (
-        scene.only_sensor(scene.group(*rules), scene.group(rule("-1", None, "10.0.7.0/24")))[
+        source.only_sensor(source.group(*rules), source.group(rule("-1", None, "10.0.7.0/24")))[
             "stage"
         ]
         == "security_group"
     )
 
 
-def test_a_reference_from_another_vpc_without_a_status_is_a_last_resort(scene: Scene) -> None:
-    vpc = scene.account.vpc("10.9.0.0/16")
-    scene.account.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
-    reference = rule(group=scene.groups[SOURCE_GROUP], vpc=scene.account.default_vpc)
-    far = scene.account.sensor(
-        scene.account.subnet(vpc=vpc), [scene.account.group(reference, vpc=vpc)]
+def test_a_reference_from_another_vpc_without_a_status_is_a_last_resort(source: Source) -> None:
+    vpc = source.account.vpc("10.9.0.0/16")
+    source.account.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
+    reference = rule(group=source.groups[SOURCE_GROUP], vpc=source.account.default_vpc)
+    far = source.account.sensor(
+        source.account.subnet(vpc=vpc), [source.account.group(reference, vpc=vpc)]
     )
-    near = scene.sensor(scene.group(rule()), sessions=5)
-    scene.targets = [far, near]
-    answer = scene.answer()
+    near = source.sensor(source.group(rule()), sessions=5)
+    source.targets = [far, near]
+    answer = source.answer()
     assert answer.stages == ["(eligible)", "(selected)"]
     assert fallen(answer.sensors[far], "ranked last", "without a peering status") == (None, [])
 
 
-def test_a_group_without_rules_rejects(scene: Scene) -> None:
-    assert scene.only_sensor(scene.group())["stage"] == "security_group"
+def test_a_group_without_rules_rejects(source: Source) -> None:
+    assert source.only_sensor(source.group())["stage"] == "security_group"
 
 
-def test_to_share_a_group_with_the_sensor_is_not_enough(scene: Scene) -> None:
-    assert scene.only_sensor(scene.groups[SOURCE_GROUP])["stage"] == "security_group"
+def test_to_share_a_group_with_the_sensor_is_not_enough(source: Source) -> None:
+    assert source.only_sensor(source.groups[SOURCE_GROUP])["stage"] == "security_group"
 
 
-def test_outbound_rules_of_the_source_do_not_matter(scene: Scene) -> None:
+def test_outbound_rules_of_the_source_do_not_matter(source: Source) -> None:
     for group in (SOURCE_GROUP, OTHER_SOURCE_GROUP):
-        scene.account.ec2.revoke_security_group_egress(
-            GroupId=scene.groups[group],
+        source.account.ec2.revoke_security_group_egress(
+            GroupId=source.groups[group],
             IpPermissions=[{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
         )
-    assert scene.only_sensor(scene.group(rule()))["verdict"] == "selected"
+    assert source.only_sensor(source.group(rule()))["verdict"] == "selected"
 
 
 # --------------------------------------------------------------------------------------
@@ -371,23 +373,26 @@ LISTS: dict[str, tuple[list[str], str | None]] = {
 
 @pytest.mark.parametrize(("cidrs", "stage"), LISTS.values(), ids=LISTS.keys())
 def test_a_prefix_list_admits_what_its_entries_contain(
-    scene: Scene, cidrs: list[str], stage: str | None
+    source: Source, cidrs: list[str], stage: str | None
 ) -> None:
     assert (
-        scene.only_sensor(scene.group(rule(prefix_list=scene.account.prefix_list(*cidrs))))["stage"]
+        source.only_sensor(source.group(rule(prefix_list=source.account.prefix_list(*cidrs))))[
+            "stage"
+        ]
         == stage
     )
 
 
-def test_one_of_several_prefix_lists_is_enough(scene: Scene) -> None:
-    no, yes = scene.account.prefix_list("192.168.0.0/16"), scene.account.prefix_list("10.0.0.0/8")
-    target = scene.sensor(
-        scene.group(rule(prefix_list=no)), scene.group(rule(prefix_list=no), rule(prefix_list=yes))
+def test_one_of_several_prefix_lists_is_enough(source: Source) -> None:
+    no, yes = source.account.prefix_list("192.168.0.0/16"), source.account.prefix_list("10.0.0.0/8")
+    target = source.sensor(
+        source.group(rule(prefix_list=no)),
+        source.group(rule(prefix_list=no), rule(prefix_list=yes)),
     )
-    assert scene.answer().sensors[target]["verdict"] == "selected"
+    assert source.answer().sensors[target]["verdict"] == "selected"
 
 
-WHO_LOOKS: dict[str, tuple[Callable[[Scene, str], Any], int]] = {
+WHO_LOOKS: dict[str, tuple[Callable[[Source, str], Any], int]] = {
     "nothing else admits": (lambda s, pl: s.sensor(s.group(rule(prefix_list=pl))), 1),
     "two sensors, one list": (
         lambda s, pl: [s.sensor(s.group(rule(prefix_list=pl))) for _ in "ab"],
@@ -412,45 +417,45 @@ WHO_LOOKS: dict[str, tuple[Callable[[Scene, str], Any], int]] = {
 
 @pytest.mark.parametrize(("build", "calls"), WHO_LOOKS.values(), ids=WHO_LOOKS.keys())
 def test_prefix_lists_are_looked_up_only_when_nothing_else_admits(
-    scene: Scene, build: Callable[[Scene, str], Any], calls: int
+    source: Source, build: Callable[[Source, str], Any], calls: int
 ) -> None:
-    build(scene, scene.account.prefix_list("10.0.0.0/8"))
-    scene.answer()
-    assert scene.account.count(READ_PREFIX_LIST) == calls
+    build(source, source.account.prefix_list("10.0.0.0/8"))
+    source.answer()
+    assert source.account.count(READ_PREFIX_LIST) == calls
 
 
-def test_a_sensor_behind_a_prefix_list_competes_with_those_that_need_none(scene: Scene) -> None:
-    scene.sensor(scene.group(rule()), sessions=5)
-    idle = scene.sensor(scene.group(rule(prefix_list=scene.account.prefix_list("10.0.0.0/8"))))
-    assert scene.answer().entry["target_id"] == idle
+def test_a_sensor_behind_a_prefix_list_competes_with_those_that_need_none(source: Source) -> None:
+    source.sensor(source.group(rule()), sessions=5)
+    idle = source.sensor(source.group(rule(prefix_list=source.account.prefix_list("10.0.0.0/8"))))
+    assert source.answer().entry["target_id"] == idle
 
 
 def test_without_the_permission_the_rule_does_not_match_and_the_reason_names_it(
-    scene: Scene,
+    source: Source,
 ) -> None:
-    scene.account.deny(f"ec2:{READ_PREFIX_LIST}")
-    prefix_list = scene.account.prefix_list("10.0.0.0/8")
-    sensor = scene.only_sensor(scene.group(rule(prefix_list=prefix_list)))
+    source.account.deny(f"ec2:{READ_PREFIX_LIST}")
+    prefix_list = source.account.prefix_list("10.0.0.0/8")
+    sensor = source.only_sensor(source.group(rule(prefix_list=prefix_list)))
     assert fallen(sensor, f"ec2:{READ_PREFIX_LIST}", prefix_list) == ("security_group", [])
 
 
-def test_without_the_permission_other_sensors_are_used(scene: Scene) -> None:
-    scene.account.deny(f"ec2:{READ_PREFIX_LIST}")
-    scene.sensor(scene.group(rule(prefix_list=scene.account.prefix_list("10.0.0.0/8"))))
-    other = scene.sensor(scene.group(rule()), sessions=5)
-    assert scene.answer().entry["target_id"] == other
+def test_without_the_permission_other_sensors_are_used(source: Source) -> None:
+    source.account.deny(f"ec2:{READ_PREFIX_LIST}")
+    source.sensor(source.group(rule(prefix_list=source.account.prefix_list("10.0.0.0/8"))))
+    other = source.sensor(source.group(rule()), sessions=5)
+    assert source.answer().entry["target_id"] == other
 
 
-def test_a_prefix_list_that_aws_does_not_know_admits_nothing(scene: Scene) -> None:
-    sensor = scene.only_sensor(scene.group(rule(prefix_list="pl-00000000000000000")))
+def test_a_prefix_list_that_aws_does_not_know_admits_nothing(source: Source) -> None:
+    sensor = source.only_sensor(source.group(rule(prefix_list="pl-00000000000000000")))
     assert fallen(sensor, "InvalidPrefixListID.NotFound") == ("security_group", [])
 
 
-def test_while_reading_a_prefix_list_is_throttled_the_interface_fails(scene: Scene) -> None:
-    scene.account.fail(READ_PREFIX_LIST, "RequestLimitExceeded")
-    scene.sensor(scene.group(rule(prefix_list=scene.account.prefix_list("10.0.0.0/8"))))
+def test_while_reading_a_prefix_list_is_throttled_the_interface_fails(source: Source) -> None:
+    source.account.fail(READ_PREFIX_LIST, "RequestLimitExceeded")
+    source.sensor(source.group(rule(prefix_list=source.account.prefix_list("10.0.0.0/8"))))
     with pytest.raises(MirroringError, match=f"{READ_PREFIX_LIST}.*RequestLimitExceeded"):
-        scene.answer()
+        source.answer()
 
 
 # --------------------------------------------------------------------------------------
@@ -471,17 +476,17 @@ EVIDENCE: dict[str, tuple[dict[str, Any], str | None, list[str]]] = {
 
 @pytest.mark.parametrize(("only_rule", "stage", "words"), EVIDENCE.values(), ids=EVIDENCE.keys())
 def test_the_reason_names(
-    scene: Scene, only_rule: dict[str, Any], stage: str | None, words: list[str]
+    source: Source, only_rule: dict[str, Any], stage: str | None, words: list[str]
 ) -> None:
-    group = scene.group(only_rule)
-    named = [scene.groups.get(word, word) for word in words]
-    assert fallen(scene.only_sensor(group), group, *named) == (stage, [])
+    group = source.group(only_rule)
+    named = [source.groups.get(word, word) for word in words]
+    assert fallen(source.only_sensor(group), group, *named) == (stage, [])
 
 
-def test_the_reason_names_prefix_list_and_entry(scene: Scene) -> None:
-    prefix_list = scene.account.prefix_list("192.168.0.0/16", "10.0.5.0/24")
-    group = scene.group(rule(prefix_list=prefix_list))
-    assert fallen(scene.only_sensor(group), group, prefix_list, "10.0.5.0/24") == (ADMITS, [])
+def test_the_reason_names_prefix_list_and_entry(source: Source) -> None:
+    prefix_list = source.account.prefix_list("192.168.0.0/16", "10.0.5.0/24")
+    group = source.group(rule(prefix_list=prefix_list))
+    assert fallen(source.only_sensor(group), group, prefix_list, "10.0.5.0/24") == (ADMITS, [])
 
 
 # --------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ TRUE_WORDS, FALSE_WORDS = ("true", "Yes", "on", "1"), ("false", "NO", "off", "0"
 
 
 @dataclass
-class Scene:
+class Case:
     """One account and the event that it gets.
 
     `others` are those for which there is a role; None: it cannot be assumed.
@@ -473,7 +473,7 @@ class Builder:
     def state(self, instance_id: str) -> str:
         return str(self.account._instance(instance_id)._state.name)
 
-    def build(self) -> Scene:
+    def build(self) -> Case:
         """The account, the settings and the event."""
         rng, account = self.random, self.account
         self.networks()
@@ -541,7 +541,7 @@ class Builder:
             limits.unsupported_types = {"t3.micro"}
         elif self.often(0.2 if self.theme == "limits" else 0.03):
             limits.sessions = rng.randint(0, 2)
-        return Scene(account, event, instance_ids, settings, environment, dry_run, limits, others)
+        return Case(account, event, instance_ids, settings, environment, dry_run, limits, others)
 
     def by_account(self, targets: list[str]) -> list[str]:
         """The targets, those of one account in one word for all of them, wherever it stands."""
@@ -638,7 +638,7 @@ def reader(key: str = "") -> Any:
     return boto3.Session().client("ec2", region_name=REGION, **secrets)
 
 
-def read_world(scene: Scene) -> World:
+def read_world(scene: Case) -> World:
     """What the function could know: hidden resources are left out."""
     world = read_account(scene.account, reader())
     for account_id, other in scene.others.items():
@@ -670,7 +670,7 @@ def read_account(account: SimulatedAccount, client: Any) -> World:
     return world
 
 
-def apply_limits(scene: Scene, world: World) -> None:
+def apply_limits(scene: Case, world: World) -> None:
     """Tell the model what the account refuses, and the account what the model has drawn."""
     account, limits = scene.account, scene.limits
     account.unsupported_types = limits.unsupported_types
@@ -749,7 +749,7 @@ ENTRY_KEYS = {
 
 
 def differences(
-    expected: list[ExpectedInterface], body: dict[str, Any], scene: Scene, world: World
+    expected: list[ExpectedInterface], body: dict[str, Any], scene: Case, world: World
 ) -> Iterator[str]:
     """One paragraph for each difference between model and result."""
     expected = sorted(expected, key=lambda item: item.interface_id is None)
@@ -793,7 +793,7 @@ def differences(
 def sensor_differences(
     expected: list[ExpectedSensor],
     entry: dict[str, Any],
-    scene: Scene,
+    scene: Case,
     world: World,
     where: str,
 ) -> Iterator[str]:
@@ -857,7 +857,7 @@ def describe_interface(world: World, found: Answer) -> str:
     )
 
 
-def describe_sensor(world: World, scene: Scene, target_id: str) -> str:
+def describe_sensor(world: World, scene: Case, target_id: str) -> str:
     """What matters of a sensor: interfaces, rules, ACLs, sessions and quota."""
     target = find(world.targets, "TrafficMirrorTargetId", target_id)
     if target is None:

@@ -117,8 +117,6 @@ _ACLS = _Kind(
     "networkAcl ID",
     {
         "vpc-id": lambda a: (a.vpc_id,),
-        # Nobody asks for it; but it has several values, where moto and AWS part.
-        "association.subnet-id": lambda a: (x.subnet_id for x in a._associations.values()),
     },
 )
 
@@ -203,10 +201,6 @@ class Describe:
                 )
             if name in kind.filters:
                 values_of = kind.filters[name]
-            elif name is not None and name.startswith("tag:"):
-                values_of = self._tag_value(name[len("tag:") :])
-            elif name == "tag-key":
-                values_of = self._tag_keys
             else:
                 raise Refusal("InvalidParameterValue", f"The filter '{name}' is invalid")
             tests.append((values_of, _matcher(values)))
@@ -218,14 +212,6 @@ class Describe:
             )
 
         return passes
-
-    def _tag_keys(self, resource: Any) -> Iterable[str]:
-        return self._tags_of(resource.id)
-
-    def _tag_value(self, key: str) -> _Values:
-        return lambda resource: (
-            value for name, value in self._tags_of(resource.id).items() if name == key
-        )
 
     def _select(
         self,

@@ -31,7 +31,7 @@ CONSOLE_EVENT = {"key1": "value1", "key2": "value2", "key3": "value3"}
 
 
 @dataclass
-class World:
+class Surroundings:
     """An account, and what a process needs to work on it."""
 
     account: SimulatedAccount
@@ -65,7 +65,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
     folder = tmp_path_factory.mktemp("lambda")
     task = unpack(folder / "task")
     provided = provide(folder / "provided", (*BOTO3, *RUNTIME_CLIENT))
@@ -76,13 +76,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             host, port = server.get_host_and_port()
             targets = [account.sensor(zone="a", sessions=1), account.sensor(zone="a")]
             targets.append(account.sensor(zone="b"))
-            yield World(account, targets, f"http://{host}:{port}", task, provided)
+            yield Surroundings(account, targets, f"http://{host}:{port}", task, provided)
         finally:
             server.stop()
 
 
 @pytest.fixture(scope="module")
-def runtime(world: World) -> Iterator[Runtime]:
+def runtime(world: Surroundings) -> Iterator[Runtime]:
     """One warm environment for most of the tests."""
     with world.runtime() as runtime:
         runtime.wait_until_ready()
@@ -96,7 +96,7 @@ def instances(account: SimulatedAccount) -> set[str]:
 
 
 @pytest.fixture
-def account(world: World) -> Iterator[SimulatedAccount]:
+def account(world: Surroundings) -> Iterator[SimulatedAccount]:
     """The account with its sensors and nothing else; afterwards it is so again."""
     sensors = instances(world.account)
     world.account.forget_calls()
@@ -276,7 +276,7 @@ def test_a_batch_of_which_one_message_fails(runtime: Runtime, account: Simulated
     assert counts(invocation) == {"created": 1, "failed": 1}
 
 
-def test_a_sweep(runtime: Runtime, world: World, account: SimulatedAccount) -> None:
+def test_a_sweep(runtime: Runtime, world: Surroundings, account: SimulatedAccount) -> None:
     mirrored, forgotten = account.instance(), account.instance()
     out_of_reach = account.instance(zone="c")
     excluded = account.instance(tags={"traffic-mirror": "sensor"})
@@ -365,7 +365,7 @@ def test_time_that_runs_out(runtime: Runtime, account: SimulatedAccount) -> None
     assert record["outcome"] in ("deferred", "failed")
 
 
-def test_a_variable_that_is_missing(world: World, account: SimulatedAccount) -> None:
+def test_a_variable_that_is_missing(world: Surroundings, account: SimulatedAccount) -> None:
     variables = {"targets": ",".join(world.targets), "AWS_ENDPOINT_URL_EC2": world.endpoint}
     with Runtime(world.task, world.provided, variables) as runtime:
         for event in (running_event(account.instance()), scheduled_event()):
@@ -383,7 +383,7 @@ def test_a_variable_that_is_missing(world: World, account: SimulatedAccount) -> 
 
 
 def test_the_client_is_made_while_the_module_is_imported(
-    world: World, account: SimulatedAccount, tmp_path: Path
+    world: Surroundings, account: SimulatedAccount, tmp_path: Path
 ) -> None:
     """Making a client reads botocore's data. Once the first event is asked for, it can go.
 
@@ -412,7 +412,7 @@ def test_the_client_is_made_while_the_module_is_imported(
 
 
 def test_what_keeps_the_client_from_being_made_is_told_by_the_first_event(
-    world: World, account: SimulatedAccount
+    world: Surroundings, account: SimulatedAccount
 ) -> None:
     variables = {
         "filter_id": account.filter_id,
@@ -426,7 +426,7 @@ def test_what_keeps_the_client_from_being_made_is_told_by_the_first_event(
         assert "ProfileNotFound" in invocation.error["errorMessage"]
 
 
-def test_netaddr_comes_from_the_zip(world: World, tmp_path: Path) -> None:
+def test_netaddr_comes_from_the_zip(world: Surroundings, tmp_path: Path) -> None:
     """Nothing else has it, so that without it the import fails, and Lambda is told why."""
     task = unpack(tmp_path / "task")
     shutil.rmtree(task / "netaddr")
@@ -440,7 +440,7 @@ def test_netaddr_comes_from_the_zip(world: World, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def debug(world: World) -> tuple[str, Invocation, Invocation]:
+def debug(world: Surroundings) -> tuple[str, Invocation, Invocation]:
     """With the template's LogLevel at DEBUG: the log of the import, a first event, a sweep."""
     instance = world.account.instance()
     with world.runtime(LogLevel="DEBUG") as runtime:

@@ -87,7 +87,7 @@ Event = Mapping[str, Any]
 
 
 @dataclass
-class World:
+class Bench:
     """A simulated account with sensors, and the function configured for it."""
 
     account: SimulatedAccount
@@ -113,7 +113,7 @@ def world(
     groups_each: int = 0,
     rules_each: int = 0,
     last_rule: Mapping[str, Any] = OPEN,
-) -> Iterator[World]:
+) -> Iterator[Bench]:
     """An account with sensors spread over three zones.
 
     Without `groups_each` the sensors of a VPC share a group with one rule. With it, each sensor has
@@ -138,7 +138,7 @@ def world(
             for number in range(sensors)
         ]
         os.environ.update(filter_id=account.filter_id, targets=",".join(targets))
-        made = World(account, targets, account.subnet("a", prefix=20))
+        made = Bench(account, targets, account.subnet("a", prefix=20))
         made.load(sessions)
         # What botocore does at the first call of a process is no part of an event's cost.
         first = made.instance()
@@ -198,7 +198,7 @@ class Latency(NamedTuple):
         return Latency(*(max(seconds, OVERLAP) for seconds in self))
 
 
-def cost(world: World, event: Event, latency: Latency) -> Cost:
+def cost(world: Bench, event: Event, latency: Latency) -> Cost:
     """Run the handler against the account, each call delayed."""
     account = world.account
     account.forget_calls()
@@ -323,7 +323,7 @@ class Profile:
     milliseconds: list[float]
 
 
-def profile(world: World, event: Event, latency: Latency, times: int) -> Profile:
+def profile(world: Bench, event: Event, latency: Latency, times: int) -> Profile:
     """Record what the account answers, and play it back often enough to measure; medians."""
     TAPE.answers.clear()
     forget()
@@ -375,7 +375,7 @@ def row(
     latency: Latency,
     times: int,
     account: Callable[[], Any],
-    event_of: Callable[[World], Event],
+    event_of: Callable[[Bench], Event],
 ) -> None:
     """A line for any event."""
     with account() as made:
@@ -385,7 +385,7 @@ def row(
     )
 
 
-def swept(made: World, count: int, mirrored: int) -> Event:
+def swept(made: Bench, count: int, mirrored: int) -> Event:
     """A sweep that comes to that many instances besides the sensors, some of them mirrored."""
     account = made.account
     instances = set(account.instances(count))
@@ -428,7 +428,7 @@ def measure_events(latency: float, create_latency: float, quick: bool) -> None:
         line(
             f"SQS batch of {count}, 50 sensors",
             account=fifty,
-            event_of=partial(World.batch, count=count),
+            event_of=partial(Bench.batch, count=count),
         )
     for count in (1_000, 10_000)[: 1 if quick else None]:
         line(
@@ -444,7 +444,7 @@ def measure_events(latency: float, create_latency: float, quick: bool) -> None:
         line(
             f"  the same, SQS batch of {count}",
             account=many,
-            event_of=partial(World.batch, count=count),
+            event_of=partial(Bench.batch, count=count),
         )
     for size in (instances // 2, instances):
         part = size * mirrored // instances

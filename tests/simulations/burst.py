@@ -946,7 +946,7 @@ def on_clock(clock: Clock, ec2: Ec2) -> Iterator[None]:
 
 
 @dataclass
-class Scene:
+class Stage:
     """A simulated account with sensors and instances, the function deployed for it, the clock."""
 
     account: SimulatedAccount
@@ -1017,7 +1017,7 @@ class Scene:
 
 
 @contextmanager
-def scene(count: int, seed: int, create_seconds: float, changes: dict[str, Any]) -> Iterator[Scene]:
+def scene(count: int, seed: int, create_seconds: float, changes: dict[str, Any]) -> Iterator[Stage]:
     """So many instances over all zones, in random order, and sensors that never are full."""
     random.seed(seed)
     mock_random.seed(seed)
@@ -1040,7 +1040,7 @@ def scene(count: int, seed: int, create_seconds: float, changes: dict[str, Any])
         ec2 = Ec2(clock, create_seconds, deployment.seconds_per_byte)
         account.gates.append(ec2.receive)
         runner = Lambda(clock, Function(), deployment.timeout)
-        yield Scene(account, clock, ec2, runner, deployment, zone_of, instance_ids)
+        yield Stage(account, clock, ec2, runner, deployment, zone_of, instance_ids)
 
 
 def burst(

@@ -39,7 +39,7 @@ EXCLUDE = "traffic-mirror=sensor"
 VXLAN = rule("udp", (4789, 4789), cidr="10.0.0.0/12")
 
 
-class Scene:
+class Demonstration:
     """An account with three zones and thirteen sensors, with something wrong with most of them."""
 
     def __init__(self, account: SimulatedAccount) -> None:
@@ -184,7 +184,7 @@ def show_details(interface: Mapping[str, Any], sensors: Mapping[str, str]) -> No
     print()
 
 
-def show_account(scene: Scene, html: str | None) -> None:
+def show_account(scene: Demonstration, html: str | None) -> None:
     """What deploy/preview.sh shows of the account."""
     heading("The whole account, as deploy/preview.sh shows it")
     arguments = [f"{name}={value}" for name, value in scene.variables().items()]
@@ -211,7 +211,7 @@ def main(arguments: list[str]) -> int:
     # Instances that the event names exist in the account; a sweep finds one as well.
     named = sorted(set(re.findall(r"\bi-[0-9a-f]{8,17}\b", json.dumps(event))))
     with the_same_at_every_run(), SimulatedAccount() as account:
-        scene = Scene(account)
+        scene = Demonstration(account)
         scene.start(named or ["i-0123456789abcdef0"])
         variables = {"filter_id": account.filter_id, **scene.variables()}
         with patch.dict("os.environ", variables):
