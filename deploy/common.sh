@@ -98,7 +98,7 @@ ask() {
 
 take_complaint() {
   complaint=$(cat "$1")
-  error=$(sed -n 's/.*An error occurred (\([^)]*\)) when calling.*/\1/p' "$1" | sed -n 1p)
+  error=$(sed -n 's/.*An error occurred (\([^)]*\)).*/\1/p' "$1" | sed -n 1p)
 }
 
 # What kind of failure the last one was: denied, credentials, later (to be tried again), other.
@@ -167,6 +167,16 @@ read_stack() {
   elif [ "$error" != ValidationError ] || [ "${complaint#*does not exist}" = "$complaint" ]; then
     give_up "the state of stack $stack" cloudformation:DescribeStacks
   fi
+}
+
+# Whether the stack is one of template.yaml, the first included.
+is_ours() {
+  [ -n "$(fact Parameter CodeKey)" ]
+}
+
+# Stops before a stack that is something else's is changed: its name was mistyped.
+stop_if_not_ours() {
+  is_ours || die 13 "stack $stack is none of template.yaml: it has no parameter CodeKey. Is --stack right?"
 }
 
 # A fact of the stack: `fact Parameter FilterId`, `fact Output FunctionName`.

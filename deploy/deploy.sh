@@ -64,7 +64,7 @@ while [ $# -gt 0 ]; do
         --targets) targets=$2 ;;
         --stack) stack=$2 ;;
         --region) region=$2 ;;
-        --code-key) code_key=${2#"s3://$bucket/"} ;;
+        --code-key) code_key=$2 ;;
       esac
       shift 2
       ;;
@@ -104,6 +104,10 @@ while [ $# -gt 0 ]; do
 done
 
 [ -n "$bucket" ] || wrong '--bucket is missing'
+case $bucket in
+  *[!abcdefghijklmnopqrstuvwxyz0123456789.-]*) wrong "'$bucket' is no name of a bucket" ;;
+esac
+code_key=${code_key#"s3://$bucket/"}
 case $filter in
   '') ;;
   new) parameters+=('FilterId=') ;;
@@ -143,6 +147,7 @@ look_at_stack() {
     ROLLBACK_FAILED | DELETE_FAILED | IMPORT_ROLLBACK_FAILED)
       die 13 "stack $stack is in $status and cannot be updated. Its events say why."
       ;;
+    *) stop_if_not_ours ;;
   esac
   was_key=$(fact Parameter CodeKey)
   [ -z "$was_key" ] ||
@@ -280,17 +285,24 @@ printf 'Code s3://%s/%s\n' "$bucket" "$code_key"
 
 # ${parameters[@]+...}: an empty array counts as unset in bash before 4.4, which
 # macOS still has. Parameters that the template does not have are ignored.
-if ! aws cloudformation deploy \
+result=0
+aws cloudformation deploy \
   --stack-name "$stack" \
   --template-file "$here/template.yaml" \
   --capabilities CAPABILITY_IAM \
   --no-fail-on-empty-changeset \
   ${arguments[@]+"${arguments[@]}"} \
   --parameter-overrides "CodeBucket=$bucket" "CodeKey=$code_key" "CodeVersion=${version:-unknown}" \
-  ${parameters[@]+"${parameters[@]}"} 2>"$scratch/complaint"; then
-  cat "$scratch/complaint" >&2
+  ${parameters[@]+"${parameters[@]}"} 2>"$scratch/complaint" || result=$?
+cat "$scratch/complaint" >&2
+if [ "$result" -ne 0 ]; then
   take_complaint "$scratch/complaint"
-  failure=${error:-no code}:$(kind_of_failure)
+  # Without a code: the stack failed, or the call was not understood, or nobody answered.
+  failure=$(kind_of_failure)
+  case $error:$result:$complaint in
+    :252:*) failure=wrong ;;
+    :*'Failed to create'*) failure=other ;;
+  esac
   show_failures
   read_stack
   case $status in
@@ -303,24 +315,23 @@ if ! aws cloudformation deploy \
     *) printf '%s: stack %s is in %s.\n' "$name" "$stack" "$status" >&2 ;;
   esac
   case $failure in
-    'no code':*) ;;
-    *:denied) die 10 'AWS denies the deployment (see above). docs/operations.md lists the rights it takes.' ;;
-    *:credentials) die 5 'AWS does not accept the credentials (see above).' ;;
-    *:later) die 14 'AWS did not answer (see above). Try again.' ;;
+    wrong) die 2 'aws refuses what it was given (see above).' ;;
+    denied) die 10 'AWS denies the deployment (see above). docs/operations.md lists the rights it takes.' ;;
+    credentials) die 5 'AWS does not accept the credentials (see above).' ;;
+    later) die 14 'AWS did not answer (see above). Try again.' ;;
   esac
   die 1 'the stack was not deployed.'
 fi
-cat "$scratch/complaint" >&2
 
 if [ "$execute" = no ]; then
   printf 'Nothing has been changed: the change set waits to be looked at and executed.\n'
   exit 0
 fi
 
-aws cloudformation describe-stacks \
-  --stack-name "$stack" \
-  --query 'Stacks[0].Outputs[].[OutputKey,OutputValue]' \
-  --output table
+ask cloudformation describe-stacks --stack-name "$stack" --output table \
+  --query 'Stacks[0].Outputs[].[OutputKey,OutputValue]' ||
+  give_up "the state of stack $stack, which is deployed" cloudformation:DescribeStacks
+printf '%s\n' "$answer"
 
 # What runs is what was deployed?
 read_stack

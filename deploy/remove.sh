@@ -90,6 +90,7 @@ if [ -n "$target" ]; then
   case $target_ids in *,*) target_ids='' ;; esac
   [ "$target_ids" = "$target" ] || wrong "--target takes one traffic mirror target (tmt-...), not '$target'"
   case $above in *[!0-9]*) wrong "--above takes a number, not '$above'" ;; esac
+  [ -z "$above" ] || above=$((10#$above)) # 08 is no octal number
 elif [ -n "$above" ]; then
   wrong '--above needs --target'
 elif [ -n "$filter$targets" ]; then
@@ -264,7 +265,7 @@ if [ -n "$target" ]; then
     printf 'Nothing to delete.\n'
     exit 0
   fi
-  if [ -z "$status" ]; then
+  if ! is_ours; then
     printf 'Note: there is no stack %s here, so nothing mirrors these interfaces anew.\n' "$stack"
   elif [ -z "$above" ]; then
     sort_targets "$(fact Parameter Targets),$(fact Parameter TargetAccounts)"
@@ -300,7 +301,9 @@ else
     # A first deployment that failed has none, and no session. Nothing has this filter.
     filter=unknown with_filter=''
   fi
-  sort_targets "$(fact Parameter Targets),$(fact Parameter TargetAccounts)"
+  # Of a stack that never got beyond a change set nothing is known, and it has made nothing.
+  case $status in '' | REVIEW_IN_PROGRESS) ;; *) stop_if_not_ours ;; esac
+  ! is_ours || sort_targets "$(fact Parameter Targets),$(fact Parameter TargetAccounts)"
 fi
 case $status in
   DELETE_IN_PROGRESS | REVIEW_IN_PROGRESS) ;;
@@ -359,7 +362,10 @@ if [ -n "$status" ]; then
   fi
   printf 'Deleting stack %s ...\n' "$stack"
   if ! ask cloudformation wait stack-delete-complete --stack-name "$stack_id"; then
-    printf '%s\n' "$complaint" >&2
+    case $complaint in
+      *'terminal failure state'*) printf '%s\n' "$complaint" >&2 ;;
+      *) give_up "the deletion of stack $stack, which goes on" cloudformation:DescribeStacks ;;
+    esac
     show_failures
     die 1 "stack $stack was not deleted, and no session was: its function would make them again. Run it again."
   fi

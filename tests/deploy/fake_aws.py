@@ -522,11 +522,15 @@ def check_call(call: Call) -> None:
 
 def _failure(call: Call, refused: Refused) -> tuple[int, str, str]:
     if not refused.code:
-        return 255, "", f"\n{refused.message}\n" if refused.message else ""
+        # A call that the AWS CLI does not understand has a status of its own.
+        status = 252 if refused.message.startswith("Unknown options") else 255
+        return status, "", f"\n{refused.message}\n" if refused.message else ""
     operation = {"s3 cp": "PutObject", "cloudformation deploy": "CreateChangeSet"}.get(
         call.command, call.args[1].title().replace("-", "")
     )
     text = f"An error occurred ({refused.code}) when calling the {operation} operation: "
+    if call.command == "cloudformation wait":
+        text = f"Waiter StackDeleteComplete failed: An error occurred ({refused.code}): "
     return 254, "", f"\n{text}{refused.message}\n"
 
 

@@ -216,7 +216,7 @@ def test_a_rate_that_is_given_beats_that_of_the_stack(checkout: Checkout) -> Non
 def test_the_way_back_is_a_zip_that_is_there(checkout: Checkout, key: str, version: str) -> None:
     checkout.aws.deployed(**{**DEPLOYED_TARGETS, "CodeKey": KEY})
     checkout.aws.buckets["my-bucket"].keys = {OLD_KEY, OLDEST_KEY, "mine.zip"}
-    done = checkout.deploy(*UPGRADE, "--code-key", key, BUILD_FAILS="1")
+    done = checkout.deploy("--code-key", key, *UPGRADE, BUILD_FAILS="1")
     assert done.returncode == 0, done.stderr
     assert checkout.aws.made("s3 cp") == []
     given = checkout.overrides()
@@ -283,6 +283,8 @@ def test_code_that_cannot_be_compared_is_noted(checkout: Checkout) -> None:
         (NEW[2:], "--bucket is missing"),
         (("--bucket",), "--bucket needs a value"),
         (("--bucket", "--filter", "tmf-1"), "--bucket needs a value"),
+        (("--bucket", "my-bucket/zips", *NEW[2:]), "'my-bucket/zips' is no name of a bucket"),
+        (("--bucket", "My-Bucket", *NEW[2:]), "'My-Bucket' is no name of a bucket"),
         ((*NEW, "--stack", ""), "--stack needs a value"),
         ((*NEW, "--colour", "blue"), "do not understand '--colour'"),
         ((*NEW, "LocalZoneOnly"), "do not understand 'LocalZoneOnly'"),
@@ -642,10 +644,13 @@ def test_a_deployment_that_fails_shows_the_failures_of_this_time(
         ("AccessDenied", "not authorized to perform: iam:CreateRole", 10, "docs/operations.md"),
         ("ExpiredToken", "", 5, "credentials"),
         ("Throttling", "Rate exceeded", 14, "Try again"),
+        (None, "Could not connect to the endpoint URL", 14, "Try again"),
+        (None, "Unknown options: --colour", 2, "aws refuses what it was given"),
+        (None, "Failed to create the changeset: Waiter failed", 1, "the stack was not deployed"),
     ],
 )
 def test_a_change_set_that_is_refused_shows_no_old_failure(
-    checkout: Checkout, code: str, message: str, status: int, words: str
+    checkout: Checkout, code: str | None, message: str, status: int, words: str
 ) -> None:
     stack = checkout.aws.deployed(**DEPLOYED_TARGETS)
     stack.events[:0] = [("Queue", "CREATE_FAILED", "A failure of long ago")]
@@ -662,6 +667,32 @@ def test_what_the_template_refuses_is_not_deployed(checkout: Checkout) -> None:
     done = checkout.deploy(*NEW, "PacketLength=9000")
     assert done.returncode == 1
     assert "PacketLength" in done.stderr
+
+
+def test_outputs_that_cannot_be_read_have_a_status_of_the_list(checkout: Checkout) -> None:
+    aws = checkout.aws
+    aws.after["cloudformation deploy"] = lambda: aws.fail(
+        "cloudformation describe-stacks", "Throttling"
+    )
+    done = checkout.deploy(*NEW)
+    assert done.returncode == 14
+    assert "Successfully created" in done.stdout
+    assert "did not answer for the state of stack traffic-mirror" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [("deploy.sh", NEW), ("deploy.sh", UPGRADE), ("remove.sh", ("--yes",))],
+)
+def test_a_stack_of_something_else_is_left_alone(
+    checkout: Checkout, script: str, arguments: tuple[str, ...]
+) -> None:
+    """Its name was mistyped: a deployment would delete all that it holds."""
+    checkout.aws.deployed().parameters = {"Targets": "tmt-1"}
+    done = checkout.run(script, *arguments)
+    assert done.returncode == 13
+    assert "stack traffic-mirror is none of template.yaml" in done.stderr
+    assert checkout.nothing_was_done()
 
 
 def test_other_code_than_was_deployed_has_a_status_of_its_own(checkout: Checkout) -> None:
@@ -791,6 +822,16 @@ def test_without_a_filter_no_session_is_the_stacks(checkout: Checkout) -> None:
     assert aws.made("ec2 delete-traffic-mirror-filter") == []
 
 
+def test_a_stack_that_never_came_to_be_is_removed(checkout: Checkout) -> None:
+    """Only a change set was made: the stack shows neither parameters nor outputs."""
+    stack = checkout.aws.deployed()
+    stack.status, stack.parameters, stack.outputs = "REVIEW_IN_PROGRESS", {}, {}
+    session = checkout.aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-1")
+    assert checkout.remove("--yes").returncode == 0
+    assert (checkout.aws.stack, list(checkout.aws.sessions)) == (None, [session])
+    assert checkout.remove().returncode == 0
+
+
 def test_a_filter_that_others_use_stays_and_is_said(stack: Checkout) -> None:
     done = stack.remove("--with-filter", "--yes")
     assert done.returncode == 17
@@ -899,6 +940,9 @@ def test_sessions_stay_while_the_stack_cannot_go(stack: Checkout) -> None:
     [
         ("cloudformation delete-stack", "ValidationError", 1, "no session was"),
         ("cloudformation delete-stack", "AccessDenied", 10, "cloudformation:DeleteStack"),
+        ("cloudformation wait", "Throttling", 14, "Try again"),
+        ("cloudformation wait", "AccessDenied", 10, "cloudformation:DescribeStacks"),
+        ("cloudformation wait", None, 14, "which goes on"),
         ("ec2 describe-traffic-mirror-sessions", "UnauthorizedOperation", 10, "Sessions"),
         ("ec2 describe-traffic-mirror-sessions", "RequestLimitExceeded", 14, "Try again"),
         ("ec2 describe-traffic-mirror-targets", "UnauthorizedOperation", 10, "Targets"),
@@ -906,7 +950,7 @@ def test_sessions_stay_while_the_stack_cannot_go(stack: Checkout) -> None:
     ],
 )
 def test_no_session_goes_where_something_before_it_fails(
-    stack: Checkout, command: str, code: str, status: int, words: str
+    stack: Checkout, command: str, code: str | None, status: int, words: str
 ) -> None:
     stack.aws.fail(command, code)
     done = stack.remove("--yes")
@@ -999,8 +1043,12 @@ def test_a_target_that_was_taken_out_before_needs_no_warning(stack: Checkout) ->
     assert (done.returncode, "still names" in done.stdout) == (0, True)  # by its account
 
 
-def test_a_target_is_freed_where_there_is_no_stack(stack: Checkout) -> None:
-    stack.aws.stack = None
+@pytest.mark.parametrize("there", ["nothing", "something else"])
+def test_a_target_is_freed_where_there_is_no_stack(stack: Checkout, there: str) -> None:
+    assert stack.aws.stack is not None
+    stack.aws.stack.parameters = {}
+    if there == "nothing":
+        stack.aws.stack = None
     done = stack.remove("--target", "tmt-2", "--yes")
     assert done.returncode == 0
     assert "there is no stack traffic-mirror here, so nothing mirrors" in done.stdout
@@ -1009,7 +1057,7 @@ def test_a_target_is_freed_where_there_is_no_stack(stack: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("above", "goes"), [("0", 6), ("1", 6), ("2", 6), ("3", 5), ("7", 1), ("8", 0), ("100", 0)]
+    ("above", "goes"), [("0", 6), ("1", 6), ("2", 6), ("3", 5), ("7", 1), ("08", 0), ("100", 0)]
 )
 def test_above_keeps_so_many_and_counts_those_of_others(
     checkout: Checkout, above: str, goes: int
