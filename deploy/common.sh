@@ -16,7 +16,7 @@ EXIT_CODES='Exit status:
   10  AWS denies something; the message names the permission
   11  the zip of --code-key is not in the bucket
   12  a target or the filter is not in this account and Region
-  13  the state of the stack does not allow it
+  13  the state of the stack does not allow it, or it is of another template
   14  AWS did not answer: throttled, unreachable, a fault. Try again
   15  the function runs other code than what was deployed
   16  not confirmed; nothing was deleted

@@ -219,6 +219,15 @@ def _value_matches(wanted: Any, found: Any) -> bool:
     return bool(wanted == found)
 
 
+def texts(pattern: Any) -> Iterator[str]:
+    """What a pattern compares with, beginnings included."""
+    if isinstance(pattern, str):
+        yield pattern
+    elif isinstance(pattern, (dict, list)):
+        for one in pattern.values() if isinstance(pattern, dict) else pattern:
+            yield from texts(one)
+
+
 def ec2_event(resolved: Resolved, kind: str, detail: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "source": "aws.ec2",
@@ -312,6 +321,10 @@ def events_reach_the_queue(resolved: Resolved) -> None:
         taken = [name for name, rule in rules.items() if event_matches(rule["EventPattern"], event)]
         assert taken == ([taker] if taker else []), event
     assert set(rules) == {taker for _, taker in wanted_events(resolved) if taker}
+    # A pattern names nothing that none of these events has.
+    known = json.dumps([event for event, taker in wanted_events(resolved) if taker])
+    for logical, rule in rules.items():
+        assert [one for one in texts(rule["EventPattern"]) if f'"{one}' not in known] == [], logical
     for logical, rule in rules.items():
         assert rule["State"] == "ENABLED", logical
         assert "ScheduleExpression" not in rule, logical
@@ -604,13 +617,10 @@ def role_is_written_so_that_it_stays_narrow(resolved: Resolved) -> None:
         for one in as_list(statement["Resource"]):
             # A broken ARN, as an empty list would leave, is refused or matches too much.
             assert one == "*" or re.fullmatch(r"arn:[^:]+:[a-z0-9]+:[^:]*:[^:]*:[^ ,]+[^ ,/:]", one)
-    assert not [one for one in actions if "*" in one]
+    assert actions == {action for action, _, _ in needed(resolved)}
     extra = {ROUTES} if given["AllowRoutes"] == "true" else set()
     extra |= {PREFIX_LISTS} if given["AllowPrefixLists"] == "true" else set()
     assert {one for one in actions if one.startswith("ec2:")} == EIGHT | extra
-    assert {one for one in actions if one.startswith("sts:")} == (
-        {"sts:AssumeRole"} if given["SensorRoleArns"] else set()
-    )
     assert role["Path"] == given["RolePath"]
     assert role.get("PermissionsBoundary", "") == given["PermissionsBoundaryArn"]
 
@@ -665,15 +675,16 @@ def quiet(resolved: Resolved, last: int, without: range = range(0)) -> Data:
     for period in range(BAD % sweep, last + 1, sweep):
         data.put(of_lambda(resolved, "Errors"), period, 0)
         data.put(of_lambda(resolved, "Throttles"), period, 0)
+        data.put(of_lambda(resolved, "AsyncEventsDropped"), period, 0)
         if period not in without:
             for name in (*OUTCOMES, "invalid"):
                 data.put(own(resolved, name), period, 40 if name == "exists" else 0)
             data.put(own(resolved, "Sweeps"), period, 1)
-    # Somebody let a message lie in the dead-letter queue long ago.
+    # Somebody let a message lie in the dead-letter queue long ago. SQS measures now and then.
+    depth = of_queue(resolved, "ApproximateNumberOfMessagesVisible", "DeadLetterQueue")
     for period in range(last + 1):
-        data.put(
-            of_queue(resolved, "ApproximateNumberOfMessagesVisible", "DeadLetterQueue"), period, 2
-        )
+        for _ in range(1 + period % 2):
+            data.put(depth, period, 2)
     return data
 
 
@@ -681,6 +692,7 @@ def signals(resolved: Resolved) -> Iterator[tuple[str, Data, str]]:
     """What may go wrong at BAD: a name, the data and the alarm that tells of it, or none."""
     sweep = int(resolved["Parameters"]["SweepRate"]) // 5
     last = BAD + LATER * sweep + 8
+    dark = range(BAD, BAD + 3 * sweep + FURTHER + 1)
     depth = of_queue(resolved, "ApproximateNumberOfMessagesVisible", "DeadLetterQueue")
     age = of_queue(resolved, "ApproximateAgeOfOldestMessage", "Queue")
     failed = own(resolved, "failed")
@@ -717,12 +729,23 @@ def signals(resolved: Resolved) -> Iterator[tuple[str, Data, str]]:
     yield "a sweep that failed once", quiet(resolved, last, range(BAD, BAD + 1)), ""
     yield (
         "no sweeps",
-        quiet(resolved, last, range(BAD, BAD + 3 * sweep + FURTHER + 1)),
+        quiet(resolved, last, dark),
         "SweepAlarm",
     )
+    # A sweep that cannot read everything counts as none.
+    failing = quiet(resolved, last, dark)
+    beside = quiet(resolved, last)
+    for period in range(dark.start, dark.stop, sweep):
+        failing.put(own(resolved, "Sweeps"), period, 0)
+        beside.put(own(resolved, "Sweeps"), period, 0)
+    yield "sweeps that fail", failing, "SweepAlarm"
+    yield "sweeps by hand that fail besides", beside, ""
     # An event that fails twice waits that long, and it fails loudly anyway.
     yield "an event delivered again", with_values((age, BAD, 2 * retried + 60)), ""
-    yield "an event that waits", with_values((age, BAD, max(1_000, 4 * retried))), "WaitingAlarm"
+    waits = max(1_000, 4 * retried)
+    yield "an event that waits", with_values((age, BAD, waits)), "WaitingAlarm"
+    # Of a queue that several minutes are known of in a period, the worst counts.
+    yield "one that waited", with_values((age, BAD, waits), (age, BAD, 0)), "WaitingAlarm"
 
 
 @check

@@ -88,6 +88,9 @@ def test_two_stacks_can_stand_side_by_side() -> None:
 
 def test_every_parameter_is_explained_grouped_and_used() -> None:
     template = load()
+    # What is left out: a filter of the stack's own, and nobody's targets.
+    defaults = [template["Parameters"][name]["Default"] for name in ("FilterId", "Targets")]
+    assert [*defaults, template["Parameters"]["TargetAccounts"]["Default"]] == [""] * 3
     interface = template["Metadata"]["AWS::CloudFormation::Interface"]
     grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
     assert sorted(grouped) == sorted(template["Parameters"])
@@ -153,9 +156,11 @@ ACCEPTED = [
     ("SessionTags", "team=net,cost centre=a=b, empty="),
     ("SessionTags", "Names=x,name=y"),
     ("CacheSeconds", "0"),
+    ("CacheSeconds", "3600"),
     ("DryRun", "true"),
     ("CloudTrailEvents", "true"),
-    ("MemorySize", "1769"),
+    ("MemorySize", "128"),
+    ("MemorySize", "10240"),
     ("Timeout", "60"),
     ("SweepRate", "10"),
     ("SweepRate", "60"),
@@ -199,15 +204,20 @@ REFUSED = [
     ("TargetAccounts", "1234567890123"),
     ("TargetAccounts", "*"),
     ("TargetAccounts", "123456789012,"),
+    ("TargetAccounts", ",123456789012"),
+    ("TargetAccounts", ",".join(["123456789012"] * 20)),
     ("TargetAccounts", "tmt-1"),
     ("SensorRoleArns", "*"),
     ("SensorRoleArns", "arn:aws:iam::123456789012:role/*"),
     ("SensorRoleArns", "arn:aws:iam::*:role/sensors"),
+    ("SensorRoleArns", ",arn:aws:iam::123456789012:role/sensors"),
+    ("SensorRoleArns", "arn:aws:iam::123456789012:role/" + "s" * 1000),
     ("SensorRoleArns", "arn:aws:iam::123456789012:user/sensors"),
     ("SensorRoleArns", "arn:aws:iam::123456789012:role/s,"),
     ("SensorRoleArns", "arn:aws:iam::123456789012:role/s,,arn:aws:iam::123456789012:role/t"),
     ("IncludeTags", "=value"),
     ("IncludeTags", "a,,b"),
+    ("IncludeTags", "x" * 513),
     ("ExcludeTags", "a=b,"),
     ("ExcludeTags", "x" * 513),
     ("MirrorAlongside", ""),
@@ -229,6 +239,7 @@ REFUSED = [
     ("PacketLength", "10000"),
     ("SessionTags", "team"),
     ("SessionTags", "=x"),
+    ("SessionTags", "x=" + "y" * 511),
     ("SessionTags", "a=b,,c=d"),
     ("SessionTags", ",a=b"),
     ("SessionTags", "Name=x"),
@@ -286,6 +297,8 @@ def test_every_parameter_has_accepted_and_refused_values() -> None:
         ({"Timeout": "300", "SweepRate": "5"}, ""),
         ({"Timeout": "600", "SweepRate": "5"}, "600 seconds needs a SweepRate of 10 minutes"),
         ({"Timeout": "600", "SweepRate": "10"}, ""),
+        ({"Timeout": "600", "SweepRate": "30"}, ""),
+        ({"Timeout": "600", "SweepRate": "60"}, ""),
         ({"Timeout": "900", "SweepRate": "5"}, "900 seconds needs a SweepRate of 15 minutes"),
         ({"Timeout": "900", "SweepRate": "10"}, "900 seconds needs a SweepRate of 15 minutes"),
         ({"Timeout": "900", "SweepRate": "15"}, ""),
@@ -337,11 +350,23 @@ MATRIX: dict[str, dict[str, str]] = {
         "LogKeyArn": "arn:{partition}:kms:{region}:123456789012:key/0a1b",
         "PermissionsBoundaryArn": "arn:{partition}:iam::123456789012:policy/bound",
     },
+    "a trail and a topic": {
+        "CloudTrailEvents": "true",
+        "AlarmTopicArn": "arn:{partition}:sns:{region}:123456789012:alarms",
+    },
+    "a trail, a key and roles": {
+        "CloudTrailEvents": "true",
+        "LogKeyArn": "arn:{partition}:kms:{region}:123456789012:key/0a1b",
+        "SensorRoleArns": ROLES,
+    },
     "10 minutes": {"SweepRate": "10", "Timeout": "600"},
     "15 minutes": {"SweepRate": "15", "Timeout": "900"},
     "30 minutes": {"SweepRate": "30", "Timeout": "60"},
     "60 minutes": {"SweepRate": "60", "Timeout": "120"},
 }
+
+# Rows that stand for other partitions where a row is tried in one only.
+IN_CHINA = {"an account", "a trail, a key and roles"}
 
 
 @cache
@@ -372,6 +397,21 @@ def at(name: str, partition: str = "aws", template: dict[str, Any] | None = None
         partition=partition,
         region=region,
     )
+
+
+def test_the_matrix_tells_every_two_conditions_apart() -> None:
+    """Otherwise one could stand where the other belongs."""
+    found: dict[str, list[bool]] = {}
+    template = load()
+    for condition in template["Conditions"]:
+        template["Outputs"][condition] = {"Condition": condition, "Value": "", "Description": ""}
+    for name in MATRIX:
+        outputs = at(name, "aws-cn" if name in IN_CHINA else "aws", template)["Outputs"]
+        for condition in template["Conditions"]:
+            found.setdefault(condition, []).append(condition in outputs)
+    alike = [(one, two) for one in found for two in found if one < two and found[one] == found[two]]
+    assert alike == []
+    assert all(len(set(values)) == 2 for values in found.values())
 
 
 @pytest.mark.parametrize("name", MATRIX)
@@ -602,7 +642,7 @@ def noticed(template: dict[str, Any]) -> bool:
     for thoroughly in (False, True):
         for name in reversed(MATRIX):
             try:
-                resolved = at(name, "aws-cn" if name == "an account" else "aws", template)
+                resolved = at(name, "aws-cn" if name in IN_CHINA else "aws", template)
             except (KeyError, ValueError):
                 return True
             if caught(resolved, thoroughly=thoroughly):
