@@ -791,6 +791,10 @@ def test_filter_and_queues_are_deleted_when_told(stack: Checkout) -> None:
     assert done.returncode == 0, done.stderr
     assert stack.aws.filters == ["tmf-0", "tmf-2", "tmf-made"]
     assert stack.aws.queues == {"https://sqs/other"}
+    # What is gone does not stay.
+    done = stack.remove()
+    assert (done.returncode, "Nothing is left" in done.stdout) == (0, True)
+    assert not re.search(r"--with|https://sqs", done.stdout)
 
 
 def test_the_filter_that_the_stack_has_made_is_its_filter(checkout: Checkout) -> None:
