@@ -171,8 +171,10 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     make = boto3.session.Session.client
 
     def client(*args: Any, **kwargs: Any) -> Any:
-        made.append(make(*args, **kwargs))
-        return made[-1]
+        new = make(*args, **kwargs)
+        if "config" in kwargs:  # the simulated account makes itself one without
+            made.append(new)
+        return new
 
     monkeypatch.setattr(boto3.session.Session, "client", client)
     return made
