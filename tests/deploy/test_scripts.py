@@ -1116,11 +1116,16 @@ def test_a_wrong_call_of_remove_is_explained(
     assert checkout.aws.calls == []
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+SHELL = [*SCRIPTS, DEPLOY / "preview.sh", DEPLOY.parent / "build_zip.sh"]
+
+
+@pytest.mark.parametrize("script", SHELL, ids=lambda path: path.name)
 def test_the_shell_can_read_it(script: Path) -> None:
     """And nothing is in it that bash 3.2 lacks, which macOS has."""
     subprocess.run(["bash", "-n", str(script)], check=True)
     newer = r"\b(?:mapfile|readarray|declare -A|local -A|local -n|wait -n|coproc)\b|\$\{\w+[,^@]"
+    # An empty array is unset there, so it stands behind ${name[@]+...}.
+    newer += r"|\|&|&>>|;;?&|\[\[ -v|(?<!\+)\"\$\{\w+\[@\]\}"
     assert re.findall(newer, script.read_text()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shlex
 import subprocess
@@ -206,6 +207,13 @@ def test_the_stack_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
         made = boto3.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
     trust = role(**parameters)["AssumeRolePolicyDocument"]
     assert made == trust
+
+
+@pytest.mark.parametrize("partition", boto3.session.Session().get_available_partitions())
+def test_everything_is_of_the_partition(partition: str) -> None:
+    made = resolve(load(TEMPLATE), TRUSTED, partition=partition)
+    text = json.dumps([made["Resources"], made["Outputs"]])
+    assert set(re.findall(r"\barn:([^:]+):", text)) == {partition}
 
 
 def test_the_path_is_the_one_that_the_other_template_takes() -> None:
