@@ -310,9 +310,15 @@ case $status in
   *_IN_PROGRESS) die 13 "stack $stack is in $status: something else is changing it. Try again when that is over." ;;
 esac
 
+# Whether an earlier run has noted that it has deleted a filter or a queue.
+is_gone() {
+  [ -z "$status" ] && [ -f "$notes" ] && grep -Fx "Deleted	$1" "$notes" >/dev/null
+}
+
 queues=''
 for one in DeadLetterQueueUrl FailedSweepQueueUrl; do
-  queues="$queues $(fact Output "$one")"
+  one=$(fact Output "$one")
+  is_gone "$one" || queues="$queues $one"
 done
 sort_sessions
 
@@ -325,7 +331,7 @@ if [ -n "$with_queues" ]; then
   for one in $queues; do printf '  queue %s\n' "$one"; done
 fi
 printf 'What stays:\n'
-[ -n "$with_filter" ] || [ "$filter" = unknown ] ||
+[ -n "$with_filter" ] || [ "$filter" = unknown ] || is_gone "$filter" ||
   printf '  filter %s (--with-filter deletes it)\n' "$filter"
 if [ -z "$with_queues" ]; then
   for one in $queues; do printf '  queue %s (--with-queues deletes it)\n' "$one"; done
@@ -385,6 +391,7 @@ delete_or_note() {
   shift 2
   if ask "$@"; then
     printf 'Deleted %s\n' "$what"
+    [ -z "$notes" ] || printf 'Deleted\t%s\n' "${what#* }" >>"$notes"
     return 0
   fi
   case $error in

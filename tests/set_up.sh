@@ -17,6 +17,12 @@ set_up() {
   fi
   wanted="$(cksum < requirements.txt)"
   if [ "$(cat .venv/requirements.cksum 2>/dev/null)" != "$wanted" ]; then
+    # It would be emptied first, and with a link that of somebody else.
+    if [ -L .venv ]; then
+      echo "$PWD/.venv is a symbolic link, and what it leads to is not what requirements.txt pins." \
+        "Remove the link, so that this folder gets an environment of its own." >&2
+      return 1
+    fi
     echo "Setting up .venv, once (about a minute) ..." >&2
     "$python" -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt

@@ -123,11 +123,16 @@ def test_the_client_is_made_at_import_in_lambda_only(
     scene: Scene,
     monkeypatch: pytest.MonkeyPatch,
     level: Callable[[], int],
+    caplog: pytest.LogCaptureFixture,
     environment: dict[str, str],
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert (imported_anew()._client is not None) is bool(environment)
+    module = imported_anew()
+    assert (module._client is not None) is bool(environment)
+    # The first record of an execution environment says which version runs.
+    first = [record.getMessage() for record in caplog.records[:1]]
+    assert first == [f"Version {module.VERSION} of lambda_traffic_mirror"] * bool(environment)
 
 
 def test_the_constants_for_those_who_edit_the_file_have_their_defaults() -> None:

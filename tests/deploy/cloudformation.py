@@ -164,6 +164,7 @@ def resolve(
         )
 
     def attribute(logical: str, name: str) -> str:
+        existing(logical)
         kind = template["Resources"][logical]["Type"]
         if (kind, name) == ("AWS::SQS::Queue", "QueueName"):
             return physical(logical)
@@ -191,7 +192,7 @@ def resolve(
             if name in names:
                 return str(names[name])
             if name in references:
-                return str(references[name])
+                return str(references[existing(name)])
             return attribute(*name.split(".", 1))
 
         return re.sub(r"\$\{([^!}][^}]*)\}", replace, text)
@@ -220,7 +221,7 @@ def resolve(
         if len(node) == 1:
             ((name, value),) = node.items()
             if name == "Ref":
-                return references[value]
+                return references[existing(value)]
             if name == "Fn::GetAtt":
                 return attribute(*value)
             if name == "Fn::Sub":
@@ -244,14 +245,20 @@ def resolve(
         pairs = ((key, work_out(one)) for key, one in node.items())
         return {key: one for key, one in pairs if one is not _NO_VALUE}
 
+    def exists(entry: dict[str, Any]) -> bool:
+        return "Condition" not in entry or is_true({"Condition": entry["Condition"]})
+
+    def existing(name: str) -> str:
+        # CloudFormation refuses to refer to a resource that its condition has left out.
+        if not exists(template["Resources"].get(name, {})):
+            raise KeyError(name)
+        return name
+
     for rule in template.get("Rules", {}).values():
         if is_true(rule.get("RuleCondition", {"Fn::Equals": ["", ""]})):
             for assertion in rule["Assertions"]:
                 if not is_true(assertion["Assert"]):
                     raise ParameterError(assertion["AssertDescription"])
-
-    def exists(entry: dict[str, Any]) -> bool:
-        return "Condition" not in entry or is_true({"Condition": entry["Condition"]})
 
     return {
         "AccountId": account,

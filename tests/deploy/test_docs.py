@@ -153,6 +153,13 @@ def test_the_exit_codes_are_those_of_the_scripts() -> None:
     assert list(shown) == re.findall(r"^ +(\d+)  (.*)$", listed[1], re.MULTILINE)
 
 
+def test_the_changes_begin_with_the_version_of_the_module() -> None:
+    module = (PROJECT / "lambda_traffic_mirror.py").read_text(encoding="utf-8")
+    (version,) = re.findall(r'^VERSION = "(.*)"$', module, re.MULTILINE)
+    changes = (PROJECT / "docs" / "changes.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## ([0-9.]+)", changes, re.MULTILINE)[:1] == [version]
+
+
 def test_the_console_page_shows_the_files_for_the_console() -> None:
     page = PROJECT / "docs" / "console.md"
     marks = {mark for mark, _ in blocks(page, "json")}

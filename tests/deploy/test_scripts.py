@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -790,6 +791,10 @@ def test_filter_and_queues_are_deleted_when_told(stack: Checkout) -> None:
     assert done.returncode == 0, done.stderr
     assert stack.aws.filters == ["tmf-0", "tmf-2", "tmf-made"]
     assert stack.aws.queues == {"https://sqs/other"}
+    # What is gone does not stay.
+    done = stack.remove()
+    assert (done.returncode, "Nothing is left" in done.stdout) == (0, True)
+    assert not re.search(r"--with|https://sqs", done.stdout)
 
 
 def test_the_filter_that_the_stack_has_made_is_its_filter(checkout: Checkout) -> None:
@@ -1111,9 +1116,38 @@ def test_a_wrong_call_of_remove_is_explained(
     assert checkout.aws.calls == []
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+SHELL = [*SCRIPTS, DEPLOY / "preview.sh", DEPLOY.parent / "build_zip.sh"]
+
+
+@pytest.mark.parametrize("script", SHELL, ids=lambda path: path.name)
 def test_the_shell_can_read_it(script: Path) -> None:
     """And nothing is in it that bash 3.2 lacks, which macOS has."""
     subprocess.run(["bash", "-n", str(script)], check=True)
     newer = r"\b(?:mapfile|readarray|declare -A|local -A|local -n|wait -n|coproc)\b|\$\{\w+[,^@]"
+    # An empty array is unset there, so it stands behind ${name[@]+...}.
+    newer += r"|\|&|&>>|;;?&|\[\[ -v|(?<!\+)\"\$\{\w+\[@\]\}"
     assert re.findall(newer, script.read_text()) == []
+
+
+def test_a_set_up_does_not_empty_the_environment_that_a_link_leads_to(tmp_path: Path) -> None:
+    """`venv --clear` follows the link, to another checkout's, say."""
+    for name in ("tests", "elsewhere"):
+        (tmp_path / name).mkdir()
+    shutil.copy(DEPLOY.parent / "tests" / "set_up.sh", tmp_path / "tests")
+    (tmp_path / "requirements.txt").write_text("boto3==1.0\n")
+    (tmp_path / "elsewhere" / "kept").touch()
+    (tmp_path / ".venv").symlink_to("elsewhere")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$2" != venv ] || rm .venv/*\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "source tests/set_up.sh"],
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+    )
+    assert (tmp_path / "elsewhere" / "kept").exists()
+    assert done.returncode == 1
+    assert f"{tmp_path}/.venv is a symbolic link" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shlex
 import subprocess
@@ -36,7 +37,17 @@ def stack(**parameters: str) -> dict[str, Any]:
 
 
 def role(**parameters: str) -> dict[str, Any]:
-    properties: dict[str, Any] = stack(**parameters)["Resources"]["Role"]["Properties"]
+    made = stack(**parameters)
+    assert made["Outputs"]["RoleArn"]["Value"].endswith("-Role")
+    properties: dict[str, Any] = made["Resources"]["Role"]["Properties"]
+    # Nothing else gives it rights, or lets somebody in.
+    known = {"RoleName", "Description", "AssumeRolePolicyDocument", "Policies"}
+    assert set(properties) == known
+    trust = properties["AssumeRolePolicyDocument"]
+    (statement,) = trust["Statement"]
+    assert (statement["Effect"], statement["Action"]) == ("Allow", "sts:AssumeRole")
+    for document in (trust, properties["Policies"][0]["PolicyDocument"]):
+        assert document["Version"] == "2012-10-17"
     return properties
 
 
@@ -58,6 +69,9 @@ def test_the_role_reads_and_nothing_else() -> None:
     statements = policy["PolicyDocument"]["Statement"]
     assert {action for one in statements for action in as_list(one["Action"])} == ALLOWED
     assert {one["Effect"] for one in statements} == {"Allow"}
+    for action in ALLOWED:
+        if action.startswith("ec2:Describe"):
+            assert allows(statements, action, "*"), action
     # Lists of any Region, since the role is one for all, and of any owner.
     lists = "ec2:GetManagedPrefixListEntries"
     for owner in ("aws", "123456789012"):
@@ -77,6 +91,7 @@ OTHER_PATH = "arn:aws:iam::123456789012:role/admin"
     ("trusted", "arn", "organization", "let_in"),
     [
         ("accounts", FUNCTION, "o-another", True),
+        ("accounts", FUNCTION.replace("123456789012", "111122223333"), "o-another", True),
         ("accounts", OTHER_ACCOUNT, ORGANIZATION, False),
         ("accounts", OTHER_PATH, ORGANIZATION, False),
         ("the organization", FUNCTION, ORGANIZATION, True),
@@ -112,8 +127,8 @@ def test_each_condition_keeps_somebody_out(trusted: str) -> None:
 
 def test_one_region_makes_the_role_and_every_region_may_share() -> None:
     arn = "arn:aws:ec2:us-east-1:210987654321:traffic-mirror-target/tmt-1"
-    made = stack(CreateRole="false", TargetArns=arn, SharePrincipals="123456789012")
-    assert list(made["Resources"]) == ["Share"]
+    made = stack(CreateRole="false", TargetArns=arn, SharePrincipals="123456789012", **TRUSTED)
+    assert (list(made["Resources"]), made["Outputs"]) == (["Share"], {})
     properties = made["Resources"]["Share"]["Properties"]
     assert (properties["ResourceArns"], properties["Principals"]) == ([arn], ["123456789012"])
     assert list(stack(TrustedAccounts="123456789012")["Resources"]) == ["Role"]
@@ -132,6 +147,10 @@ TRUSTED = {"TrustedAccounts": "123456789012"}
         ({**TRUSTED, "SharePrincipals": "123456789012"}, "go together"),
         ({"TrustedAccounts": "*"}, "TrustedAccounts"),
         ({"TrustedAccounts": "123456789012,"}, "TrustedAccounts"),
+        ({"TrustedAccounts": ",123456789012"}, "TrustedAccounts"),
+        ({**TRUSTED, "RoleName": "*"}, "RoleName"),
+        ({**TRUSTED, "TargetArns": "," + ARN, "SharePrincipals": "123456789012"}, "TargetArns"),
+        ({**TRUSTED, "TargetArns": ARN, "SharePrincipals": ",123456789012"}, "SharePrincipals"),
         ({"OrganizationId": "*"}, "OrganizationId"),
         # Any role could read then.
         ({**TRUSTED, "RolePath": "/"}, "RolePath"),
@@ -188,6 +207,13 @@ def test_the_stack_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
         made = boto3.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
     trust = role(**parameters)["AssumeRolePolicyDocument"]
     assert made == trust
+
+
+@pytest.mark.parametrize("partition", boto3.session.Session().get_available_partitions())
+def test_everything_is_of_the_partition(partition: str) -> None:
+    made = resolve(load(TEMPLATE), TRUSTED, partition=partition)
+    text = json.dumps([made["Resources"], made["Outputs"]])
+    assert set(re.findall(r"\barn:([^:]+):", text)) == {partition}
 
 
 def test_the_path_is_the_one_that_the_other_template_takes() -> None:

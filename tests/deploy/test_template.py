@@ -297,6 +297,7 @@ def test_every_parameter_has_accepted_and_refused_values() -> None:
         ({"Timeout": "300", "SweepRate": "5"}, ""),
         ({"Timeout": "600", "SweepRate": "5"}, "600 seconds needs a SweepRate of 10 minutes"),
         ({"Timeout": "600", "SweepRate": "10"}, ""),
+        ({"Timeout": "600", "SweepRate": "15"}, ""),
         ({"Timeout": "600", "SweepRate": "30"}, ""),
         ({"Timeout": "600", "SweepRate": "60"}, ""),
         ({"Timeout": "900", "SweepRate": "5"}, "900 seconds needs a SweepRate of 15 minutes"),
