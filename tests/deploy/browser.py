@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE = 60  # seconds
 
 
 def executable() -> str | None:
@@ -40,6 +42,9 @@ class Browser:
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
             "--no-first-run",
             "--hide-scrollbars",
             "--remote-debugging-pipe",
@@ -99,6 +104,8 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            if not select.select([self._in], [], [], PATIENCE)[0]:
+                raise TimeoutError("Chromium does not answer.")
             piece = os.read(self._in, 1 << 16)
             if not piece:
                 raise EOFError("Chromium has ended.")
@@ -119,7 +126,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri())
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{path} did not load.")
