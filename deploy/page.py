@@ -19,12 +19,14 @@ from picture import (
     ELSEWHERE,
     PLANNED,
     SKIPPED,
+    WHAT_DARK_MEANS,
     Coverage,
     Finding,
     Interface,
     Kind,
     Load,
     Picture,
+    gist,
     percent,
     plural,
     total,
@@ -79,11 +81,12 @@ def _header(picture: Picture, when: datetime | None) -> Iterator[str]:
     yield f"<h1{alarm}>{escape(picture.headline())}</h1>\n"
     dark = picture.kinds(DARK)
     if dark:
+        yield f"<p>{WHAT_DARK_MEANS}</p>\n" if picture.known_dark else ""
         yield '<ul class="why">\n'
         for kind, findings in dark:
             number = total(findings)
             yield f'<li><a href="#{_anchor(kind)}"><span class="count">{number:,}</span> '
-            yield f'<span class="what">{escape(_sentence(kind.meaning))}</span>'
+            yield f'<span class="what">{escape(_sentence(gist(kind, findings)))}</span>'
             yield f"{_bar([(DARK, number)], picture.interfaces(DARK), 'thin')}</a></li>\n"
         yield "</ul>\n"
     links = {
@@ -156,8 +159,8 @@ def _sensors(loads: Sequence[Load]) -> Iterator[str]:
         return
     scale = max(load.after for load in loads)
     yield '<section aria-labelledby="sensors">\n<h2 id="sensors">Sensors and their load</h2>\n'
-    yield "<table>\n<caption>Sessions of each sensor: those it has, and in the lighter part "
-    yield "those it would get. The bar of a zone is the sum of its sensors.</caption>\n"
+    yield "<table>\n<caption>Sessions of each sensor: those it has, then those it would "
+    yield "get. The bars of zones have a scale of their own.</caption>\n"
     yield '<thead><tr><th scope="col">Sensor</th><th scope="col" class="wide">Account</th>'
     yield '<th scope="col" class="n">Now</th><th scope="col" class="n">After</th>'
     yield '<th scope="col">Sessions</th></tr></thead>\n'
@@ -183,17 +186,16 @@ def _sensors(loads: Sequence[Load]) -> Iterator[str]:
 
 def _sensor(load: Load, scale: int) -> Iterator[str]:
     sensor = load.sensor
-    yield f'<tr><th scope="row"><code>{escape(sensor.target_id)}</code>'
-    if load.problem:
-        stage, reason = load.problem
-        words = f"Nobody can use it, {stage}: {_short(reason)}"
-        yield f'<span class="problem">{_marked(words)}</span>'
-    yield '</th><td class="wide">'
+    yield f'<tr><th scope="row"><code>{escape(sensor.target_id)}</code></th><td class="wide">'
     yield f"<code>{escape(sensor.account or 'not known')}</code></td>"
     now = "-" if sensor.sessions is None else f"{sensor.sessions:,}"
     yield f'<td class="n">{now}</td><td class="n">{load.after:,}</td>'
     bar = _bar([(COVERED, load.now), (PLANNED, load.planned)], scale, "thin")
     yield f'<td class="bar">{bar}</td></tr>\n'
+    if load.problem:
+        stage, reason = load.problem
+        words = f"Nobody can use it, {stage}: {_short(reason)}"
+        yield f'<tr class="problem"><td colspan="5">{_marked(words)}</td></tr>\n'
 
 
 def _planned(picture: Picture) -> Iterator[str]:

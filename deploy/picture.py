@@ -78,15 +78,16 @@ ADVICE = {
 }
 STAGES = tuple(ADVICE)
 FAILED = Advice(
-    "AWS did not say",
-    "AWS did not say",
+    "could not be judged, since AWS did not answer",
+    "could not be judged, since AWS did not answer",
     "Grant the permission or mend what is named, and look again.",
 )
 # Sessions that AWS allows to a sensor's interface, for most instance sizes.
 USUAL_QUOTA = 10
 
 COVERED, PLANNED, ELSEWHERE, DARK, SKIPPED = "covered", "planned", "elsewhere", "dark", "skipped"
-DARK_OUTCOMES = ("unmirrored", "blocked", "failed", "deferred")
+UNFINISHED = ("failed", "deferred")
+DARK_OUTCOMES = ("unmirrored", "blocked", *UNFINISHED)
 # The words of a selected sensor's reason that an operator should know before he deploys.
 CAVEATS = {
     "because no sensor in": "to another Availability Zone (AWS charges for traffic between zones)",
@@ -95,6 +96,8 @@ CAVEATS = {
     "in another VPC": "to sensors in another VPC (what lies beyond the route is not checked)",
 }
 NO_CAVEAT = "to sensors in the same Availability Zone"
+NO_SENSOR_IN = "No sensor in "  # before the zone or VPC, in what was found there
+WHAT_DARK_MEANS = "No sensor would see their traffic."
 PERMISSION = re.compile(r"\b(?:ec2|sts):[A-Z]\w+")
 # The address of an interface; a block has a slash behind it.
 SOURCE = re.compile(r" from (\d+\.\d+\.\d+\.\d+)(?![\d.]*/)")
@@ -349,6 +352,11 @@ class Picture:
         """Whether something is dark, or could not be looked at."""
         return bool(self.unread or self.kinds(DARK))
 
+    @property
+    def known_dark(self) -> bool:
+        """Whether something is dark for certain."""
+        return any(kind.label not in UNFINISHED for kind, _ in self.kinds(DARK))
+
     def headline(self) -> str:
         """The answer in one sentence."""
         of_interfaces, _ = self.coverage()
@@ -366,6 +374,11 @@ class Picture:
     def notes(self) -> list[str]:
         """What an operator should know besides, a sentence each."""
         notes = [f"Not everything was read. {reason}" for reason in self.unread]
+        notes += [
+            f"{permission} is missing: {plural(count, 'interface')} could not be judged."
+            for permission, count in sorted(self.lacking.items())
+            if not self.unread
+        ]
         full = [load for load in self.loads() if load.sensor.limited and load.after > USUAL_QUOTA]
         if full:
             most = max(full, key=lambda load: load.after)
@@ -405,7 +418,7 @@ def classify(entry: Mapping[str, Any]) -> tuple[Kind, str, str | None]:
         return Kind(PLANNED, outcome, caveat), entry["target_id"] or "", None
     if outcome == "skipped":
         return Kind(SKIPPED, "skipped", nameless(reason, entry).rstrip(".")), "", None
-    if outcome in ("failed", "deferred"):
+    if outcome in UNFINISHED:
         label = FAILED.unmirrored if outcome == "failed" else "time ran out before their turn"
         return Kind(DARK, outcome, label, FAILED.remedy), nameless(reason, entry), None
     return classify_dark(entry)
@@ -429,7 +442,7 @@ def classify_dark(entry: Mapping[str, Any]) -> tuple[Kind, str, str | None]:
             place := re.search(r"the interface in ([^\s,;.]+)", reason)
         ):
             # Which sensors there are elsewhere is no news.
-            return kind, f"No sensor in {place[1]}.", None
+            return kind, f"{NO_SENSOR_IN}{place[1]}.", None
     found = SOURCE.search(reason)
     evidence = nameless(SOURCE.sub(f" from {ADDRESS}", reason), entry)
     return kind, evidence, found[1] if found else None
@@ -441,6 +454,16 @@ def nameless(reason: str, entry: Mapping[str, Any]) -> str:
         if entry[name]:
             reason = reason.replace(f" {entry[name]}", "")
     return re.sub(r"\((interface) \S+\)", r"(\1)", reason)
+
+
+def gist(kind: Kind, findings: Sequence[Finding]) -> str:
+    """The meaning of a kind in a summary, with the zones or VPCs that have no sensor."""
+    places = [finding.evidence for finding in findings]
+    if not all(place.startswith(NO_SENSOR_IN) for place in places):
+        return kind.meaning
+    named = [place[len(NO_SENSOR_IN) : -1] for place in places[:SHOWN_EXAMPLES]]
+    more = len(places) - len(named)
+    return f"no sensor in {', '.join(named)}" + (f" and {more:,} more" if more else "")
 
 
 def total(findings: Iterable[Finding]) -> int:
@@ -479,6 +502,7 @@ COLOURS = {
 SHOWN_FINDINGS = 6  # of a kind
 SHOWN_EXAMPLES = 3  # of a finding
 SHOWN_SENSORS = 24
+TIED = "\N{NO-BREAK SPACE}"  # a space at which no line ends
 
 
 @dataclass(frozen=True)
@@ -500,13 +524,14 @@ class Terminal:
 
     def wrap(self, text: str, indent: str = "", further: str | None = None) -> list[str]:
         """The text in lines; IDs stay whole."""
-        return textwrap.wrap(
+        lines = textwrap.wrap(
             text,
             self.width,
             initial_indent=indent,
             subsequent_indent=indent if further is None else further,
             break_on_hyphens=False,
         )
+        return [line.replace(TIED, " ") for line in lines]
 
     def bar(self, parts: Sequence[tuple[str, int]], scale: int, width: int) -> str:
         """A bar of parts, each with its style; one that is not nothing is at least a cell."""
@@ -549,10 +574,14 @@ def draw(picture: Picture, terminal: Terminal) -> Iterator[str]:
     style = "alarm" if picture.stays_dark else "chosen"
     yield terminal.paint(style, picture.headline())
     dark = picture.kinds(DARK)
+    if picture.known_dark:
+        yield terminal.paint("faint", WHAT_DARK_MEANS)
     for kind, findings in dark:
         number = f"{total(findings):>7,}"
-        words = f"  {kind.label:<{label_width(dark)}}  {kind.meaning}"
-        yield terminal.paint("bad", number) + terminal.cut(words, terminal.width - len(number))
+        head = f"{number}  {kind.label:<{label_width(dark)}}  "
+        lines = terminal.wrap(gist(kind, findings), " " * len(head))
+        lines[0] = terminal.paint("bad", number) + head[len(number) :] + lines[0].lstrip()
+        yield from lines
     yield ""
     yield from draw_coverage(picture, terminal)
     for kind, findings in dark:
@@ -624,10 +653,10 @@ def draw_coverage(picture: Picture, terminal: Terminal) -> Iterator[str]:
     yield " " * min(len(heading) + 3, terminal.width - length) + legend
 
 
-def examples(finding: Finding, names: Iterable[str] = ("interface_id", "instance_id")) -> str:
+def examples(finding: Finding) -> str:
     """A few interfaces by name, and how many more there are."""
     named = [
-        " of ".join(filter(None, (getattr(face, name) for name in names)))
+        f"{TIED}of{TIED}".join(filter(None, (face.interface_id, face.instance_id)))
         for face in finding.interfaces[:SHOWN_EXAMPLES]
     ]
     more = len(finding) - SHOWN_EXAMPLES
@@ -636,9 +665,8 @@ def examples(finding: Finding, names: Iterable[str] = ("interface_id", "instance
 
 def draw_dark(kind: Kind, findings: Sequence[Finding], terminal: Terminal) -> Iterator[str]:
     """A kind of dark interfaces: what was found, where, and what to do about it."""
-    title = f"Dark: {total(findings):,} at {kind.label}, {kind.meaning}"
-    if kind.label not in ADVICE:
-        title = f"Dark: {total(findings):,} {kind.label}, {kind.meaning}"
+    where = f" at {kind.label}" if kind.label in ADVICE else f", {kind.label}"
+    title = f"{total(findings):,} dark{where}: {kind.meaning}"
     for line in terminal.wrap(title):
         yield terminal.paint("heading", line)
     if kind.remedy:
@@ -681,11 +709,10 @@ def draw_sensors(loads: Sequence[Load], terminal: Terminal) -> Iterator[str]:
         ).rstrip()
         if load.problem:
             stage, reason = load.problem
-            words = terminal.cut(
-                f"nobody can use it, {stage}: {reason}",
-                terminal.width - 6,
-            )
-            yield f"    {terminal.paint('bad', words)}"
+            # Two lines at most, so that the table stays one.
+            words = terminal.cut(f"nobody can use it, {stage}: {reason}", 2 * terminal.width - 20)
+            for line in terminal.wrap(words, "    ", "      "):
+                yield terminal.paint("bad", line)
     if len(loads) > len(shown):
         yield f"  and {plural(len(loads) - len(shown), 'further sensor')} (all are in --html FILE)"
 

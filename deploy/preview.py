@@ -141,6 +141,20 @@ class Progress:
 # ======================================================================================
 
 
+def own_words(text: str) -> str:
+    """What the function says, for somebody who asks AWS with his own credentials."""
+    return text.replace("the function's role", "your AWS identity")
+
+
+def in_own_words(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry with its reasons in own words."""
+    places = (entry, *entry["sensors"])
+    if not any("the function's role" in place["reason"] for place in places):
+        return entry
+    sensors = [{**row, "reason": own_words(row["reason"])} for row in entry["sensors"]]
+    return {**entry, "reason": own_words(entry["reason"]), "sensors": sensors}
+
+
 class Survey:
     """The function's flow over a whole account. All that is known here of its insides is here."""
 
@@ -154,7 +168,7 @@ class Survey:
         for entry in self.mirroring.entries(function.Work.of([sweep])):
             if entry.outcome == "planned":
                 self.planned[entry.target_id] += 1
-            yield entry.as_dict()
+            yield in_own_words(entry.as_dict())
 
     def remarks(self) -> list[str]:
         """What there is to say of the configuration."""
@@ -198,7 +212,7 @@ class Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record's message, each once."""
         if not hasattr(record, "outcome"):
-            self.messages[record.getMessage()] = None
+            self.messages[own_words(record.getMessage())] = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -138,7 +138,8 @@ DARK = """\
 Preview · account 123456789012 · us-east-1 · nothing was created
 
 8 of 11 interfaces would stay dark
-      3  zone                    no sensor in the Availability Zone
+No sensor would see their traffic.
+      3  zone                    no sensor in us-east-1c
       2  network_acl             a network ACL keeps VXLAN from the sensor
       1  blocked at unavailable  mirrored, but the sensor is gone or does not run
       1  route                   no route leads to the sensor's VPC
@@ -149,32 +150,32 @@ Covered                now           after
   instances   1 of 11  9 %   2 of 11  18 %   █████▓▓▓▓▓▒▒▒▒▒░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░
                                              █ now   ▓ would be   ▒ elsewhere   ░ dark
 
-Dark: 3 at zone, no sensor in the Availability Zone
+3 dark at zone: no sensor in the Availability Zone
   Do this: Add a sensor in that zone, or set LOCAL_ZONE_ONLY=false (AWS charges for traffic between
            zones).
       3  No sensor in us-east-1c.
          eni-00000000000000001 of i-00000000000000001, eni-00000000000000002 of i-00000000000000002,
          eni-00000000000000003 of i-00000000000000003
 
-Dark: 2 at network_acl, a network ACL keeps VXLAN from the sensor
+2 dark at network_acl: a network ACL keeps VXLAN from the sensor
   Do this: Allow inbound UDP 4789 in the network ACL that is named, with a lower rule number.
       2  udp/4789 from addresses in 10.0.4.4/31 is denied by inbound rule 90 of network ACL
          acl-00000000000000001.
          eni-00000000000000004 of i-00000000000000004, eni-00000000000000005 of i-00000000000000005
 
-Dark: 1 blocked at unavailable, mirrored, but the sensor is gone or does not run
+1 dark, blocked at unavailable: mirrored, but the sensor is gone or does not run
   Do this: Start the sensor, or correct `targets`. A load balancer needs EXCLUDE_TAGS or
            INCLUDE_TAGS, a sensor of another account a role in SENSOR_ROLE_ARNS.
       1  tmt-00000000000000001: The sensor's instance i-00000000000000006 is stopped.
          eni-00000000000000006 of i-00000000000000007
 
-Dark: 1 at route, no route leads to the sensor's VPC
+1 dark at route: no route leads to the sensor's VPC
   Do this: Mend the route that is named, in the route table of the interface's subnet.
       1  Packets to 10.0.0.4 in vpc-00000000000000001 take the route to 0.0.0.0/0 by internet
          gateway igw-00000000000000001 of route table rtb-00000000000000001.
          eni-00000000000000007 of i-00000000000000008
 
-Dark: 1 at security_group, no sensor's security group lets VXLAN in
+1 dark at security_group: no sensor's security group lets VXLAN in
   Do this: Let UDP 4789 from the address into a security group of the sensor.
       1  No rule of sg-00000000000000001 admits udp/4789 from 10.128.0.4.
          eni-00000000000000008 of i-00000000000000009
@@ -182,7 +183,8 @@ Dark: 1 at security_group, no sensor's security group lets VXLAN in
 Sensor                   zone          now  after  sessions
   tmt-00000000000000002  us-east-1a      1      2  ████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
   tmt-00000000000000003  us-east-1b      0      0
-    nobody can use it, network_acl: udp/4789 is denied by inbound rule 90 of network ACL acl-…
+    nobody can use it, network_acl: udp/4789 is denied by inbound rule 90 of network ACL
+      acl-00000000000000001.
   tmt-00000000000000001  us-east-1d      1      1  ████████████████████████
     nobody can use it, unavailable: The sensor's instance i-00000000000000006 is stopped.
   tmt-00000000000000004  -               0      0
@@ -258,7 +260,8 @@ def test_where_the_terminal_knows_only_ascii_nothing_else_is_drawn(scene: Scene)
 def test_what_is_dark_and_why_comes_first(scene: Scene) -> None:
     lines = Shown(*dark(scene)).text.splitlines()
     assert lines[2] == "8 of 11 interfaces would stay dark"
-    reasons = lines[3 : lines.index("", 3)]
+    assert lines[3] == "No sensor would see their traffic."
+    reasons = lines[4 : lines.index("", 4)]
     assert sum(int(line.split()[0]) for line in reasons) == 8
 
 
@@ -771,7 +774,7 @@ def test_the_numbers_are_the_accounts(scene: Scene, tmp_path: Path, seed: int) -
     loads = {
         row.all("code")[0].text: [numbers(cell.text) for cell in row.all("td")[1:3]]
         for row in shown.section("sensors").all("tr")
-        if row.all("th")[0].attributes["scope"] == "row"
+        if any(head.attributes["scope"] == "row" for head in row.all("th"))
     }
     assert loads == {key: [[at_first[key]], [in_the_end[key]]] for key in ours}
 
