@@ -368,6 +368,16 @@ def test_all_is_a_hundred_percent_and_nothing_less() -> None:
     assert [picture.percent(part, 1000) for part in (1000, 999, 1)] == ["100 %", "99 %", "0 %"]
 
 
+def test_the_places_without_a_sensor_stand_in_the_summary() -> None:
+    found = [picture.Finding(f"No sensor in us-east-1{zone}.") for zone in "abcde"]
+    kind = picture.Kind(picture.DARK, "zone", "no sensor in the Availability Zone")
+    assert picture.gist(kind, found[:1]) == "no sensor in us-east-1a"
+    assert picture.gist(kind, found) == (
+        "no sensor in us-east-1a, us-east-1b, us-east-1c and 2 more"
+    )
+    assert picture.gist(kind, [picture.Finding("Else.")]) == kind.meaning
+
+
 @pytest.mark.parametrize(
     ("limited", "sessions", "said"), [(True, 11, True), (True, 10, False), (False, 11, False)]
 )
@@ -491,7 +501,10 @@ def test_a_permission_that_is_missing_is_named(scene: Scene, permission: str) ->
     scene.deny(permission)
     shown = Shown(*arguments)
     assert shown.status == preview.WRONG
-    assert permission in shown.errors
+    assert f"missing permission: {permission}\n" in shown.errors
+    words = " ".join(shown.text.split())
+    assert f"your AWS identity needs {permission}." in words
+    assert "the function's role" not in words
 
 
 TARGETS = ("--targets", "tmt-1")
@@ -730,35 +743,62 @@ def numbers(text: str) -> list[int]:
     return [int(word.replace(",", "")) for word in re.findall(r"\b\d[\d,]*\b", text)]
 
 
+def rows_of(text: str, pattern: str) -> list[list[int]]:
+    """The numbers in each line of a terminal that begins like this."""
+    return [numbers(found[1]) for found in re.finditer(f"^{pattern}(.*)$", text, re.MULTILINE)]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_the_numbers_are_the_accounts(scene: Scene, tmp_path: Path, seed: int) -> None:
     world = Builder(scene, seed).build()
     variables = {k: v for k, v in world.environment.items() if k not in ("DRY_RUN", "filter_id")}
-    file = tmp_path / "entries.json"
+    files = tmp_path / "preview.html", tmp_path / "entries.json"
     arguments = [f"{name}={value}" for name, value in variables.items()]
-    shown = written(tmp_path, *arguments, "--json", str(file))
-    entries = json.loads(file.read_text(encoding="utf-8"))["interfaces"]
-    counts = Counter(each["outcome"] for each in entries)
+    run = Shown(*arguments, "--html", str(files[0]), "--json", str(files[1]))
+    shown = Page(files[0].read_text(encoding="utf-8"))
+    entries = json.loads(files[1].read_text(encoding="utf-8"))["interfaces"]
     ours = list(dict.fromkeys(world.settings["targets"]))
     at_first = Counter(session["TrafficMirrorTargetId"] for session in scene.sessions())
 
     # What is written of each interface is what the function then says of it.
     os.environ.update(variables, filter_id=scene.filter_id)
     event = {"sweep": True, "id": "preview"}
-    dry = scene.run(event | {"dry_run": True})
-    assert Counter(dry.summary) == counts
-    covered = [e for e in entries if e["outcome"] == "exists" and e["target_id"] in ours]
-    meant = sum(counts.values()) - counts["skipped"]
+    counts = Counter(scene.run(event | {"dry_run": True}).summary)
+    assert Counter(each["outcome"] for each in entries) == counts
+
+    # Page and terminal count what the entries say.
+    meant = [each for each in entries if each["outcome"] != "skipped"]
+    now = [e for e in meant if e["outcome"] == "exists" and e["target_id"] in ours]
+    after = [*now, *(e for e in meant if e["outcome"] == "planned")]
     dark_ones = counts["unmirrored"] + counts["blocked"]
-    (row, _) = shown.section("coverage").all("tbody")[0].all("tr")
-    now, after = (numbers(cell.all("span")[1].text) for cell in row.all("td"))
-    assert now == [len(covered), meant]
-    assert after == [len(covered) + counts["planned"], meant]
+
+    def instances(covered: list[dict[str, Any]]) -> int:
+        """How many have all their interfaces among these."""
+        here = Counter(each["instance_id"] for each in covered)
+        return sum(here[key] == n for key, n in Counter(e["instance_id"] for e in meant).items())
+
+    in_all = len({each["instance_id"] for each in meant})
+    expected = [
+        [[len(now), len(meant)], [len(after), len(meant)]],
+        [[instances(now), in_all], [instances(after), in_all]],
+    ]
+    assert [
+        [numbers(cell.all("span")[1].text) for cell in row.all("td")]
+        for row in shown.section("coverage").all("tbody")[0].all("tr")
+    ] == expected
+    for name, row in zip(("interfaces", "instances"), expected, strict=True):
+        assert rows_of(re.sub(r"\d+ %", "", run.text), f"  {name} ") == [[*row[0], *row[1]]]
     assert len(shown.root.all("h1")[0].attributes) == bool(dark_ones)
+    assert run.status == (preview.DARK if dark_ones else preview.COVERED)
     if dark_ones:
-        assert numbers(shown.root.all("h1")[0].text) == [dark_ones, meant]
+        assert numbers(shown.root.all("h1")[0].text) == [dark_ones, len(meant)]
         why = shown.root.all("ul")[0].all("li")
         assert sum(numbers(line.text)[0] for line in why) == dark_ones
+    assert sum(n for n, *_ in rows_of(run.text, r"(?=\d+ dark\b)")) == dark_ones
+    planned = rows_of(run.text, "Would be created: ")
+    assert sum(n for n, *_ in planned) == counts["planned"]
+    skipped = rows_of(run.text, "Skipped: ")
+    assert sum(n for n, *_ in skipped) == counts["skipped"]
     listed = [
         row.all("td")[0].text
         for row in shown.section("lists").all("tr")
@@ -777,6 +817,10 @@ def test_the_numbers_are_the_accounts(scene: Scene, tmp_path: Path, seed: int) -
         if any(head.attributes["scope"] == "row" for head in row.all("th"))
     }
     assert loads == {key: [[at_first[key]], [in_the_end[key]]] for key in ours}
+    on_terminal = re.findall(r"^  (tmt-\S+) .* (\d+) +(\d+)(?: |$)", run.text, re.MULTILINE)
+    assert len(on_terminal) == min(len(ours), picture.SHOWN_SENSORS)
+    for key, *row in on_terminal:
+        assert row == [str(at_first[key]), str(in_the_end[key])]
 
 
 # --------------------------------------------------------------------------------------
@@ -870,8 +914,14 @@ def test_the_script_explains_itself(tmp_path: Path) -> None:
         assert option in shown.stdout
 
 
-def test_the_script_looks_at_an_emulator_from_any_folder(scene: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", [None, "ec2:DescribeSecurityGroups"])
+def test_the_script_looks_at_an_emulator_that_lets_it_only_describe(
+    scene: Scene, tmp_path: Path, lacking: str | None
+) -> None:
     arguments = dark(scene)
+    for operation in scene.client().meta.service_model.operation_names:
+        if f"ec2:{operation}" not in ALLOWED or f"ec2:{operation}" == lacking:
+            scene.deny(f"ec2:{operation}")
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
@@ -885,9 +935,14 @@ def test_the_script_looks_at_an_emulator_from_any_folder(scene: Scene, tmp_path:
         )
     finally:
         server.stop()
-    assert (shown.returncode, shown.stderr) == (preview.DARK, "")
-    assert "8 of 11 interfaces would stay dark" in shown.stdout
-    assert Page((tmp_path / "x.html").read_text(encoding="utf-8")).root.all("h1")
+    headline = Page((tmp_path / "x.html").read_text(encoding="utf-8")).root.all("h1")[0].text
+    assert headline in shown.stdout
+    if lacking:
+        assert shown.returncode == preview.WRONG
+        assert f"missing permission: {lacking}\n" in shown.stderr
+    else:
+        assert (shown.returncode, shown.stderr) == (preview.DARK, "")
+        assert headline == "8 of 11 interfaces would stay dark"
 
 
 def test_the_demonstration_writes_the_page_of_its_account(tmp_path: Path) -> None:
