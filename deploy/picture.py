@@ -35,7 +35,7 @@ class Advice(NamedTuple):
     remedy: str
 
 
-# By stage, in the order in which the function judges. README.md shows the same texts.
+# By stage, in the order in which the function judges. README.md begins with the same words.
 ADVICE = {
     "unavailable": Advice(
         "no sensor can be used",

@@ -711,6 +711,35 @@ def test_the_page_loads_nothing_and_runs_nothing(scene: Scene, tmp_path: Path) -
     assert "@import" not in style.text
 
 
+def luminance(colour: str) -> float:
+    """As WCAG 2 has it."""
+    parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+SCHEMES = [
+    dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block))
+    for block in re.findall(r":root \{(.*?)\}", page.STYLE, re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=["light", "dark", "print"])
+def test_the_colours_of_the_page_can_be_told_apart(scheme: dict[str, str]) -> None:
+    """Texts by 4.5 to 1, parts of bars by 3 to 1, and each part of a bar from the next."""
+    for text in ("ink", "soft", "covered", "dark"):
+        assert contrast(scheme[text], scheme["paper"]) >= 4.5, text
+    parts = [scheme[part] for part in ("covered", "planned", "elsewhere", "dark")]
+    assert min(contrast(part, scheme["paper"]) for part in parts) >= 3
+    assert min(contrast(one, other) for one, other in pairwise(parts)) >= 1.25
+    assert contrast(*parts[:2]) >= 2  # where one zone's sensors have only these
+
+
 HOSTILE = "<script>alert(1)</script><b title='\"&amp;`"
 
 
