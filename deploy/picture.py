@@ -275,7 +275,7 @@ class Picture:
         if stage and stage not in counts:
             self._examples[target_id, stage] = row["reason"]
         counts[stage] += 1
-        if stage and stage != "zone" and "ec2:" in row["reason"]:
+        if stage and stage != "zone" and ("ec2:" in row["reason"] or "sts:" in row["reason"]):
             self.settling.update(set(PERMISSION.findall(row["reason"])))
 
     def kinds(self, fate: str) -> list[tuple[Kind, list[Finding]]]:

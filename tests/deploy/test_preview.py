@@ -27,7 +27,7 @@ import preview
 import pytest
 from aws import SimulatedAccount, acl_entry, route, rule
 from browser import Browser, executable
-from conftest import Scene
+from conftest import VARIABLES, Scene
 from moto.server import ThreadedMotoServer
 from picture import ADVICE, Picture, Sensor, Terminal
 from worlds import Builder
@@ -405,6 +405,19 @@ def test_a_permission_that_would_settle_verdicts_is_named(scene: Scene) -> None:
 # --------------------------------------------------------------------------------------
 
 
+def test_a_role_that_lets_only_the_function_in_is_told(scene: Scene) -> None:
+    """Another sensor takes the interfaces, so nothing stays dark for it."""
+    scene.instances(2, scene.subnet())
+    here, elsewhere = scene.sensor(scene.subnet()), scene.other()
+    there = elsewhere.sensor(elsewhere.subnet("a", vpc=elsewhere.vpc("10.4.0.0/16")))
+    elsewhere.share(there)
+    role = elsewhere.role("sensors", trusts=[])
+    shown = Shown("--targets", f"{here},{there}", f"SENSOR_ROLE_ARNS={role}")
+    assert shown.status == preview.COVERED
+    assert f"your AWS identity needs sts:AssumeRole on {role}" in " ".join(shown.text.split())
+    assert "sts:AssumeRole is missing and could settle 2 verdicts." in shown.text
+
+
 def test_of_everything_ec2_does_only_reading_may_leave() -> None:
     operations = boto3.client("ec2", region_name="us-east-1").meta.service_model.operation_names
     assert len(operations) > 500
@@ -504,6 +517,7 @@ def test_a_permission_that_is_missing_is_named(scene: Scene, permission: str) ->
     assert f"missing permission: {permission}\n" in shown.errors
     words = " ".join(shown.text.split())
     assert f"your AWS identity needs {permission}." in words
+    assert f"{permission} is missing" in words or "Not everything was read." in words
     assert "the function's role" not in words
 
 
@@ -560,6 +574,73 @@ def test_credentials_that_cannot_be_had_are_told(
     shown = Shown(*TARGETS)
     assert shown.status == preview.WRONG
     assert re.search("profile|credentials", shown.errors)
+
+
+KEYS = "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = simulated"
+PRINTED = {"Version": 1, "AccessKeyId": "AKIAIOSFODNN7EXAMPLE", "SecretAccessKey": "simulated"}
+PROFILES = {
+    "keys": f"[profile ours]\nregion = us-east-1\n{KEYS}",
+    "a role": "[profile ours]\nregion = us-east-1\nrole_arn = {role}\nsource_profile = base\n"
+    f"[profile base]\n{KEYS}",
+    "a program": "[profile ours]\nregion = us-east-1\ncredential_process = cat {printed}",
+}
+
+
+@pytest.mark.parametrize("kind", PROFILES)
+def test_credentials_and_region_may_come_from_a_profile(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    """As boto3 finds them, through STS if need be."""
+    target = scene.sensor(scene.subnet())
+    scene.instance()
+    role = scene.role("auditor")
+    # The account makes the clients with which it looks at itself.
+    Shown("--targets", target)
+    scene.client("sts").assume_role(RoleArn=role, RoleSessionName="preview")
+    monkeypatch.setattr(lambda_traffic_mirror, "_client", None)
+    printed = tmp_path / "printed"
+    printed.write_text(json.dumps(PRINTED), encoding="utf-8")
+    config = tmp_path / "config"
+    config.write_text(
+        PROFILES[kind].replace("{role}", role).replace("{printed}", str(printed)),
+        encoding="utf-8",
+    )
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "ours")
+    shown = Shown("--targets", target)
+    assert (shown.errors, shown.status) == ("", preview.COVERED)
+    assert "us-east-1" in shown.text
+
+
+EXAMPLES = {
+    "SENSOR_ROLE_ARNS": "arn:aws:iam::210987654321:role/sensors",
+    "LOCAL_ZONE_ONLY": "false",
+    "LOCAL_VPC_ONLY": "true",
+    "INCLUDE_TAGS": "team=net,mirror",
+    "EXCLUDE_TAGS": "traffic-mirror=sensor",
+    "SESSION_NUMBER": "7",
+    "VIRTUAL_NETWORK_ID": "4789",
+    "PACKET_LENGTH": "128",
+    "SESSION_TAGS": "team=net,cost=a=b",
+    "MIRROR_ALONGSIDE": "true",
+    "ALLOW_UNVERIFIED": "true",
+    "CACHE_SECONDS": "60",
+    "DRY_RUN": "true",
+    "filter_id": "tmf-1",
+    "targets": "tmt-1,tmt-2",
+}
+
+
+def test_every_variable_of_the_function_is_taken() -> None:
+    assert EXAMPLES.keys() == {*VARIABLES}
+    arguments = [f"{name}={value}" for name, value in EXAMPLES.items()]
+    call = preview.understand(arguments)
+    assert call.configuration == lambda_traffic_mirror.Configuration.from_environment(EXAMPLES)
+    assert not call.placeholder
+    without = preview.understand([*TARGETS])
+    assert (without.placeholder, without.configuration.filter_id) == (True, preview.PLACEHOLDER)
 
 
 def test_what_could_not_be_read_stays_dark(scene: Scene, quick: None) -> None:
