@@ -690,8 +690,7 @@ def draw_sensors(loads: Sequence[Load], terminal: Terminal) -> Iterator[str]:
     texts = [load.sensor.zone or "-" for load in loads]
     zone_width = max(len("zone"), *(len(text) for text in texts))
     id_width = max(len(load.sensor.target_id) for load in loads)
-    accounts = {load.sensor.account for load in loads if load.sensor.account}
-    account_width = 14 if len(accounts) > 1 else 0
+    account_width = 14 if any(load.sensor.account for load in loads) else 0
     heading = f"{'Sensor':<{id_width + 4}}{'zone':<{zone_width + 2}}"
     heading += f"{'account':<{account_width}}" if account_width else ""
     heading += f"{'now':>5}{'after':>7}  "

@@ -93,8 +93,8 @@ Covered                now           after
   instances   1 of 2  50 %   2 of 2  100 %   ████████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
                                              █ now   ▓ would be   ░ dark
 
-Sensor                   zone          now  after  sessions
-  tmt-00000000000000001  us-east-1a      1      2  ████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
+Sensor                   zone        account         now  after  sessions
+  tmt-00000000000000001  us-east-1a  123456789012      1      2  ██████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
 
 Would be created: 1 session to sensors in the same Availability Zone
   1 to tmt-00000000000000001
@@ -180,14 +180,14 @@ Covered                now           after
       1  No rule of sg-00000000000000001 admits udp/4789 from 10.128.0.4.
          eni-00000000000000008 of i-00000000000000009
 
-Sensor                   zone          now  after  sessions
-  tmt-00000000000000002  us-east-1a      1      2  ████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
-  tmt-00000000000000003  us-east-1b      0      0
+Sensor                   zone        account         now  after  sessions
+  tmt-00000000000000002  us-east-1a  123456789012      1      2  ██████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
+  tmt-00000000000000003  us-east-1b  123456789012      0      0
     nobody can use it, network_acl: udp/4789 is denied by inbound rule 90 of network ACL
       acl-00000000000000001.
-  tmt-00000000000000001  us-east-1d      1      1  ████████████████████████
+  tmt-00000000000000001  us-east-1d  123456789012      1      1  ██████████████████
     nobody can use it, unavailable: The sensor's instance i-00000000000000006 is stopped.
-  tmt-00000000000000004  -               0      0
+  tmt-00000000000000004  -           -                 0      0
     nobody can use it, unavailable: There is no traffic mirror target.
 
 Would be created: 1 session to sensors in the same Availability Zone
