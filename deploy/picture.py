@@ -35,7 +35,7 @@ class Advice(NamedTuple):
     remedy: str
 
 
-# By stage, in the order in which the function judges. README.md shows the same texts.
+# By stage, in the order in which the function judges. README.md begins with the same words.
 ADVICE = {
     "unavailable": Advice(
         "no sensor can be used",
@@ -275,7 +275,7 @@ class Picture:
         if stage and stage not in counts:
             self._examples[target_id, stage] = row["reason"]
         counts[stage] += 1
-        if stage and stage != "zone" and "ec2:" in row["reason"]:
+        if stage and stage != "zone" and ("ec2:" in row["reason"] or "sts:" in row["reason"]):
             self.settling.update(set(PERMISSION.findall(row["reason"])))
 
     def kinds(self, fate: str) -> list[tuple[Kind, list[Finding]]]:
@@ -690,8 +690,7 @@ def draw_sensors(loads: Sequence[Load], terminal: Terminal) -> Iterator[str]:
     texts = [load.sensor.zone or "-" for load in loads]
     zone_width = max(len("zone"), *(len(text) for text in texts))
     id_width = max(len(load.sensor.target_id) for load in loads)
-    accounts = {load.sensor.account for load in loads if load.sensor.account}
-    account_width = 14 if len(accounts) > 1 else 0
+    account_width = 14 if any(load.sensor.account for load in loads) else 0
     heading = f"{'Sensor':<{id_width + 4}}{'zone':<{zone_width + 2}}"
     heading += f"{'account':<{account_width}}" if account_width else ""
     heading += f"{'now':>5}{'after':>7}  "

@@ -11,7 +11,8 @@ Usage: deploy/preview.sh --targets tmt-...[,tmt-...] [--filter tmf-...]
 Shows what the function would do in your account, before you deploy it: what is
 mirrored now, what would be, and what would stay dark, and why. It only reads,
 with your own AWS credentials (AWS_PROFILE, SSO, environment variables and so
-on) and the permissions in deploy/preview-policy.json.
+on) and the permissions in deploy/preview-policy.json. Roles in SENSOR_ROLE_ARNS
+have to let you in, too.
 
   --targets IDS    traffic mirror targets of your sensors, separated by commas;
                    an account's 12 digits are all targets that it shows you

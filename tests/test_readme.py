@@ -23,6 +23,7 @@ from checkout import Checkout
 from cloudformation import load
 from conftest import VARIABLES, Scene, running_event
 from fake_aws import FakeAws
+from picture import ADVICE
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import OUTCOMES, PIPELINE, Configuration
@@ -251,6 +252,17 @@ def test_the_defaults_of_variables_are_the_real_ones() -> None:
 def test_the_table_of_outcomes_is_complete() -> None:
     header = "| outcome | meaning | status |"
     assert sorted(quoted(column(README, header))) == sorted(OUTCOMES)
+
+
+@pytest.mark.parametrize("stage", ADVICE)
+def test_the_preview_says_what_the_table_of_why_not_says(stage: str) -> None:
+    """The table may say more."""
+    header = "| stage | what is wrong | do this |"
+    row = quoted(column(README, header)).index(stage)
+    wrong, remedy = (column(README, header, at)[row].replace("`", "") for at in (1, 2))
+    advice = ADVICE[stage]
+    assert wrong.startswith(advice.unmirrored)
+    assert remedy.startswith(advice.remedy.replace("`", "").rstrip("."))
 
 
 def test_the_tables_of_why_not_have_every_stage_and_every_outcome_that_asks_why() -> None:

@@ -27,7 +27,7 @@ import preview
 import pytest
 from aws import SimulatedAccount, acl_entry, route, rule
 from browser import Browser, executable
-from conftest import Scene
+from conftest import VARIABLES, Scene
 from moto.server import ThreadedMotoServer
 from picture import ADVICE, Picture, Sensor, Terminal
 from worlds import Builder
@@ -93,8 +93,8 @@ Covered                now           after
   instances   1 of 2  50 %   2 of 2  100 %   ████████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
                                              █ now   ▓ would be   ░ dark
 
-Sensor                   zone          now  after  sessions
-  tmt-00000000000000001  us-east-1a      1      2  ████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
+Sensor                   zone        account         now  after  sessions
+  tmt-00000000000000001  us-east-1a  123456789012      1      2  ██████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
 
 Would be created: 1 session to sensors in the same Availability Zone
   1 to tmt-00000000000000001
@@ -180,14 +180,14 @@ Covered                now           after
       1  No rule of sg-00000000000000001 admits udp/4789 from 10.128.0.4.
          eni-00000000000000008 of i-00000000000000009
 
-Sensor                   zone          now  after  sessions
-  tmt-00000000000000002  us-east-1a      1      2  ████████████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
-  tmt-00000000000000003  us-east-1b      0      0
+Sensor                   zone        account         now  after  sessions
+  tmt-00000000000000002  us-east-1a  123456789012      1      2  ██████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
+  tmt-00000000000000003  us-east-1b  123456789012      0      0
     nobody can use it, network_acl: udp/4789 is denied by inbound rule 90 of network ACL
       acl-00000000000000001.
-  tmt-00000000000000001  us-east-1d      1      1  ████████████████████████
+  tmt-00000000000000001  us-east-1d  123456789012      1      1  ██████████████████
     nobody can use it, unavailable: The sensor's instance i-00000000000000006 is stopped.
-  tmt-00000000000000004  -               0      0
+  tmt-00000000000000004  -           -                 0      0
     nobody can use it, unavailable: There is no traffic mirror target.
 
 Would be created: 1 session to sensors in the same Availability Zone
@@ -405,6 +405,19 @@ def test_a_permission_that_would_settle_verdicts_is_named(scene: Scene) -> None:
 # --------------------------------------------------------------------------------------
 
 
+def test_a_role_that_lets_only_the_function_in_is_told(scene: Scene) -> None:
+    """Another sensor takes the interfaces, so nothing stays dark for it."""
+    scene.instances(2, scene.subnet())
+    here, elsewhere = scene.sensor(scene.subnet()), scene.other()
+    there = elsewhere.sensor(elsewhere.subnet("a", vpc=elsewhere.vpc("10.4.0.0/16")))
+    elsewhere.share(there)
+    role = elsewhere.role("sensors", trusts=[])
+    shown = Shown("--targets", f"{here},{there}", f"SENSOR_ROLE_ARNS={role}")
+    assert shown.status == preview.COVERED
+    assert f"your AWS identity needs sts:AssumeRole on {role}" in " ".join(shown.text.split())
+    assert "sts:AssumeRole is missing and could settle 2 verdicts." in shown.text
+
+
 def test_of_everything_ec2_does_only_reading_may_leave() -> None:
     operations = boto3.client("ec2", region_name="us-east-1").meta.service_model.operation_names
     assert len(operations) > 500
@@ -504,6 +517,7 @@ def test_a_permission_that_is_missing_is_named(scene: Scene, permission: str) ->
     assert f"missing permission: {permission}\n" in shown.errors
     words = " ".join(shown.text.split())
     assert f"your AWS identity needs {permission}." in words
+    assert f"{permission} is missing" in words or "Not everything was read." in words
     assert "the function's role" not in words
 
 
@@ -560,6 +574,73 @@ def test_credentials_that_cannot_be_had_are_told(
     shown = Shown(*TARGETS)
     assert shown.status == preview.WRONG
     assert re.search("profile|credentials", shown.errors)
+
+
+KEYS = "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = simulated"
+PRINTED = {"Version": 1, "AccessKeyId": "AKIAIOSFODNN7EXAMPLE", "SecretAccessKey": "simulated"}
+PROFILES = {
+    "keys": f"[profile ours]\nregion = us-east-1\n{KEYS}",
+    "a role": "[profile ours]\nregion = us-east-1\nrole_arn = {role}\nsource_profile = base\n"
+    f"[profile base]\n{KEYS}",
+    "a program": "[profile ours]\nregion = us-east-1\ncredential_process = cat {printed}",
+}
+
+
+@pytest.mark.parametrize("kind", PROFILES)
+def test_credentials_and_region_may_come_from_a_profile(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    """As boto3 finds them, through STS if need be."""
+    target = scene.sensor(scene.subnet())
+    scene.instance()
+    role = scene.role("auditor")
+    # The account makes the clients with which it looks at itself.
+    Shown("--targets", target)
+    scene.client("sts").assume_role(RoleArn=role, RoleSessionName="preview")
+    monkeypatch.setattr(lambda_traffic_mirror, "_client", None)
+    printed = tmp_path / "printed"
+    printed.write_text(json.dumps(PRINTED), encoding="utf-8")
+    config = tmp_path / "config"
+    config.write_text(
+        PROFILES[kind].replace("{role}", role).replace("{printed}", str(printed)),
+        encoding="utf-8",
+    )
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "ours")
+    shown = Shown("--targets", target)
+    assert (shown.errors, shown.status) == ("", preview.COVERED)
+    assert "us-east-1" in shown.text
+
+
+EXAMPLES = {
+    "SENSOR_ROLE_ARNS": "arn:aws:iam::210987654321:role/sensors",
+    "LOCAL_ZONE_ONLY": "false",
+    "LOCAL_VPC_ONLY": "true",
+    "INCLUDE_TAGS": "team=net,mirror",
+    "EXCLUDE_TAGS": "traffic-mirror=sensor",
+    "SESSION_NUMBER": "7",
+    "VIRTUAL_NETWORK_ID": "4789",
+    "PACKET_LENGTH": "128",
+    "SESSION_TAGS": "team=net,cost=a=b",
+    "MIRROR_ALONGSIDE": "true",
+    "ALLOW_UNVERIFIED": "true",
+    "CACHE_SECONDS": "60",
+    "DRY_RUN": "true",
+    "filter_id": "tmf-1",
+    "targets": "tmt-1,tmt-2",
+}
+
+
+def test_every_variable_of_the_function_is_taken() -> None:
+    assert EXAMPLES.keys() == {*VARIABLES}
+    arguments = [f"{name}={value}" for name, value in EXAMPLES.items()]
+    call = preview.understand(arguments)
+    assert call.configuration == lambda_traffic_mirror.Configuration.from_environment(EXAMPLES)
+    assert not call.placeholder
+    without = preview.understand([*TARGETS])
+    assert (without.placeholder, without.configuration.filter_id) == (True, preview.PLACEHOLDER)
 
 
 def test_what_could_not_be_read_stays_dark(scene: Scene, quick: None) -> None:
@@ -709,6 +790,35 @@ def test_the_page_loads_nothing_and_runs_nothing(scene: Scene, tmp_path: Path) -
     (style,) = root.all("style")
     assert "url(" not in style.text
     assert "@import" not in style.text
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2 has it."""
+    parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+SCHEMES = [
+    dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block))
+    for block in re.findall(r":root \{(.*?)\}", page.STYLE, re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=["light", "dark", "print"])
+def test_the_colours_of_the_page_can_be_told_apart(scheme: dict[str, str]) -> None:
+    """Texts by 4.5 to 1, parts of bars by 3 to 1, and each part of a bar from the next."""
+    for text in ("ink", "soft", "covered", "dark"):
+        assert contrast(scheme[text], scheme["paper"]) >= 4.5, text
+    parts = [scheme[part] for part in ("covered", "planned", "elsewhere", "dark")]
+    assert min(contrast(part, scheme["paper"]) for part in parts) >= 3
+    assert min(contrast(one, other) for one, other in pairwise(parts)) >= 1.25
+    assert contrast(*parts[:2]) >= 2  # where one zone's sensors have only these
 
 
 HOSTILE = "<script>alert(1)</script><b title='\"&amp;`"
