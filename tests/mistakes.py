@@ -179,6 +179,13 @@ ties go by target alone
 ? test_ranking.py::test_each_session_counts_at_once
 what was chosen does not count
     self._chosen[target_id] += 1 → self._chosen[target_id] += 0
+? test_rounds.py::test_the_next_page_of_a_sweep_counts_what_came_of_a_create_that_was
+what was refused goes on counting
+    self._chosen[target_id] -= 1 → self._chosen[target_id] -= 0
+a throttled create that waits counts twice
+    if created:⏎                self.region.sessions.give_up(plan.target_id) → if created:
+what is sent again does not count
+    self.region.sessions.choose(plan.target_id)⏎        for → pass⏎        for
 # the cache
 ? test_calls.py::test_the_cache_expires
 the cache lives twice as long
