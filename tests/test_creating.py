@@ -880,11 +880,20 @@ def test_one_that_stays_unknown_is_failed_and_never_unmirrored(
     assert (unknown.sent(), no_sleep.seconds) == (4, [1.0, 1.0])
 
 
+def exchange_interface(unknown: Unknown) -> None:
+    account, other = unknown.account, unknown.account.interface()
+    account.delete_interface(unknown.interface)
+    account.ec2.attach_network_interface(
+        InstanceId=unknown.instance, NetworkInterfaceId=other, DeviceIndex=1
+    )
+
+
 GONE: dict[str, Callable[[Unknown], object]] = {
     "the instance is terminated": lambda u: u.account.terminate(u.instance),
     "the instance is shutting down": lambda u: u.account.set_state(u.instance, "shutting-down"),
     "the instance is stopped": lambda u: u.account.stop(u.instance),
     "the interface is detached and deleted": lambda u: u.account.delete_interface(u.interface),
+    "another interface has taken its place": exchange_interface,
     "the instance is not shown any more": lambda u: u.account.hide(u.instance),
 }
 

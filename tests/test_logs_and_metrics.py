@@ -77,6 +77,11 @@ class Scene:
         self.account.session(self.account.interfaces_of(instance)[0], others)
         return instance
 
+    def alongside(self) -> str:
+        variables = {"MIRROR_ALONGSIDE": "true", "SESSION_NUMBER": "2"}
+        self.configure([self.sensor, self.closed], INCLUDE_TAGS="mirror", **variables)
+        return self.elsewhere()
+
     def skipped(self) -> str:
         return self.instance(interface_type="trunk")
 
@@ -466,6 +471,10 @@ SWEEPS: dict[str, tuple[Callable[[Scene], object], tuple[int, int, bool]]] = {
         lambda s: [s.exists(), s.elsewhere(), s.elsewhere()],
         (1, 2, True),
     ),
+    "one of ours is created besides another session": (
+        lambda s: [s.alongside()],
+        (1, 0, True),
+    ),
     "sessions cannot be read": (
         lambda s: [s.created(), s.account.fail("DescribeTrafficMirrorSessions")],
         (0, 0, False),
@@ -495,7 +504,11 @@ def test_a_sweep_says_whether_it_read_everything_and_what_goes_elsewhere(
     assert found == wanted
 
 
-def test_a_sweep_adds_one_line_per_target_with_its_sessions(scene: Scene, metrics: Metrics) -> None:
+def test_a_sweep_adds_one_line_per_own_target_with_its_sessions(
+    scene: Scene, metrics: Metrics
+) -> None:
+    targets = [scene.account.foreign_sensor(), scene.sensor, scene.closed]
+    scene.configure(targets, INCLUDE_TAGS="mirror")
     scene.created()
     invoke(scheduled_event())
     found = [
