@@ -153,6 +153,9 @@ within a subnet its ACL applies
 ? test_network_acls.py::test_a_sensor_that_the_sources_acl_denies_comes_behind_those_that_it_allows
 the outbound ACL is ignored
     ("network_acl", outbound_acl_ranks), →
+? test_network_acls.py::test_the_sources_acl_ranks_a_sensor_that_is_read_in_another_account
+the source's ACL is looked for in the sensor's account
+    known.here.acls.one(source.subnet_id → known.there.acls.one(source.subnet_id
 ? test_routes.py::test_the_route_decides
 the largest block's route wins
     size = last - first → size = first - last

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import SimulatedAccount, acl_entry
+from aws import SimulatedAccount, acl_entry, route
 from conftest import Answer, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -240,6 +240,17 @@ def test_a_sensor_in_the_sources_subnet_is_not_denied(scene: Scene) -> None:
     far = scene.sensor(IDLE)
     scene.targets = [far, near]
     assert scene.answer().entry["target_id"] == near
+
+
+def test_the_sources_acl_ranks_a_sensor_that_is_read_in_another_account(scene: Scene) -> None:
+    other = scene.account.other()
+    far = other.sensor(other.subnet(vpc=other.vpc("10.9.0.0/16")))
+    other.share(far)
+    scene.account.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
+    scene.account.acl(scene.subnet, [deny_out("10.9.0.0/16"), ALLOW_OUT])
+    targets = [far, scene.sensor(BUSY, sessions=5)]
+    scene.configure(targets, SENSOR_ROLE_ARNS=other.role("sensors"))
+    assert scene.run(scene.instance).stages == ["(eligible)", "(selected)"]
 
 
 def test_what_no_entry_matches_is_denied(scene: Scene) -> None:
