@@ -457,6 +457,16 @@ def test_a_batch_reads_the_sensors_afresh_once(scene: Scene) -> None:
     assert calls(scene) == expected
 
 
+def test_a_batch_tries_once_to_read_the_sensors_afresh(scene: Scene, no_sleep: Sleeps) -> None:
+    scene.configure(scene.sensor(groups=[scene.group()]), CACHE_SECONDS="60")
+    scene.run(scene.instance())
+    calls(scene)
+    scene.fail(TARGETS, "InternalError", status=500)
+    with pytest.raises(lambda_traffic_mirror.MirroringError, match="5 failed"):
+        scene.run({"instance-ids": scene.instances(5)})
+    assert calls(scene)[TARGETS] == 1
+
+
 def test_a_subnet_that_is_newer_than_the_cache(scene: Scene) -> None:
     near = scene.sensor(scene.subnet("a"))
     loaded = scene.sensor(scene.subnet("a"), sessions=5)

@@ -759,9 +759,17 @@ def test_one_that_stays_unknown_is_failed_and_never_unmirrored(
 
 def test_one_whose_instance_is_still_pending_is_not_taken_for_gone(unknown: Unknown) -> None:
     """Right after a launch EC2 is late with both."""
-    unknown.account.set_state(unknown.instance, "pending")
+    unknown.scene.set_state(unknown.instance, "pending")
     unknown.refuse()
     assert error_of(running_event(unknown.instance)).startswith("1 failed")
+
+
+def exchange_interface(unknown: Unknown) -> None:
+    scene, other = unknown.scene, unknown.scene.interface()
+    scene.delete_interface(unknown.interface)
+    scene.ec2.attach_network_interface(
+        InstanceId=unknown.instance, NetworkInterfaceId=other, DeviceIndex=1
+    )
 
 
 GONE: dict[str, Callable[[Unknown], object]] = {
@@ -769,6 +777,7 @@ GONE: dict[str, Callable[[Unknown], object]] = {
     "the instance is shutting down": lambda u: u.scene.set_state(u.instance, "shutting-down"),
     "the instance is stopped": lambda u: u.scene.stop(u.instance),
     "the interface is detached and deleted": lambda u: u.scene.delete_interface(u.interface),
+    "another interface has taken its place": exchange_interface,
     "the instance is not shown any more": lambda u: u.scene.hide(u.instance),
 }
 
@@ -799,15 +808,13 @@ def test_a_session_that_shows_meanwhile_exists(unknown: Unknown, scene: Scene) -
     assert scene.run(unknown.instance).outcomes == ["exists"]
 
 
-def test_where_its_target_is_refused_by_then_the_next_best_is_tried(
-    unknown: Unknown, configure: Configure, run: Run
-) -> None:
-    account = unknown.account
-    other = account.sensor(sessions=3)
-    configure([unknown.target, other])
+def test_where_its_target_is_refused_by_then_the_next_best_is_tried(unknown: Unknown) -> None:
+    scene = unknown.scene
+    other = scene.sensor(sessions=3)
+    scene.configure([unknown.target, other])
     unknown.refuse(1)
-    unknown.at_create(2, lambda: account.quota.update({unknown.target: 0}))
-    assert run(unknown.instance).entry["target_id"] == other
+    unknown.at_create(2, lambda: scene.quota.update({unknown.target: 0}))
+    assert scene.run(unknown.instance).entry["target_id"] == other
     assert unknown.sent() == 3
 
 

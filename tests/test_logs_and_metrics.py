@@ -74,6 +74,11 @@ class Sources(Scene):
         self.session(self.interfaces_of(instance)[0], others)
         return instance
 
+    def alongside(self) -> str:
+        variables = {"MIRROR_ALONGSIDE": "true", "SESSION_NUMBER": "2"}
+        self.configure([self.open, self.closed], INCLUDE_TAGS="mirror", **variables)
+        return self.elsewhere()
+
     def skipped(self) -> str:
         return self.source(interface_type="trunk")
 
@@ -466,6 +471,10 @@ SWEEPS: dict[str, tuple[Callable[[Sources], object], tuple[int, int, bool]]] = {
     "some go to somebody else's target": (
         lambda s: [s.exists(), s.elsewhere(), s.elsewhere()],
         (1, 2, True),
+    ),
+    "one of ours is created besides another session": (
+        lambda s: [s.alongside()],
+        (1, 0, True),
     ),
     "sessions cannot be read": (
         lambda s: [s.created(), s.fail("DescribeTrafficMirrorSessions")],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from aws import acl_entry
+from aws import acl_entry, route
 from conftest import Answer, Scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -241,6 +241,17 @@ def test_a_sensor_in_the_sources_subnet_is_not_denied(source: Source) -> None:
     far = source.sensor(IDLE)
     source.targets = [far, near]
     assert source.answer().entry["target_id"] == near
+
+
+def test_the_sources_acl_ranks_a_sensor_that_is_read_in_another_account(source: Source) -> None:
+    other = source.account.other()
+    far = other.sensor(other.subnet(vpc=other.vpc("10.9.0.0/16")))
+    other.share(far)
+    source.account.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
+    source.account.acl(source.subnet, [deny_out("10.9.0.0/16"), ALLOW_OUT])
+    targets = [far, source.sensor(BUSY, sessions=5)]
+    source.account.configure(targets, SENSOR_ROLE_ARNS=other.role("sensors"))
+    assert source.account.run(source.instance).stages == ["(eligible)", "(selected)"]
 
 
 def test_what_no_entry_matches_is_denied(source: Source) -> None:

@@ -278,6 +278,29 @@ def test_what_a_target_was_refused_for_counts_no_more(scene: Scene, batch: Batch
     assert [len(scene.sessions(target_id=target)) for target in others] == [45, 45]
 
 
+# Code and status at the first create of a page of five, and the sessions that the next page counts.
+FIRST_CREATES: dict[str, tuple[str, int, int]] = {
+    "throttled, so that it waits": ("RequestLimitExceeded", 503, 5),
+    "lost, so that it is sent again": ("InternalError", 500, 5),
+    "of an interface that EC2 does not know yet": ("InvalidNetworkInterfaceID.NotFound", 400, 5),
+    "refused": ("SomethingNew", 400, 4),
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "counted"), FIRST_CREATES.values(), ids=FIRST_CREATES.keys()
+)
+def test_the_next_page_of_a_sweep_counts_what_came_of_a_create_that_was(
+    scene: Scene, code: str, status: int, counted: int
+) -> None:
+    scene.configure(scene.sensor(quota=1_000, attached=False))
+    scene.instances(6)
+    scene.show_pages_of(5)
+    scene.fail(CREATE, code, status=status, times=1)
+    rows = [row for entry in scene.run(scheduled_event()).interfaces for row in entry["sensors"]]
+    assert max(row["sessions"] for row in rows) == counted
+
+
 # --------------------------------------------------------------------------------------
 # Targets that are refused
 # --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ by page and within its time, and says of the sessions that exist which of them p
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -250,6 +251,10 @@ def load_balancer_with_a_closed_group(scene: Scene) -> tuple[str, str, str]:
     return scene.nlb_sensor([scene.subnet()], [group]), "security_group", group
 
 
+def load_balancer_that_is_open_in_another_zone(scene: Scene) -> tuple[str, str, str]:
+    return scene.nlb_sensor([scene.subnet(acl=[]), scene.subnet("b")]), "network_acl", "acl-"
+
+
 def acl_that_denies(scene: Scene) -> tuple[str, str, str]:
     entries = [acl_entry(90, "deny", TEN), acl_entry(100, "allow", egress=True)]
     return scene.sensor(scene.subnet(acl=entries)), "network_acl", "90"
@@ -276,6 +281,7 @@ BLOCKED = [
     group_that_references_another,
     prefix_list_of_other_addresses,
     load_balancer_with_a_closed_group,
+    load_balancer_that_is_open_in_another_zone,
     acl_that_denies,
     acl_without_a_match,
     far_sensor_with_a_closed_group,
@@ -623,6 +629,7 @@ def test_pages_that_were_not_reached_are_deferred(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(function, "PAGE", 5)
     scene.instances(14)
@@ -639,6 +646,8 @@ def test_pages_that_were_not_reached_are_deferred(
     assert "not read" in rest["reason"]
     levels = {r.levelname for r in caplog.records if getattr(r, "outcome", "") == "deferred"}
     assert levels == {"WARNING"}
+    metrics = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (metrics["Sweeps"], "Coverage" in metrics) == (1, False)
     scene.gates.pop()
     assert scene.run(scheduled_event(), LambdaContext(20, clock=clock)).summary == {
         "created": 14 - created,
