@@ -41,10 +41,11 @@ class World:
     acls: list[Answer] = field(default_factory=list)
     # The entries of each managed prefix list; one that cannot be read is absent.
     prefix_lists: dict[str, list[Answer]] = field(default_factory=dict)
-    # None where the permission to read them is missing.
-    route_tables: list[Answer] | None = field(default_factory=list)
+    route_tables: list[Answer] = field(default_factory=list)
     # What the accounts show for which there is a role; None where one cannot be asked.
     accounts: dict[str, World | None] = field(default_factory=dict)
+    # The fields of this class whose reading is denied.
+    denied: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -301,11 +302,9 @@ ASTRAY = ("NatGatewayId", "EgressOnlyInternetGatewayId", "CarrierGatewayId")
 LEADING = ("VpcPeeringConnectionId", "TransitGatewayId", "NetworkInterfaceId", "InstanceId")
 
 
-def routed(tables: Iterable[Answer] | None, source: Answer, sensor: Answer) -> str:
+def routed(tables: Iterable[Answer], source: Answer, sensor: Answer) -> str:
     """Whether a route leads from the source's subnet to a sensor in another VPC: `yes`, `behind`
     (AWS does not say, or it cannot be known) or `no`."""
-    if tables is None:
-        return "yes"
     own = main = None
     for table in tables:
         for association in table["Associations"]:
@@ -347,15 +346,19 @@ def routed(tables: Iterable[Answer] | None, source: Answer, sensor: Answer) -> s
 def judge_sensor_interface(
     world: World, view: World, settings: Answer, source: Answer, sensor: Answer
 ) -> tuple[str, bool]:
-    """The stage that rejects one interface of a sensor, or `passes`, or `unverified`; and whether
-    something ranks it behind."""
+    """The stage that rejects one interface of a sensor, or `passes`, `unverified`, or `unreadable`
+    where what decides may not be read in its account; and whether something ranks it behind."""
     elsewhere = sensor["VpcId"] != source["VpcId"]
     if settings["local_vpc_only"] and elsewhere:
         return "vpc", False
+    if "groups" in view.denied and sensor.get("Groups"):
+        return "unreadable", False
     admitted = admitted_by_groups(view, source, sensor)
-    allowed = allowed_inbound(view, source, sensor)
     if admitted == "no":
         return "security_group", False
+    if "acls" in view.denied and source["SubnetId"] != sensor["SubnetId"]:
+        return "unreadable", False
+    allowed = allowed_inbound(view, source, sensor)
     # AMBIGUOUS: groups unseen, ACL seen and denying. "Unavailable where what is unseen would
     # decide": here the group would not decide, the ACL does. The other reading stops at
     # the stage of the groups and says `unavailable`; it differs in the verdict, and with
@@ -378,8 +381,8 @@ def judge_sensor_interface(
 class Judged:
     """What the filters say of one sensor, before anything is created.
 
-    `fate` is `dead`, `unreadable`, `passes`, `unverified` or the stage that rejects it; `in_zone`
-    is None where the zone is unknown; `behind`: something ranks it behind.
+    `fate` is `dead`, `unreadable` (its account does not say), `passes`, `unverified` or the stage
+    that rejects it; `in_zone` is None where the zone is unknown; `behind`: something ranks it so.
     """
 
     target_id: str
@@ -407,7 +410,13 @@ def judge_sensor(
     if target is None:
         return Judged(target_id, "dead")
     view = asked_about(world, target)
-    if view is None:
+    # AMBIGUOUS: whether the sessions of an account may be missing from the count. Here not.
+    if view is None or "sessions" in view.denied:
+        return Judged(target_id, "unreadable")
+    # AMBIGUOUS: a load balancer without tags in an account that does not answer; here what does
+    # not depend on the answer comes after it, though both are `unavailable`.
+    hidden = not (behind_load_balancer(target) or target.get("NetworkInterfaceId"))
+    if "interfaces" in view.denied or (hidden and "targets" in view.denied):
         return Judged(target_id, "unreadable")
     tagged = settings["include_tags"] or settings["exclude_tags"]
     if behind_load_balancer(target) and not tagged:
@@ -421,6 +430,9 @@ def judge_sensor(
         # ALLOW_UNVERIFIED uses it; the other reading rejects what may be elsewhere.
         foreign = target["OwnerId"] != world.account and not through_role
         return Judged(target_id, "unverified" if foreign else "dead")
+    host = interfaces[0].get("Attachment", {}).get("InstanceId")
+    if host and "reservations" in view.denied:
+        return Judged(target_id, "unreadable")
     if why_dead(view, target, interfaces):
         return Judged(target_id, "dead")
 
@@ -436,6 +448,8 @@ def judge_sensor(
     fates = [fate for fate, _ in found]
     if "passes" in fates:
         fate = "passes"
+    elif "unreadable" in fates:
+        fate = "unreadable"
     elif "unverified" in fates:
         fate = "unverified"
     else:
@@ -683,7 +697,10 @@ def choose(invocation: Invocation, instance: Answer, source: Answer) -> Expected
     outcome = "unmirrored"
     if selected:
         outcome = "planned" if invocation.dry_run else "created"
-    elif any(item.fate == "unreadable" for item in sensors):
+    elif any(
+        item.fate == "unreadable" and (item.in_zone is not False or others_allowed)
+        for item in sensors
+    ):
         outcome = "failed"
     return ExpectedInterface(instance_id, interface_id, outcome, selected, verdicts)
 
@@ -694,7 +711,7 @@ def verdict_of(
     """Verdict and stage of one sensor, once it is known which round brought the choice."""
     if item.target_id == selected:
         return "selected", None
-    if item.fate in ("dead", "unreadable"):
+    if item.fate == "dead" or (item.fate == "unreadable" and item.in_zone is None):
         return "rejected", "unavailable"
     if item.in_zone is False:
         # Sensors of other zones fall at `zone` unless they were tried.
@@ -702,6 +719,8 @@ def verdict_of(
             return "rejected", "zone"
         if item.fate == "unverified" and settings["allow_unverified"] and reached == 2:
             return "rejected", "zone"
+    if item.fate == "unreadable":
+        return "rejected", "unavailable"
     if item.fate in STAGES:
         return "rejected", item.fate
     if item.fate == "unverified":

@@ -5,14 +5,12 @@ Counts and round trips are exact, so nothing here looks at seconds.
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from aws import (
@@ -38,10 +36,10 @@ from calls import (
     TARGETS,
     WARM,
 )
-from conftest import Answer, Scene, Sleeps, answer_of
+from conftest import Scene, Sleeps
 from model import expect
 from moto.moto_api._internal import mock_random
-from worlds import Builder, apply_limits, differences, read_world
+from worlds import Builder, apply_limits, differences, handle, outcomes_of, read_world
 
 import lambda_traffic_mirror
 
@@ -546,22 +544,21 @@ def test_a_warm_cache_changes_no_verdict(seed: int, monkeypatch: pytest.MonkeyPa
     account = SimulatedAccount._active
     assert account
     scene = Builder(account, seed).build()
-    world = read_world(account)
+    world = read_world(scene)
     apply_limits(scene, world)
     dry = {**scene.event, "dry_run": True}
 
-    def handle(event: dict[str, Any], cache_seconds: str) -> Answer:
-        with patch.dict(os.environ, {**scene.environment, "CACHE_SECONDS": cache_seconds}):
-            return answer_of(lambda_traffic_mirror.lambda_handler(event, LambdaContext()))
+    def settled(event: dict[str, Any], cache_seconds: str) -> dict[str, Any]:
+        return handle(event, {**scene.environment, "CACHE_SECONDS": cache_seconds})
 
-    without = handle(dry, "0")
-    assert handle(dry, "60").interfaces == without.interfaces
-    assert handle(dry, "60").interfaces == without.interfaces
+    without = settled(dry, "0")["interfaces"]
+    assert settled(dry, "60")["interfaces"] == without
+    assert settled(dry, "60")["interfaces"] == without
 
-    answer = handle(scene.event, "60")
-    got = {item["interface_id"]: (item["outcome"], item["target_id"]) for item in answer.interfaces}
+    body = settled(scene.event, "60")
+    got = outcomes_of(body)
     expected = expect(world, scene.settings, scene.instance_ids, scene.limits, scene.dry_run, got)
-    assert not list(differences(expected, answer.body, scene, world))
+    assert not list(differences(expected, body, scene, world))
 
 
 # --------------------------------------------------------------------------------------

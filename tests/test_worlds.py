@@ -9,18 +9,13 @@ WORLDS=2000 runs that many seeds (60 unless told), WORLDS=500-700 those from 500
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections import Counter
 from typing import Any
-from unittest.mock import patch
 
 import pytest
-from aws import (
-    LambdaContext,
-    SimulatedAccount,
-)
+from aws import SimulatedAccount
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model import (
@@ -37,7 +32,7 @@ from model import (
     prefix_list_entries,
 )
 from moto.moto_api._internal import mock_random
-from worlds import Builder, apply_limits, differences, read_world, reader
+from worlds import Builder, apply_limits, differences, handle, outcomes_of, read_world, reader
 
 import lambda_traffic_mirror
 
@@ -60,17 +55,16 @@ def test_the_handler_decides_as_the_model_does(seed: int, monkeypatch: pytest.Mo
     with SimulatedAccount() as account:
         monkeypatch.setattr(lambda_traffic_mirror, "_client", reader())
         scene = Builder(account, seed).build()
-        world = read_world(account)
+        world = read_world(scene)
         apply_limits(scene, world)
-        with patch.dict(os.environ, scene.environment):
-            result = lambda_traffic_mirror.lambda_handler(scene.event, LambdaContext())
-        body = json.loads(result["body"])
-        got = {
-            item["interface_id"]: (item["outcome"], item["target_id"])
-            for item in body["interfaces"]
-        }
+        body = handle(scene.event, scene.environment)
         expected = expect(
-            world, scene.settings, scene.instance_ids, scene.limits, scene.dry_run, got
+            world,
+            scene.settings,
+            scene.instance_ids,
+            scene.limits,
+            scene.dry_run,
+            outcomes_of(body),
         )
 
         found = list(differences(expected, body, scene, world))
@@ -79,8 +73,11 @@ def test_the_handler_decides_as_the_model_does(seed: int, monkeypatch: pytest.Mo
 
         outcomes = Counter(item.outcome for item in expected)
         assert {k: v for k, v in body["summary"].items() if v} == dict(outcomes)
-        assert result["statusCode"] == (400 if outcomes["unmirrored"] else 200)
-        assert body["dry_run"] is scene.dry_run
+        if outcomes["failed"]:
+            assert f"{outcomes['failed']} failed" in body["error"]
+        else:
+            assert body["status"] == (400 if outcomes["unmirrored"] else 200)
+            assert body["dry_run"] is scene.dry_run
         made = Counter(item.target_id for item in expected if item.outcome == "created")
         before = {session["TrafficMirrorSessionId"] for session in world.sessions}
         after = [s for s in account.sessions() if s["TrafficMirrorSessionId"] not in before]

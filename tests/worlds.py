@@ -1,23 +1,32 @@
-"""Random AWS accounts, one for each seed, and how a result differs from what the model expects."""
+"""Random AWS accounts, some for each seed, and how a result differs from what the model expects."""
 
 from __future__ import annotations
 
 import ipaddress
+import json
+import logging
+import os
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 from aws import (
     OTHER_ACCOUNT_ID,
     REGION,
+    LambdaContext,
+    Refusal,
     SimulatedAccount,
     acl_entry,
+    route,
     rule,
     running_event,
 )
+from botocore.exceptions import ClientError
 from model import (
     Answer,
     ExpectedInterface,
@@ -25,9 +34,14 @@ from model import (
     Limits,
     World,
     acl_of,
+    asked_about,
+    behind_load_balancer,
     find,
+    find_instance,
     interfaces_of,
 )
+
+import lambda_traffic_mirror
 
 # --------------------------------------------------------------------------------------
 # A random account
@@ -66,10 +80,14 @@ THEMES = (
     "unseen",
     "load balancers",
     "limits",
+    "routes",
+    "accounts",
     "acls",
     "unseen",
     "load balancers",
     "sources",
+    "routes",
+    "accounts",
 )
 SENSOR_KINDS = {
     "everything": ("plain",) * 12
@@ -77,13 +95,31 @@ SENSOR_KINDS = {
     + ("gwlb", "foreign", "foreign", "foreign nlb", "deleted nlb"),
     "unseen": ("plain", "plain", "plain", "foreign", "deleted", "foreign nlb"),
     "load balancers": ("nlb", "nlb", "nlb", "gwlb"),
+    # Of another account: some of what is there is not shared.
+    "abroad": ("plain",) * 8
+    + ("unattached", "stopped", "deleted", "nlb", "nlb", "gwlb", "deleted nlb", "private"),
+}
+NEXT_HOPS = ("pcx", "tgw", "vpce", "eni", "instance", "vgw", "lgw", "core_network", "igw")
+NEXT_HOPS += ("nat", "eigw", "cagw", "pcx", "tgw")
+# What may be denied of an account that is read through a role.
+READS = {
+    "reservations": ("describe_instances", "Reservations"),
+    "interfaces": ("describe_network_interfaces", "NetworkInterfaces"),
+    "targets": ("describe_traffic_mirror_targets", "TrafficMirrorTargets"),
+    "sessions": ("describe_traffic_mirror_sessions", "TrafficMirrorSessions"),
+    "groups": ("describe_security_groups", "SecurityGroups"),
+    "acls": ("describe_network_acls", "NetworkAcls"),
+    "route_tables": ("describe_route_tables", "RouteTables"),
 }
 TRUE_WORDS, FALSE_WORDS = ("true", "Yes", "on", "1"), ("false", "NO", "off", "0")
 
 
 @dataclass
 class Scene:
-    """One account and the event that it gets."""
+    """One account and the event that it gets.
+
+    `others` are those for which there is a role; None: it cannot be assumed.
+    """
 
     account: SimulatedAccount
     event: dict[str, Any]
@@ -92,12 +128,13 @@ class Scene:
     environment: dict[str, str]
     dry_run: bool
     limits: Limits = field(default_factory=Limits)
+    others: dict[str, SimulatedAccount | None] = field(default_factory=dict)
 
 
 class Builder:
-    """Fills an account with what one seed makes of it."""
+    """Fills an account, and others whose targets it sees, with what one seed makes of them."""
 
-    def __init__(self, account: SimulatedAccount, seed: int) -> None:
+    def __init__(self, account: SimulatedAccount, seed: int, alone: bool = False) -> None:
         self.account = account
         self.random = random.Random(seed)
         self.theme = THEMES[seed % len(THEMES)]
@@ -107,11 +144,22 @@ class Builder:
         self.open_groups = {"groups": 0.0, "unseen": 0.1, "acls": 0.9}.get(self.theme, 0.7)
         self.unseen = 0.4 if self.theme == "unseen" else 0.1 * mixed
         self.large = self.theme == "everything" and self.often(0.1)
-        self.zones = ZONES[: self.random.choice((1, 2, 2, 3, 4) if mixed else (1, 1, 2))]
+        abroad = self.theme == "accounts"
+        self.zones = ZONES[: self.random.choice((1, 2, 2, 3, 4) if mixed or abroad else (1, 1, 2))]
+        self.others: list[SimulatedAccount] = []
+        self.abroad = 0.7 if abroad else 0.3  # how many sensors are there
+        if not alone and self.often(1.0 if abroad else 0.15):
+            for number in range(self.random.choice((1, 1, 2))):
+                ids = [self.account.zone_id(zone) for zone in self.zones]
+                self.random.shuffle(ids)
+                zones = dict(zip(self.zones, ids, strict=True))
+                self.others.append(account.other(f"21098765432{number}", zones=zones))
         self.vpcs: list[str] = []
         self.subnets: list[tuple[str, str, str]] = []  # subnet, zone, VPC
+        self.subnets_of: dict[str, list[tuple[str, str, str]]] = {account.account_id: self.subnets}
+        self.blocks: list[str] = []  # of all VPCs
         self.source_groups: list[str] = []
-        self.prefix_lists: list[str] = []
+        self.prefix_lists: dict[str, list[str]] = {}  # by account
         self.sources: list[tuple[str, str]] = []  # interface, address
         self.instances: list[str] = []
         self.sensors: list[str] = []
@@ -121,18 +169,27 @@ class Builder:
     def often(self, probability: float) -> bool:
         return self.random.random() < probability
 
+    @property
+    def accounts(self) -> list[SimulatedAccount]:
+        return [self.account, *self.others]
+
     def networks(self) -> None:
         """VPCs, subnets with the default ACL, groups for the sources."""
-        for index in range(self.random.choice((1, 1, 2, 3))):
-            # Blocks of different VPCs may be the same: nothing may depend on the address alone.
-            cidr = self.random.choice(("10.0.0.0/16", f"10.{index}.0.0/16", "192.168.0.0/16"))
-            self.vpcs.append(self.account.vpc(cidr))
-        for vpc in self.vpcs:
-            for zone in self.zones:
-                for _ in range(self.random.choice((1, 2, 3))):
-                    prefix = 22 if self.large else 24
-                    made = self.account.subnet(zone, vpc=vpc, prefix=prefix)
-                    self.subnets.append((made, zone, vpc))
+        for place, account in enumerate(self.accounts):
+            subnets = self.subnets_of.setdefault(account.account_id, [])
+            for index in range(self.random.choice((2, 3) if self.theme == "routes" else (1, 1, 2))):
+                # Blocks of VPCs may be the same: nothing may depend on the address alone.
+                different = f"10.{4 * place + index}.0.0/16"
+                cidr = self.random.choice(("10.0.0.0/16", different, different, "192.168.0.0/16"))
+                vpc = account.vpc(cidr)
+                self.blocks.append(cidr)
+                if account is self.account:
+                    self.vpcs.append(vpc)
+                for zone in self.zones:
+                    for _ in range(self.random.choice((1, 2, 3))):
+                        prefix = 22 if self.large else 24
+                        made = account.subnet(zone, vpc=vpc, prefix=prefix)
+                        subnets.append((made, zone, vpc))
         for _ in range(self.random.randint(1, 4)):
             self.source_groups.append(self.account.group(vpc=self.random.choice(self.vpcs)))
 
@@ -197,8 +254,9 @@ class Builder:
         beside = int(network.network_address) ^ (1 << (32 - length))  # the other half of its parent
         return f"{ipaddress.IPv4Address(beside)}/{length}"
 
-    def rule(self) -> dict[str, Any]:
+    def rule(self, account: SimulatedAccount) -> dict[str, Any]:
         rng = self.random
+        prefix_lists = self.prefix_lists[account.account_id]
         protocol = rng.choice(("udp", "udp", "udp", "17", "-1", "tcp", "icmp"))
         ports = rng.choice(PORT_RANGES)
         kind = rng.choice(("block", "block", "group", "group", "list", "list", "ipv6", "any"))
@@ -206,30 +264,72 @@ class Builder:
             return rule(protocol, ports, cidr=self.block())
         if kind == "group":
             peering = rng.choice((None, None, "active", "deleted", "deleted", "pending-acceptance"))
-            return rule(protocol, ports, group=rng.choice(self.source_groups), peering=peering)
-        if kind == "list" and self.prefix_lists:
-            return rule(protocol, ports, prefix_list=rng.choice(self.prefix_lists))
+            group, owner = rng.choice(self.source_groups), self.account.account_id
+            return rule(protocol, ports, group=group, peering=peering, owner=owner)
+        if kind == "list" and prefix_lists:
+            return rule(protocol, ports, prefix_list=rng.choice(prefix_lists))
         if kind == "ipv6":
             return rule(protocol, ports, cidr="::/0")
         return rule(protocol, ports)
 
-    def some_prefix_lists(self) -> None:
+    def some_prefix_lists(self, account: SimulatedAccount) -> None:
+        lists = self.prefix_lists.setdefault(account.account_id, [])
         for _ in range(self.random.choice((0, 1, 3))):
             size = self.random.choice((0, 1, 3, 130))
             far = [f"172.16.{index}.0/24" for index in range(size)]
             if far:
                 far[-1] = self.block()  # the one that may matter comes last: on the last page
-            self.prefix_lists.append(self.account.prefix_list(*far))
+            lists.append(account.prefix_list(*far))
 
-    def acls(self) -> None:
-        """Random ACLs for some subnets; each contradicts itself as often as it likes."""
-        rng = self.random
-        everyone = [
+    def addresses(self) -> list[str]:
+        """Of everybody."""
+        return [
             found["PrivateIpAddress"]
-            for found in self.account.ec2.describe_network_interfaces()["NetworkInterfaces"]
+            for account in self.accounts
+            for found in account.ec2.describe_network_interfaces()["NetworkInterfaces"]
             if found.get("PrivateIpAddress")
         ]
-        for subnet, _, _ in self.subnets:
+
+    def route_tables(self) -> None:
+        """Random routes for most VPCs and some subnets, mostly with a way to all other VPCs."""
+        everyone = self.addresses()
+        for vpc in self.vpcs:
+            if self.often(0.8):
+                self.account.route_table(vpc, self.routes(everyone), main=True)
+            for subnet, _, its_vpc in self.subnets:
+                if its_vpc == vpc and self.often(0.3):
+                    self.account.route_table(vpc, self.routes(everyone), subnets=[subnet])
+
+    def routes(self, addresses: list[str]) -> list[dict[str, Any]]:
+        rng = self.random
+        found = {
+            block: route(block, **{rng.choice(("pcx", "tgw")): True})
+            for block in self.blocks
+            if self.often(0.8)
+        }
+        for _ in range(rng.choice((0, 0, 1, 2, 3, 6, 50))):
+            block, hop = self.block(addresses), rng.choice(NEXT_HOPS)
+            state = rng.choice(("active",) * 5 + ("blackhole", "blackhole", "filtered"))
+            to = rng.choice(self.instances) if hop == "instance" else True
+            found.setdefault(block, route(block, state=state, **{hop: to}))
+        routes = list(found.values())
+        for block in found:
+            if self.often(0.05):
+                hop, state = rng.choice(("vgw", "tgw")), rng.choice(("active", "blackhole"))
+                routes.append(route(block, state=state, propagated=True, **{hop: True}))
+        if self.often(0.15):
+            state = rng.choice(("active", "active", "filtered"))
+            hop = rng.choice(("vpce", "tgw"))
+            routes.append(route("pl-0123456789abcdef0", state=state, **{hop: True}))
+        if self.often(0.2):
+            routes.append(route("::/0", igw=True))
+        rng.shuffle(routes)
+        return routes
+
+    def acls(self, account: SimulatedAccount) -> None:
+        """Random ACLs for some subnets; each contradicts itself as often as it likes."""
+        rng, everyone = self.random, self.addresses()
+        for subnet, _, _ in self.subnets_of[account.account_id]:
             if self.often(self.open_acls):
                 continue
             entries: list[dict[str, Any]] = []
@@ -251,35 +351,49 @@ class Builder:
                         acl_entry(rng.randint(500, 999), "allow", protocol="-1", egress=egress)
                     )
             rng.shuffle(entries)
-            acl = self.account.acl(subnet, entries)
-            if self.often(self.unseen):
-                self.account.hide(acl)
+            acl = account.acl(subnet, entries)
+            if account is self.account and self.often(self.unseen):
+                account.hide(acl)
 
-    def sensor_groups(self, vpc: str) -> list[str] | None:
+    def sensor_groups(self, vpc: str, account: SimulatedAccount) -> list[str] | None:
         """The groups of one sensor, rarely all of them in sight; None for an open one."""
         if self.often(self.open_groups):
             return None
         groups = []
         for _ in range(self.random.choice((1, 1, 2, 3))):
-            rules = [self.rule() for _ in range(self.random.choice((0, 1, 1, 2, 4)))]
-            groups.append(self.account.group(*rules, vpc=vpc))
-            if self.often(self.unseen):
-                self.account.hide(groups[-1])
+            rules = [self.rule(account) for _ in range(self.random.choice((0, 1, 1, 2, 4)))]
+            groups.append(account.group(*rules, vpc=vpc))
+            if account is self.account and self.often(self.unseen):
+                account.hide(groups[-1])
         return groups
 
     def sensor(self) -> str:
-        """One sensor of any kind."""
-        account, rng = self.account, self.random
-        subnet, _, vpc = rng.choice(self.subnets)
+        """One sensor of any kind, here or in another account."""
+        if not self.others or not self.often(self.abroad):
+            return self.sensor_in(
+                self.account,
+                SENSOR_KINDS.get(self.theme, ("plain",) * 9 + ("unattached", "stopped")),
+            )
+        owner = self.random.choice(self.others)
+        kind = self.random.choice(SENSOR_KINDS["abroad"])
+        made = self.sensor_in(owner, ("plain",) if kind == "private" else (kind,))
+        if kind != "private":
+            owner.share(made, interface=self.often(0.6))
+        for _ in range(self.random.choice((0, 0, 1, 2))):  # of ours
+            self.account.session(f"eni-{self.random.getrandbits(68):017x}", made)
+        return made
+
+    def sensor_in(self, account: SimulatedAccount, kinds: tuple[str, ...]) -> str:
+        rng, subnets = self.random, self.subnets_of[account.account_id]
+        subnet, _, vpc = rng.choice(subnets)
         quota = rng.choice((0, 1, 1, 2, 3) if self.theme == "limits" else (2, 5, 10, 10))
         sessions = rng.choice((0, 0, 1, 1, 2, 3, 7))
-        groups = self.sensor_groups(vpc)
-        kinds = SENSOR_KINDS.get(self.theme, ("plain",) * 9 + ("unattached", "stopped"))
+        groups = self.sensor_groups(vpc, account)
         kind = rng.choice(kinds)
         if "nlb" in kind or kind == "gwlb":
             self.load_balancers = True
             size = rng.choice((1, 2, 2, 3))
-            inside = [s for s, _, v in self.subnets if v == vpc]
+            inside = [s for s, _, v in subnets if v == vpc]
             subnets = rng.sample(inside, min(size, len(inside)))
             if kind == "gwlb":
                 return account.gwlb_sensor(subnets, colon=self.often(0.5))
@@ -311,7 +425,7 @@ class Builder:
         return made
 
     def share(self, target_id: str) -> None:
-        """Make a load balancer's target one that another account shares."""
+        """Make a load balancer's target one that an account which is not simulated shares."""
         target = self.account._backend.traffic_mirror_targets[target_id]
         for interface in self.account._sensor_interfaces(target_id):
             self.account.hide(interface)
@@ -365,28 +479,38 @@ class Builder:
         self.networks()
         self.instances = [self.source_instance() for _ in range(rng.choice((1, 2, 3, 6)))]
         self.note_sources()
-        self.some_prefix_lists()
+        for one in self.accounts:
+            self.some_prefix_lists(one)
         few = self.theme in ("unseen", "load balancers")
         sizes = (1, 2, 3, 4) if few else (0, 1, 2, 3, 5, 8, 12, 30)
         size = rng.randint(100, 300) if self.large else rng.choice(sizes)
         self.sensors = [self.sensor() for _ in range(size)]
-        self.acls()
+        for one in self.accounts:
+            self.acls(one)
         self.decoys = [account.sensor(self.subnets[0][0], sessions=1) for _ in range(2)]
         self.adopt_sensor()
         self.look_alikes()
         self.sessions()
-        if self.prefix_lists and self.often(0.2):
-            account.deny("ec2:GetManagedPrefixListEntries")
+        self.route_tables()
+        for one in self.accounts:
+            if self.prefix_lists[one.account_id] and self.often(0.2):
+                one.deny("ec2:GetManagedPrefixListEntries")
+        if self.often(0.1):
+            account.deny("ec2:DescribeRouteTables")
         targets = list(self.sensors) or [account.missing_sensor()]
         rng.shuffle(targets)
+        if self.others and self.often(0.4):
+            targets = self.by_account(targets)
         settings = {
             "targets": targets,
             "local_zone_only": self.often(0.4),
-            "local_vpc_only": self.often(0.3),
+            "local_vpc_only": self.often(0.1 if self.theme in ("routes", "accounts") else 0.3),
             "allow_unverified": self.often(0.8 if self.theme == "unseen" else 0.3),
             "include_tags": [],
             "exclude_tags": [],
+            "roles": [],
         }
+        others = self.roles(settings["roles"])
         if self.load_balancers and self.often(0.8):
             settings["exclude_tags"] = ["absent"]
         if self.often(0.7 if self.theme == "sources" else 0.1):
@@ -417,7 +541,43 @@ class Builder:
             limits.unsupported_types = {"t3.micro"}
         elif self.often(0.2 if self.theme == "limits" else 0.03):
             limits.sessions = rng.randint(0, 2)
-        return Scene(account, event, instance_ids, settings, environment, dry_run, limits)
+        return Scene(account, event, instance_ids, settings, environment, dry_run, limits, others)
+
+    def by_account(self, targets: list[str]) -> list[str]:
+        """The targets, those of one account in one word for all of them, wherever it stands."""
+        rng = self.random
+        owner = rng.choice([*self.others, *self.others, self.account])
+        entries = [one for one in targets if one not in owner._backend.traffic_mirror_targets]
+        if self.often(0.3):
+            entries = targets  # those are named besides
+        entries.insert(rng.randint(0, len(entries)), owner.account_id)
+        if self.often(0.1):
+            entries.insert(rng.randint(0, len(entries)), "9" * 12)  # shows no target
+        return entries
+
+    def roles(self, arns: list[str]) -> dict[str, SimulatedAccount | None]:
+        """The accounts for which there is a role, whether it can be assumed or not."""
+        rng = self.random
+        accounts: dict[str, SimulatedAccount | None] = {}
+        for other in self.others:
+            fate = rng.choice(("works",) * 5 + ("denied", "a read is denied", "none"))
+            if fate == "none":
+                continue
+            trusted = None if fate != "denied" else ["999999999999"]
+            arns.append(other.role("reader", trusted, path=rng.choice(("/", "/sensors/"))))
+            accounts[other.account_id] = None if fate == "denied" else other
+            if fate == "a read is denied":
+                method = rng.choice(list(READS.values())[:-1])[0]
+                other.deny(f"ec2:{method.title().replace('_', '')}")
+        if self.often(0.1):
+            arns.append(self.account.role("own"))  # not used
+        if self.often(0.1):
+            arns.append("arn:aws:iam::333333333333:role/of-nobody-s-sensors")  # nor needed
+        rng.shuffle(arns)
+        if arns and self.often(0.05):
+            self.account.deny("sts:AssumeRole")
+            accounts = dict.fromkeys(accounts)
+        return accounts
 
     def is_hosted(self, target_id: str) -> bool:
         target = self.account._backend.traffic_mirror_targets.get(target_id)
@@ -433,6 +593,8 @@ class Builder:
         }
         if self.often(0.1):
             result["targets"] += "," + settings["targets"][0]
+        if settings["roles"]:
+            result["SENSOR_ROLE_ARNS"] = rng.choice((",", " ", "\n")).join(settings["roles"])
         for name, default in (
             ("local_zone_only", True),
             ("local_vpc_only", False),
@@ -469,24 +631,29 @@ def pages(client: Any, operation: str, key: str, **parameters: Any) -> list[Answ
 
 
 @cache
-def reader() -> Any:
-    """A client that sees what the function sees; one for all, as making one is slow."""
-    return boto3.Session().client("ec2", region_name=REGION)
+def reader(key: str = "") -> Any:
+    """A client that sees what the function sees, with the key of another account or our own; one
+    for all, as making one is slow."""
+    secrets = {"aws_access_key_id": key, "aws_secret_access_key": "simulated"} if key else {}
+    return boto3.Session().client("ec2", region_name=REGION, **secrets)
 
 
-def read_world(account: SimulatedAccount) -> World:
+def read_world(scene: Scene) -> World:
     """What the function could know: hidden resources are left out."""
-    client = reader()
-    world = World(
-        account=account.account_id,
-        reservations=pages(client, "describe_instances", "Reservations"),
-        interfaces=pages(client, "describe_network_interfaces", "NetworkInterfaces"),
-        targets=pages(client, "describe_traffic_mirror_targets", "TrafficMirrorTargets"),
-        sessions=pages(client, "describe_traffic_mirror_sessions", "TrafficMirrorSessions"),
-        groups=pages(client, "describe_security_groups", "SecurityGroups"),
-        acls=pages(client, "describe_network_acls", "NetworkAcls"),
-        route_tables=pages(client, "describe_route_tables", "RouteTables"),
-    )
+    world = read_account(scene.account, reader())
+    for account_id, other in scene.others.items():
+        world.accounts[account_id] = other and read_account(other, reader(other._access_key))
+    scene.account.forget_calls()
+    return world
+
+
+def read_account(account: SimulatedAccount, client: Any) -> World:
+    world = World(account=account.account_id)
+    for name, (method, key) in READS.items():
+        try:
+            setattr(world, name, pages(client, method, key))
+        except ClientError:
+            world.denied.add(name)
     for group in world.groups:
         for permission in group["IpPermissions"]:
             for listed in permission["PrefixListIds"]:
@@ -498,9 +665,8 @@ def read_world(account: SimulatedAccount) -> World:
                         "Entries",
                         PrefixListId=list_id,
                     )
-                except client.exceptions.ClientError:
+                except ClientError:
                     continue
-    account.forget_calls()
     return world
 
 
@@ -512,14 +678,58 @@ def apply_limits(scene: Scene, world: World) -> None:
         account.account_quota = len(world.sessions) + limits.sessions
     for target in world.targets:
         target_id = target["TrafficMirrorTargetId"]
-        if target.get("NetworkInterfaceId"):
+        owner = account._account_of_target(target_id)
+        if not behind_load_balancer(target):
             sources = {
-                session["NetworkInterfaceId"]
-                for session in world.sessions
-                if session["TrafficMirrorTargetId"] == target_id
+                session["NetworkInterfaceId"] for session in owner.sessions(target_id=target_id)
             }
-            quota = account.quota.get(target_id, account.default_quota)
+            quota = owner.quota.get(target_id, owner.default_quota)
             limits.sources[target_id] = quota - len(sources)
+        try:
+            owner._check_target(target_id)
+        except Refusal:  # which the function may not see
+            limits.sources[target_id] = 0
+
+
+# --------------------------------------------------------------------------------------
+# Running the function
+# --------------------------------------------------------------------------------------
+
+
+class Entries(logging.Handler):
+    """The entries that are logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "outcome"):
+            self.entries.append({key: getattr(record, key) for key in ENTRY_KEYS})
+
+
+def handle(event: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
+    """The body of the result, and its status. Where the handler raises there is none: then what is
+    logged, and the error."""
+    logged, logger = Entries(), lambda_traffic_mirror.logger
+    logger.addHandler(logged)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        with patch.dict(os.environ, environment):
+            result = lambda_traffic_mirror.lambda_handler(event, LambdaContext())
+        return {"status": result["statusCode"], **json.loads(result["body"])}
+    except lambda_traffic_mirror.MirroringError as error:
+        summary = Counter(entry["outcome"] for entry in logged.entries)
+        return {"error": str(error), "interfaces": logged.entries, "summary": summary}
+    finally:
+        logger.removeHandler(logged)
+        logger.setLevel(level)
+
+
+def outcomes_of(body: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
+    """Outcome and target of each interface."""
+    return {e["interface_id"]: (e["outcome"], e["target_id"]) for e in body["interfaces"]}
 
 
 # --------------------------------------------------------------------------------------
@@ -546,6 +756,10 @@ def differences(
     named = [(item.instance_id, item.interface_id) for item in expected]
     # Where an instance without any interface to name stands in the list is not promised.
     entries = sorted(body["interfaces"], key=lambda entry: entry["interface_id"] is None)
+    if "error" in body:  # the log is in the order in which things were settled
+        places = {name: place for place, name in enumerate(named)}
+        last = len(places)
+        entries.sort(key=lambda e: places.get((e["instance_id"], e["interface_id"]), last))
     got = [(entry["instance_id"], entry["interface_id"]) for entry in entries]
     if named != got:
         yield f"interfaces: expected {named}, got {got}"
@@ -619,7 +833,7 @@ def describe_source(world: World, item: ExpectedInterface) -> str:
 def describe_interface(world: World, found: Answer) -> str:
     """What matters of an interface, ACL included."""
     acl = acl_of(world, found["SubnetId"])
-    groups = [group["GroupId"] for group in found["Groups"]]
+    groups = [group["GroupId"] for group in found.get("Groups", ())]
     entries = sorted(
         (
             (
@@ -652,17 +866,29 @@ def describe_sensor(world: World, scene: Scene, target_id: str) -> str:
     lines = [
         (
             f"    {target['Type']} of {target['OwnerId']}, {count} sessions, "
-            f"room for {scene.limits.sources.get(target_id, 'any')}"
+            f"room for {scene.limits.sources.get(target_id, 'any')}, targets "
+            f"{scene.settings['targets']}, roles {scene.settings['roles']}"
         )
     ]
-    for interface in interfaces_of(world, target):
+    view = asked_about(world, target)
+    if view is None:
+        return "\n".join([*lines, "    its account cannot be asked"])
+    if view.denied:
+        lines.append(f"    not to be read there: {view.denied}")
+    for interface in interfaces_of(view, target):
         attached = (interface.get("Attachment") or {}).get("InstanceId")
-        state = scene.account._instance(attached)._state.name if attached else "unattached"
-        lines.append(f"    {state} {describe_interface(world, interface)}")
+        host = find_instance(view, attached) if attached else None
+        state = host["State"]["Name"] if host else "unattached"
+        lines.append(
+            f"    {state} {describe_interface(view, interface)} {interface['AvailabilityZoneId']}"
+        )
         for group in interface["Groups"]:
-            found = find(world.groups, "GroupId", group["GroupId"])
+            found = find(view.groups, "GroupId", group["GroupId"])
             rules = found["IpPermissions"] if found else "unseen"
             lines.append(f"      {group['GroupId']} {rules}")
-    if world.prefix_lists:
-        lines.append(f"      prefix lists {str(world.prefix_lists)[:400]}")
+    if view.prefix_lists:
+        lines.append(f"      prefix lists {str(view.prefix_lists)[:400]}")
+    for table in world.route_tables or ():
+        ways = [tuple(route.values()) for route in table["Routes"]]
+        lines.append(f"      {table['VpcId']} {table['Associations']} {ways}"[:1500])
     return "\n".join(lines)
