@@ -2898,9 +2898,10 @@ def judge_sensor(
     if best.stage == "zone":
         known.out_of_zone[zone] = best
     notes = [best.reason]
-    if best.passes and sensor.behind_load_balancer:
+    usable = best.says in (Says.PASSES, Says.UNSEEN)
+    if usable and sensor.behind_load_balancer:
         notes.append("listeners and what is registered behind the load balancer are not checked")
-    if best.passes and sensor.unseen:
+    if usable and sensor.unseen:
         notes.append("of its sessions only those of this account are counted")
     return best._replace(reason="; ".join(filter(None, notes)))
 

@@ -26,6 +26,7 @@ import itertools
 import os
 import random
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -212,6 +213,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
         return self
 
     def __exit__(self, *error: object) -> None:
+        # Nobody may have waited for an AssumeRole, and the next account is not to meet it.
+        for thread in threading.enumerate():
+            if thread.name.startswith("ThreadPoolExecutor"):
+                thread.join(10)
         SimulatedAccount._active = None
         self._stack.close()
 
