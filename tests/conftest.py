@@ -369,7 +369,8 @@ def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
 @cache
 def retrying_client() -> Any:
     """The function's own client, for all tests of retries: making one takes longer than a test."""
-    return lambda_traffic_mirror.ec2_client()
+    with patch.object(lambda_traffic_mirror, "_client", None):  # not the one that is shared
+        return lambda_traffic_mirror.ec2_client()
 
 
 @pytest.fixture

@@ -1,15 +1,81 @@
-"""Sensors of other accounts, and what of them cannot be seen."""
+"""Sensors of other accounts, through roles and without, and accounts as targets."""
 
 from __future__ import annotations
 
+import json
+import logging
+import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from aws import OTHER_ACCOUNT_ID, acl_entry, rule
-from conftest import Build, Scene, missing
+from aws import (
+    ACCOUNT_ID,
+    OTHER_ACCOUNT_ID,
+    LambdaContext,
+    SimulatedAccount,
+    acl_entry,
+    route,
+    rule,
+    scheduled_event,
+)
+from botocore.credentials import DeferredRefreshableCredentials
+from calls import (
+    ACLS,
+    FAULTS,
+    GROUPS,
+    INSTANCES,
+    INTERFACES,
+    PREFIX_LIST,
+    SESSIONS,
+    TARGETS,
+    named,
+)
+from conftest import Build, Clock, Scene, Sleeps, deliver, missing, running_event
 
 pytestmark = pytest.mark.usefixtures("shared_client")
+
+ASSUME = "sts:AssumeRole"
+FAR = "10.9.0.0/16"  # the VPC of sensors in other accounts
+
+
+class Abroad:
+    """Another account, a role that reads there, and the sensors that it shares."""
+
+    def __init__(self, scene: Scene, number: str = OTHER_ACCOUNT_ID, **options: Any) -> None:
+        self.scene = scene
+        self.account: SimulatedAccount = scene.other(number, **options)
+        self.role = self.account.role("sensors")
+        self.vpc = self.account.vpc(FAR)
+
+    def sensor(self, *, zone: str = "a", shown: bool = True, **options: Any) -> str:
+        """A shared target; `shown`: with the ID of its interface."""
+        options.setdefault("subnet", self.account.zone_subnet(zone, self.vpc))
+        target = self.account.sensor(**options)
+        self.account.share(target, interface=shown)
+        return target
+
+    def group(self, *rules: dict[str, Any]) -> str:
+        return self.account.group(*rules, vpc=self.vpc)
+
+    def load(self, target: str, sessions: int) -> None:
+        """Sessions that only the owner sees."""
+        self.account._load(target, sessions)
+
+
+@pytest.fixture
+def abroad(scene: Scene) -> Abroad:
+    scene.route_table(routes=[route(FAR, tgw=True)], main=True)
+    return Abroad(scene)
+
+
+@pytest.fixture
+def clock_of_day(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time by which what is known is kept."""
+    clock = Clock()
+    monkeypatch.setattr("time.time", clock)
+    return clock
 
 
 EXCLUDE = {"EXCLUDE_TAGS": "role=sensor"}
@@ -239,3 +305,464 @@ def test_of_one_that_is_chosen_unverified_the_reason_says_what_else_is_not_known
     target = build(scene)
     scene.configure(target, ALLOW_UNVERIFIED="true", **EXCLUDE)
     assert words in scene.run(scene.instance()).sensors[target]["reason"]
+
+
+# --------------------------------------------------------------------------------------
+# Accounts as targets
+# --------------------------------------------------------------------------------------
+
+NOBODY = "9" * 12  # shows no target here
+# `targets`, and what it stands for; h: sensors of ours, x: of another account, both sorted.
+STANDS_FOR: dict[str, Callable[[list[str], list[str]], tuple[list[str], list[str]]]] = {
+    "an account": lambda h, x: ([OTHER_ACCOUNT_ID], x),
+    "in its place": lambda h, x: ([h[1], OTHER_ACCOUNT_ID, h[0]], [h[1], *x, h[0]]),
+    "one of them named before": lambda h, x: ([x[2], OTHER_ACCOUNT_ID], [x[2], *x[:2]]),
+    "and one behind": lambda h, x: ([OTHER_ACCOUNT_ID, x[0]], x),
+    "twice": lambda h, x: ([OTHER_ACCOUNT_ID, h[0], OTHER_ACCOUNT_ID], [*x, h[0]]),
+    "our own": lambda h, x: ([ACCOUNT_ID], h),
+    "several": lambda h, x: ([OTHER_ACCOUNT_ID, NOBODY, ACCOUNT_ID], [*x, *h]),
+    "eleven digits are an ID": lambda h, x: ([h[0], "1" * 11], [h[0], "1" * 11]),
+}
+
+
+@pytest.mark.parametrize("meant", STANDS_FOR.values(), ids=STANDS_FOR.keys())
+def test_an_account_stands_for_its_targets(scene: Scene, abroad: Abroad, meant: Any) -> None:
+    ours = sorted(scene.sensor() for _ in range(2))
+    theirs = sorted(abroad.sensor() for _ in range(3))
+    abroad.account.sensor()  # not shared
+    targets, expected = meant(ours, theirs)
+    scene.configure(targets, SENSOR_ROLE_ARNS=abroad.role)
+    answer = scene.run(scene.instance())
+    assert answer.outcomes == ["created"]
+    assert [row["target_id"] for row in answer.entry["sensors"]] == expected
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_account_without_targets_is_said_and_logged(
+    scene: Scene, caplog: pytest.LogCaptureFixture, alone: bool
+) -> None:
+    scene.configure([NOBODY] if alone else [NOBODY, scene.sensor()])
+    answer = scene.run(scene.instance())
+    assert (answer.status, answer.outcomes) == (
+        (400, ["unmirrored"]) if alone else (200, ["created"])
+    )
+    assert len(answer.entry["sensors"]) == (0 if alone else 1)
+    if alone:
+        assert NOBODY in answer.entry["reason"]
+    assert NOBODY in answer.body["message"]
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert NOBODY in warnings[0]
+
+
+def test_a_new_target_of_an_account_is_used_once_the_cache_is_over(
+    scene: Scene, clock_of_day: Clock
+) -> None:
+    first = scene.sensor(sessions=3)
+    scene.configure([ACCOUNT_ID], CACHE_SECONDS="60")
+    assert scene.run(scene.instance()).entry["target_id"] == first
+    second = scene.sensor()
+    clock_of_day.advance(59)
+    assert scene.run(scene.instance()).entry["target_id"] == first
+    clock_of_day.advance(1)
+    assert scene.run(scene.instance()).entry["target_id"] == second
+    # Where the cache leaves no sensor, it is used at once.
+    third = scene.sensor(zone="b")
+    assert scene.run(scene.instance(zone="b")).entry["target_id"] == third
+
+
+def test_what_an_account_stands_for_is_a_target_of_ours(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its hosts are no sources, its sessions are checked, counted and enough."""
+    loaded, idle = (scene.sensor() for _ in range(2))
+    stopped = scene.sensor(state="stopped")
+    scene.configure([ACCOUNT_ID], MIRROR_ALONGSIDE="true")
+    host = scene.sensor_instance(loaded)
+    extra = scene.interface()
+    scene.ec2.attach_network_interface(NetworkInterfaceId=extra, InstanceId=host, DeviceIndex=1)
+    assert "hosts a sensor" in scene.run(host).interfaces[1]["reason"]
+    (covered,), (dark,) = scene.mirrored(loaded), scene.mirrored(stopped)
+    assert scene.run(covered).outcomes == ["exists"]
+    new = scene.instance()
+    capsys.readouterr()
+
+    answer = scene.run(scheduled_event())
+    assert answer.of(dark)["outcome"] == "blocked"
+    assert answer.of(new)["target_id"] == idle
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    counts = {line["TargetId"]: line["Sessions"] for line in lines if "TargetId" in line}
+    assert counts == {loaded: 1, stopped: 1, idle: 1}
+
+
+# --------------------------------------------------------------------------------------
+# Roles
+# --------------------------------------------------------------------------------------
+
+
+def gone(abroad: Abroad) -> str:
+    target = abroad.sensor()
+    abroad.account.delete_sensor_interface(target)
+    return target
+
+
+# What is known there decides: the sensor that the owner shows so, and its verdict.
+THERE: dict[str, tuple[Callable[[Abroad], str], str]] = {
+    "that lets us in": (lambda a: a.sensor(), "(selected)"),
+    "that is not running": (lambda a: a.sensor(state="stopped"), "unavailable"),
+    "in a group that admits nobody": (lambda a: a.sensor(groups=[a.group()]), "security_group"),
+    "with our group as a reference": (
+        lambda a: a.sensor(groups=[a.group(rule(group="sg-ours", peering="active"))]),
+        "(selected)",
+    ),
+    "behind an ACL": (
+        lambda a: a.sensor(subnet=a.account.subnet("a", vpc=a.vpc, acl=[])),
+        "network_acl",
+    ),
+    "behind a prefix list": (
+        lambda a: a.sensor(groups=[a.group(rule(prefix_list=a.account.prefix_list("10.0.0.0/8")))]),
+        "(selected)",
+    ),
+    "in another zone": (lambda a: a.sensor(zone="b"), "zone"),
+    "where no route leads": (
+        lambda a: a.sensor(subnet=a.account.zone_subnet("a", a.account.vpc("10.8.0.0/16"))),
+        "route",
+    ),
+    "whose interface is gone": (gone, "unavailable"),
+}
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["shown", "shown without its interface"])
+@pytest.mark.parametrize(("make", "verdict"), THERE.values(), ids=THERE.keys())
+def test_through_a_role_a_sensor_is_judged_as_one_of_ours(
+    scene: Scene, abroad: Abroad, make: Any, verdict: str, shown: bool
+) -> None:
+    """ALLOW_UNVERIFIED or not: nothing is unseen for being foreign, and what does not exist there
+    does not exist."""
+    target = make(abroad)
+    abroad.account.share(target, interface=shown)
+    group = scene.group()
+    if verdict == "(selected)":
+        for one in abroad.account._all_groups().values():
+            for found in one.ingress_rules:
+                if found.source_group:
+                    found.source_group["GroupId"] = group
+    for allowed in ("false", "true"):
+        scene.configure(target, SENSOR_ROLE_ARNS=abroad.role, ALLOW_UNVERIFIED=allowed)
+        assert scene.run(scene.instance(groups=[group])).stages == [verdict]
+
+
+# What goes wrong in an account, and what the reason says besides the role.
+FAILING: dict[str, tuple[Callable[[SimulatedAccount], None], str]] = {
+    "no trust": (lambda a: a.roles.clear(), f"needs {ASSUME} on"),
+    **{
+        f"{call} {fault}": (
+            lambda a, call=call, fault=fault: FAULTS[fault](a, call),
+            named(call, fault).replace("failed", ""),
+        )
+        for call in (INTERFACES, INSTANCES, GROUPS, ACLS, SESSIONS, TARGETS)
+        for fault in ("denied", "throttled", "no answer")
+    },
+}
+
+
+@pytest.mark.parametrize(("fail", "words"), FAILING.values(), ids=FAILING.keys())
+def test_one_account_of_ten_that_cannot_be_read_costs_nobody_else(
+    scene: Scene, quick: Sleeps, fail: Any, words: str
+) -> None:
+    scene.route_table(routes=[route(FAR, tgw=True)], main=True)
+    accounts = [Abroad(scene, f"{number:012}") for number in range(1, 11)]
+    targets = [one.sensor(shown=False) for one in accounts]
+    for one, target in zip(accounts[1:], targets[1:], strict=True):
+        one.load(target, 2)
+    roles = " ".join(one.role for one in accounts)
+    scene.configure(targets, SENSOR_ROLE_ARNS=roles, ALLOW_UNVERIFIED="true")
+    fail(accounts[0].account)
+    answer = scene.run(scene.instance())
+    assert answer.outcomes == ["created"]
+    assert answer.stages[0] == "unavailable"
+    assert sorted(map(str, answer.stages[1:])) == ["(eligible)"] * 8 + ["(selected)"]
+    reason = answer.sensors[targets[0]]["reason"]
+    assert missing(reason, accounts[0].role, *words.split()) == []
+
+    scene.configure(targets[:1], SENSOR_ROLE_ARNS=roles)
+    error = deliver(running_event(scene.instance())).error
+    assert missing(error, "1 failed", accounts[0].role, *words.split()) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_where_sts_does_not_answer_the_role_is_named(
+    scene: Scene, quick: Sleeps, abroad: Abroad, fault: str
+) -> None:
+    """STS answers whoever asks, so the function's own account fails; each other sensor goes on."""
+    theirs, ours = abroad.sensor(), scene.sensor(sessions=5)
+    scene.configure([theirs, ours], SENSOR_ROLE_ARNS=abroad.role)
+    FAULTS[fault](scene, ASSUME)
+    answer = scene.run(scene.instance())
+    assert answer.stages == ["unavailable", "(selected)"]
+    reason = answer.sensors[theirs]["reason"]
+    assert missing(reason, "AssumeRole", abroad.role, FAULTS[fault].code) == []
+
+
+def test_a_prefix_list_that_may_not_be_read_there_is_named(scene: Scene, abroad: Abroad) -> None:
+    group = abroad.group(rule(prefix_list=abroad.account.prefix_list("10.0.0.0/8")))
+    target = abroad.sensor(groups=[group])
+    scene.configure(target, SENSOR_ROLE_ARNS=abroad.role)
+    abroad.account.deny(f"ec2:{PREFIX_LIST}")
+    answer = scene.run(scene.instance())
+    assert answer.stages == ["security_group"]
+    reason = answer.sensors[target]["reason"]
+    assert missing(reason, f"{abroad.role} needs ec2:{PREFIX_LIST}") == []
+
+
+def test_roles_that_nobody_needs_do_no_harm(scene: Scene, abroad: Abroad) -> None:
+    """That of the own account is not used; whether others can be assumed does not matter."""
+    sensor = scene.sensor()
+    own = scene.role("sensors", trusts=[])
+    scene.configure(sensor, SENSOR_ROLE_ARNS=own)
+    assert scene.run(scene.instance()).entry["target_id"] == sensor
+    assert scene.count(ASSUME) == 0
+    abroad.account.roles.clear()
+    scene.configure(sensor, SENSOR_ROLE_ARNS=f"{own},{abroad.role}")
+    assert scene.run(scene.instance()).entry["target_id"] == sensor
+    assert scene.count(account=OTHER_ACCOUNT_ID) == 0
+
+
+@pytest.mark.parametrize("needed", [False, True], ids=["of no sensor", "nobody needs a sensor"])
+def test_nobody_waits_for_a_role_that_he_does_not_need(
+    scene: Scene, abroad: Abroad, needed: bool
+) -> None:
+    ours, theirs = scene.sensor(), abroad.sensor()
+    scene.configure([ours, theirs] if needed else ours, SENSOR_ROLE_ARNS=abroad.role)
+    settled = threading.Event()
+    waited: list[bool] = []
+
+    def gate(call: str, _: Any) -> None:
+        if call == ASSUME:
+            waited.append(settled.wait(60))
+
+    scene.gates.append(gate)
+    answer = scene.run(scene.mirrored(ours)[0] if needed else scene.instance())
+    assert answer.outcomes == ["exists" if needed else "created"]
+    assert waited == []
+    settled.set()  # lets the thread end, which the account waits for
+
+
+class Watched(LambdaContext):
+    """Time as one clock has it; STS stays silent until each attempt is given up."""
+
+    def __init__(self, scene: Scene, clock: Clock, seconds: float) -> None:
+        super().__init__(seconds, clock=clock)
+        self.begun: list[float] = []
+        self.scene, self.ticks = scene, clock
+        scene.gates.append(self)
+        scene.time_out(ASSUME)
+
+    def __call__(self, call: str, _: Any) -> None:
+        if call == ASSUME:
+            self.begun.append(self.get_remaining_time_in_millis() / 1000)
+            self.ticks.advance(8)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "attempts", "outcome"),
+    [(300, 5, "failed"), (60, 5, "failed"), (30, 3, "deferred")],
+)
+def test_sts_keeps_to_the_deadline(
+    scene: Scene,
+    quick: Sleeps,
+    clock: Clock,
+    abroad: Abroad,
+    seconds: float,
+    attempts: int,
+    outcome: str,
+) -> None:
+    scene.configure([abroad.sensor()], SENSOR_ROLE_ARNS=abroad.role)
+    context = Watched(scene, clock, seconds)
+    error = deliver(running_event(scene.instance()), context).error
+    assert len(context.begun) == attempts
+    assert min(context.begun) >= min(12, seconds / 5)
+    assert f"1 {outcome}" in error
+
+
+# --------------------------------------------------------------------------------------
+# Zones
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("zone", "verdict"), [("a", "zone"), ("b", "(selected)")])
+def test_zones_are_compared_by_their_ids(scene: Scene, zone: str, verdict: str) -> None:
+    scene.route_table(routes=[route(FAR, tgw=True)], main=True)
+    other = Abroad(scene, zones={"a": scene.zone_id("b"), "b": scene.zone_id("a")})
+    target = other.sensor(zone=zone)
+    scene.configure(target, SENSOR_ROLE_ARNS=other.role)
+    answer = scene.run(scene.instance(zone="a"))
+    assert answer.stages == [verdict]
+    reason = answer.sensors[target]["reason"]
+    assert missing(reason, other.account.zone_id(zone)) == []
+    assert "us-east-1" not in reason
+
+
+@pytest.mark.parametrize(("allowed", "verdict"), [("false", "unavailable"), ("true", "(selected)")])
+def test_without_ids_the_zone_is_unknown(
+    scene: Scene, abroad: Abroad, allowed: str, verdict: str
+) -> None:
+    target = abroad.sensor()
+    ours = scene.sensor(groups=[scene.group()])
+    scene.configure([target, ours], SENSOR_ROLE_ARNS=abroad.role, ALLOW_UNVERIFIED=allowed)
+    with scene.old_botocore("AvailabilityZoneId"):
+        answer = scene.run(scene.instance())
+    assert answer.stages == [verdict, "security_group"]
+    assert "Availability Zone" in answer.sensors[target]["reason"]
+
+
+# --------------------------------------------------------------------------------------
+# Sessions
+# --------------------------------------------------------------------------------------
+
+
+def test_sessions_are_counted_where_the_owner_sees_them(
+    scene: Scene, abroad: Abroad, clock_of_day: Clock
+) -> None:
+    """Those of others as of the reading; our own at once, and none of them twice."""
+    crowded, idle = abroad.sensor(quota=1_000), abroad.sensor(quota=1_000)
+    abroad.load(crowded, 7)
+    scene.mirrored(crowded, 2)
+    scene.mirrored(idle, 5)
+    scene.configure([crowded, idle], SENSOR_ROLE_ARNS=abroad.role, CACHE_SECONDS="60")
+
+    def counts() -> list[int]:
+        answer = scene.run(scene.instance())
+        assert answer.entry["target_id"] == idle
+        return [row["sessions"] for row in answer.entry["sensors"]]
+
+    assert counts() == [9, 5]
+    abroad.load(crowded, 90)
+    assert counts() == [9, 6]
+    clock_of_day.advance(60)
+    assert counts() == [99, 7]
+    scene.configure([crowded, idle], SENSOR_ROLE_ARNS="", ALLOW_UNVERIFIED="true")
+    answer = scene.run(scene.instance())
+    assert [row["sessions"] for row in answer.entry["sensors"]] == [2, 8]
+    assert "only those of this account are counted" in answer.sensors[crowded]["reason"]
+
+
+# What a sweep makes of a session to a sensor of another account.
+CHECKED: dict[str, tuple[Callable[[Abroad, str], None], str, str]] = {
+    "that packets reach": (lambda a, t: None, "exists", ""),
+    "that has stopped": (
+        lambda a, t: a.account.stop(a.account.sensor_instance(t)),
+        "blocked",
+        "stopped",
+    ),
+    "whose group admits nobody now": (
+        lambda a, t: a.account._all_groups()[a.account._sensor_groups[a.vpc]].ingress_rules.clear(),
+        "blocked",
+        "No rule",
+    ),
+    "whose interface is gone": (
+        lambda a, t: a.account.delete_sensor_interface(t),
+        "blocked",
+        "does not exist",
+    ),
+    "whose route is a blackhole": (
+        lambda a, t: a.scene.route_table(
+            routes=[route(FAR, tgw=True, state="blackhole")], main=True
+        ),
+        "blocked",
+        "blackhole",
+    ),
+    "that is shared no more": (
+        lambda a, t: a.account.unshare(t),
+        "blocked",
+        "no traffic mirror target",
+    ),
+    "that is in another zone, and full": (
+        lambda a, t: a.account.quota.update({t: 1}),
+        "exists",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["configured", "by its account"])
+@pytest.mark.parametrize(("change", "outcome", "words"), CHECKED.values(), ids=CHECKED.keys())
+def test_sweeps_check_sessions_to_other_accounts(
+    scene: Scene, abroad: Abroad, change: Any, outcome: str, words: str, ours: bool
+) -> None:
+    target = abroad.sensor()
+    (instance,) = scene.mirrored(target)
+    scene.configure(
+        [scene.sensor(), target if ours else OTHER_ACCOUNT_ID], SENSOR_ROLE_ARNS=abroad.role
+    )
+    change(abroad, target)
+    entry = scene.run(scheduled_event()).of(instance)
+    assert (entry["outcome"], entry["target_id"]) == (outcome, target)
+    assert words in entry["reason"]
+
+
+def test_a_session_whose_sensor_cannot_be_asked_about_is_not_called_blocked(
+    scene: Scene, abroad: Abroad
+) -> None:
+    target = abroad.sensor(state="stopped")
+    (instance,) = scene.mirrored(target)
+    scene.configure([target, scene.sensor()])
+    assert scene.run(scheduled_event()).of(instance)["outcome"] == "exists"
+    scene.configure([target, scene.sensor()], SENSOR_ROLE_ARNS=abroad.role)
+    abroad.account.roles.clear()
+    error = deliver(scheduled_event()).error
+    assert missing(error, "1 failed", "could not be checked", abroad.role) == []
+
+
+# --------------------------------------------------------------------------------------
+# What is kept, and what is not asked
+# --------------------------------------------------------------------------------------
+
+
+def test_what_failed_is_not_kept_and_the_rest_is(
+    scene: Scene, quick: Sleeps, abroad: Abroad
+) -> None:
+    third = Abroad(scene, "3" * 12)
+    here, first, second = scene.sensor(sessions=9), abroad.sensor(), third.sensor()
+    roles = f"{abroad.role} {third.role}"
+    scene.configure([here, first, second], SENSOR_ROLE_ARNS=roles, CACHE_SECONDS="60")
+    abroad.account.fail(GROUPS)
+    assert scene.run(scene.instance()).stages == ["(eligible)", "unavailable", "(selected)"]
+    abroad.account.heal()
+    abroad.account.forget_calls()
+    assert scene.run(scene.instance()).stages == ["(eligible)", "(selected)", "(eligible)"]
+    reads = {INTERFACES, INSTANCES, GROUPS, ACLS, SESSIONS}
+    assert {call.operation for call in scene.calls if call.account == OTHER_ACCOUNT_ID} == reads
+    assert scene.count(account="3" * 12) == 0
+    assert scene.count(TARGETS) == scene.count(ASSUME) == 0
+
+
+def test_credentials_are_kept_while_they_are_good(
+    scene: Scene, abroad: Abroad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.configure(abroad.sensor(), SENSOR_ROLE_ARNS=abroad.role)
+    now = datetime.now(timezone.utc)
+    monkeypatch.setattr("botocore.credentials._local_now", lambda: now)
+    monkeypatch.setattr(DeferredRefreshableCredentials.__init__, "__defaults__", (lambda: now,))
+    scene.clock = lambda: now.timestamp()  # noqa: PLW0108, as it moves on
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "stack traffic/mirror")
+    assumed = []
+    for _ in range(3):
+        assert scene.run(scene.instance()).outcomes == ["created"]
+        assumed.append(scene.count(ASSUME))
+        now += timedelta(minutes=35)
+    assert assumed == [1, 1, 2]
+    names = {c.parameters["RoleSessionName"] for c in scene.calls if c.operation == ASSUME}
+    assert names == {"stack-traffic-mirror"}
+
+
+def test_the_host_of_a_sensor_elsewhere_is_looked_up_there_alone(
+    scene: Scene, abroad: Abroad
+) -> None:
+    target = abroad.sensor()
+    host = abroad.account.sensor_instance(target)
+    scene.configure([target, scene.sensor()], SENSOR_ROLE_ARNS=abroad.role, CACHE_SECONDS="60")
+    for _ in range(2):
+        scene.run(scene.instance())
+    asked = [call for call in scene.calls if call.operation == INSTANCES and host in repr(call)]
+    assert [call.account for call in asked] == [OTHER_ACCOUNT_ID]

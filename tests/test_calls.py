@@ -6,6 +6,7 @@ Counts and round trips are exact, so nothing here looks at seconds.
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 from collections import Counter
@@ -56,14 +57,20 @@ class Rounds:
     comes to its end has shown that they do.
     """
 
-    def __init__(self, account: SimulatedAccount, expected: Sequence[Sequence[str]]) -> None:
-        self.account = account
+    def __init__(
+        self,
+        account: SimulatedAccount,
+        expected: Sequence[Sequence[str]],
+        others: Sequence[SimulatedAccount] = (),
+    ) -> None:
+        self.account, self.others = account, others
         self.expected = [sorted(operations) for operations in expected]
         self.ends = list(accumulate(map(len, expected)))
         self.begun: list[str] = []
         self.changed = threading.Condition()
         account.forget_calls()
-        account.gates.append(self)
+        for one in (account, *others):
+            one.gates.append(self)
 
     def __call__(self, operation: str, parameters: dict[str, Any]) -> None:
         with self.changed:
@@ -75,7 +82,8 @@ class Rounds:
 
     def check(self) -> None:
         """These calls went out, in these rounds, and no other."""
-        self.account.gates.remove(self)
+        for one in (self.account, *self.others):
+            one.gates.remove(self)
         starts = [0, *self.ends]
         found = [sorted(self.begun[a:b]) for a, b in zip(starts, self.ends, strict=False)]
         assert (found, self.begun[self.ends[-1] :]) == (self.expected, [])
@@ -214,6 +222,39 @@ def test_prefix_lists_are_read_together_and_only_where_nothing_else_admits(scene
     rounds = Rounds(scene, COLD)
     assert scene.run(new_instance(scene)).outcomes == ["created"]
     rounds.check()
+
+
+ASSUME = "sts:AssumeRole"
+# Of another account whose target is shown with its interface, or without.
+READ_THERE = [[ASSUME], [SESSIONS, INTERFACES], [INSTANCES, GROUPS, ACLS], [], [], []]
+PLACED_THERE = [[ASSUME], [SESSIONS, TARGETS], [INTERFACES], [INSTANCES, GROUPS, ACLS], [], []]
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, True), (1, False), (3, True), (10, True)])
+def test_other_accounts_add_their_reads_but_no_round_trip(
+    scene: Scene, count: int, shown: bool
+) -> None:
+    """But for the routes, as a sensor there is in another VPC, and for a target that is shown
+    without its interface. Warm, they cost nothing."""
+    others = [scene.other(f"{number:012}") for number in range(1, count + 1)]
+    scene.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
+    targets = [other.sensor(other.subnet(vpc=other.vpc("10.9.0.0/16"))) for other in others]
+    for other, target in zip(others, targets, strict=True):
+        other.share(target, interface=shown)
+    roles = ",".join(other.role("sensors") for other in others)
+    scene.configure([scene.sensor(), *targets], SENSOR_ROLE_ARNS=roles, CACHE_SECONDS="60")
+    subnet = scene.subnet("a")
+    here = [*COLD[:3], [ROUTES], COLD[3], []]
+    there = READ_THERE
+    if not shown:
+        here, there = [*COLD[:3], [], [ROUTES], COLD[3]], PLACED_THERE
+    cold = [a + b * count for a, b in zip(here, there, strict=True) if a + b]
+    warm = [cold[0][:3], *cold[1:]]  # but for the sensors
+    for seconds, expected in (("60", cold), ("60", WARM), ("0", warm)):
+        os.environ["CACHE_SECONDS"] = seconds
+        rounds = Rounds(scene, expected, others)
+        assert scene.run(scene.instance(subnet)).outcomes == ["created"]
+        rounds.check()
 
 
 def test_an_interface_that_is_mirrored_costs_three_calls_in_one_round_trip(scene: Scene) -> None:

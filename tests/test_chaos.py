@@ -1,12 +1,12 @@
 """Whatever happens, one sweep afterwards puts it right.
 
 Each seed makes an account in which some instances can be mirrored and others cannot, each for a
-reason of its own. Then events come once, twice and never, out of order and at once, by themselves
-and in SQS batches, while calls are throttled, time out, break, are denied and lose their answers,
-sessions show late and are deleted, instances end and time runs out. What fails is delivered again,
-as Lambda does. Every report is held against the account. In the end all is well again, and one
-sweep has to leave exactly one session for each interface that a sensor can take, and a true reason
-for every other.
+reason of its own; some sensors are in another VPC, and some in another account. Then events come
+once, twice and never, out of order and at once, by themselves and in SQS batches, while calls are
+throttled, time out, break, are denied and lose their answers, sessions show late and are deleted,
+instances end and time runs out. What fails is delivered again, as Lambda does. Every report is held
+against the account. In the end all is well again, and one sweep has to leave exactly one session
+for each interface that a sensor can take, and a true reason for every other.
 
 CHAOS=2000 runs that many seeds (20 unless told), CHAOS=500-700 those from 500 to 699.
 """
@@ -30,6 +30,7 @@ from aws import (
     LambdaContext,
     SimulatedAccount,
     acl_entry,
+    route,
     rule,
     running_event,
     scheduled_event,
@@ -41,6 +42,7 @@ from moto.moto_api._internal import mock_random
 import lambda_traffic_mirror as function
 
 CREATE = "CreateTrafficMirrorSession"
+ASSUME = "sts:AssumeRole"
 CALLS = (
     "DescribeInstances",
     "DescribeTrafficMirrorTargets",
@@ -49,6 +51,8 @@ CALLS = (
     "DescribeSecurityGroups",
     "DescribeNetworkAcls",
     "GetManagedPrefixListEntries",
+    "DescribeRouteTables",
+    ASSUME,
     CREATE,
     CREATE,
     CREATE,
@@ -95,6 +99,9 @@ class Truths:
         self.targets: list[str] = []
         self.crowded = ""
         self.foreign = account.sensor(attached=False)
+        self.other = account.other()
+        self.role = self.other.role("sensors")
+        self.blackhole = rng.random() < 0.3
         self.build()
 
     def some(self, truth: Truth, **kwargs: Any) -> None:
@@ -117,6 +124,16 @@ class Truths:
         if rng.random() < 0.5:
             group = account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))
             self.open.append(account.sensor(groups=[group], quota=1_000))
+        # In another VPC, and in another account; and one to which no route leads.
+        routes = [route("10.1.0.0/16", pcx=True), route("10.2.0.0/16", tgw=True)]
+        routes += [route("10.3.0.0/16", tgw=True, state="blackhole")]
+        account.route_table(routes=routes, main=True)
+        if rng.random() < 0.5:
+            self.open.append(self.distant(account, "10.1.0.0/16"))
+        if rng.random() < 0.7:
+            self.open.append(self.distant(self.other, "10.2.0.0/16"))
+            self.other.share(self.open[-1], interface=rng.random() < 0.5)
+        lost = [self.distant(account, "10.3.0.0/16", zone="b")] if self.blackhole else []
         for _ in range(3):
             self.some(Truth("session"))
         self.some(Truth("skipped", "EXCLUDE_TAGS"), tags={"mirror": "no"})
@@ -136,6 +153,7 @@ class Truths:
         self.crowded = account.sensor(zone="f", quota=SMALL_QUOTA)
         self.targets = [
             *self.open,
+            *lost,
             closed,
             denying,
             stopped,
@@ -143,15 +161,23 @@ class Truths:
             account.missing_sensor(),
         ]
         rng.shuffle(self.targets)
-        self.hopeless("b", "zone", "us-east-1b")
+        if self.blackhole:
+            self.hopeless("b", "route", "blackhole")
+        else:
+            self.hopeless("b", "zone", "The sensor is in")
         self.hopeless("c", "security_group", group)
         self.hopeless("d", "network_acl", "rule 66")
-        self.hopeless("e", "zone", "us-east-1e")
+        self.hopeless("e", "zone", "The sensor is in")
         crowd = Truth("crowd", "TrafficMirrorSourcesPerTargetLimitExceeded")
         self.some(crowd if self.local_zone_only else Truth("session"), zone="f")
         for target in self.targets:
             if target in account._backend.traffic_mirror_targets:
                 self.truths[account.sensor_instance(target)] = Truth("skipped", "sensor")
+
+    @staticmethod
+    def distant(account: SimulatedAccount, cidr: str, zone: str = "a") -> str:
+        """A sensor in a VPC of its own."""
+        return account.sensor(account.subnet(zone, vpc=account.vpc(cidr)), quota=1_000)
 
     def state(self, instance_id: str) -> str:
         return str(self.account._instance(instance_id)._state.name)
@@ -254,6 +280,7 @@ class Chaos:
     def misfortunes(self) -> None:
         account, rng = self.account, self.random
         account.heal()
+        self.world.other.heal()
         account.session_lag = rng.choice((0, 0, 0, 1, 2, LONGEST_LAG))
         account.unknown_instances = {
             instance: rng.randint(1, 3) for instance in self.world.truths if rng.random() < 0.05
@@ -267,6 +294,9 @@ class Chaos:
                 "lose_answer": rng.random() < 0.5,
             }
             kind = rng.choice(("throttled", "broken", "denied", "silent", "unreachable"))
+            if kind == "denied" and call in ("*", "DescribeRouteTables") and self.world.blackhole:
+                kind = "broken"  # without the permission nobody can tell
+            account = rng.choice((self.account, self.account, self.world.other))
             if kind == "throttled":
                 account.fail(call, **when | {"lose_answer": False})
             elif kind == "broken":
@@ -394,7 +424,7 @@ class Chaos:
         if outcome in ("created", "exists"):
             assert entry["session_id"] in self.ever
         elif outcome == "failed":
-            assert any(call in reason for call in CALLS), entry
+            assert any(call.removeprefix("sts:") in reason for call in CALLS), entry
         elif outcome == "deferred":
             assert "time" in reason
         elif outcome == "skipped":
@@ -414,6 +444,7 @@ class Chaos:
     def calm(self) -> None:
         """All works again, and what was late shows."""
         self.account.heal()
+        self.world.other.heal()
         self.account.session_lag = 0
         self.account.unknown_instances = {}
         for _ in range(LONGEST_LAG):
@@ -423,8 +454,10 @@ class Chaos:
 def close_a_sensor(world: Truths) -> str:
     """One of the sensors that take everything stops; the others still do."""
     target = world.random.choice(world.open)
-    world.account.stop(world.account.sensor_instance(target))
-    world.truths[world.account.sensor_instance(target)] = Truth("skipped", "stopped")
+    owner = world.account._account_of_target(target)
+    owner.stop(owner.sensor_instance(target))
+    if owner is world.account:
+        world.truths[owner.sensor_instance(target)] = Truth("skipped", "stopped")
     return target
 
 
@@ -486,6 +519,7 @@ def test_one_sweep_puts_right_what_went_wrong(scene: Scene, reports: Reports, se
     world = Truths(scene, rng)
     scene.configure(
         world.targets,
+        SENSOR_ROLE_ARNS=world.role,
         EXCLUDE_TAGS="mirror=no",
         LOCAL_ZONE_ONLY=str(world.local_zone_only),
         CACHE_SECONDS=rng.choice(("", "300")),

@@ -97,6 +97,13 @@ def test_accepted(variable: str, text: str, value: object) -> None:
     assert getattr(read(**{variable: text}), variable.lower()) == value
 
 
+def test_roles_go_by_account_and_the_same_one_twice_folds() -> None:
+    china = "arn:aws-cn:iam::111122223333:role/a/b+c"
+    roles = read(SENSOR_ROLE_ARNS=f" {ROLE_ARN},\n{china} {ROLE_ARN},").sensor_roles
+    assert roles == (("210987654321", ROLE_ARN), ("111122223333", china))
+    assert read(SENSOR_ROLE_ARNS=" ").sensor_roles == ()
+
+
 TAGS: dict[str, tuple[str, tuple[Tag, ...]]] = {
     "a key": ("mirror", (Tag("mirror", None),)),
     "key and value": ("mirror=yes", (Tag("mirror", "yes"),)),
@@ -169,6 +176,17 @@ NETWORK = "a whole number from 0 to 16777215"
 LENGTH = "a whole number from 1 to 8500"
 SECONDS = "a whole number from 0 up"
 TAG = "key=value or key"
+ROLE = "ARNs of roles, arn:aws:iam::123456789012:role/NAME"
+ROLE_ARN = "arn:aws:iam::210987654321:role/sensors"
+NO_ROLES = [
+    "sensors",
+    "210987654321",
+    ROLE_ARN.replace("role", "user"),
+    ROLE_ARN.replace("210987654321", "21098765432"),
+    ROLE_ARN.replace("210987654321", "*"),
+    ROLE_ARN.replace("sensors", ""),
+    ROLE_ARN.replace("arn:", "arn;"),
+]
 
 MALFORMED: list[tuple[str, str, str]] = [
     ("filter_id", "tmf-1 tmf-2", "the ID of the traffic mirror filter"),
@@ -198,6 +216,7 @@ MALFORMED: list[tuple[str, str, str]] = [
     ("CACHE_SECONDS", "-1", SECONDS),
     ("CACHE_SECONDS", "0.5", SECONDS),
     ("CACHE_SECONDS", "5m", SECONDS),
+    *(("SENSOR_ROLE_ARNS", text, ROLE) for text in NO_ROLES),
     ("INCLUDE_TAGS", "=yes", TAG),
     ("INCLUDE_TAGS", "=", TAG),
     ("EXCLUDE_TAGS", " = yes", TAG),
@@ -226,6 +245,14 @@ def test_the_error_names_variable_value_and_what_is_accepted(
     message = error_of(scene, "i-1")
     wanted = (variable, repr(text.strip()), accepted)
     assert [word for word in wanted if word not in message] == []
+
+
+def test_a_second_role_of_an_account_is_an_error() -> None:
+    second = ROLE_ARN.replace("sensors", "path/sensors")
+    with pytest.raises(ConfigurationError) as caught:
+        read(SENSOR_ROLE_ARNS=f"{ROLE_ARN}, {second}")
+    wanted = ("SENSOR_ROLE_ARNS", second, "one role for account 210987654321")
+    assert [word for word in wanted if word not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize("variable", ["INCLUDE_TAGS", "EXCLUDE_TAGS"])

@@ -34,16 +34,27 @@ TABLES: dict[str, tuple[list[dict[str, Any]], bool, str]] = {
     "a peering connection": ([route(FAR, pcx=True)], True, "peering connection pcx-"),
     "a transit gateway": ([route(FAR, tgw=True)], True, "transit gateway tgw-"),
     "a VPC endpoint": ([route(FAR, vpce=True)], True, "VPC endpoint vpce-"),
+    "an instance": ([route(FAR, instance=True)], True, "interface eni-"),
     "an interface": ([route(FAR, eni=True)], True, "interface eni-"),
     "a virtual private gateway": ([route(FAR, vgw=True)], True, "ranked last"),
     "a local gateway": ([route(FAR, lgw=True)], True, "ranked last"),
     "Cloud WAN": ([route(FAR, core_network=True)], True, "ranked last"),
     "an internet gateway": ([route("0.0.0.0/0", igw=True)], False, "internet gateway igw-"),
     "a NAT gateway": ([route("0.0.0.0/0", nat=True)], False, "NAT gateway nat-"),
+    "a gateway of another kind": ([route(FAR, vgw="odd-1")], True, "gateway odd-1"),
+    "the VPC's own, for the address": ([route("10.9.0.0/24", local=True)], False, "the VPC itself"),
+    "the static one of two": (
+        [route(FAR, vgw=True, propagated=True), route(FAR, pcx=True)],
+        True,
+        "by peering connection",
+    ),
+    "a longer one that is propagated": (
+        [route("10.9.0.0/17", vgw=True, propagated=True), route(FAR, pcx=True)],
+        True,
+        "virtual private gateway",
+    ),
     "a carrier gateway": ([route(FAR, cagw=True)], False, "carrier gateway"),
     "an egress-only gateway": ([route(FAR, eigw=True)], False, "egress-only internet gateway"),
-    "the source's own VPC": ([route(FAR, local=True)], False, "the VPC itself"),
-    "a gateway that nobody knows": ([route(FAR, igw="x-1")], True, "ranked last"),
     "a blackhole": ([route(FAR, pcx=True, state="blackhole")], False, "state blackhole"),
     "a filtered route, and no other": ([route(FAR, pcx=True, state="filtered")], False, "No route"),
     "the longest prefix leads": (
@@ -71,6 +82,8 @@ def test_the_route_decides(
     sensor = far_sensor(scene)
     scene.configure(sensor)
     subnet = scene.subnet("a")
+    for one in routes:  # an instance as next hop is shown along with its interface
+        one.update({"InstanceId": scene.instance()} if "InstanceId" in one else {})
     scene.route_table(None, routes, main=main, subnets=[] if main else [subnet])
     answer = scene.run(scene.instance(subnet))
     assert answer.outcomes == ["created" if taken else "unmirrored"]

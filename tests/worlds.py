@@ -302,16 +302,21 @@ class Builder:
 
     def routes(self, addresses: list[str]) -> list[dict[str, Any]]:
         rng = self.random
-        found = {
-            block: route(block, **{rng.choice(("pcx", "tgw")): True})
-            for block in self.blocks
-            if self.often(0.8)
-        }
-        for _ in range(rng.choice((0, 0, 1, 2, 3, 6, 50))):
-            block, hop = self.block(addresses), rng.choice(NEXT_HOPS)
+        found: dict[str, dict[str, Any]] = {}
+
+        def add(block: str, hops: tuple[str, ...]) -> None:
+            hop = rng.choice(hops)
             state = rng.choice(("active",) * 5 + ("blackhole", "blackhole", "filtered"))
+            if hop in ("pcx", "tgw") and self.often(0.5):
+                state = "active"
             to = rng.choice(self.instances) if hop == "instance" else True
             found.setdefault(block, route(block, state=state, **{hop: to}))
+
+        for block in self.blocks:
+            if self.often(0.8):
+                add(block, ("pcx", "tgw") * 4 + NEXT_HOPS)
+        for _ in range(rng.choice((0, 0, 1, 2, 3, 6, 50))):
+            add(self.block(addresses), NEXT_HOPS)
         routes = list(found.values())
         for block in found:
             if self.often(0.05):
@@ -721,7 +726,9 @@ def handle(event: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]
         return {"status": result["statusCode"], **json.loads(result["body"])}
     except lambda_traffic_mirror.MirroringError as error:
         summary = Counter(entry["outcome"] for entry in logged.entries)
-        return {"error": str(error), "interfaces": logged.entries, "summary": summary}
+        # The log is in the order in which things were settled.
+        entries = sorted(logged.entries, key=lambda e: (e["instance_id"], str(e["interface_id"])))
+        return {"error": str(error), "interfaces": entries, "summary": summary}
     finally:
         logger.removeHandler(logged)
         logger.setLevel(level)
@@ -756,7 +763,7 @@ def differences(
     named = [(item.instance_id, item.interface_id) for item in expected]
     # Where an instance without any interface to name stands in the list is not promised.
     entries = sorted(body["interfaces"], key=lambda entry: entry["interface_id"] is None)
-    if "error" in body:  # the log is in the order in which things were settled
+    if "error" in body:
         places = {name: place for place, name in enumerate(named)}
         last = len(places)
         entries.sort(key=lambda e: places.get((e["instance_id"], e["interface_id"]), last))
