@@ -2959,20 +2959,36 @@ def why_not_meant(
 # 8  Mirroring
 # ======================================================================================
 
-# Outcomes, those that need attention first: the log level of their record.
+
+class Outcome(NamedTuple):
+    """What an outcome means to those who look at it.
+
+    Attributes:
+        level: of its log record.
+        bad: whether it counts as 400.
+        unfinished: whether there is no answer yet, so that the event is to be delivered again.
+        bare: whether no sensor has a say in it.
+        usual: whether a sweep finds it everywhere, and logs it at DEBUG.
+    """
+
+    level: int
+    bad: bool = False
+    unfinished: bool = False
+    bare: bool = False
+    usual: bool = False
+
+
+# Those that need attention first.
 OUTCOMES = {
-    "unmirrored": logging.ERROR,
-    "blocked": logging.ERROR,
-    "failed": logging.ERROR,
-    "deferred": logging.WARNING,
-    "created": logging.INFO,
-    "planned": logging.INFO,
-    "exists": logging.INFO,
-    "skipped": logging.INFO,
+    "unmirrored": Outcome(logging.ERROR, bad=True),
+    "blocked": Outcome(logging.ERROR, bad=True),
+    "failed": Outcome(logging.ERROR, unfinished=True),
+    "deferred": Outcome(logging.WARNING, unfinished=True, bare=True),
+    "created": Outcome(logging.INFO),
+    "planned": Outcome(logging.INFO),
+    "exists": Outcome(logging.INFO, bare=True, usual=True),
+    "skipped": Outcome(logging.INFO, bare=True, usual=True),
 }
-BAD_OUTCOMES = ("unmirrored", "blocked")  # count as 400
-UNFINISHED_OUTCOMES = ("failed", "deferred")  # to be delivered again
-BARE_OUTCOMES = ("exists", "skipped", "deferred")  # about which no sensor has a say
 
 ROUND = 100  # interfaces for which sensors are chosen before their creates go out
 PARALLEL_CREATES = 10
@@ -2980,7 +2996,7 @@ LOOKS = 3  # at a refused interface, for a session that another invocation was f
 UNSUPPORTED_SECONDS = 3_600  # for which an interface that AWS does not mirror is remembered
 
 
-class Refused(Enum):
+class About(Enum):
     """Whom a refusal of AWS is about."""
 
     TARGET = "another target may do"
@@ -2993,16 +3009,16 @@ class Refused(Enum):
 
 # How AWS's codes begin, and whom they are about. Any other code is about the interface.
 REFUSALS = (
-    ("TrafficMirrorSourcesPerTargetLimitExceeded", Refused.TARGET),
-    ("TrafficMirrorSessionsPerTargetLimitExceeded", Refused.TARGET),
-    ("InvalidTrafficMirrorTarget", Refused.TARGET),
-    ("NetworkInterfaceNotSupported", Refused.NOT_SUPPORTED),
-    ("InterfaceInUseByTrafficMirrorTarget", Refused.SENSOR),
-    ("InvalidNetworkInterfaceID.NotFound", Refused.NOT_SHOWN),
-    ("InvalidNetworkInterfaceId.NotFound", Refused.NOT_SHOWN),
-    ("TrafficMirrorSessionLimitExceeded", Refused.EVERYBODY),
-    ("InvalidTrafficMirrorFilter", Refused.EVERYBODY),
-    ("", Refused.INTERFACE),
+    ("TrafficMirrorSourcesPerTargetLimitExceeded", About.TARGET),
+    ("TrafficMirrorSessionsPerTargetLimitExceeded", About.TARGET),
+    ("InvalidTrafficMirrorTarget", About.TARGET),
+    ("NetworkInterfaceNotSupported", About.NOT_SUPPORTED),
+    ("InterfaceInUseByTrafficMirrorTarget", About.SENSOR),
+    ("InvalidNetworkInterfaceID.NotFound", About.NOT_SHOWN),
+    ("InvalidNetworkInterfaceId.NotFound", About.NOT_SHOWN),
+    ("TrafficMirrorSessionLimitExceeded", About.EVERYBODY),
+    ("InvalidTrafficMirrorFilter", About.EVERYBODY),
+    ("", About.INTERFACE),
 )
 
 
@@ -3076,7 +3092,7 @@ class Task(NamedTuple):
             session.target_id if session else None,
             session.session_id if session else None,
             session.name if session else None,
-            () if outcome in BARE_OUTCOMES else sensors,
+            () if OUTCOMES[outcome].bare else sensors,
             self.place,
             elsewhere=bool(self.sessions) and not self.ours and outcome != "created",
         )
@@ -3180,12 +3196,12 @@ class Refusals:
     def note(self, plan: Plan, error: AwsCallFailed) -> None:
         """Take note of what a refusal says about creates to come."""
         reason = f"{error.code} ({error.detail})"
-        refused = refused_by(error)
-        if refused is Refused.TARGET:
+        about = whom(error)
+        if about is About.TARGET:
             self.targets[plan.target_id] = f"AWS refused {plan.target_id}: {reason}"
-        elif refused is Refused.EVERYBODY:
+        elif about is About.EVERYBODY:
             self.everybody = f"AWS creates no session at all: {reason}"
-        elif refused is Refused.NOT_SUPPORTED:
+        elif about is About.NOT_SUPPORTED:
             task = plan.task
             what = f"AWS does not mirror the interface {task.source.interface_id}"
             remember_unsupported(task.source.interface_id, f"{what} ({error.code})")
@@ -3196,9 +3212,9 @@ class Refusals:
                 self.types[task.instance.instance_type] = f"{what} ({error.code})"
 
 
-def refused_by(error: AwsCallFailed) -> Refused:
+def whom(refusal: AwsCallFailed) -> About:
     """Whom a refusal is about."""
-    return next(refused for code, refused in REFUSALS if error.code.startswith(code))
+    return next(about for code, about in REFUSALS if refusal.code.startswith(code))
 
 
 _unsupported: dict[str, tuple[float, str]] = {}  # by interface: when AWS refused it, and why
@@ -3595,21 +3611,21 @@ class Mirroring:
         if not create_came_to(answer, Failure.REFUSED):
             return task.entry(answer.outcome, str(answer), sensors=plan.sensors)
         self.region.sessions.give_up(target_id)
-        refused = refused_by(answer)
+        about = whom(answer)
         reason = f"AWS refused {target_id}: {answer.code} ({answer.detail})"
-        if refused is Refused.TARGET:
+        if about is About.TARGET:
             return task
-        if refused is Refused.NOT_SUPPORTED:
+        if about is About.NOT_SUPPORTED:
             return task.entry("skipped", self.refusals.why_skipped(task) or reason)
-        if refused is Refused.SENSOR:
+        if about is About.SENSOR:
             sensor = "The interface is somebody's sensor, which AWS does not mirror"
             return task.entry("skipped", f"{sensor} ({answer.code})")
-        if refused is Refused.NOT_SHOWN:
+        if about is About.NOT_SHOWN:
             return Doubt(plan, task.entry("failed", reason, sensors=plan.sensors), plan.looks)
-        if refused is Refused.EVERYBODY:
+        if about is About.EVERYBODY:
             reason = self.refusals.everybody or reason
         entry = refused_entry(task, target_id, reason, plan.sensors)
-        return Doubt(plan, entry, plan.looks) if refused is Refused.INTERFACE else entry
+        return Doubt(plan, entry, plan.looks) if about is About.INTERFACE else entry
 
     def look(
         self, doubts: Sequence[Doubt]
@@ -3775,7 +3791,7 @@ class Report:
         self._meant = self._covered = 0
         self._stopped = False
         self._due: Counter[str] = Counter()
-        self._causes: dict[str, dict[str, list[str]]] = {name: {} for name in UNFINISHED_OUTCOMES}
+        self._causes: dict[str, dict[str, list[str]]] = {outcome: {} for outcome in OUTCOMES}
         self._kept: dict[str, list[Entry]] = {outcome: [] for outcome in OUTCOMES}
         self._rows: Counter[str] = Counter()
 
@@ -3783,7 +3799,7 @@ class Report:
         """Take into account what became of an interface."""
         log_entry(entry)
         self.counts[entry.outcome] += 1
-        if entry.outcome in UNFINISHED_OUTCOMES:
+        if OUTCOMES[entry.outcome].unfinished:
             self._add_unfinished(entry)
         if entry.interface_id and entry.outcome != "skipped":
             self._meant += 1
@@ -3835,7 +3851,7 @@ class Report:
         What a sweep defers, the next one goes on with."""
         if not self._due:
             return None
-        due = {outcome: self._due[outcome] for outcome in UNFINISHED_OUTCOMES if self._due[outcome]}
+        due = {outcome: self._due[outcome] for outcome in OUTCOMES if self._due[outcome]}
         counts = ", ".join(f"{count} {outcome}" for outcome, count in due.items())
         causes = [cause for outcome in due for cause in self._causes[outcome].items()]
         reasons = " ".join(f"{', '.join(names)}: {reason}" for reason, names in causes)
@@ -3879,9 +3895,8 @@ def log_entry(entry: Entry) -> None:
     """One log record per interface: a sentence, and the entry as further fields, which Lambda's
     JSON log format keeps. What a sweep finds in order would drown the rest, so it is DEBUG, and its
     rows of sensors would repeat megabytes."""
-    level = OUTCOMES[entry.outcome]
-    if entry.request.sweep and entry.outcome in ("exists", "skipped"):
-        level = logging.DEBUG
+    outcome = OUTCOMES[entry.outcome]
+    level = logging.DEBUG if entry.request.sweep and outcome.usual else outcome.level
     if not logger.isEnabledFor(level):
         return
     fields = entry.as_dict()
@@ -3979,7 +3994,7 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
         return {"batchItemFailures": [{"itemIdentifier": m.message_id} for m in again]}
     if problem := report.unfinished():
         raise MirroringError(problem)
-    bad = errors or any(report.counts[outcome] for outcome in BAD_OUTCOMES)
+    bad = errors or any(OUTCOMES[outcome].bad for outcome in report.counts)
     if len(notes) == len(requests) + len(errors) == 1 and not report.counts:
         message = notes[0]  # the one event asks for nothing, or cannot be understood
     else:
