@@ -483,7 +483,7 @@ def parse_api_call(detail: object, request: Request) -> Request:
     """The request with the instances that a call to EC2 names, as CloudTrail records it."""
     if not isinstance(detail, dict) or detail.get("eventSource") != "ec2.amazonaws.com":
         source = detail.get("eventSource") if isinstance(detail, dict) else detail
-        raise InvalidEvent(f"The recorded call is one of {shown(source)}, not of EC2.")
+        raise InvalidEvent(f"eventSource is {shown(source)}, not 'ec2.amazonaws.com'.")
     name = shown(detail.get("eventName"))
     if detail.get("errorCode"):
         return request._replace(ignored=f"The recorded call {name} failed, so it changed nothing.")
