@@ -486,7 +486,7 @@ def parse_api_call(detail: object, request: Request) -> Request:
     """The request with the instances that a call to EC2 names, as CloudTrail records it."""
     if not isinstance(detail, dict) or detail.get("eventSource") != "ec2.amazonaws.com":
         source = detail.get("eventSource") if isinstance(detail, dict) else detail
-        raise InvalidEvent(f"The recorded call is one of {shown(source)}, not of EC2.")
+        raise InvalidEvent(f"eventSource is {shown(source)}, not 'ec2.amazonaws.com'.")
     name = shown(detail.get("eventName"))
     if detail.get("errorCode"):
         return request._replace(ignored=f"The recorded call {name} failed, so it changed nothing.")
@@ -943,25 +943,26 @@ class Answers(Generic[T]):
 
 
 # The reading edge: every member of an answer is read through these three, by name and type. AWS
-# leaves some members out to say 'none'; all others that are missing, null or of another type make
-# the row unreadable, instead of being taken for none.
+# leaves some members out to say 'none', or sends an empty text; all others that are missing, empty,
+# null or of another type make the row unreadable, instead of being taken for none.
 
 
 def member(row: Any, name: str, kind: type[T]) -> T:
     """The member of a row that AWS always sends.
 
     Raises:
-        Unreadable: it is missing, or not of that type.
+        Unreadable: it is missing or an empty text, or not of that type.
     """
     value = row.get(name) if isinstance(row, dict) else None
-    if type(value) is kind:
+    if type(value) is kind and value != "":
         return value
     raise Unreadable(f"{name} is {shown(value)}, not of type {kind.__name__}")
 
 
 def optional_member(row: Any, name: str, kind: type[T]) -> T | None:
     """The member of a row that AWS leaves out to say 'none'."""
-    return member(row, name, kind) if not isinstance(row, dict) or name in row else None
+    none = isinstance(row, dict) and row.get(name, "") == ""
+    return None if none else member(row, name, kind)
 
 
 def rows_in(row: Any, name: str, *, optional: bool = False) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from aws import (
     running_event,
     scheduled_event,
 )
-from conftest import Run, Sleeps, answer_of
+from conftest import Run, Scene, Sleeps, answer_of
 
 from lambda_traffic_mirror import ConfigurationError, MirroringError, lambda_handler
 
@@ -154,6 +154,8 @@ def values_instead(value: object) -> Iterator[tuple[str, Any]]:
     for other in ("text", 7, -1.5, True, [], ["text"], [None], {}, {"text": None}):
         if type(other) is not type(value):
             yield "of another type", other
+    if isinstance(value, str):
+        yield "empty", ""
     if isinstance(value, str) and re.match(r"\d+\.\d+\.\d+\.\d+", value):
         for other in NO_ADDRESSES:
             yield "no address", other
@@ -198,6 +200,7 @@ LEFT_OUT_FOR_NONE = {
     "PrivateIpAddress",  # an interface with IPv6 only has none
     "Association",
     "PeeringStatus",
+    "Value",  # of a tag
 }
 
 
@@ -442,7 +445,8 @@ def test_whatever_field_cannot_be_read(
             for face, outcome in expected.items()
             if face not in concerned and outcomes.get(face) != outcome
         ]
-        if not (change.how == "left out" and change.path[-1] in LEFT_OUT_FOR_NONE):
+        said_none = change.how in ("left out", "empty")
+        if not (said_none and change.path[-1] in LEFT_OUT_FOR_NONE):
             wrong += [
                 f"{change}: {face} is mirrored to {target}"
                 for face, target in made
@@ -454,6 +458,26 @@ def test_whatever_field_cannot_be_read(
             if number > 1
         ]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [
+        ("DescribeTrafficMirrorSessions", "NetworkInterfaceId"),
+        ("DescribeTrafficMirrorTargets", "TrafficMirrorTargetId"),
+        ("DescribeNetworkInterfaces", "AvailabilityZone"),
+        ("DescribeSecurityGroups", "GroupId"),
+        ("DescribeNetworkAcls", "NetworkAclId"),
+    ],
+)
+def test_an_empty_text_is_as_good_as_none(
+    scene: Scene, sensor: str, quick: Sleeps, operation: str, name: str
+) -> None:
+    scene.session("eni-00000000000000000", sensor)
+    rows = ROWS[operation][0]
+    scene.show(operation, lambda found: [row.update({name: ""}) for row in found[rows]])
+    with pytest.raises(MirroringError, match=f"{name} is ''"):
+        scene.run(scene.instance())
 
 
 # --------------------------------------------------------------------------------------
