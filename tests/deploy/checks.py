@@ -565,6 +565,8 @@ def unwanted(resolved: Resolved) -> Iterator[Call]:
         yield "ec2:CreateTags", arn(resolved, "ec2", name), during
     for place in (f"elsewhere-1:{account}", f"{region}:999999999999"):
         yield "ec2:CreateTags", f"arn:{partition}:ec2:{place}:traffic-mirror-session/tms-1", during
+        group = f"log-group:{named(resolved, 'LogGroup')}:log-stream:x"
+        yield "logs:PutLogEvents", f"arn:{partition}:logs:{place}:{group}", {}
     # Never anything that takes away or changes, or that nobody asks for.
     for verb in ("DeleteTrafficMirrorSession", "ModifyTrafficMirrorSession", "DeleteTags"):
         yield f"ec2:{verb}", session, during
@@ -630,6 +632,7 @@ def role_is_written_so_that_it_stays_narrow(resolved: Resolved) -> None:
 def only_lambda_assumes_the_role(resolved: Resolved) -> None:
     (role,) = of_type(resolved, "AWS::IAM::Role").values()
     trust = role["AssumeRolePolicyDocument"]["Statement"]
+    assert [set(one) for one in trust] == [{"Effect", "Principal", "Action"}]
     assert allows(trust, "sts:AssumeRole", "", {}, {"Service": "lambda.amazonaws.com"})
     for other in (
         {"Service": "ec2.amazonaws.com"},
@@ -643,8 +646,10 @@ def only_lambda_assumes_the_role(resolved: Resolved) -> None:
 @check
 def everything_is_of_this_partition(resolved: Resolved) -> None:
     text = json.dumps([resolved["Resources"], resolved["Outputs"]])
-    # IAM lets a policy leave the partition open.
+    # IAM lets a policy leave the partition open. Only a list of targets needs it.
     assert set(re.findall(r"\barn:([^:]+):", text)) - {"*"} == {resolved["Partition"]}
+    opened = re.findall(r'"(arn:\*:[^"]*)"', text)
+    assert [one for one in opened if ":traffic-mirror-target/" not in one] == []
 
 
 # What is seen of it

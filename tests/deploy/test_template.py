@@ -424,7 +424,7 @@ def test_promise_is_kept(check: Callable[[Resolved], None], name: str) -> None:
 @pytest.mark.parametrize("partition", partitions())
 def test_promises_are_kept_in_every_partition(partition: str) -> None:
     assert len(partitions()) >= 8
-    for name in ("the least", "accounts and targets", "everything else"):
+    for name in ("the least", "accounts and targets", "everything else", "every permission"):
         resolved = at(name, partition)
         for check in CHECKS:
             check(resolved)
