@@ -2021,10 +2021,15 @@ class Facts(NamedTuple):
         errors += [self.hosts.error if self.account else None]
         return next(filter(None, errors), None)
 
-    def host_ids(self) -> set[str]:
-        """The instances that the sensors' interfaces are attached to."""
-        interfaces = (face for sensor in self.sensors.values() for face in sensor.interfaces)
-        return {face.host_id for face in interfaces if face.host_id}
+
+def interfaces_of(sensors: Iterable[Sensor]) -> list[Interface]:
+    """The interfaces on which these sensors receive."""
+    return [interface for sensor in sensors for interface in sensor.interfaces]
+
+
+def hosts_of(sensors: Iterable[Sensor]) -> set[str]:
+    """The instances that these interfaces are attached to."""
+    return {interface.host_id for interface in interfaces_of(sensors) if interface.host_id}
 
 
 class Sensors:
@@ -2167,14 +2172,14 @@ class Region:
         return self.sessions.count(target_id) + self.sensors.hidden_sessions.get(target_id, 0)
 
     @property
-    def lacks_sessions(self) -> bool:
-        """Whether sessions or targets could not be read."""
-        return isinstance(self._sessions, Unanswered) or isinstance(self._targets, Unanswered)
+    def error(self) -> Unanswered | None:
+        """Why sessions or targets are not known; None where they are."""
+        return next((a for a in (self._sessions, self._targets) if isinstance(a, Unanswered)), None)
 
     def sessions_per_own_target(self) -> dict[str, int]:
         """How many sessions each configured target has that this account owns; empty where AWS did
         not say."""
-        if self.lacks_sessions:
+        if self.error:
             return {}
         owners = {target.target_id: target.owner_id for target in self.sensors.targets.every()}
         counts = self.sessions.per_target
@@ -2192,7 +2197,7 @@ class Region:
         page, later, and take nothing from the cache."""
         self.facts = {} if work.sweep else cached_facts(self.configuration)
         home = self.facts.get(HOME)
-        host_ids = home.host_ids() if home else ()
+        host_ids = hosts_of(home.sensors.values()) if home else ()
         with parallel_calls() as calls:
             named = calls.submit(self._read_instances, work.instances, host_ids)
             sessions = calls.submit(asked, self.home.everything, SESSIONS)
@@ -2260,20 +2265,20 @@ class Region:
 
     def learn_of_sensors(self, sources: Sequence[Interface]) -> None:
         """Make sure that what the stages need to know for these sources has been read."""
-        subnets = {s.subnet_id: s.vpc_id for s in sources if s.subnet_id and s.vpc_id}
-        new_vpc_ids = set(subnets.values()) - self._source_vpc_ids
+        vpc_ids = {s.subnet_id: s.vpc_id for s in sources if s.subnet_id and s.vpc_id}
+        new_vpc_ids = set(vpc_ids.values()) - self._source_vpc_ids
         self._source_vpc_ids |= new_vpc_ids
         lacking = [account for account in self._accounts() if account not in self.facts]
-        home_known = HOME not in lacking
         if lacking:
             self.facts.update(self._read_accounts(lacking))
             self._derive()
         acls = self.facts[HOME].acls
-        if home_known:
+        if HOME not in lacking:
             # A subnet may be newer than the cache; a sweep comes to VPCs that have no sensor.
-            unknown = {vpc_id for subnet, vpc_id in subnets.items() if subnet not in acls}
+            unknown = {vpc_id for subnet, vpc_id in vpc_ids.items() if subnet not in acls}
             acls.update(self.home.by_filter(NETWORK_ACLS, unknown & new_vpc_ids))
-        acls.know_of_none(subnet for subnet, vpc_id in subnets.items() if vpc_id not in acls)
+        # Errors are known by VPC; a subnet without an ACL is not asked for again.
+        acls.know_of_none(subnet for subnet, vpc_id in vpc_ids.items() if vpc_id not in acls)
 
     def _accounts(self) -> list[str]:
         """The accounts to be read: the own one, and those that own a target of ours and have a
@@ -2302,35 +2307,42 @@ class Region:
         ids = [key for key in self.sensors.ids if self._reader_of(key) == account]
         ec2 = self.accounts[account]
         with parallel_calls() as calls:
-            theirs = calls.submit(asked, ec2.everything, SESSIONS) if account else None
+            sessions = calls.submit(asked, ec2.everything, SESSIONS) if account else None
             targets = self._placed_targets(ec2, ids)
-            known = [target for target in targets.every() if target.target_id in set(ids)]
-            interface_ids = [target.interface_id for target in known if target.interface_id]
-            descriptions = [text for target in known for text in target.descriptions]
+            ours = [target for target in targets.every() if target.target_id in set(ids)]
+            interface_ids = [target.interface_id for target in ours if target.interface_id]
+            descriptions = [text for target in ours for text in target.descriptions]
             by_id = calls.submit(ec2.including_managed, INTERFACES, interface_ids)
             described = calls.submit(ec2.by_filter, DESCRIBED_INTERFACES, descriptions)
             interfaces = by_id.result()
             interfaces.update(described.result())
             sensors = {key: self._sensor(key, targets, interfaces, account) for key in ids}
-            faces = [face for sensor in sensors.values() for face in sensor.interfaces]
-            group_ids = [group_id for face in faces for group_id in face.group_ids]
-            vpc_ids = {face.vpc_id for face in faces if face.vpc_id}
-            if not account:
+            received_on = interfaces_of(sensors.values())
+            vpc_ids = {interface.vpc_id for interface in received_on if interface.vpc_id}
+            if account == HOME:
                 vpc_ids |= self._source_vpc_ids
-            host_ids = {face.host_id for face in faces if face.host_id}
+            group_ids = [key for interface in received_on for key in interface.group_ids]
             groups = calls.submit(ec2.by_filter, SECURITY_GROUPS, group_ids)
             acls = calls.submit(ec2.by_filter, NETWORK_ACLS, vpc_ids)
-            hosts = calls.submit(ec2.including_managed, INSTANCES, host_ids)
+            hosts = calls.submit(ec2.including_managed, INSTANCES, hosts_of(sensors.values()))
         hidden: Counter[str] = Counter()
-        seen = theirs.result() if theirs else Answers()
+        seen = sessions.result() if sessions else Answers()
         if isinstance(seen, Unanswered):
             sensors = {key: sensor._replace(failure=seen) for key, sensor in sensors.items()}
         elif not isinstance(self._sessions, Unanswered):
             hidden = self._sessions.hidden_among(seen.every())
         return Facts(
-            account, read_at, sensors, groups.result(), acls.result(), hosts.result(), hidden,
-            Answers() if account else targets, Answers(), Answers(),
-        )  # fmt: skip
+            account=account,
+            read_at=read_at,
+            sensors=sensors,
+            groups=groups.result(),
+            acls=acls.result(),
+            hosts=hosts.result(),
+            hidden_sessions=hidden,
+            targets=targets if account == HOME else Answers(),
+            prefix_lists=Answers(),
+            route_tables=Answers(),
+        )
 
     def _placed_targets(self, ec2: Ec2, ids: Iterable[str]) -> Answers[Target]:
         """The targets, from the account that owns them where they are shown here without their
@@ -3984,7 +3996,8 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
         mirroring = Mirroring(configuration, Deadline(context), own)
         for entry in mirroring.entries(Work.of(requests, own)):
             report.add(entry)
-        report.pages_failed |= mirroring.region.lacks_sessions
+        if error := mirroring.region.error:
+            report.pages_failed |= error.outcome == "failed"
         sessions = mirroring.region.sessions_per_own_target()
         if report.counts and (without := mirroring.accounts_without_targets()):
             notes.append(f"{no_targets_of(without).capitalize()}.")

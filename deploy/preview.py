@@ -178,7 +178,7 @@ class Survey:
     def sensors(self) -> list[Sensor]:
         """What is known of the configured targets."""
         region = self.mirroring.region
-        found = {} if region.lacks_sessions else region.sensors.judged
+        found = {} if region.error else region.sensors.judged
         ids = function.asked(lambda: region.sensors.ids)
         known = () if isinstance(ids, function.Unanswered) else ids
         return [self._sensor(target_id, found) for target_id in known]
@@ -188,7 +188,7 @@ class Survey:
         sensor = found[target_id][0] if target_id in found else None
         zones = {face.zone for face in sensor.interfaces if face.zone} if sensor else set()
         # What was planned counts there already.
-        sessions = None if region.lacks_sessions else region.count(target_id)
+        sessions = None if region.error else region.count(target_id)
         return Sensor(
             target_id,
             ", ".join(sorted(zones)) or None,
@@ -198,7 +198,7 @@ class Survey:
         )
 
     def _owner(self, target_id: str) -> str | None:
-        if self.mirroring.region.lacks_sessions:
+        if self.mirroring.region.error:
             return None
         targets = self.mirroring.region.sensors.targets.every()
         return next((t.owner_id for t in targets if t.target_id == target_id), None)
