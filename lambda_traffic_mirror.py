@@ -40,7 +40,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from enum import Enum
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar
 
@@ -1559,10 +1559,10 @@ class Ec2:
     def assume_role(self, threads: Executor) -> None:
         """Begin to get the role's credentials, or to make sure that they are still good
         (AssumeRole). Calls wait for it; where it fails, so do they."""
-        assert self.role
-        credentials = partial(assumed_credentials, self.role)
+        role = self.role
+        assert role
         self._assumed = threads.submit(
-            self._guarded, "AssumeRole", lambda: credentials().get_frozen_credentials()
+            self._guarded, "AssumeRole", lambda: assumed_credentials(role).get_frozen_credentials()
         )
 
     def by_filter(self, read: Read, values: Iterable[str]) -> Answers[Any]:
@@ -3260,12 +3260,7 @@ class Mirroring:
         own: the function's account and Region.
     """
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        deadline: Deadline,
-        own: Own,
-    ) -> None:
+    def __init__(self, configuration: Configuration, deadline: Deadline, own: Own) -> None:
         self.configuration = configuration
         self.deadline = deadline
         self.region = Region(configuration, deadline, own)
@@ -3367,7 +3362,7 @@ class Mirroring:
             if isinstance(answer, Entry):
                 yield answer
             else:
-                (mirrored if self.counting(answer.sessions) else waiting).append(answer)
+                (mirrored if self.sufficient(answer.sessions) else waiting).append(answer)
         if waiting or any(task.ours for task in mirrored):
             self.region.learn_of_sensors([task.source for task in waiting])
         self.region.look_for_targets(s for task in mirrored for s in task.sessions)
@@ -3398,15 +3393,14 @@ class Mirroring:
     def triage(self, task: Task) -> Task | Entry:
         """Whether the interface is meant to be mirrored and can be. A task goes on: to a sensor, or
         where a sweep finds a session, to a check of what that leads to."""
-        source, sensors = task.source, self.region.sensors
-        instance = task.instance
+        source, instance, sensors = task.source, task.instance, self.region.sensors
         problem = why_not_meant(source, instance, self.configuration)
         if problem := problem or sensors.why_no_source(source, instance):
             return task.entry("skipped", problem)
         if sessions := self.region.sessions.of(source.interface_id, sensors.ids):
             ours = sum(session.target_id in sensors.ids for session in sessions)
             task = task._replace(sessions=sessions, ours=ours)
-        if found := self.counting(task.sessions):
+        if found := self.sufficient(task.sessions):
             return task if task.request.sweep else self.exists(task, found)
         if source.address is None:
             problem = "The interface has no IPv4 address, which VXLAN packets need"
@@ -3414,7 +3408,7 @@ class Mirroring:
             problem = self.refusals.why_skipped(task)
         return task.entry("skipped", problem) if problem else task
 
-    def counting(self, sessions: Iterable[Session]) -> Session | None:
+    def sufficient(self, sessions: Iterable[Session]) -> Session | None:
         """The session for which an interface needs no other; with MIRROR_ALONGSIDE only one to a
         target of ours."""
         alongside = self.configuration.mirror_alongside
@@ -3603,7 +3597,7 @@ class Mirroring:
             return told(answer)
         try:
             found = home.by_filter(SESSIONS, [interface_id]).all(interface_id)
-            return self.counting(found) or home.create_session(plan.parameters)
+            return self.sufficient(found) or home.create_session(plan.parameters)
         except OutOfTime:
             return told(answer)
 
@@ -3660,7 +3654,7 @@ class Mirroring:
         kept: list[Doubt] = []
         for doubt, interface_id in zip(doubts, ids, strict=True):
             plan, looks = doubt.plan, doubt.looks + 1
-            found = asked(lambda key: self.counting(sessions.all(key)), interface_id)
+            found = asked(lambda key: self.sufficient(sessions.all(key)), interface_id)
             if isinstance(found, Session):
                 yield self.exists(plan.task, found)
             elif isinstance(found, OutOfTime) or (found and looks == LOOKS):
