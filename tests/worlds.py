@@ -824,6 +824,11 @@ def sensor_differences(
                 f"({found['reason']}), expected {accepted}\n"
                 + describe_sensor(world, scene, sensor.target_id)
             )
+        elif found["stage"] is None and sensor.behind not in (
+            None,
+            "ranked last" in found["reason"],
+        ):
+            yield f"{where}\n  {sensor.target_id}: behind {sensor.behind}, not {found['reason']}"
         elif found["sessions"] not in (None, sensor.sessions):
             yield (
                 f"{where}\n  {sensor.target_id}: {found['sessions']} sessions, "
