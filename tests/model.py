@@ -52,7 +52,8 @@ class World:
 class ExpectedSensor:
     """The verdict on one configured target; `sessions` is its count before the choice.
 
-    `or_stages` are other stages that a rejection may name, where the order is not promised.
+    `or_stages` are other stages that a rejection may name, where the order is not promised;
+    `behind`: whether something ranks it behind, None where nobody says.
     """
 
     target_id: str
@@ -60,6 +61,7 @@ class ExpectedSensor:
     stage: str | None
     sessions: int
     or_stages: tuple[str, ...] = ()
+    behind: bool | None = None
 
 
 @dataclass
@@ -692,6 +694,7 @@ def choose(invocation: Invocation, instance: Answer, source: Answer) -> Expected
                 stage,
                 invocation.count(item.target_id),
                 other_stages(item, settings, reached, invocation.refused),
+                item.behind if item.fate == "passes" else None,
             )
         )
     outcome = "unmirrored"

@@ -504,6 +504,18 @@ def test_where_sts_does_not_answer_the_role_is_named(
     assert missing(reason, "AssumeRole", abroad.role, FAULTS[fault].code) == []
 
 
+def test_without_credentials_for_sts_other_sensors_go_on(
+    scene: Scene, abroad: Abroad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = abroad.sensor(), scene.sensor(sessions=5)
+    scene.configure([theirs, ours], SENSOR_ROLE_ARNS=abroad.role)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    answer = scene.run(scene.instance())
+    assert answer.stages == ["unavailable", "(selected)"]
+    assert "NoCredentialsError" in answer.sensors[theirs]["reason"]
+
+
 def test_a_prefix_list_that_may_not_be_read_there_is_named(scene: Scene, abroad: Abroad) -> None:
     group = abroad.group(rule(prefix_list=abroad.account.prefix_list("10.0.0.0/8")))
     target = abroad.sensor(groups=[group])
@@ -522,6 +534,8 @@ def test_roles_that_nobody_needs_do_no_harm(scene: Scene, abroad: Abroad) -> Non
     scene.configure(sensor, SENSOR_ROLE_ARNS=own)
     assert scene.run(scene.instance()).entry["target_id"] == sensor
     assert scene.count(ASSUME) == 0
+    # Which account is the own one, only the instances say where the context does not.
+    assert scene.run(scene.instance(), object()).entry["target_id"] == sensor
     abroad.account.roles.clear()
     scene.configure(sensor, SENSOR_ROLE_ARNS=f"{own},{abroad.role}")
     assert scene.run(scene.instance()).entry["target_id"] == sensor

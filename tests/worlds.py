@@ -99,6 +99,7 @@ SENSOR_KINDS = {
     "abroad": ("plain",) * 8
     + ("unattached", "stopped", "deleted", "nlb", "nlb", "gwlb", "deleted nlb", "private"),
 }
+VPCS = {"routes": (2, 3), "groups": (1, 2, 3)}  # how many an account has
 NEXT_HOPS = ("pcx", "tgw", "vpce", "eni", "instance", "vgw", "lgw", "core_network", "igw")
 NEXT_HOPS += ("nat", "eigw", "cagw", "pcx", "tgw")
 # What may be denied of an account that is read through a role.
@@ -177,7 +178,7 @@ class Builder:
         """VPCs, subnets with the default ACL, groups for the sources."""
         for place, account in enumerate(self.accounts):
             subnets = self.subnets_of.setdefault(account.account_id, [])
-            for index in range(self.random.choice((2, 3) if self.theme == "routes" else (1, 1, 2))):
+            for index in range(self.random.choice(VPCS.get(self.theme, (1, 1, 2)))):
                 # Blocks of VPCs may be the same: nothing may depend on the address alone.
                 different = f"10.{4 * place + index}.0.0/16"
                 cidr = self.random.choice(("10.0.0.0/16", different, different, "192.168.0.0/16"))
@@ -824,6 +825,11 @@ def sensor_differences(
                 f"({found['reason']}), expected {accepted}\n"
                 + describe_sensor(world, scene, sensor.target_id)
             )
+        elif found["stage"] is None and sensor.behind not in (
+            None,
+            "ranked last" in found["reason"],
+        ):
+            yield f"{where}\n  {sensor.target_id}: behind {sensor.behind}, not {found['reason']}"
         elif found["sessions"] not in (None, sensor.sessions):
             yield (
                 f"{where}\n  {sensor.target_id}: {found['sessions']} sessions, "

@@ -184,7 +184,7 @@ def play(
 ) -> Callable[[str], Played]:
     """Runs the handler through every kind of event and outcome, with the policy in force."""
 
-    def play(allow_prefix_lists: str) -> Played:
+    def play(allow_prefix_lists: str, allow_routes: str = "true") -> Played:
         monkeypatch.setattr(lambda_traffic_mirror, "_client", account.client())
         far = "10.0.200.0/24"
         acl = [acl_entry(90, "deny", far), acl_entry(100, "allow")]
@@ -201,7 +201,10 @@ def play(
         distant = account.sensor(account.subnet("a", vpc=vpc))
         targets = [near, nlb, gwlb, foreign, listed, distant]
         resolved = template_role(
-            account.filter_id, [*targets, full], AllowPrefixLists=allow_prefix_lists
+            account.filter_id,
+            [*targets, full],
+            AllowPrefixLists=allow_prefix_lists,
+            AllowRoutes=allow_routes,
         )
         statements = ec2_statements(resolved)
         gate = enforce(account, statements)
@@ -299,12 +302,15 @@ def test_every_call_is_allowed_and_nothing_is_allowed_in_vain(
     assert tried > 15
 
 
-def test_without_prefix_lists_only_the_ninth_permission_is_missed(
-    play: Callable[[str], Played],
+@pytest.mark.parametrize("allow_routes", ["true", "false"])
+def test_without_the_optional_permissions_only_they_are_missed(
+    play: Callable[..., Played], allow_routes: str
 ) -> None:
-    played = play("false")
+    """The guide's eight are enough for all that needs no other, sensors in other VPCs included."""
+    played = play("false", allow_routes)
     assert played.outcomes == set(lambda_traffic_mirror.OUTCOMES)
-    assert {action for action, _, _ in played.gate.refused} == {PREFIX_LISTS}
+    refused = {PREFIX_LISTS} if allow_routes == "true" else {PREFIX_LISTS, ROUTES}
+    assert {action for action, _, _ in played.gate.refused} == refused
     assert {action for action, _, _ in played.gate.requests} == {*EIGHT, PREFIX_LISTS, ROUTES}
     # The policy to paste allows the same.
     text = (DEPLOY / "permissions.json").read_text(encoding="utf-8")
