@@ -260,8 +260,6 @@ def permitted(operation: str, parameters: Any) -> None:
         pytest.fail(f"{permission} is not in the role's policy")  # which no handler of errors stops
 
 
-Configure = Callable[..., None]
-Run = Callable[..., Answer]
 Build = Callable[[Scene], Any]
 
 
@@ -288,21 +286,6 @@ def scene(clean_slate: None) -> Iterator[Scene]:
     """A simulated AWS account, in memory, with the function in it."""
     with Scene() as scene:
         yield scene
-
-
-@pytest.fixture
-def account(scene: Scene) -> Scene:
-    return scene
-
-
-@pytest.fixture
-def configure(scene: Scene) -> Configure:
-    return scene.configure
-
-
-@pytest.fixture
-def run(scene: Scene) -> Run:
-    return scene.run
 
 
 @pytest.fixture

@@ -273,7 +273,7 @@ Elsewhere counts sessions to ours
     and not self.ours and outcome → and outcome
 Elsewhere counts what is created besides
     and not self.ours and outcome != "created" → and not self.ours
-? test_logs_and_metrics.py::test_a_sweep_adds_one_line_per_own_target_with_its_sessions
+? test_logs_and_metrics.py::test_a_sweep_adds_one_line_per_target_with_its_sessions
 Sessions of another account's targets
     self._own_account in (None, owners[target_id]) → target_id
 ? test_sweep.py::test_pages_that_were_not_reached_are_deferred

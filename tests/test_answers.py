@@ -22,24 +22,15 @@ from typing import Any, NamedTuple
 import botocore.endpoint
 import botocore.exceptions
 import pytest
-from aws import (
-    LambdaContext,
-    SimulatedAccount,
-    acl_entry,
-    route,
-    rule,
-    running_event,
-    scheduled_event,
-)
-from conftest import Run, Scene, Sleeps, answer_of
+from aws import LambdaContext, acl_entry, route, rule, running_event, scheduled_event
+from calls import CREATE
+from conftest import Scene, Sleeps, answer_of, deliver
 
 from lambda_traffic_mirror import ConfigurationError, MirroringError, lambda_handler
 
-Configure = Callable[..., None]
 Answer = dict[str, Any]
 Path = tuple[Any, ...]
 
-CREATE = "CreateTrafficMirrorSession"
 # Where the rows of an answer stand, and how a row is named.
 ROWS: dict[str, tuple[str, Callable[[Answer], object]]] = {
     "DescribeInstances": ("Reservations", lambda row: row["Instances"][0]["InstanceId"]),
@@ -81,23 +72,6 @@ def change_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(botocore.endpoint.Endpoint, "make_request", changed)
 
     return change_answers
-
-
-@pytest.fixture
-def replace_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Whatever AWS answers to an operation, this page arrives instead."""
-    read = botocore.endpoint.convert_to_response_dict
-
-    def replace_page(operation: str, status: int, page: bytes) -> None:
-        def replaced(response: Any, operation_model: Any) -> Any:
-            if operation_model.name == operation:
-                response.status_code = status
-                return {"status_code": status, "headers": {}, "body": page, "context": {}}
-            return read(response, operation_model)
-
-        monkeypatch.setattr(botocore.endpoint, "convert_to_response_dict", replaced)
-
-    return replace_page
 
 
 # --------------------------------------------------------------------------------------
@@ -207,7 +181,7 @@ LEFT_OUT_FOR_NONE = {
 class Temptations:
     """Two zones with sensors, one without, and everything that tempts to a wrong create."""
 
-    def __init__(self, account: SimulatedAccount, configure: Configure) -> None:
+    def __init__(self, account: Scene) -> None:
         self.account = account
         from_inside = rule(cidr="10.0.0.0/8")
         sources = account.group()
@@ -259,7 +233,7 @@ class Temptations:
         }
         account.session(self.faces("mirrored")[0], self.sensors["open"])
         account.session(self.faces("mirrored to another")[0], "tmt-00000000000000000")
-        configure(list(self.sensors.values()), EXCLUDE_TAGS="mirror=no")
+        account.configure(list(self.sensors.values()), EXCLUDE_TAGS="mirror=no")
         self.before = {session["TrafficMirrorSessionId"] for session in account.sessions()}
         here = {self.sensors[name] for name in ("open", "listed", "peer")}
         self.allowed = {face: here for name in ("one", "two") for face in self.faces(name)}
@@ -342,10 +316,8 @@ class Temptations:
 
 
 @pytest.fixture
-def world(
-    account: SimulatedAccount, configure: Configure, shared_client: None, no_sleep: Sleeps
-) -> Temptations:
-    return Temptations(account, configure)
+def world(scene: Scene, shared_client: None, no_sleep: Sleeps) -> Temptations:
+    return Temptations(scene)
 
 
 Outcomes = dict[str, str]
@@ -489,8 +461,9 @@ class Abroad:
     """In zone a there is a sensor of ours and a better one of another account, in zone b only one
     of that account; and one there lets nobody in."""
 
-    def __init__(self, account: SimulatedAccount, configure: Configure) -> None:
-        self.account, self.other = account, account.other()
+    def __init__(self, account: Scene) -> None:
+        self.account: Scene = account
+        self.other = account.other()
         vpc = self.other.vpc("10.9.0.0/16")
         let_in = self.other.group(rule(cidr="10.0.0.0/8"), vpc=vpc)
         self.ours = account.sensor(account.subnet("a"), sessions=5, quota=10_000)
@@ -505,7 +478,7 @@ class Abroad:
         for target in targets:
             self.other.share(target)
             self.other.session("eni-00000000000000000", target)
-        configure(
+        account.configure(
             [self.ours, *targets],
             SENSOR_ROLE_ARNS=self.other.role("reader"),
             LOCAL_ZONE_ONLY="true",
@@ -534,10 +507,8 @@ class Abroad:
 
 
 @pytest.fixture
-def abroad(
-    account: SimulatedAccount, configure: Configure, shared_client: None, no_sleep: Sleeps
-) -> Abroad:
-    return Abroad(account, configure)
+def abroad(scene: Scene, shared_client: None, no_sleep: Sleeps) -> Abroad:
+    return Abroad(scene)
 
 
 THEIR_OPERATIONS = [
@@ -645,14 +616,10 @@ def test_credentials_of_a_role_that_cannot_be_read_keep_nobody_from_a_sensor_of_
     ("status", "pages"), [(200, PAGES.values()), (403, ANY_PAGE), (429, ANY_PAGE), (503, ANY_PAGE)]
 )
 def test_nor_do_pages_that_are_none_of_sts(
-    abroad: Abroad,
-    caplog: pytest.LogCaptureFixture,
-    replace_page: Callable[..., None],
-    status: int,
-    pages: Iterable[bytes],
+    abroad: Abroad, caplog: pytest.LogCaptureFixture, status: int, pages: Iterable[bytes]
 ) -> None:
     for page in pages:
-        replace_page(STS, status, page)
+        abroad.account.page_instead(STS, status, page)
         _, escaped = invoke(abroad.event(), caplog)
         assert (escaped, abroad.created()) == ("", {abroad.here: abroad.ours})
 
@@ -663,67 +630,55 @@ def test_nor_do_pages_that_are_none_of_sts(
 
 
 @pytest.fixture
-def simple(
-    account: SimulatedAccount, configure: Configure, shared_client: None, no_sleep: Sleeps
-) -> str:
+def simple(scene: Scene, shared_client: None, no_sleep: Sleeps) -> str:
     """An instance whose mirroring takes every call there is."""
-    vpc = account.vpc("10.9.0.0/16")
-    group = account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")), vpc=vpc)
-    configure(account.sensor(account.subnet(vpc=vpc), [group], quota=100))
-    account.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
-    return account.instance()
+    vpc = scene.vpc("10.9.0.0/16")
+    group = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")), vpc=vpc)
+    scene.configure(scene.sensor(scene.subnet(vpc=vpc), [group], quota=100))
+    scene.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
+    return scene.instance()
 
 
 def error_of(event: object) -> str:
-    with pytest.raises(MirroringError) as raised:
-        lambda_handler(event, LambdaContext())
-    return str(raised.value)
+    error = deliver(event).error
+    assert error
+    return error
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
 @pytest.mark.parametrize("operation", ROWS)
 def test_a_page_instead_of_an_answer_is_a_failed_call(
-    account: SimulatedAccount,
-    simple: str,
-    replace_page: Callable[..., None],
-    operation: str,
-    page: bytes,
+    scene: Scene, simple: str, operation: str, page: bytes
 ) -> None:
-    replace_page(operation, 200, page)
+    scene.page_instead(operation, 200, page)
     error = error_of(running_event(simple))
-    assert ("1 failed" in error, operation in error, account.sessions()) == (True, True, [])
+    assert ("1 failed" in error, operation in error, scene.sessions()) == (True, True, [])
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 403, 404, 500, 503])
 @pytest.mark.parametrize("operation", ROWS)
 def test_so_is_an_error_that_says_nothing(
-    account: SimulatedAccount,
-    simple: str,
-    replace_page: Callable[..., None],
-    operation: str,
-    status: int,
+    scene: Scene, simple: str, operation: str, status: int
 ) -> None:
-    replace_page(operation, status, b"<Error></Error>")
+    scene.page_instead(operation, status, b"<Error></Error>")
     error = error_of(running_event(simple))
-    assert ("1 failed" in error, operation in error, account.sessions()) == (True, True, [])
+    assert ("1 failed" in error, operation in error, scene.sessions()) == (True, True, [])
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
 def test_a_page_instead_of_the_answer_to_a_create_is_a_lost_answer(
-    account: SimulatedAccount, simple: str, run: Run, replace_page: Callable[..., None], page: bytes
+    scene: Scene, simple: str, page: bytes
 ) -> None:
-    replace_page(CREATE, 200, page)
-    entry = run(simple).entry
-    (session,) = account.sessions()
+    scene.page_instead(CREATE, 200, page)
+    entry = scene.run(simple).entry
+    (session,) = scene.sessions()
     assert (entry["outcome"], entry["session_id"]) == ("created", session["TrafficMirrorSessionId"])
 
 
 @pytest.mark.parametrize("operation", ["DescribeInstances", "DescribeTrafficMirrorSessions"])
-def test_a_sweep_that_cannot_read_a_page_raises(
-    account: SimulatedAccount, simple: str, replace_page: Callable[..., None], operation: str
-) -> None:
-    replace_page(operation, 200, PAGES["a page that is XML"])
-    assert (operation in error_of(scheduled_event()), account.sessions()) == (True, [])
+def test_a_sweep_that_cannot_read_a_page_raises(scene: Scene, simple: str, operation: str) -> None:
+    scene.page_instead(operation, 200, PAGES["a page that is XML"])
+    assert (operation in error_of(scheduled_event()), scene.sessions()) == (True, [])
 
 
 # --------------------------------------------------------------------------------------
@@ -754,10 +709,10 @@ def without(row: Answer, name: str) -> Answer:
 
 @pytest.mark.parametrize("name", sorted(set(SESSION) - {"NetworkInterfaceId"}))
 def test_what_an_unrelated_session_lacks_harms_nobody(
-    simple: str, run: Run, change_answers: Callable[..., None], name: str
+    simple: str, scene: Scene, change_answers: Callable[..., None], name: str
 ) -> None:
     change_answers(add_row("DescribeTrafficMirrorSessions", without(SESSION, name)))
-    assert run(simple).outcomes == ["created"]
+    assert scene.run(simple).outcomes == ["created"]
 
 
 def target_nowhere(answer: Answer) -> None:
@@ -806,7 +761,7 @@ SAYS_NOTHING: dict[str, tuple[str, Callable[[Answer], None], str]] = {
     ("operation", "spoil", "named"), SAYS_NOTHING.values(), ids=SAYS_NOTHING.keys()
 )
 def test_what_is_of_the_right_type_may_say_nothing(
-    account: SimulatedAccount,
+    scene: Scene,
     simple: str,
     change_answers: Callable[..., None],
     operation: str,
@@ -815,60 +770,52 @@ def test_what_is_of_the_right_type_may_say_nothing(
 ) -> None:
     change_answers(lambda name, answer, _: spoil(answer) if name == operation else None)
     error = error_of(running_event(simple))
-    assert ("1 failed" in error, named in error, account.sessions()) == (True, True, [])
+    assert ("1 failed" in error, named in error, scene.sessions()) == (True, True, [])
 
 
 def test_an_unrelated_session_without_its_interface_might_be_anybodys(
-    account: SimulatedAccount, simple: str, change_answers: Callable[..., None]
+    scene: Scene, simple: str, change_answers: Callable[..., None]
 ) -> None:
     bad = without(SESSION, "NetworkInterfaceId")
     change_answers(add_row("DescribeTrafficMirrorSessions", bad))
     error = error_of(running_event(simple))
-    assert ("DescribeTrafficMirrorSessions" in error, account.sessions()) == (True, [])
+    assert ("DescribeTrafficMirrorSessions" in error, scene.sessions()) == (True, [])
 
 
 @pytest.mark.parametrize("row", [None, "text", 7, [], {}], ids=ascii)
 @pytest.mark.parametrize("operation", ROWS)
 def test_a_row_that_is_none_is_an_answer_that_cannot_be_read(
-    account: SimulatedAccount,
-    simple: str,
-    change_answers: Callable[..., None],
-    operation: str,
-    row: Any,
+    scene: Scene, simple: str, change_answers: Callable[..., None], operation: str, row: Any
 ) -> None:
     """An empty one lacks the ID by which it is looked up."""
     change_answers(add_row(operation, row))
     error = error_of(running_event(simple))
-    assert (operation in error, account.sessions()) == (True, [])
+    assert (operation in error, scene.sessions()) == (True, [])
 
 
 def test_an_instance_that_nobody_asked_for_is_not_mirrored(
-    account: SimulatedAccount, simple: str, run: Run, change_answers: Callable[..., None]
+    scene: Scene, simple: str, change_answers: Callable[..., None]
 ) -> None:
-    other = account.instance()
-    views = account.ec2.describe_instances(InstanceIds=[other])["Reservations"]
+    other = scene.instance()
+    views = scene.ec2.describe_instances(InstanceIds=[other])["Reservations"]
     change_answers(add_row("DescribeInstances", *views))
-    answer = run(simple)
+    answer = scene.run(simple)
     assert [entry["instance_id"] for entry in answer.interfaces] == [simple]
-    assert account.sessions(interface_id=account.interfaces_of(other)[0]) == []
+    assert scene.sessions(interface_id=scene.interfaces_of(other)[0]) == []
 
 
 @pytest.mark.parametrize("operation", sorted(set(ROWS) - {"GetManagedPrefixListEntries"}))
 def test_other_rows_that_nobody_asked_for_change_nothing(
-    account: SimulatedAccount,
-    simple: str,
-    run: Run,
-    change_answers: Callable[..., None],
-    operation: str,
+    scene: Scene, simple: str, change_answers: Callable[..., None], operation: str
 ) -> None:
     """They are what the operation shows of another sensor and its instance."""
-    other = account.sensor(account.subnet(), [account.group(rule())], sessions=3)
-    ec2 = account.ec2
-    interface = account.sensor_interface(other)
+    other = scene.sensor(scene.subnet(), [scene.group(rule())], sessions=3)
+    ec2 = scene.ec2
+    interface = scene.sensor_interface(other)
     (view,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"]
     shown: dict[str, Callable[[], Any]] = {
         "DescribeInstances": lambda: ec2.describe_instances(
-            InstanceIds=[account.sensor_instance(other)]
+            InstanceIds=[scene.sensor_instance(other)]
         ),
         "DescribeTrafficMirrorTargets": lambda: ec2.describe_traffic_mirror_targets(
             TrafficMirrorTargetIds=[other]
@@ -893,7 +840,7 @@ def test_other_rows_that_nobody_asked_for_change_nothing(
         },
     }
     rows = shown[operation]()[ROWS[operation][0]]
-    seen = {session["TrafficMirrorSessionId"] for session in account.sessions(target_id=other)}
+    seen = {session["TrafficMirrorSessionId"] for session in scene.sessions(target_id=other)}
     assert rows
 
     def change(name: str, answer: Answer, request: str) -> None:
@@ -903,14 +850,14 @@ def test_other_rows_that_nobody_asked_for_change_nothing(
             answer[items] += [copy.deepcopy(row) for row in rows if name_of(row) not in there]
 
     change_answers(change)
-    assert run(simple).outcomes == ["created"]
-    made = [s for s in account.sessions() if s["TrafficMirrorSessionId"] not in seen]
+    assert scene.run(simple).outcomes == ["created"]
+    made = [s for s in scene.sessions() if s["TrafficMirrorSessionId"] not in seen]
     assert len(made) == 1
 
 
 @pytest.mark.parametrize("operation", sorted(set(ROWS) - {"DescribeRouteTables"}))
 def test_an_answer_without_the_rows_that_were_asked_for_gets_a_result(
-    account: SimulatedAccount, simple: str, change_answers: Callable[..., None], operation: str
+    scene: Scene, simple: str, change_answers: Callable[..., None], operation: str
 ) -> None:
     def change(name: str, answer: Answer, request: str) -> None:
         if name == operation:
@@ -918,10 +865,9 @@ def test_an_answer_without_the_rows_that_were_asked_for_gets_a_result(
 
     change_answers(change)
     answer = answer_of(lambda_handler(running_event(simple), LambdaContext()))
-    outcome = {
-        "DescribeInstances": "skipped",
-        "DescribeTrafficMirrorSessions": "created",
-    }.get(operation, "unmirrored")
+    outcome = {"DescribeInstances": "skipped", "DescribeTrafficMirrorSessions": "created"}.get(
+        operation, "unmirrored"
+    )
     assert answer.outcomes == [outcome]
 
 
@@ -939,21 +885,17 @@ def twice(operation: str) -> Callable[[str, Answer, str], None]:
 @pytest.mark.parametrize("kind", ["event", "sweep"])
 @pytest.mark.parametrize("operation", ROWS)
 def test_a_row_that_comes_twice_counts_once(
-    account: SimulatedAccount,
-    simple: str,
-    change_answers: Callable[..., None],
-    kind: str,
-    operation: str,
+    scene: Scene, simple: str, change_answers: Callable[..., None], kind: str, operation: str
 ) -> None:
     change_answers(twice(operation))
     event = running_event(simple) if kind == "event" else scheduled_event()
     answer = answer_of(lambda_handler(event, LambdaContext()))
     wanted = {"created": 1} if kind == "event" else {"created": 1, "skipped": 1}
-    assert (answer.body["summary"], account.count(CREATE)) == (wanted, 1)
+    assert (answer.body["summary"], scene.count(CREATE)) == (wanted, 1)
 
 
 def test_an_instance_that_comes_twice_in_one_reservation_is_planned_once(
-    simple: str, run: Run, change_answers: Callable[..., None]
+    simple: str, scene: Scene, change_answers: Callable[..., None]
 ) -> None:
     def change(name: str, answer: Answer, request: str) -> None:
         for reservation in answer.get("Reservations", ()):
@@ -961,11 +903,11 @@ def test_an_instance_that_comes_twice_in_one_reservation_is_planned_once(
 
     change_answers(change)
     for event in (running_event(simple), scheduled_event()):
-        assert run(event | {"dry_run": True}).body["summary"]["planned"] == 1
+        assert scene.run(event | {"dry_run": True}).body["summary"]["planned"] == 1
 
 
 def test_an_interface_that_comes_twice_on_its_instance_is_planned_once(
-    simple: str, run: Run, change_answers: Callable[..., None]
+    simple: str, scene: Scene, change_answers: Callable[..., None]
 ) -> None:
     def change(name: str, answer: Answer, request: str) -> None:
         for reservation in answer.get("Reservations", ()):
@@ -974,7 +916,7 @@ def test_an_interface_that_comes_twice_on_its_instance_is_planned_once(
 
     change_answers(change)
     for event in (running_event(simple), scheduled_event()):
-        assert run(event | {"dry_run": True}).body["summary"]["planned"] == 1
+        assert scene.run(event | {"dry_run": True}).body["summary"]["planned"] == 1
 
 
 @pytest.fixture
@@ -1024,49 +966,37 @@ def three(number: int) -> object:
 @pytest.mark.parametrize("operation", sorted(set(ROWS)))
 @pytest.mark.parametrize("kind", ["event", "sweep"])
 def test_rows_that_come_on_every_page_count_once(
-    account: SimulatedAccount,
-    simple: str,
-    pages: Callable[..., list[str]],
-    kind: str,
-    operation: str,
+    scene: Scene, simple: str, pages: Callable[..., list[str]], kind: str, operation: str
 ) -> None:
     asked = pages(operation, three)
     event = running_event(simple) if kind == "event" else scheduled_event()
     answer = answer_of(lambda_handler(event, LambdaContext()))
     wanted = {"created": 1} if kind == "event" else {"created": 1, "skipped": 1}
-    assert (answer.body["summary"], account.count(CREATE)) == (wanted, 1)
+    assert (answer.body["summary"], scene.count(CREATE)) == (wanted, 1)
     assert asked.count("token-2") >= 1
 
 
 def test_a_session_on_two_pages_does_not_shift_the_choice(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    shared_client: None,
-    pages: Callable[..., list[str]],
+    scene: Scene, shared_client: None, pages: Callable[..., list[str]]
 ) -> None:
-    few, more = account.sensor(sessions=3), account.sensor(sessions=5)
-    configure([few, more])
+    few, more = scene.sensor(sessions=3), scene.sensor(sessions=5)
+    scene.configure([few, more])
     pages(
         "DescribeTrafficMirrorSessions",
         three,
         lambda rows, number: [r for r in rows if number == 0 or r["TrafficMirrorTargetId"] == few],
     )
-    answer = run(account.instance())
+    answer = scene.run(scene.instance())
     assert (answer.entry["target_id"], answer.sensors[few]["sessions"]) == (few, 3)
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_an_instance_on_two_pages_of_a_sweep_is_worked_on_once(
-    account: SimulatedAccount,
-    simple: str,
-    run: Run,
-    pages: Callable[..., list[str]],
-    dry_run: bool,
+    scene: Scene, simple: str, pages: Callable[..., list[str]], dry_run: bool
 ) -> None:
-    account.instances(4)
+    scene.instances(4)
     pages("DescribeInstances", three, lambda rows, number: rows[number:])
-    summary = run({"sweep": True, "dry_run": dry_run}).body["summary"]
+    summary = scene.run({"sweep": True, "dry_run": dry_run}).body["summary"]
     assert summary == {"planned" if dry_run else "created": 5, "skipped": 1}
 
 
@@ -1084,7 +1014,7 @@ REPEATING: dict[str, Callable[[int], object]] = {
 @pytest.mark.parametrize("tokens", REPEATING.values(), ids=REPEATING.keys())
 @pytest.mark.parametrize("operation", ROWS)
 def test_a_token_that_repeats_ends_the_reading_as_a_failure(
-    account: SimulatedAccount,
+    scene: Scene,
     simple: str,
     pages: Callable[..., list[str]],
     operation: str,
@@ -1095,30 +1025,26 @@ def test_a_token_that_repeats_ends_the_reading_as_a_failure(
     error = error_of(running_event(simple) if kind == "event" else scheduled_event())
     assert (operation in error, len(asked) <= 20) == (True, True)
     if kind == "event":
-        assert account.sessions() == []
+        assert scene.sessions() == []
 
 
 @pytest.mark.parametrize("token", [7, [], {"t": 1}], ids=ascii)
 @pytest.mark.parametrize("operation", ROWS)
 def test_a_token_that_is_no_text_cannot_be_read(
-    account: SimulatedAccount,
-    simple: str,
-    pages: Callable[..., list[str]],
-    operation: str,
-    token: object,
+    scene: Scene, simple: str, pages: Callable[..., list[str]], operation: str, token: object
 ) -> None:
     pages(operation, lambda number: token)
     error = error_of(running_event(simple))
-    assert (operation in error, account.sessions()) == (True, [])
+    assert (operation in error, scene.sessions()) == (True, [])
 
 
 @pytest.mark.parametrize("token", ["", None], ids=ascii)
 @pytest.mark.parametrize("operation", ROWS)
 def test_an_empty_token_or_none_is_the_end(
-    simple: str, run: Run, pages: Callable[..., list[str]], operation: str, token: object
+    simple: str, scene: Scene, pages: Callable[..., list[str]], operation: str, token: object
 ) -> None:
     pages(operation, lambda number: token)
-    assert run(simple).outcomes == ["created"]
+    assert scene.run(simple).outcomes == ["created"]
 
 
 # --------------------------------------------------------------------------------------
@@ -1210,18 +1136,14 @@ ERRORS: list[Exception] = [
 @pytest.mark.parametrize("kind", ["event", "sweep"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_credentials_that_fail_are_a_failed_call(
-    account: SimulatedAccount,
-    simple: str,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    kind: str,
+    scene: Scene, simple: str, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("botocore.credentials.Credentials.get_frozen_credentials", fail)
     message = error_of(running_event(simple) if kind == "event" else scheduled_event())
-    assert ("1 failed" in message, account.sessions()) == (True, [])
+    assert ("1 failed" in message, scene.sessions()) == (True, [])
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -1237,7 +1159,7 @@ def test_credentials_that_fail_while_a_client_is_made_are_a_failed_call(
 
 
 def test_credentials_that_fail_at_a_create_leave_it_failed(
-    account: SimulatedAccount, simple: str, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, simple: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were good for the reads, and expire then."""
     from botocore.credentials import Credentials
@@ -1245,10 +1167,10 @@ def test_credentials_that_fail_at_a_create_leave_it_failed(
     good = Credentials.get_frozen_credentials
 
     def get(credentials: Credentials) -> Any:
-        if account.count() >= 9:
+        if scene.count() >= 9:
             raise KeyError("AccessKeyId")
         return good(credentials)
 
     monkeypatch.setattr(Credentials, "get_frozen_credentials", get)
     message = error_of(running_event(simple))
-    assert (account.interfaces_of(simple)[0] in message, account.sessions()) == (True, [])
+    assert (scene.interfaces_of(simple)[0] in message, scene.sessions()) == (True, [])

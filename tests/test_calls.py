@@ -47,8 +47,6 @@ import lambda_traffic_mirror
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
-Configure = Callable[..., None]
-
 
 class Rounds:
     """Lets calls through only together: each is held until as many have begun as its round has.

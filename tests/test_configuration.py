@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
@@ -11,9 +10,6 @@ from conftest import VARIABLES, Scene
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import Configuration, ConfigurationError, Tag
-
-Configure = Callable[..., None]
-
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 

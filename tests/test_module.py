@@ -24,8 +24,6 @@ from mistakes import mistakes
 import lambda_traffic_mirror
 from lambda_traffic_mirror import ec2_client, lambda_handler
 
-Configure = Callable[..., None]
-
 MODULE = Path(lambda_traffic_mirror.__file__)
 FUNCTION = {"AWS_LAMBDA_FUNCTION_NAME": "traffic-mirror"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "simulated"}
@@ -152,7 +150,7 @@ def test_the_client_retries_and_waits_as_it_should(scene: Scene) -> None:
 
 
 def test_the_client_has_a_connection_for_every_call_that_goes_out_at_once(
-    account: SimulatedAccount,
+    scene: Scene,
 ) -> None:
     most = ec2_client().meta.config.max_pool_connections
     assert most >= 2 * lambda_traffic_mirror.PARALLEL_CALLS

@@ -18,6 +18,7 @@ import calls
 import conftest
 import preview
 import pytest
+import worlds
 from aws import SimulatedAccount
 from checkout import Checkout
 from cloudformation import load
@@ -384,7 +385,7 @@ def test_every_name_that_is_named_exists() -> None:
         first, _, member = name.partition(".")
         owners = [
             getattr(place, first)
-            for place in (lambda_traffic_mirror, calls, conftest)
+            for place in (lambda_traffic_mirror, calls, conftest, worlds)
             if hasattr(place, first)
         ]
         if any(hasattr(owner, member) for owner in owners) if member else owners:

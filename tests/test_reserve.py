@@ -20,17 +20,8 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import pytest
-from aws import (
-    ACCOUNT_ID,
-    REGION,
-    LambdaContext,
-    SimulatedAccount,
-    rule,
-    running_event,
-    scheduled_event,
-    sqs_event,
-)
-from conftest import Clock, answer_of
+from aws import ACCOUNT_ID, REGION, LambdaContext, rule, running_event, scheduled_event, sqs_event
+from conftest import Clock, Scene, answer_of
 
 from lambda_traffic_mirror import MirroringError, lambda_handler
 
@@ -442,17 +433,12 @@ class ScriptedContext(LambdaContext):
     ],
 )
 def test_a_fifth_of_the_time_is_kept_in_reserve_but_twelve_seconds_at_most(
-    shared_client: None,
-    account: SimulatedAccount,
-    configure: Callable[..., None],
-    at_first: int,
-    left: int,
-    begun: bool,
+    shared_client: None, scene: Scene, at_first: int, left: int, begun: bool
 ) -> None:
-    configure(account.sensor())
-    event = sqs_event(running_event(account.instance()))
+    scene.configure(scene.sensor())
+    event = sqs_event(running_event(scene.instance()))
     result = lambda_handler(event, ScriptedContext(at_first, left))
-    assert (len(account.sessions()), account.count() > 0) == (int(begun), begun)
+    assert (len(scene.sessions()), scene.count() > 0) == (int(begun), begun)
     assert len(result["batchItemFailures"]) == int(not begun)
 
 
@@ -469,43 +455,42 @@ class CostlyContext(LambdaContext):
         return left
 
 
-def plan(account: SimulatedAccount, configure: Callable[..., None]) -> dict[str, Any]:
+def plan(scene: Scene) -> dict[str, Any]:
     """Nothing to do but to judge."""
-    configure(account.sensor(quota=1_000), DRY_RUN="true")
-    return {"instance-ids": account.instances(150)}
+    scene.configure(scene.sensor(quota=1_000), DRY_RUN="true")
+    return {"instance-ids": scene.instances(150)}
 
 
-def find_no_sensor(account: SimulatedAccount, configure: Callable[..., None]) -> dict[str, Any]:
-    configure([account.sensor(groups=[account.group()]) for _ in range(3)])
-    return {"instance-ids": account.instances(150)}
+def find_no_sensor(scene: Scene) -> dict[str, Any]:
+    scene.configure([scene.sensor(groups=[scene.group()]) for _ in range(3)])
+    return {"instance-ids": scene.instances(150)}
 
 
-def sweep(account: SimulatedAccount, configure: Callable[..., None]) -> dict[str, Any]:
-    configure(account.sensor(groups=[account.group()]), EXCLUDE_TAGS="none")
-    account.instances(150)
+def sweep(scene: Scene) -> dict[str, Any]:
+    scene.configure(scene.sensor(groups=[scene.group()]), EXCLUDE_TAGS="none")
+    scene.instances(150)
     return scheduled_event()
 
 
-def check_sessions(account: SimulatedAccount, configure: Callable[..., None]) -> dict[str, Any]:
+def check_sessions(scene: Scene) -> dict[str, Any]:
     """Interfaces with a session are judged by sweeps, too."""
-    target = account.sensor()
-    configure(target, EXCLUDE_TAGS="none")
-    for instance in account.instances(150):
-        account.session(account.interfaces_of(instance)[0], target)
+    target = scene.sensor()
+    scene.configure(target, EXCLUDE_TAGS="none")
+    for instance in scene.instances(150):
+        scene.session(scene.interfaces_of(instance)[0], target)
     return scheduled_event()
 
 
 @pytest.mark.parametrize("work", [plan, find_no_sensor, sweep, check_sessions])
 def test_no_further_interface_is_judged_in_the_reserve(
     shared_client: None,
-    account: SimulatedAccount,
-    configure: Callable[..., None],
+    scene: Scene,
     clock: Clock,
     caplog: pytest.LogCaptureFixture,
     work: Callable[..., dict[str, Any]],
 ) -> None:
     caplog.set_level("DEBUG", "lambda_traffic_mirror")
-    event = work(account, configure)
+    event = work(scene)
     context = CostlyContext(clock, 60, 0.5)
     with suppress(MirroringError):
         lambda_handler(event, context)
@@ -517,17 +502,14 @@ def test_no_further_interface_is_judged_in_the_reserve(
     assert judged <= 96
 
 
-def test_judging_keeps_to_the_time_that_it_really_takes(
-    shared_client: None, account: SimulatedAccount, configure: Callable[..., None]
-) -> None:
+def test_judging_keeps_to_the_time_that_it_really_takes(shared_client: None, scene: Scene) -> None:
     """12 sensors with 250 rules each, none of which admits, and 700 sources. The clock is that of
     the processor, so that what else the machine does counts for nothing."""
     groups = [
-        account.group(*(rule(cidr=f"192.0.{n % 250}.{m}/32") for n in range(250)))
-        for m in range(12)
+        scene.group(*(rule(cidr=f"192.0.{n % 250}.{m}/32") for n in range(250))) for m in range(12)
     ]
-    configure([account.sensor(groups=[group]) for group in groups])
-    event = sqs_event(*map(running_event, account.instances(700)))
+    scene.configure([scene.sensor(groups=[group]) for group in groups])
+    event = sqs_event(*map(running_event, scene.instances(700)))
     context = LambdaContext(2.0, clock=time.process_time)
     lambda_handler(event, context)
     assert context.get_remaining_time_in_millis() > 0
@@ -539,8 +521,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def eager(seconds: float) -> None:
         monkeypatch.setattr(
-            "botocore.retries.standard.ExponentialBackoff.delay_amount",
-            lambda *_, **__: seconds,
+            "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_, **__: seconds
         )
         monkeypatch.setattr("botocore.retries.bucket.TokenBucket.acquire", lambda *_, **__: True)
 
@@ -548,12 +529,13 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def lefts(ec2: LoopbackEc2, context: LambdaContext, fate: object) -> list[int]:
-    """How much was left at each attempt, from now on; each comes to this."""
+    """How much was left at each attempt, from now on. Each of one call comes to this: several
+    that wait at a time would move the clock on by the sum of what they wait."""
     left: list[int] = []
 
     def misbehave(operation: str) -> object:
         left.append(context.get_remaining_time_in_millis())
-        return fate
+        return fate if operation == "DescribeInstances" else None
 
     ec2.misbehave = misbehave
     return left

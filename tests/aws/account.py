@@ -564,40 +564,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
         interface.ipv6_addresses = [f"2600:1f18::{random.getrandbits(16):x}"]
 
     def instance(
-        self,
-        subnet: str | None = None,
-        groups: Iterable[str] | None = None,
-        *,
-        zone: str = "a",
-        interfaces: int = 1,
-        tags: Mapping[str, str] | None = None,
-        instance_type: str = "m5.large",
-        state: str = "running",
-        interface_type: str = "interface",
-        ipv6_only: bool = False,
-        address: str | None = None,
-        managed: bool | str = False,
+        self, subnet: str | None = None, groups: Iterable[str] | None = None, **options: Any
     ) -> str:
-        """An instance, in its own reservation; all its interfaces are in the same subnet.
-
-        `address` is the primary one of the first interface. `managed`: by a service (EKS, or the
-        principal given), so that it and its interfaces are hidden from lists and filters unless
-        `IncludeManagedResources` asks for them; by ID they are shown.
-        """
-        return self.instances(
-            1,
-            subnet,
-            groups,
-            zone=zone,
-            interfaces=interfaces,
-            tags=tags,
-            instance_type=instance_type,
-            state=state,
-            interface_type=interface_type,
-            ipv6_only=ipv6_only,
-            address=address,
-            managed=managed,
-        )[0]
+        """An instance, in its own reservation; the options are those of `instances`."""
+        return self.instances(1, subnet, groups, **options)[0]
 
     def instances(
         self,
@@ -615,7 +585,13 @@ class SimulatedAccount(Requests, Describe, Sessions):
         address: str | None = None,
         managed: bool | str = False,
     ) -> list[str]:
-        """Many instances in one reservation; without `subnet`, further subnets as one fills up."""
+        """Many instances in one reservation; without `subnet`, further subnets as one fills up.
+
+        All interfaces of one are in the same subnet. `address` is the primary one of the first
+        interface. `managed`: by a service (EKS, or the principal given), so that it and its
+        interfaces are hidden from lists and filters unless `IncludeManagedResources` asks for
+        them; by ID they are shown.
+        """
         group_ids = list(groups or ())
         made: list[Any] = []
         with self._lock:

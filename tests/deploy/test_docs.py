@@ -8,14 +8,13 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import botocore.session
 import pytest
-from aws import SimulatedAccount
 from botocore import xform_name
 from checkout import Checkout
 from cloudformation import DEPLOY, load
+from conftest import Scene
 from fake_aws import FakeAws, check_call, parsed
 
 PROJECT = DEPLOY.parent
@@ -183,14 +182,12 @@ def test_nothing_is_charged_before_the_dry_run() -> None:
     assert text.index("test-event.json") < text.index("event-pattern.json")
 
 
-def test_the_event_of_scheduler_is_a_sweep(
-    account: SimulatedAccount, sensor: str, run: Any
-) -> None:
+def test_the_event_of_scheduler_is_a_sweep(scene: Scene, sensor: str) -> None:
     page = PROJECT / "docs" / "console.md"
     (text,) = [text for mark, text in blocks(page, "json") if mark == "event: sweep"]
-    (interface,) = account.interfaces_of(account.instance())
-    run(json.loads(text))
-    assert len(account.sessions(interface)) == 1
+    (interface,) = scene.interfaces_of(scene.instance())
+    scene.run(json.loads(text))
+    assert len(scene.sessions(interface)) == 1
 
 
 def rights() -> set[str]:

@@ -33,7 +33,7 @@ from aws import (
 )
 from checks import DESCRIBES, PREFIX_LISTS, ROUTES
 from cloudformation import DEPLOY, allows, as_list, resolve, role_statements
-from conftest import Answer, Run, Sleeps
+from conftest import Answer, Scene, Sleeps
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import MirroringError
@@ -171,79 +171,74 @@ class Played:
     statements: Statements
 
 
-Configure = Callable[..., None]
-
-
 @pytest.fixture
 def play(
-    account: SimulatedAccount,
-    configure: Configure,
-    run: Run,
-    no_sleep: Sleeps,
-    monkeypatch: pytest.MonkeyPatch,
+    scene: Scene, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Played]:
     """Runs the handler through every kind of event and outcome, with the policy in force."""
 
     def play(allow_prefix_lists: str, allow_routes: str = "true") -> Played:
-        monkeypatch.setattr(lambda_traffic_mirror, "_client", account.client())
+        monkeypatch.setattr(lambda_traffic_mirror, "_client", scene.client())
         far = "10.0.200.0/24"
         acl = [acl_entry(90, "deny", far), acl_entry(100, "allow")]
-        near = account.sensor(account.subnet("a", acl=acl))
-        full = account.sensor(zone="a", quota=0)
-        nlb = account.nlb_sensor([account.subnet("a")], [account.group(rule())])
-        gwlb = account.gwlb_sensor([account.subnet("a")])
-        foreign = account.foreign_sensor(zone="b")
-        listed = account.sensor(
-            zone="c", groups=[account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))]
+        near = scene.sensor(scene.subnet("a", acl=acl))
+        full = scene.sensor(zone="a", quota=0)
+        nlb = scene.nlb_sensor([scene.subnet("a")], [scene.group(rule())])
+        gwlb = scene.gwlb_sensor([scene.subnet("a")])
+        foreign = scene.foreign_sensor(zone="b")
+        listed = scene.sensor(
+            zone="c", groups=[scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))]
         )
-        vpc = account.vpc("10.9.0.0/16")
-        account.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
-        distant = account.sensor(account.subnet("a", vpc=vpc))
+        vpc = scene.vpc("10.9.0.0/16")
+        scene.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
+        distant = scene.sensor(scene.subnet("a", vpc=vpc))
         targets = [near, nlb, gwlb, foreign, listed, distant]
         resolved = template_role(
-            account.filter_id,
+            scene.filter_id,
             [*targets, full],
             AllowPrefixLists=allow_prefix_lists,
             AllowRoutes=allow_routes,
         )
         statements = ec2_statements(resolved)
-        gate = enforce(account, statements)
+        gate = enforce(scene, statements)
         assert gate.owners[foreign] == OTHER_ACCOUNT_ID
         outcomes: set[str] = set()
 
         def send(event: object, context: object = None) -> Answer:
-            answer = run(event, context)
+            answer = scene.run(event, context)
             outcomes.update(answer.outcomes)
             return answer
 
         def fails(event: object) -> None:
             with pytest.raises(MirroringError, match="1 failed"):
-                run(event)
+                scene.run(event)
             outcomes.add("failed")
 
         def instance(zone: str = "a") -> str:
-            return account.instance(account.subnet(zone), interfaces=2)
+            return scene.instance(scene.subnet(zone), interfaces=2)
 
         # One sensor after the other takes a session; the load balancers need a tag.
         tags = {"EXCLUDE_TAGS": "traffic-mirror=sensor"}
         for target in (near, nlb, gwlb, distant):
-            configure(target, **tags)
+            scene.configure(target, **tags)
             assert send(instance()).outcomes == ["created", "created"]
-        configure(foreign, ALLOW_UNVERIFIED="true")
+        scene.configure(foreign, ALLOW_UNVERIFIED="true")
         assert send(instance("b")).outcomes == ["created", "created"]
-        configure(listed)
+        scene.configure(listed)
         answer = send(instance("c"))
         expected = "created" if allow_prefix_lists == "true" else "unmirrored"
         assert answer.outcomes == [expected, expected]
 
         # Further events: twice, by hand, as a batch, from the cache, with a full sensor.
-        configure([full, near], CACHE_SECONDS="60", VIRTUAL_NETWORK_ID="7", PACKET_LENGTH="100")
+        scene.configure(
+            [full, near], CACHE_SECONDS="60", VIRTUAL_NETWORK_ID="7", PACKET_LENGTH="100"
+        )
         event = running_event(instance())
         assert send(event).outcomes == ["created", "created"]
         assert send(event).outcomes == ["exists", "exists"]
         by_hand = {"instance-ids": [instance(), instance()], "dry_run": True}
         assert set(send(by_hand).outcomes) == {"planned"}
-        assert send(account.missing_sensor().replace("tmt", "i")).outcomes == ["skipped"]
+        assert send(scene.missing_sensor().replace("tmt", "i")).outcomes == ["skipped"]
         assert set(send(instance("e")).outcomes) == {"unmirrored"}
         batch = sqs_event(running_event(instance()), running_event(instance()), "not JSON")
         result = lambda_traffic_mirror.lambda_handler(batch, LambdaContext())
@@ -252,24 +247,24 @@ def play(
         ]
 
         # AWS does not answer, or refuses.
-        configure(near)
-        account.fail("DescribeNetworkAcls", status=500)
-        fails(running_event(account.instance()))
-        account.heal()
-        account.time_out("CreateTrafficMirrorSession", times=5, lose_answer=True)
-        assert send(account.instance()).outcomes == ["created"]
-        account.heal()
-        account.fail("CreateTrafficMirrorSession", "InvalidParameterValue", status=400)
-        assert send(account.instance()).outcomes == ["unmirrored"]
-        account.heal()
+        scene.configure(near)
+        scene.fail("DescribeNetworkAcls", status=500)
+        fails(running_event(scene.instance()))
+        scene.heal()
+        scene.time_out("CreateTrafficMirrorSession", times=5, lose_answer=True)
+        assert send(scene.instance()).outcomes == ["created"]
+        scene.heal()
+        scene.fail("CreateTrafficMirrorSession", "InvalidParameterValue", status=400)
+        assert send(scene.instance()).outcomes == ["unmirrored"]
+        scene.heal()
 
         # A sweep heals what is left, finds a session that packets cannot take, and stops in time.
-        far_instance = account.instance(account.subnet("a", cidr=far))
-        account.session(account.interfaces_of(far_instance)[0], near)
-        configure([near, nlb, gwlb], **tags)
+        far_instance = scene.instance(scene.subnet("a", cidr=far))
+        scene.session(scene.interfaces_of(far_instance)[0], near)
+        scene.configure([near, nlb, gwlb], **tags)
         answer = send(scheduled_event())
         assert {"blocked", "exists", "skipped"} <= set(answer.outcomes)
-        account.instance()
+        scene.instance()
         send({"sweep": True}, NoTimeLeft())
         return Played(gate, outcomes, statements)
 
@@ -349,34 +344,32 @@ class Guarded:
 
 
 @pytest.fixture
-def guarded(
-    account: SimulatedAccount, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> Guarded:
-    monkeypatch.setattr(lambda_traffic_mirror, "_client", account.client())
-    target = account.sensor()
-    configure(target)
-    statements = ec2_statements(template_role(account.filter_id, [target]))
-    return Guarded(account, statements, target)
+def guarded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Guarded:
+    monkeypatch.setattr(lambda_traffic_mirror, "_client", scene.client())
+    target = scene.sensor()
+    scene.configure(target)
+    statements = ec2_statements(template_role(scene.filter_id, [target]))
+    return Guarded(scene, statements, target)
 
 
-def test_with_its_policy_it_works(guarded: Guarded, run: Run) -> None:
+def test_with_its_policy_it_works(guarded: Guarded, scene: Scene) -> None:
     gate = enforce(guarded.account, guarded.statements)
-    assert run(guarded.instance()).outcomes == ["created"]
+    assert scene.run(guarded.instance()).outcomes == ["created"]
     assert gate.refused == set()
     assert {action for action, _, _ in gate.requests} == set(EIGHT)
 
 
 @pytest.mark.parametrize("permission", EIGHT)
-def test_a_permission_taken_away_is_named(guarded: Guarded, run: Run, permission: str) -> None:
+def test_a_permission_taken_away_is_named(guarded: Guarded, scene: Scene, permission: str) -> None:
     gate = enforce(guarded.account, without(guarded.statements, permission))
     instance = guarded.instance()
     with pytest.raises(MirroringError) as caught:
-        run(instance)
+        scene.run(instance)
     assert permissions_in(str(caught.value)) == {permission}
     assert str(caught.value).startswith("1 failed. ")
     assert "Encoded authorization failure" not in str(caught.value)
     with pytest.raises(MirroringError) as caught:
-        run({"sweep": True})
+        scene.run({"sweep": True})
     assert permissions_in(str(caught.value)) == {permission}
     batch = sqs_event(running_event(instance))
     result = lambda_traffic_mirror.lambda_handler(batch, LambdaContext())
@@ -387,29 +380,29 @@ def test_a_permission_taken_away_is_named(guarded: Guarded, run: Run, permission
 
 
 @pytest.mark.parametrize("permission", EIGHT)
-def test_a_denial_is_named_alike(guarded: Guarded, run: Run, permission: str) -> None:
+def test_a_denial_is_named_alike(guarded: Guarded, scene: Scene, permission: str) -> None:
     """As above, but the account denies by itself."""
     guarded.account.deny(permission)
     with pytest.raises(MirroringError) as caught:
-        run(guarded.instance())
+        scene.run(guarded.instance())
     assert permissions_in(str(caught.value)) == {permission}
     assert guarded.account.sessions() == []
 
 
-def test_a_tag_outside_of_a_create_is_not_allowed(guarded: Guarded, run: Run) -> None:
+def test_a_tag_outside_of_a_create_is_not_allowed(guarded: Guarded, scene: Scene) -> None:
     """The condition is what keeps the role from tagging sessions that exist."""
     statements = copy.deepcopy(guarded.statements)
     (tagging,) = [one for one in statements if one["Action"] == "ec2:CreateTags"]
     tagging["Condition"]["StringEquals"]["ec2:CreateAction"] = "CreateTrafficMirrorTarget"
     gate = enforce(guarded.account, statements)
     with pytest.raises(MirroringError, match="needs ec2:CreateTags"):
-        run(guarded.instance())
+        scene.run(guarded.instance())
     assert {action for action, _, _ in gate.refused} == {"ec2:CreateTags"}
 
 
 @pytest.mark.parametrize("lacking", ["filter", "target"])
 def test_a_policy_for_another_filter_or_target(
-    guarded: Guarded, run: Run, configure: Configure, lacking: str
+    guarded: Guarded, scene: Scene, lacking: str
 ) -> None:
     """Who changes a variable in the console and not the stack is told which permission lacks."""
     filter_id, target = guarded.account.filter_id, guarded.target
@@ -419,23 +412,21 @@ def test_a_policy_for_another_filter_or_target(
         target = "tmt-0123456789abcdef0"
     gate = enforce(guarded.account, ec2_statements(template_role(filter_id, [target])))
     with pytest.raises(MirroringError) as caught:
-        run(guarded.instance())
+        scene.run(guarded.instance())
     assert permissions_in(str(caught.value)) == {"ec2:CreateTrafficMirrorSession"}
     ((action, resource, _),) = gate.refused
     assert action == "ec2:CreateTrafficMirrorSession"
     assert f":traffic-mirror-{lacking}/" in resource
 
 
-def test_the_ninth_permission_is_named_by_the_verdict(
-    guarded: Guarded, run: Run, configure: Configure
-) -> None:
+def test_the_ninth_permission_is_named_by_the_verdict(guarded: Guarded, scene: Scene) -> None:
     account = guarded.account
     group = account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))
     target = account.sensor(groups=[group])
-    configure(target)
+    scene.configure(target)
     instance = guarded.instance()
     gate = enforce(account, ec2_statements(template_role(account.filter_id, [target])))
-    answer = run(instance)
+    answer = scene.run(instance)
     assert (answer.status, answer.outcomes) == (400, ["unmirrored"])
     verdict = answer.sensors[target]
     assert (verdict["verdict"], verdict["stage"]) == ("rejected", "security_group")
@@ -444,5 +435,5 @@ def test_the_ninth_permission_is_named_by_the_verdict(
 
     resolved = template_role(account.filter_id, [target], AllowPrefixLists="true")
     gate = enforce(account, ec2_statements(resolved))
-    assert run(instance).outcomes == ["created"]
+    assert scene.run(instance).outcomes == ["created"]
     assert gate.refused == set()
