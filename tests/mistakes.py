@@ -156,6 +156,11 @@ the outbound ACL is ignored
 ? test_network_acls.py::test_the_sources_acl_ranks_a_sensor_that_is_read_in_another_account
 the source's ACL is looked for in the sensor's account
     known.here.acls.one(source.subnet_id → known.there.acls.one(source.subnet_id
+an account is read without its role
+    return owner if owner in self.roles and → return owner if not owner and
+? test_answers.py::test_what_cannot_be_read_in_another_account_keeps_nobody_from_a_sensor_of_ours
+an account that cannot be read fails the interface
+    if known.sensor.through_role: → if not known.sensor:
 ? test_routes.py::test_the_route_decides
 the largest block's route wins
     size = last - first → size = first - last

@@ -211,12 +211,13 @@ def test_a_batch_takes_three_round_trips_and_one_for_ten_creates(
 
 
 def test_a_round_is_the_first_hundred_that_wait(scene: Scene, batch: Batches) -> None:
+    """All of the first are throttled. With one that is created they would be sent once more."""
     scene.configure(scene.sensor(quota=1_000))
     instances = batch(120)
-    gate = Gate(scene, lambda *_: None)
-    instances.deliver()
-    sent = [parameters["NetworkInterfaceId"] for parameters in gate.parameters]
-    assert set(sent[:ROUND]) == set(instances.interfaces[:ROUND])
+    first = instances.at(range(ROUND))
+    gate = Gate(scene, lambda sent, _: sent["NetworkInterfaceId"] in first and throttled())
+    assert instances.counts() == {"failed": ROUND, "created": 20}
+    assert {gate.sent[key] for key in first} == {1}
 
 
 def test_the_result_keeps_the_order_of_the_event_whoever_waits(scene: Scene) -> None:
