@@ -235,6 +235,12 @@ a refused target is tried for the next interface
 ? test_creating.py::test_nothing_more_is_created_after
 a missing filter is the interface's fault
     "InvalidTrafficMirrorFilter" → "InvalidFilter"
+? test_rounds.py::test_a_session_of_somebody_faster_counts_for_the_target_that_it_goes_to
+another's session counts for the target that was chosen
+    self.per_target[session.target_id] += 1 → self.per_target[chosen_target_id] += 1
+? test_rounds.py::test_who_has_no_sensor_is_told_so_after_a_total_refusal
+a total refusal needs a sensor
+    if not ranked:⏎            reason → if not ranked and not self.refusals.everybody:⏎            reason
 ? test_creating.py::test_a_further_interface_sets_aside_only_itself
 any interface sets its type aside
     if task.source.is_first and not task.instance.managed: → if not task.instance.managed:

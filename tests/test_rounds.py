@@ -302,6 +302,30 @@ def test_the_next_page_of_a_sweep_counts_what_came_of_a_create_that_was(
     assert max(row["sessions"] for row in rows) == counted
 
 
+def test_a_session_of_somebody_faster_counts_for_the_target_that_it_goes_to(scene: Scene) -> None:
+    idle, busy = scene.sensor(quota=100), scene.sensor(quota=100, sessions=10)
+    scene.configure([idle, busy])
+    instances = scene.instances(ROUND + 1)
+    first = scene.interfaces_of(instances[0])[0]
+
+    def act(sent: dict[str, Any], _: int) -> None:
+        if sent["NetworkInterfaceId"] == first:
+            scene.session(first, busy, number=9)
+            lost()
+
+    Gate(scene, act)
+    sensors = scene.run({"instance-ids": instances}).interfaces[-1]["sensors"]
+    assert [row["sessions"] for row in sensors] == [54, 56]
+
+
+def test_who_has_no_sensor_is_told_so_after_a_total_refusal(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    scene.fail(CREATE, "TrafficMirrorSessionLimitExceeded", status=400)
+    instances = [*scene.instances(ROUND), scene.instance(zone="b")]
+    last = scene.run({"instance-ids": instances}).interfaces[-1]
+    assert (last["outcome"], last["sensors"][0]["stage"]) == ("unmirrored", "zone")
+
+
 # --------------------------------------------------------------------------------------
 # Targets that are refused
 # --------------------------------------------------------------------------------------
