@@ -211,12 +211,13 @@ def test_a_batch_takes_three_round_trips_and_one_for_ten_creates(
 
 
 def test_a_round_is_the_first_hundred_that_wait(scene: Scene, batch: Batches) -> None:
+    """All of the first are throttled. With one that is created they would be sent once more."""
     scene.configure(scene.sensor(quota=1_000))
     instances = batch(120)
-    gate = Gate(scene, lambda *_: None)
-    instances.deliver()
-    sent = [parameters["NetworkInterfaceId"] for parameters in gate.parameters]
-    assert set(sent[:ROUND]) == set(instances.interfaces[:ROUND])
+    first = instances.at(range(ROUND))
+    gate = Gate(scene, lambda sent, _: sent["NetworkInterfaceId"] in first and throttled())
+    assert instances.counts() == {"failed": ROUND, "created": 20}
+    assert {gate.sent[key] for key in first} == {1}
 
 
 def test_the_result_keeps_the_order_of_the_event_whoever_waits(scene: Scene) -> None:
@@ -299,6 +300,30 @@ def test_the_next_page_of_a_sweep_counts_what_came_of_a_create_that_was(
     scene.fail(CREATE, code, status=status, times=1)
     rows = [row for entry in scene.run(scheduled_event()).interfaces for row in entry["sensors"]]
     assert max(row["sessions"] for row in rows) == counted
+
+
+def test_a_session_of_somebody_faster_counts_for_the_target_that_it_goes_to(scene: Scene) -> None:
+    idle, busy = scene.sensor(quota=100), scene.sensor(quota=100, sessions=10)
+    scene.configure([idle, busy])
+    instances = scene.instances(ROUND + 1)
+    first = scene.interfaces_of(instances[0])[0]
+
+    def act(sent: dict[str, Any], _: int) -> None:
+        if sent["NetworkInterfaceId"] == first:
+            scene.session(first, busy, number=9)
+            lost()
+
+    Gate(scene, act)
+    sensors = scene.run({"instance-ids": instances}).interfaces[-1]["sensors"]
+    assert [row["sessions"] for row in sensors] == [54, 56]
+
+
+def test_who_has_no_sensor_is_told_so_after_a_total_refusal(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    scene.fail(CREATE, "TrafficMirrorSessionLimitExceeded", status=400)
+    instances = [*scene.instances(ROUND), scene.instance(zone="b")]
+    last = scene.run({"instance-ids": instances}).interfaces[-1]
+    assert (last["outcome"], last["sensors"][0]["stage"]) == ("unmirrored", "zone")
 
 
 # --------------------------------------------------------------------------------------

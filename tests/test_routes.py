@@ -29,7 +29,6 @@ def far_sensor(scene: Scene, **more: Any) -> str:
 # The routes, whether the sensor is taken, and what its reason names.
 TABLES: dict[str, tuple[list[dict[str, Any]], bool, str]] = {
     "none but the VPC's own": ([], False, "No route"),
-    "the VPC takes the address for its own": ([route(FAR, local=True)], False, "the VPC itself"),
     "to another block": ([route("10.8.0.0/16", pcx=True)], False, "No route"),
     "a peering connection": ([route(FAR, pcx=True)], True, "peering connection pcx-"),
     "a transit gateway": ([route(FAR, tgw=True)], True, "transit gateway tgw-"),

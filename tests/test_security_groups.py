@@ -311,20 +311,6 @@ def test_protocol_and_origin_have_to_match_in_the_same_rule(source: Source) -> N
     )
 
 
-def test_a_reference_from_another_vpc_without_a_status_is_a_last_resort(source: Source) -> None:
-    vpc = source.account.vpc("10.9.0.0/16")
-    source.account.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
-    reference = rule(group=source.groups[SOURCE_GROUP], vpc=source.account.default_vpc)
-    far = source.account.sensor(
-        source.account.subnet(vpc=vpc), [source.account.group(reference, vpc=vpc)]
-    )
-    near = source.sensor(source.group(rule()), sessions=5)
-    source.targets = [far, near]
-    answer = source.answer()
-    assert answer.stages == ["(eligible)", "(selected)"]
-    assert fallen(answer.sensors[far], "ranked last", "without a peering status") == (None, [])
-
-
 def test_a_group_without_rules_rejects(source: Source) -> None:
     assert source.only_sensor(source.group())["stage"] == "security_group"
 

@@ -216,19 +216,6 @@ def test_a_sensor_that_is_not_configured_is_no_obstacle_for_its_neighbours(scene
     assert (scene.run(instance).outcomes, scene.count(CREATE)) == (["created", "skipped"], 1)
 
 
-def test_what_has_become_a_sensor_since_the_cache_was_filled_is_not_mirrored(
-    scene: Scene,
-) -> None:
-    scene.sensor(groups=[scene.group()])
-    scene.configure(scene.account_id, CACHE_SECONDS="60")
-    instance = scene.instance(interfaces=2)
-    assert scene.run(scene.instance()).outcomes == ["unmirrored"]
-    receiving = scene.interfaces_of(instance)[1]
-    scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=receiving)
-    scene.sensor()
-    assert (scene.run(instance).outcomes, scene.count(CREATE)) == (["skipped"] * 2, 0)
-
-
 def test_an_instance_without_interfaces_is_skipped(scene: Scene) -> None:
     instance = scene.instance()
     scene.delete_interface(scene.interfaces_of(instance)[0])
