@@ -324,10 +324,10 @@ KINDS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
 ALWAYS = [
     ("as it should", 3, 10, "event"),
     ("throttling", 3, 10, "event"),
-    ("throttling creates", 3, 300, "SQS"),
+    ("throttling creates", 3, 60, "SQS"),
     ("silent", 3, 1, "SQS"),
     ("silent at creates", 3, 10, "event"),
-    ("slow, 1 s", 3, 300, "event"),
+    ("slow, 1 s", 3, 60, "event"),
     ("slow, 7 s", 3, 10, "sweep"),
     ("silent", 6, 10, "sweep"),
 ]
