@@ -485,7 +485,7 @@ def test_even_a_function_that_creates_creates_nothing(
 
 def test_a_policy_that_allows_no_more_is_enough(scene: Scene) -> None:
     """The demonstration's account takes every call that there is, and a role."""
-    on_stage = demo.Scene(scene)
+    on_stage = demo.Demonstration(scene)
     on_stage.populate()
     lists = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
     variables = on_stage.variables()
