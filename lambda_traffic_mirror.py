@@ -3180,12 +3180,6 @@ class Doubt(NamedTuple):
         """Whether EC2 does not know the interface yet, so that to send again may help."""
         return self.entry.outcome == "failed"
 
-    def without_rows(self) -> Doubt:
-        """The same, without its rows of sensors."""
-        return self._replace(
-            plan=self.plan._replace(sensors=()), entry=self.entry._replace(sensors=())
-        )
-
 
 class Refusals:
     """What AWS has refused in this invocation, and what that means for creates to come. Noted where
@@ -3371,16 +3365,13 @@ class Mirroring:
         doubts: list[Doubt] = []
         while waiting or doubts:  # a round, or a look at what was refused
             if waiting:  # 3: which sensor?
-                plans = yield from self.chosen(waiting[:ROUND])
+                plans = yield from self.chosen(waiting[:ROUND], doubts)
                 waiting = waiting[ROUND:]
             else:
                 plans, doubts = yield from self.look(doubts)
             again, refused = yield from self.created(plans)  # 4: the session
             waiting = again + waiting
-            for doubt in refused:
-                # A page of a sweep comes to more rows of sensors than the result has room for.
-                too_many = doubt.entry.request.sweep and len(doubts) >= LISTED_BY_SWEEP
-                doubts.append(doubt.without_rows() if too_many else doubt)
+            doubts += refused
 
     @staticmethod
     def answered(step: Callable[[Task], T], task: Task) -> T | Entry:
@@ -3526,15 +3517,21 @@ class Mirroring:
         parameters = create_parameters(task, target_id, self.configuration)
         return Plan(task, target_id, choice, rows, parameters)
 
-    def chosen(self, tasks: Sequence[Task]) -> Generator[Entry, None, list[Plan]]:
-        """Step 3 for those of a round, each choice counting at once."""
+    def chosen(
+        self, tasks: Sequence[Task], doubts: Iterable[Doubt]
+    ) -> Generator[Entry, None, list[Plan]]:
+        """Step 3 for those of a round, each choice counting at once. In an account with hundreds of
+        sensors a sweep keeps no more rows of them, those of doubts included, than it can show."""
         plans = []
+        room = ROWS_IN_BODY - sum(len(doubt.plan.sensors) for doubt in doubts)
         for task in tasks:
             plan = self.answered(self.choose, task)
             if isinstance(plan, Entry):
                 yield plan
-            else:
-                plans.append(plan)
+                continue
+            room -= len(plan.sensors)
+            too_many = task.request.sweep and room < 0
+            plans.append(plan._replace(sensors=()) if too_many else plan)
         return plans
 
     def created(
