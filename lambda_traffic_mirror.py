@@ -895,8 +895,7 @@ class Answers(Generic[T]):
         """Each ID, with its answer or the error in place of one."""
         yield from self._errors.items()
         for key, answers in self._found.items():
-            if key not in self._errors:
-                yield from ((key, answer) for answer in answers)
+            yield from ((key, answer) for answer in answers)
 
     def __contains__(self, key: str) -> bool:
         return key in self._found or key in self._errors
@@ -2798,7 +2797,7 @@ def judge_interface(
             unseen = unseen or verdict
         elif not verdict.passes:
             return verdict._replace(stage=stage)
-        elif verdict.reason:
+        else:
             evidence.append(verdict.reason)
     if unseen:
         return unseen._replace(stage="unavailable", ranked_last=ranked_last)
