@@ -19,8 +19,10 @@ The sections stand in the order in which data flows:
     9  Reporting       result, log records, metrics
     10 Handler         the summary of all of the above
 
-A new filter is a new stage: a function in section 7 and a line in PIPELINE. A new Describe call is
-a row among the Reads in section 5. A new outcome is a line in OUTCOMES in section 8.
+A new filter is a function in section 7 and a line in PIPELINE, and in REACHABILITY where it holds
+for sessions that exist; what it looks at is a field of Facts, read in Region._read_account. A new
+Describe call is a row among the Reads in section 5. A new outcome is a line in OUTCOMES in section
+8. A new kind of event is a branch of parse_event in section 2.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -582,14 +584,18 @@ class Own(NamedTuple):
 
     def elsewhere(self, request: Request) -> str | None:
         """Where an event is from, if that is not here; None where it is, or nobody can tell."""
-        account = request.account not in (None, self.account) and self.account
-        region = request.region not in (None, self.region) and self.region
-        if not account and not region:
-            return None
-        return (
-            f"the event is from account {shown(request.account)}, Region {shown(request.region)}; "
-            f"the function belongs to account {self.account}, Region {self.region}"
+        pairs = (
+            ("account", request.account, self.account),
+            ("Region", request.region, self.region),
         )
+        other = [
+            (what, theirs, own) for what, theirs, own in pairs if theirs and own and theirs != own
+        ]
+        if not other:
+            return None
+        there = ", ".join(f"{what} {shown(theirs)}" for what, theirs, _ in other)
+        here = ", ".join(f"{what} {own}" for what, _, own in other)
+        return f"the event is from {there}; the function belongs to {here}"
 
 
 class Work(NamedTuple):
@@ -774,6 +780,11 @@ class AwsCallFailed(Unanswered):
         readable = re.split(r"\.?\s*Encoded authorization failure", self.message)[0]
         return one_line(readable.rstrip("."), 600)
 
+    @property
+    def brief(self) -> str:
+        """Code and message."""
+        return f"{self.code} ({self.detail})"
+
     def __str__(self) -> str:
         if self.failure is Failure.DENIED:
             return self._denial()
@@ -941,7 +952,7 @@ class Answers(Generic[T]):
         return all(error.final for error in self._errors.values())
 
 
-# The reading edge: every member of an answer is read through these three, by name and type. AWS
+# The reading edge: every member of an answer is read through these, by name and type. AWS
 # leaves some members out to say 'none', or sends an empty text; all others that are missing, empty,
 # null or of another type make the row unreadable, instead of being taken for none.
 
@@ -1300,16 +1311,17 @@ class NetworkAcl(NamedTuple):
     @classmethod
     def of(cls, row: Any) -> NetworkAcl:
         """From an ACL as DescribeNetworkAcls shows it (its entries come in no particular order)."""
-        directions: dict[bool, list[AclEntry]] = {False: [], True: []}
+        inbound: list[AclEntry] = []
+        outbound: list[AclEntry] = []
         for entry in rows_in(row, "Entries"):
             egress = member(entry, "Egress", bool)
             number, allows = member(entry, "RuleNumber", int), acl_entry_allows(entry)
             if acl_entry_covers_vxlan(entry):
                 cidr = member(entry, "CidrBlock", str)
                 block_bounds(cidr)  # an entry that cannot be read might be the one that decides
-                directions[egress].append(AclEntry(number, allows, cidr))
+                (outbound if egress else inbound).append(AclEntry(number, allows, cidr))
         acl_id = member(row, "NetworkAclId", str)
-        return cls(acl_id, *(tuple(sorted(entries)) for entries in directions.values()))
+        return cls(acl_id, tuple(sorted(inbound)), tuple(sorted(outbound)))
 
 
 def acl_entry_allows(entry: Any) -> bool:
@@ -1447,6 +1459,7 @@ class Read(NamedTuple):
         row_id: the member with a row's own ID; a row that comes twice counts once.
         filter: the filter by which rows are looked up.
         keys: the values of that filter that a row answers, or what it is looked up by instead.
+        other_keys: whether it is looked up by something else than the values of the filter.
         of: from a row to the noun that it is about.
         ids: the parameter that takes IDs.
         page: MaxResults, where it is not the usual one.
@@ -1460,6 +1473,7 @@ class Read(NamedTuple):
     of: Callable[[Any], Any]
     ids: str = ""
     page: int | None = None
+    other_keys: bool = False
 
 
 def instances_in(page: Any) -> list[dict[str, Any]]:
@@ -1522,11 +1536,12 @@ SECURITY_GROUPS = Read(
 )  # fmt: skip
 NETWORK_ACLS = Read(
     "describe_network_acls", listed("NetworkAcls"), "NetworkAclId", "vpc-id", subnets_of_acl,
-    NetworkAcl.of,
+    NetworkAcl.of, other_keys=True,
 )  # fmt: skip
 ROUTE_TABLES = Read(
     "describe_route_tables", listed("RouteTables"), "RouteTableId", "vpc-id",
     subnets_of_route_table, RouteTable.of, page=SMALL_PAGE,
+    other_keys=True,
 )  # fmt: skip
 
 
@@ -1581,8 +1596,7 @@ class Ec2:
             "Filters": [{"Name": read.filter, "Values": values}],
             "MaxResults": read.page or PAGE,
         }
-        # Network ACLs and route tables are looked up by VPC, and answered by subnet.
-        wanted = None if read.filter == "vpc-id" else frozenset(values)
+        wanted = None if read.other_keys else frozenset(values)
         try:
             return self._rows(read, parameters, wanted)
         except Unanswered as error:
@@ -1631,7 +1645,7 @@ class Ec2:
         return (self.by_filter if knows else self.by_id)(read, ids)
 
     def prefix_lists(self, prefix_list_ids: Iterable[str]) -> Answers[tuple[str, ...]]:
-        """The IPv4 blocks of prefix lists (GetManagedPrefixListEntries, one call a list)."""
+        """The IPv4 blocks of prefix lists (GetManagedPrefixListEntries, each list by itself)."""
         lists: Answers[tuple[str, ...]] = Answers()
         with parallel_calls() as calls:
             futures = {key: calls.submit(asked, self._prefix_list, key) for key in prefix_list_ids}
@@ -1645,11 +1659,15 @@ class Ec2:
 
     def _prefix_list(self, prefix_list_id: str) -> tuple[str, ...]:
         def cidrs_in(page: Any) -> list[str]:
-            return [member(row, "Cidr", str) for row in rows_in(page, "Entries")]
+            cidrs = [member(row, "Cidr", str) for row in rows_in(page, "Entries")]
+            over_ipv4 = [cidr for cidr in cidrs if ":" not in cidr]
+            for cidr in over_ipv4:
+                block_bounds(cidr)  # one that cannot be read might be the one that admits
+            return over_ipv4
 
         parameters = {"PrefixListId": prefix_list_id, "MaxResults": SMALL_PAGE}
         pages = self._pages("get_managed_prefix_list_entries", parameters, cidrs_in)
-        return tuple(cidr for page in pages for cidr in page if ":" not in cidr)
+        return tuple(cidr for page in pages for cidr in page)
 
     def route_tables(self, vpc_ids: Sequence[str]) -> Answers[RouteTable]:
         """The route tables of these VPCs, by subnet, the main one by VPC (DescribeRouteTables)."""
@@ -1921,17 +1939,16 @@ class Sessions:
         self.per_target = Counter(session.target_id for session in answers.every())
         self._chosen: Counter[str] = Counter()
 
-    def of(self, interface_id: str, ours: Iterable[str]) -> tuple[Session, ...]:
+    def of(self, interface_id: str, ours: Container[str]) -> tuple[Session, ...]:
         """The interface's sessions, those to our targets first, then by session number.
 
         Raises:
             Unanswered: one of them cannot be read.
         """
-        our_targets = frozenset(ours)
         sessions = self._by_interface.all(interface_id)
         if len(sessions) < 2:
             return tuple(sessions)
-        return tuple(sorted(sessions, key=lambda s: (s.target_id not in our_targets, s.number)))
+        return tuple(sorted(sessions, key=lambda s: (s.target_id not in ours, s.number)))
 
     def count(self, target_id: str) -> int:
         """How many sessions the target has, those that were chosen in this invocation included."""
@@ -1945,15 +1962,15 @@ class Sessions:
         """No, it is not."""
         self._chosen[target_id] -= 1
 
-    def created(self, chosen_target_id: str, session: Session) -> None:
+    def add_created(self, chosen_target_id: str, session: Session) -> None:
         """A session that was chosen is there, as a rule to the target that was chosen."""
         self.give_up(chosen_target_id)
         self._ids.add(session.session_id)
         self.per_target[session.target_id] += 1
 
-    def hidden_among(self, sessions: Iterable[Session]) -> Counter[str]:
-        """By target, how many of the sessions that a sensor's owner sees cannot be seen here."""
-        return Counter(s.target_id for s in sessions if s.session_id not in self._ids)
+    def hidden_among(self, sessions: Iterable[Session]) -> list[Session]:
+        """Those of the sessions that a sensor's owner sees that cannot be seen here."""
+        return [session for session in sessions if session.session_id not in self._ids]
 
 
 # ======================================================================================
@@ -2006,7 +2023,7 @@ class Facts(NamedTuple):
     groups: Answers[SecurityGroup]
     acls: Answers[NetworkAcl]
     hosts: Answers[Instance]
-    hidden_sessions: Mapping[str, int]
+    hidden_sessions: Sequence[Session]
     targets: Answers[Target]
     prefix_lists: Answers[tuple[str, ...]]
     route_tables: Answers[RouteTable]
@@ -2014,7 +2031,8 @@ class Facts(NamedTuple):
 
     @property
     def error(self) -> Unanswered | None:
-        """Why they are incomplete; None where every call came to an answer."""
+        """Why they are incomplete; None where every call came to an answer. At home hosts are read
+        with every event; what is asked for later counts in `remember_facts`."""
         errors = [sensor.failure for sensor in self.sensors.values()]
         errors += [self.groups.error, self.acls.error]
         errors += [self.hosts.error if self.account else None]
@@ -2119,7 +2137,7 @@ class Sensors:
     @cached_property
     def hidden_sessions(self) -> Mapping[str, int]:
         """By target, how many sessions only its owner sees."""
-        return {k: n for facts in self._facts.values() for k, n in facts.hidden_sessions.items()}
+        return Counter(s.target_id for facts in self._facts.values() for s in facts.hidden_sessions)
 
 
 class Region:
@@ -2204,6 +2222,11 @@ class Region:
             self._targets = home.targets if home else asked(self.home.everything, TARGETS_READ)
         instances, answer = named.result(), sessions.result()
         self._sessions = answer if isinstance(answer, Unanswered) else Sessions(answer)
+        if isinstance(self._sessions, Sessions):
+            # A session that was too new to be seen here when its owner was asked is seen by now.
+            for account, facts in self.facts.items():
+                hidden = self._sessions.hidden_among(facts.hidden_sessions)
+                self.facts[account] = facts._replace(hidden_sessions=hidden)
         if home:
             self.facts[HOME] = home._replace(hosts=instances)
         self.learn_own_account(instances)
@@ -2264,20 +2287,23 @@ class Region:
 
     def learn_of_sensors(self, sources: Sequence[Interface]) -> None:
         """Make sure that what the stages need to know for these sources has been read."""
-        vpc_ids = {s.subnet_id: s.vpc_id for s in sources if s.subnet_id and s.vpc_id}
-        new_vpc_ids = set(vpc_ids.values()) - self._source_vpc_ids
+        vpc_of = {s.subnet_id: s.vpc_id for s in sources if s.subnet_id and s.vpc_id}
+        new_vpc_ids = set(vpc_of.values()) - self._source_vpc_ids
         self._source_vpc_ids |= new_vpc_ids
-        lacking = [account for account in self._accounts() if account not in self.facts]
+        known = {key for facts in self.facts.values() for key in facts.sensors}
+        # Accounts are cached apart, so a target that one of them has since got may be unknown.
+        new = {self._reader_of(key) for key in self.sensors.ids if key not in known}
+        lacking = sorted(new if HOME in self.facts else new | {HOME})
         if lacking:
             self.facts.update(self._read_accounts(lacking))
             self._derive()
         acls = self.facts[HOME].acls
         if HOME not in lacking:
             # A subnet may be newer than the cache; a sweep comes to VPCs that have no sensor.
-            unknown = {vpc_id for subnet, vpc_id in vpc_ids.items() if subnet not in acls}
-            acls.update(self.home.by_filter(NETWORK_ACLS, unknown & new_vpc_ids))
+            vpc_ids = {vpc_id for subnet, vpc_id in vpc_of.items() if subnet not in acls}
+            acls.update(self.home.by_filter(NETWORK_ACLS, vpc_ids & new_vpc_ids))
         # Errors are known by VPC; a subnet without an ACL is not asked for again.
-        acls.know_of_none(subnet for subnet, vpc_id in vpc_ids.items() if vpc_id not in acls)
+        acls.know_of_none(subnet for subnet, vpc_id in vpc_of.items() if vpc_id not in acls)
 
     def _accounts(self) -> list[str]:
         """The accounts to be read: the own one, and those that own a target of ours and have a
@@ -2306,7 +2332,7 @@ class Region:
         ids = [key for key in self.sensors.ids if self._reader_of(key) == account]
         ec2 = self.accounts[account]
         with parallel_calls() as calls:
-            sessions = calls.submit(asked, ec2.everything, SESSIONS) if account else None
+            sessions = calls.submit(asked, ec2.everything, SESSIONS) if account != HOME else None
             targets = self._placed_targets(ec2, ids)
             ours = [target for target in targets.every() if target.target_id in set(ids)]
             interface_ids = [target.interface_id for target in ours if target.interface_id]
@@ -2324,7 +2350,7 @@ class Region:
             groups = calls.submit(ec2.by_filter, SECURITY_GROUPS, group_ids)
             acls = calls.submit(ec2.by_filter, NETWORK_ACLS, vpc_ids)
             hosts = calls.submit(ec2.including_managed, INSTANCES, hosts_of(sensors.values()))
-        hidden: Counter[str] = Counter()
+        hidden: list[Session] = []
         seen = sessions.result() if sessions else Answers()
         if isinstance(seen, Unanswered):
             sensors = {key: sensor._replace(failure=seen) for key, sensor in sensors.items()}
@@ -2384,6 +2410,8 @@ class Region:
             return sensor
         if foreign:
             return sensor._replace(interfaces=(HIDDEN,))
+        if not target.shows_where:
+            return sensor._replace(missing="The target shows no interface and no load balancer")
         what = (
             f"Network interface {target.interface_id}"
             if target.interface_id
@@ -2614,7 +2642,10 @@ def security_groups_admit(source: Interface, sensor: Interface, known: Known) ->
     groups = [group for group in answers.values() if isinstance(group, SecurityGroup)]
     other_vpc = in_other_vpc(source, sensor)
     for group in groups:
-        if origin := admitted_origin(source, group, other_vpc):
+        origin = asked(admitted_origin, source, group, other_vpc)
+        if isinstance(origin, Unanswered):
+            answers[group.group_id] = origin
+        elif origin:
             return passes(f"security group {group.group_id} admits {VXLAN} from {origin}")
     if other_vpc and (weak := admitted_by_unstated_reference(source, groups)):
         return weak
@@ -2663,7 +2694,8 @@ def admitted_by_unstated_reference(
 
 def prefix_lists_admit(source: Interface, groups: Iterable[SecurityGroup], known: Known) -> Verdict:
     """Prefix lists take a permission of their own and a call each, so they are looked into only
-    when no other rule admits the packet. One that admits it is enough, whatever others come to."""
+    when no other rule admits the packet. One that admits it is enough, whatever others come to. The
+    reason of a rejection is what there is to add to the evidence."""
     named = {key: group.group_id for group in groups for key in group.prefix_list_ids}
     lists = known.there.prefix_lists
     if unread := [key for key in named if key not in lists]:
@@ -2770,7 +2802,8 @@ PIPELINE: tuple[tuple[str, Stage], ...] = (
     ("route", route_leads),
     ("create", not_refused),
 )
-# What the packets of a session that exists have to pass.
+# What the packets of a session that exists have to pass: whether they arrive is the question, not
+# whether there is a better way.
 REACHABILITY: tuple[tuple[str, Stage], ...] = (
     ("unavailable", runs),
     ("security_group", security_groups_admit),
@@ -2788,15 +2821,15 @@ def judge_interface(
     evidence: list[str] = []
     unseen: Verdict | None = None
     ranked_last = False
-    for stage, says in pipeline:
-        verdict = says(source, sensor, known)
+    for name, stage in pipeline:
+        verdict = stage(source, sensor, known)
         if verdict is PASSES:
             continue
         ranked_last |= verdict.ranked_last
         if verdict.says is Says.UNSEEN:
             unseen = unseen or verdict
         elif not verdict.passes:
-            return verdict._replace(stage=stage)
+            return verdict._replace(stage=name)
         else:
             evidence.append(verdict.reason)
     if unseen:
@@ -2979,6 +3012,7 @@ class Outcome(NamedTuple):
         level: of its log record.
         bad: whether it counts as 400.
         unfinished: whether there is no answer yet, so that the event is to be delivered again.
+        next_sweep: whether a sweep leaves it to the next one.
         bare: whether no sensor has a say in it.
         usual: whether a sweep finds it everywhere, and logs it at DEBUG.
     """
@@ -2986,6 +3020,7 @@ class Outcome(NamedTuple):
     level: int
     bad: bool = False
     unfinished: bool = False
+    next_sweep: bool = False
     bare: bool = False
     usual: bool = False
 
@@ -2995,7 +3030,7 @@ OUTCOMES = {
     "unmirrored": Outcome(logging.ERROR, bad=True),
     "blocked": Outcome(logging.ERROR, bad=True),
     "failed": Outcome(logging.ERROR, unfinished=True),
-    "deferred": Outcome(logging.WARNING, unfinished=True, bare=True),
+    "deferred": Outcome(logging.WARNING, unfinished=True, next_sweep=True, bare=True),
     "created": Outcome(logging.INFO),
     "planned": Outcome(logging.INFO),
     "exists": Outcome(logging.INFO, bare=True, usual=True),
@@ -3117,7 +3152,7 @@ class Plan(NamedTuple):
         choice: why this target.
         sensors: the rows of the verdicts that led to it.
         parameters: those of CreateTrafficMirrorSession.
-        looks: how often the interface was looked at since EC2 did not know it.
+        looks: how often the interface was looked at after a create of it was refused.
     """
 
     task: Task
@@ -3167,12 +3202,10 @@ class Doubt(NamedTuple):
 
     Attributes:
         entry: what it comes to if nothing else shows: `failed` if the create may be sent again.
-        looks: how often it was looked at.
     """
 
     plan: Plan
     entry: Entry
-    looks: int
 
     @property
     def not_shown(self) -> bool:
@@ -3201,7 +3234,7 @@ class Refusals:
 
     def note(self, plan: Plan, error: AwsCallFailed) -> None:
         """Take note of what a refusal says about creates to come."""
-        reason = f"{error.code} ({error.detail})"
+        reason = error.brief
         about = whom(error)
         if about is About.TARGET:
             self.targets[plan.target_id] = f"AWS refused {plan.target_id}: {reason}"
@@ -3258,7 +3291,8 @@ class Mirroring:
         self.deadline = deadline
         self.region = Region(configuration, deadline, own)
         self.refusals = Refusals()
-        self._known: tuple[Sensors | None, Mapping[str, Known]] = (None, {})
+        self._known: Mapping[str, Known] = {}
+        self._known_of: Sensors | None = None
 
     def entries(self, work: Work) -> Iterator[Entry]:
         """Do what events ask for; entries go out as they are settled."""
@@ -3356,7 +3390,7 @@ class Mirroring:
                 yield answer
             else:
                 (mirrored if self.sufficient(answer.sessions) else waiting).append(answer)
-        if waiting or any(task.ours for task in mirrored):
+        if waiting or any(task.ours for task in mirrored):  # nobody else needs the sensors
             self.region.learn_of_sensors([task.source for task in waiting])
         self.region.look_for_targets(s for task in mirrored for s in task.sessions)
         for task in mirrored:
@@ -3364,11 +3398,11 @@ class Mirroring:
         doubts: list[Doubt] = []
         while waiting or doubts:  # a round, or a look at what was refused
             if waiting:  # 3: which sensor?
-                plans = yield from self.chosen(waiting[:ROUND], doubts)
+                plans = yield from self.plan_round(waiting[:ROUND], doubts)
                 waiting = waiting[ROUND:]
             else:
                 plans, doubts = yield from self.look(doubts)
-            again, refused = yield from self.created(plans)  # 4: the session
+            again, refused = yield from self.send_round(plans)  # 4: the session
             waiting = again + waiting
             doubts += refused
 
@@ -3398,12 +3432,12 @@ class Mirroring:
             problem = self.refusals.why_skipped(task)
         return task.entry("skipped", problem) if problem else task
 
-    def sufficient(self, sessions: Iterable[Session]) -> Session | None:
+    def sufficient(self, sessions: Sequence[Session]) -> Session | None:
         """The session for which an interface needs no other; with MIRROR_ALONGSIDE only one to a
         target of ours."""
-        alongside = self.configuration.mirror_alongside
-        ours = self.region.sensors.ids if alongside else {}
-        return next((s for s in sessions if not alongside or s.target_id in ours), None)
+        ids = self.region.sensors.ids
+        ours = next((session for session in sessions if session.target_id in ids), None)
+        return ours or (None if self.configuration.mirror_alongside else next(iter(sessions), None))
 
     def exists(self, task: Task, session: Session) -> Entry:
         """The interface has this session already."""
@@ -3450,16 +3484,14 @@ class Mirroring:
     def known(self) -> Mapping[str, Known]:
         """What the stages may look at now, by target."""
         sensors = self.region.sensors
-        if self._known[0] is not sensors:
+        if self._known_of is not sensors:  # kept otherwise, since verdicts gather in `out_of_zone`
             here, refused = self.region.facts[HOME], self.refusals.targets
-            self._known = (
-                sensors,
-                {
-                    target_id: Known(self.configuration, sensor, there, here, refused, {})
-                    for target_id, (sensor, there) in sensors.judged.items()
-                },
-            )
-        return self._known[1]
+            self._known = {
+                target_id: Known(self.configuration, sensor, there, here, refused, {})
+                for target_id, (sensor, there) in sensors.judged.items()
+            }
+            self._known_of = sensors
+        return self._known
 
     def judgement(self, source: Interface) -> Judgement:
         """The verdicts on all sensors. What is cached may be out of date, so it does not get to say
@@ -3516,7 +3548,7 @@ class Mirroring:
         parameters = create_parameters(task, target_id, self.configuration)
         return Plan(task, target_id, choice, rows, parameters)
 
-    def chosen(
+    def plan_round(
         self, tasks: Sequence[Task], doubts: Iterable[Doubt]
     ) -> Generator[Entry, None, list[Plan]]:
         """Step 3 for those of a round, each choice counting at once. In an account with hundreds of
@@ -3533,20 +3565,20 @@ class Mirroring:
             plans.append(plan._replace(sensors=()) if too_many else plan)
         return plans
 
-    def created(
+    def send_round(
         self, plans: Sequence[Plan]
     ) -> Generator[Entry, None, tuple[list[Task], list[Doubt]]]:
         """Step 4 for those of a round: their creates are sent together. What is not settled by them
         waits for the next round, which knows of all refusals of this one, or is in doubt."""
         waiting: list[Task] = []
         doubts: list[Doubt] = []
-        throttled: list[Plan] = []
+        throttled: list[tuple[Plan, AwsCallFailed]] = []
         progress = False
-        for plan, answer in self.sent(plans):
+        for plan, answer in self.send_all(plans):
             if create_came_to(answer, Failure.THROTTLED):
-                throttled.append(plan._replace(choice=str(answer)))
+                throttled.append((plan, answer))
                 continue
-            became = self.settled(plan, answer)
+            became = self.after_create(plan, answer)
             if isinstance(became, Entry):
                 progress |= became.outcome == "created"
                 yield became
@@ -3554,15 +3586,15 @@ class Mirroring:
                 doubts.append(became)
             else:
                 waiting.append(became)
-        for plan in throttled:
+        for plan, error in throttled:
             if progress:
                 self.region.sessions.give_up(plan.target_id)
                 waiting.append(plan.task)
             else:
-                yield plan.task.entry("failed", plan.choice, sensors=plan.sensors)
+                yield plan.task.entry(error.outcome, str(error), sensors=plan.sensors)
         return waiting, doubts
 
-    def sent(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Session | Unanswered | None]]:
+    def send_all(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Session | Unanswered | None]]:
         """Send creates, some at a time, and say what came back; see `send`."""
         if not plans:
             return
@@ -3591,18 +3623,20 @@ class Mirroring:
         answer = asked(home.create_session, plan.parameters)
         if not isinstance(answer, Unreadable) and not create_came_to(answer, Failure.LOST):
             return told(answer)
-        try:
-            found = home.by_filter(SESSIONS, [interface_id]).all(interface_id)
-            return self.sufficient(found) or home.create_session(plan.parameters)
-        except OutOfTime:
-            return told(answer)
+        sessions = home.by_filter(SESSIONS, [interface_id])
+        again = asked(lambda: self.sufficient(sessions.all(interface_id)))
+        if again is None:
+            again = asked(home.create_session, plan.parameters)
+        # Whoever could not be asked again has not said that nothing was done the first time.
+        undone = isinstance(again, OutOfTime) or create_came_to(again, Failure.THROTTLED)
+        return told(answer if undone else again)
 
-    def settled(self, plan: Plan, answer: Session | Unanswered | None) -> Entry | Doubt | Task:
+    def after_create(self, plan: Plan, answer: Session | Unanswered | None) -> Entry | Doubt | Task:
         """What becomes of an interface after its create: an entry; the task, if another target may
         do; or a doubt."""
         task, target_id = plan.task, plan.target_id
         if isinstance(answer, Session):
-            self.region.sessions.created(target_id, answer)
+            self.region.sessions.add_created(target_id, answer)
             if answer.target_id != target_id:
                 return self.exists(task, answer)
             reason = f"Session {answer.session_id} mirrors it to {target_id}. {plan.choice}"
@@ -3615,7 +3649,7 @@ class Mirroring:
             return task.entry(answer.outcome, str(answer), sensors=plan.sensors)
         self.region.sessions.give_up(target_id)
         about = whom(answer)
-        reason = f"AWS refused {target_id}: {answer.code} ({answer.detail})"
+        reason = f"AWS refused {target_id}: {answer.brief}"
         if about is About.TARGET:
             return task
         if about is About.NOT_SUPPORTED:
@@ -3624,11 +3658,11 @@ class Mirroring:
             sensor = "The interface is somebody's sensor, which AWS does not mirror"
             return task.entry("skipped", f"{sensor} ({answer.code})")
         if about is About.NOT_SHOWN:
-            return Doubt(plan, task.entry("failed", reason, sensors=plan.sensors), plan.looks)
+            return Doubt(plan, task.entry("failed", reason, sensors=plan.sensors))
         if about is About.EVERYBODY:
             reason = self.refusals.everybody or reason
         entry = refused_entry(task, target_id, reason, plan.sensors)
-        return Doubt(plan, entry, plan.looks) if about is About.INTERFACE else entry
+        return Doubt(plan, entry) if about is About.INTERFACE else entry
 
     def look(
         self, doubts: Sequence[Doubt]
@@ -3636,12 +3670,12 @@ class Mirroring:
         """Whether interfaces that were refused have a session by now. It can take seconds to show,
         so all of them are looked up together, up to three times a second apart; and what EC2 did
         not know is sent again."""
-        yield from self.last_word([doubt for doubt in doubts if doubt.looks == LOOKS])
-        doubts = [doubt for doubt in doubts if doubt.looks < LOOKS]
+        yield from self.last_word([doubt for doubt in doubts if doubt.plan.looks == LOOKS])
+        doubts = [doubt for doubt in doubts if doubt.plan.looks < LOOKS]
         ids = [doubt.plan.task.source.interface_id for doubt in doubts]
         sessions: Answers[Session] = Answers()
         try:
-            if any(doubt.looks for doubt in doubts):
+            if any(doubt.plan.looks for doubt in doubts):
                 self.deadline.sleep(PAUSE_SECONDS)
             sessions = self.region.home.by_filter(SESSIONS, ids)
         except OutOfTime as error:
@@ -3649,18 +3683,20 @@ class Mirroring:
         plans: list[Plan] = []
         kept: list[Doubt] = []
         for doubt, interface_id in zip(doubts, ids, strict=True):
-            plan, looks = doubt.plan, doubt.looks + 1
+            plan = doubt.plan._replace(looks=doubt.plan.looks + 1)
             found = asked(lambda key: self.sufficient(sessions.all(key)), interface_id)
             if isinstance(found, Session):
                 yield self.exists(plan.task, found)
-            elif isinstance(found, OutOfTime) or (found and looks == LOOKS):
+            elif isinstance(found, OutOfTime) or (
+                isinstance(found, Unanswered) and plan.looks == LOOKS
+            ):
                 reason = f"{doubt.entry.reason} Nobody could be asked: {found}"
                 yield plan.task.entry(found.outcome, reason, sensors=doubt.entry.sensors)
             elif doubt.not_shown:
                 self.region.sessions.choose(plan.target_id)
-                plans.append(plan._replace(looks=looks))
+                plans.append(plan)
             else:
-                kept.append(doubt._replace(looks=looks))
+                kept.append(doubt._replace(plan=plan))
         return plans, kept
 
     def last_word(self, doubts: Sequence[Doubt]) -> Iterator[Entry]:
@@ -3672,11 +3708,11 @@ class Mirroring:
             task = doubt.plan.task
             if doubt.not_shown:
                 instance = asked(instances.one, task.instance.instance_id)
-                if isinstance(instance, Instance) and not (
-                    instance.is_up and task.source.interface_id in instance.interface_ids
+                if not isinstance(instance, Unanswered) and not (
+                    instance
+                    and instance.is_up
+                    and task.source.interface_id in instance.interface_ids
                 ):
-                    instance = None
-                if instance is None:
                     reason = "The instance does not run with this interface any more"
                     yield task.entry("skipped", reason)
                     continue
@@ -3806,7 +3842,8 @@ class Report:
             self._add_unfinished(entry)
         if entry.interface_id and entry.outcome != "skipped":
             self._meant += 1
-            self._covered += entry.outcome in ("created", "exists") and not entry.elsewhere
+            has_ours = entry.session_id is not None and not entry.elsewhere
+            self._covered += has_ours and entry.outcome != "blocked"
             self.elsewhere += entry.elsewhere
         self._keep(entry)
 
@@ -3816,8 +3853,8 @@ class Report:
         if entry.instance_id is None:
             self._stopped = True
             self.pages_failed |= entry.outcome == "failed"
-        if entry.request.sweep and entry.outcome == "deferred":
-            return  # the next sweep goes on with it
+        if entry.request.sweep and OUTCOMES[entry.outcome].next_sweep:
+            return
         self._due[entry.outcome] += 1
         if self._due[entry.outcome] <= NAMED_IN_ERROR:
             name = entry.interface_id or entry.instance_id or "further instances"
