@@ -780,3 +780,26 @@ def test_the_host_of_a_sensor_elsewhere_is_looked_up_there_alone(
         scene.run(scene.instance())
     asked = [call for call in scene.calls if call.operation == INSTANCES and host in repr(call)]
     assert [call.account for call in asked] == [OTHER_ACCOUNT_ID]
+
+
+def test_a_session_that_its_owner_saw_first_is_not_counted_twice_while_cached(
+    scene: Scene, abroad: Abroad, clock_of_day: Clock
+) -> None:
+    target = abroad.sensor(quota=1_000)
+    scene.configure(target, SENSOR_ROLE_ARNS=abroad.role, CACHE_SECONDS="60")
+    faster = iter([lambda: scene.mirrored(target)])  # after our reading, before the owner's
+    abroad.account.gates.append(lambda call, _: call == SESSIONS and next(faster, str)())
+    counts = [scene.run(scene.instance()).sensors[target]["sessions"] for _ in range(3)]
+    assert counts == [1, 2, 3]
+
+
+def test_a_target_that_a_cached_account_has_since_got_is_read(
+    scene: Scene, abroad: Abroad, clock_of_day: Clock
+) -> None:
+    ours, first = scene.sensor(), abroad.sensor()
+    scene.configure([ours, OTHER_ACCOUNT_ID], SENSOR_ROLE_ARNS=abroad.role, CACHE_SECONDS="60")
+    scene.fail(GROUPS)  # at home, which is not cached then
+    assert deliver(running_event(scene.instance())).error
+    scene.heal()
+    second = abroad.sensor()
+    assert scene.run(scene.instance()).sensors.keys() == {ours, first, second}

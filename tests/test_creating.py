@@ -247,6 +247,37 @@ def test_a_lost_create_that_was_carried_out_is_found_alongside(
     assert (entry["outcome"], entry["session_id"]) == ("created", session["TrafficMirrorSessionId"])
 
 
+def test_a_lost_create_that_was_carried_out_is_found_whoever_elses_session_comes_first(
+    scene: Scene, sensor: str
+) -> None:
+    instance, others = scene.instance(), scene.sensor()
+    interface = scene.interfaces_of(instance)[0]
+    scene.time_out(CREATE, times=1, lose_answer=True)
+    theirs = iter([lambda: scene.session(interface, others, 2)])
+    scene.gates.append(lambda call, _: call == CREATE and next(theirs, str)())
+    assert scene.run(instance).outcomes == ["created"]
+
+
+def test_where_a_lost_create_is_throttled_when_it_is_sent_again_it_is_failed_and_counts(
+    scene: Scene,
+) -> None:
+    """The first may have been carried out, so it is no reason to choose once more."""
+    targets = [scene.sensor(), scene.sensor()]
+    scene.configure(targets)
+    instances = scene.instances(3)
+    lost = scene.interfaces_of(instances[0])[0]
+
+    def of_lost(parameters: dict[str, Any]) -> bool:
+        return parameters["NetworkInterfaceId"] == lost
+
+    scene.fail(CREATE, "InternalError", status=500, times=1, where=of_lost)
+    scene.fail(CREATE, where=of_lost)
+    error = error_of({"instance-ids": instances})
+    assert error.startswith("1 failed")
+    assert "InternalError" in error
+    assert scene.sessions_of(*instances) == [0, 1, 1]
+
+
 # --------------------------------------------------------------------------------------
 # ClientToken
 # --------------------------------------------------------------------------------------

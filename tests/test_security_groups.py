@@ -6,6 +6,7 @@ groups; the sensor is in the same subnet, so that no network ACL has a say.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -289,16 +290,34 @@ def test_one_group_that_admits_is_enough(source: Source) -> None:
     )
 
 
-def test_one_group_that_admits_is_enough_where_another_cannot_be_read(source: Source) -> None:
-    unreadable = source.group(rule())
+# What cannot be read of a group or a prefix list.
+UNREADABLE: dict[str, tuple[str, str]] = {
+    "a group's rules": ("DescribeSecurityGroups", '"IpPermissions": [{'),
+    "a group's block": ("DescribeSecurityGroups", "10.77.0.0/16"),
+    "a prefix list's block": (READ_PREFIX_LIST, "10.77.0.0/16"),
+}
+
+
+@pytest.mark.parametrize(("call", "text"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_what_admits_is_enough_where_another_cannot_be_read(
+    source: Source, call: str, text: str
+) -> None:
+    bad, good = (
+        source.group(rule(cidr=block))
+        if call != READ_PREFIX_LIST
+        else source.group(rule(prefix_list=source.account.prefix_list(block)))
+        for block in ("10.77.0.0/16", "0.0.0.0/0")
+    )
 
     def change(found: dict[str, Any]) -> None:
-        for group in found["SecurityGroups"]:
-            if group["GroupId"] == unreadable:
-                group["IpPermissions"] = None
+        for row in found.get("SecurityGroups", found.get("Entries", ())):
+            if "GroupId" not in row or row["GroupId"] == bad:
+                readable = json.dumps(row)
+                wrong = readable.replace(text, text.replace("[{", "[0, {").replace("/16", "/99"))
+                row.update(json.loads(wrong))
 
-    source.account.show("DescribeSecurityGroups", change)
-    assert source.only_sensor(unreadable, source.group(rule()))["verdict"] == "selected"
+    source.account.show(call, change)
+    assert source.only_sensor(bad, good)["verdict"] == "selected"
 
 
 def test_protocol_and_origin_have_to_match_in_the_same_rule(source: Source) -> None:
