@@ -156,9 +156,9 @@ def deliver(event: object, context: object = None) -> Delivery:
     return Delivery(event, context or LambdaContext()).deliver()
 
 
-def error_of(event: object) -> str:
-    """What the handler raises."""
-    error = deliver(event).error
+def error_of(event: object, context: object = None) -> str:
+    """What the handler raises: for an instance ID with EventBridge's event, else with that."""
+    error = deliver(running_event(event) if isinstance(event, str) else event, context).error
     assert error
     return error
 
