@@ -156,6 +156,13 @@ def deliver(event: object, context: object = None) -> Delivery:
     return Delivery(event, context or LambdaContext()).deliver()
 
 
+def error_of(event: object, context: object = None) -> str:
+    """What the handler raises: for an instance ID with EventBridge's event, else with that."""
+    error = deliver(running_event(event) if isinstance(event, str) else event, context).error
+    assert error
+    return error
+
+
 def missing(text: str, *words: str) -> list[str]:
     """The words that the text leaves out."""
     return [word for word in words if word not in text]
@@ -197,11 +204,14 @@ class Scene(SimulatedAccount):
         counts = Counter(session["NetworkInterfaceId"] for session in self.sessions())
         return [counts[key] for instance in instance_ids for key in self.interfaces_of(instance)]
 
+    def first_interface(self, instance_id: str) -> str:
+        return self.interfaces_of(instance_id)[0]
+
     def mirrored(self, target_id: str, count: int = 1) -> list[str]:
         """Instances whose interface has a session to the target."""
         instances = self.instances(count)
         for instance in instances:
-            self.session(self.interfaces_of(instance)[0], target_id)
+            self.session(self.first_interface(instance), target_id)
         return instances
 
     def take_time(self, clock: Clock, seconds: float, *calls: str) -> None:

@@ -38,7 +38,7 @@ from calls import (
     TARGETS,
     WARM,
 )
-from conftest import Scene, Sleeps, deliver
+from conftest import Delivery, Scene, Sleeps, deliver, error_of
 from model import expect
 from moto.moto_api._internal import mock_random
 from worlds import Builder, apply_limits, differences, handle, outcomes_of, read_world
@@ -55,20 +55,12 @@ class Rounds:
     comes to its end has shown that they do.
     """
 
-    def __init__(
-        self,
-        account: SimulatedAccount,
-        expected: Sequence[Sequence[str]],
-        others: Sequence[SimulatedAccount] = (),
-    ) -> None:
-        self.account, self.others = account, others
+    def __init__(self, account: Scene, expected: Sequence[Sequence[str]]) -> None:
+        self.account = account
         self.expected = [sorted(operations) for operations in expected]
         self.ends = list(accumulate(map(len, expected)))
         self.begun: list[str] = []
         self.changed = threading.Condition()
-        account.forget_calls()
-        for one in (account, *others):
-            one.gates.append(self)
 
     def __call__(self, operation: str, parameters: dict[str, Any]) -> None:
         with self.changed:
@@ -80,12 +72,28 @@ class Rounds:
 
     def check(self) -> None:
         """These calls went out, in these rounds, and no other."""
-        for one in (self.account, *self.others):
-            one.gates.remove(self)
         starts = [0, *self.ends]
         found = [sorted(self.begun[a:b]) for a, b in zip(starts, self.ends, strict=False)]
         assert (found, self.begun[self.ends[-1] :]) == (self.expected, [])
         assert self.account.round_trips() == len(self.expected)
+
+
+def run_in(
+    scene: Scene,
+    expected: Sequence[Sequence[str]],
+    event: object,
+    others: Sequence[SimulatedAccount] = (),
+) -> Delivery:
+    """What comes of an event, or of an instance's, whose calls go out in exactly these rounds."""
+    rounds = Rounds(scene, expected)
+    scene.forget_calls()
+    for account in (scene, *others):
+        account.gates.append(rounds)
+    delivery = deliver(running_event(event) if isinstance(event, str) else event)
+    for account in (scene, *others):
+        account.gates.remove(rounds)
+    rounds.check()
+    return delivery
 
 
 def calls(scene: Scene) -> dict[str, int]:
@@ -115,9 +123,7 @@ def new_instance(scene: Scene, zone: str = "a", **options: Any) -> str:
 def test_one_event_takes_eight_calls_in_four_round_trips(scene: Scene, count: int) -> None:
     scene.configure(sensors(scene, count))
     instance = new_instance(scene)
-    rounds = Rounds(scene, COLD)
-    assert scene.run(instance).outcomes == ["created"]
-    rounds.check()
+    assert run_in(scene, COLD, instance).answer.outcomes == ["created"]
     assert scene.count() == 8
 
 
@@ -148,9 +154,9 @@ def test_what_the_sensors_are_does_not_matter(scene: Scene) -> None:
         scene.foreign_sensor(),
     ]
     scene.configure(targets, LOCAL_ZONE_ONLY="false", ALLOW_UNVERIFIED="true")
-    rounds = Rounds(scene, [*COLD[:3], [ROUTES], COLD[3]])
-    assert scene.run(new_instance(scene)).outcomes == ["created"]
-    rounds.check()
+    assert run_in(scene, [*COLD[:3], [ROUTES], COLD[3]], new_instance(scene)).answer.outcomes == [
+        "created"
+    ]
 
 
 @pytest.mark.parametrize(("sessions", "pages"), [(0, 1), (1_000, 1), (1_001, 2), (2_001, 3)])
@@ -163,9 +169,7 @@ def test_each_further_page_of_sessions_adds_one_call(
     instance = new_instance(scene)
     for number in range(sessions):
         scene.session(f"eni-{number:017x}", heavy)
-    rounds = Rounds(scene, [COLD[0], *[[SESSIONS]] * (pages - 1), *COLD[1:]])
-    answer = scene.run(instance)
-    rounds.check()
+    answer = run_in(scene, [COLD[0], *[[SESSIONS]] * (pages - 1), *COLD[1:]], instance).answer
     assert [row["sessions"] for row in answer.sensors.values()] == [sessions, 0]
 
 
@@ -192,9 +196,7 @@ def test_lists_of_200_add_calls_but_no_round_trips(
         COLD[2] + [GROUPS] * more.get(GROUPS, 0) + [INSTANCES] * more.get(INSTANCES, 0),
         COLD[3],
     ]
-    rounds = Rounds(scene, expected)
-    assert scene.run(instance).outcomes == ["created"]
-    rounds.check()
+    assert run_in(scene, expected, instance).answer.outcomes == ["created"]
 
 
 def test_load_balancers_add_one_call_in_the_same_round(scene: Scene) -> None:
@@ -202,9 +204,9 @@ def test_load_balancers_add_one_call_in_the_same_round(scene: Scene) -> None:
     targets = [scene.nlb_sensor(subnets) for _ in range(3)]
     targets += [scene.gwlb_sensor(subnets), scene.sensor()]
     scene.configure(targets, EXCLUDE_TAGS="sensor")
-    rounds = Rounds(scene, [COLD[0], [INTERFACES, INTERFACES], *COLD[2:]])
-    assert scene.run(new_instance(scene)).outcomes == ["created"]
-    rounds.check()
+    assert run_in(
+        scene, [COLD[0], [INTERFACES, INTERFACES], *COLD[2:]], new_instance(scene)
+    ).answer.outcomes == ["created"]
 
 
 def test_prefix_lists_are_read_together_and_only_where_nothing_else_admits(scene: Scene) -> None:
@@ -212,14 +214,12 @@ def test_prefix_lists_are_read_together_and_only_where_nothing_else_admits(scene
     lists = [scene.prefix_list(*blocks), scene.prefix_list("10.0.0.0/8")]
     groups = [scene.group(rule(prefix_list=key)) for key in lists]
     scene.configure(scene.sensor(groups=groups))
-    rounds = Rounds(scene, [*COLD[:3], [PREFIX_LIST, PREFIX_LIST], [PREFIX_LIST], [CREATE]])
-    assert scene.run(new_instance(scene)).outcomes == ["created"]
-    rounds.check()
+    assert run_in(
+        scene, [*COLD[:3], [PREFIX_LIST, PREFIX_LIST], [PREFIX_LIST], [CREATE]], new_instance(scene)
+    ).answer.outcomes == ["created"]
 
     scene.configure(scene.sensor(groups=[*groups, scene.group(rule())]))
-    rounds = Rounds(scene, COLD)
-    assert scene.run(new_instance(scene)).outcomes == ["created"]
-    rounds.check()
+    assert run_in(scene, COLD, new_instance(scene)).answer.outcomes == ["created"]
 
 
 ASSUME = "sts:AssumeRole"
@@ -250,35 +250,30 @@ def test_other_accounts_add_their_reads_but_no_round_trip(
     warm = [cold[0][:3], *cold[1:]]  # but for the sensors
     for seconds, expected in (("60", cold), ("60", WARM), ("0", warm)):
         os.environ["CACHE_SECONDS"] = seconds
-        rounds = Rounds(scene, expected, others)
-        assert scene.run(scene.instance(subnet)).outcomes == ["created"]
-        rounds.check()
+        assert run_in(scene, expected, scene.instance(subnet), others).answer.outcomes == [
+            "created"
+        ]
 
 
-def test_an_interface_that_is_mirrored_costs_three_calls_in_one_round_trip(scene: Scene) -> None:
+# An instance for which nothing is created, in an account with this target; what comes of it.
+SET_ASIDE: dict[str, tuple[Callable[[Scene, str], str], str]] = {
+    "mirrored": (lambda s, target: s.mirrored(target)[0], "exists"),
+    "tag": (lambda s, target: s.instance(tags={"quiet": ""}), "skipped"),
+    "stopped": (lambda s, target: s.instance(state="stopped"), "skipped"),
+    "sensor": (lambda s, target: s.sensor_instance(target), "skipped"),
+    "type": (lambda s, target: s.instance(interface_type="efa"), "skipped"),
+    "address": (lambda s, target: s.instance(ipv6_only=True), "skipped"),
+}
+
+
+@pytest.mark.parametrize(("build", "outcome"), SET_ASIDE.values(), ids=SET_ASIDE.keys())
+def test_what_needs_no_sensor_costs_three_calls_in_one_round_trip(
+    scene: Scene, build: Callable[[Scene, str], str], outcome: str
+) -> None:
     targets = sensors(scene, 50)
-    scene.configure(targets)
-    instance = new_instance(scene)
-    scene.session(scene.interfaces_of(instance)[0], targets[7])
-    rounds = Rounds(scene, COLD[:1])
-    assert scene.run(instance).outcomes == ["exists"]
-    rounds.check()
-
-
-@pytest.mark.parametrize("why", ["tag", "stopped", "sensor", "type", "address"])
-def test_what_is_set_aside_costs_three_calls_in_one_round_trip(scene: Scene, why: str) -> None:
-    target = scene.sensor()
-    scene.configure(target, EXCLUDE_TAGS="quiet")
-    instance = {
-        "tag": lambda: scene.instance(tags={"quiet": ""}),
-        "stopped": lambda: scene.instance(state="stopped"),
-        "sensor": lambda: scene.sensor_instance(target),
-        "type": lambda: scene.instance(interface_type="efa"),
-        "address": lambda: scene.instance(ipv6_only=True),
-    }[why]()
-    rounds = Rounds(scene, COLD[:1])
-    assert scene.run(instance).outcomes == ["skipped"]
-    rounds.check()
+    scene.configure(targets, EXCLUDE_TAGS="quiet")
+    instance = build(scene, targets[7])
+    assert run_in(scene, COLD[:1], instance).answer.outcomes == [outcome]
 
 
 @pytest.mark.parametrize(
@@ -294,33 +289,28 @@ def test_what_asks_for_nothing_costs_nothing(
 
 def test_without_a_sensor_or_in_a_dry_run_only_the_create_falls_away(scene: Scene) -> None:
     scene.configure(scene.sensor(zone="b"))
-    rounds = Rounds(scene, COLD[:3])
-    assert scene.run(new_instance(scene)).outcomes == ["unmirrored"]
-    rounds.check()
+    assert run_in(scene, COLD[:3], new_instance(scene)).answer.outcomes == ["unmirrored"]
 
-    rounds = Rounds(scene, COLD[:3])
     event = {**running_event(new_instance(scene, "b")), "dry_run": True}
-    assert scene.run(event).outcomes == ["planned"]
-    rounds.check()
+    assert run_in(scene, COLD[:3], event).answer.outcomes == ["planned"]
 
 
 def test_each_refusal_and_each_interface_adds_one_create(scene: Scene) -> None:
     full = [scene.sensor(quota=0) for _ in range(3)]
     scene.configure([*full, *sensors(scene, 3, sessions=2)])
     # The four choose together: all take full ones, are refused, and choose again.
-    rounds = Rounds(scene, [*COLD[:3], [CREATE] * 4, [CREATE] * 4])
-    assert scene.run(new_instance(scene, interfaces=4)).outcomes == ["created"] * 4
-    rounds.check()
+    assert (
+        run_in(
+            scene, [*COLD[:3], [CREATE] * 4, [CREATE] * 4], new_instance(scene, interfaces=4)
+        ).answer.outcomes
+        == ["created"] * 4
+    )
 
 
 def test_looking_in_other_zones_costs_nothing(scene: Scene) -> None:
-    scene.configure(
-        [scene.sensor(groups=[scene.group()]), scene.sensor(zone="b")],
-        LOCAL_ZONE_ONLY="false",
-    )
-    rounds = Rounds(scene, COLD)
-    assert scene.run(new_instance(scene)).outcomes == ["created"]
-    rounds.check()
+    targets = [scene.sensor(groups=[scene.group()]), scene.sensor(zone="b")]
+    scene.configure(targets, LOCAL_ZONE_ONLY="false")
+    assert run_in(scene, COLD, new_instance(scene)).answer.outcomes == ["created"]
 
 
 # --------------------------------------------------------------------------------------
@@ -345,18 +335,14 @@ def test_a_second_event_takes_three_calls_in_two_round_trips(scene: Scene, count
     subnet = scene.subnet("a")
     first, second, third = (scene.instance(subnet) for _ in range(3))
     for instance, expected in ((first, COLD), (second, WARM), (third, WARM), (third, WARM[:1])):
-        rounds = Rounds(scene, expected)
-        scene.run(instance)
-        rounds.check()
+        run_in(scene, expected, instance)
     assert all(scene.sessions(scene.interfaces_of(i)[0]) for i in (first, second, third))
 
 
 def test_without_cache_seconds_every_event_costs_the_same(scene: Scene) -> None:
     scene.configure(scene.sensor())
     for _ in range(2):
-        rounds = Rounds(scene, COLD)
-        scene.run(new_instance(scene))
-        rounds.check()
+        run_in(scene, COLD, new_instance(scene))
 
 
 def test_the_cache_expires(scene: Scene, clock: Callable[[float], None]) -> None:
@@ -365,9 +351,7 @@ def test_the_cache_expires(scene: Scene, clock: Callable[[float], None]) -> None
     moments = ((0, COLD), (59.9, WARM), (60, COLD), (119.9, WARM), (120, COLD), (100, COLD))
     for seconds, expected in moments:
         clock(seconds)
-        rounds = Rounds(scene, expected)
-        assert scene.run(scene.instance(subnet)).outcomes == ["created"]
-        rounds.check()
+        assert run_in(scene, expected, scene.instance(subnet)).answer.outcomes == ["created"]
 
 
 def test_reading_the_cache_does_not_prolong_it(
@@ -380,23 +364,23 @@ def test_reading_the_cache_does_not_prolong_it(
         assert (TARGETS in calls(scene)) is (seconds != 40)
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("targets", ""),
-        ("LOCAL_ZONE_ONLY", "false"),
-        ("LOCAL_VPC_ONLY", "true"),
-        ("INCLUDE_TAGS", "Name"),
-        ("EXCLUDE_TAGS", "quiet"),
-        ("SESSION_NUMBER", "2"),
-        ("VIRTUAL_NETWORK_ID", "7"),
-        ("PACKET_LENGTH", "100"),
-        ("ALLOW_UNVERIFIED", "true"),
-        ("CACHE_SECONDS", "61"),
-        ("DRY_RUN", "true"),
-        ("filter_id", ""),
-    ],
-)
+CHANGED = {
+    "targets": "TWO",
+    "LOCAL_ZONE_ONLY": "false",
+    "LOCAL_VPC_ONLY": "true",
+    "INCLUDE_TAGS": "Name",
+    "EXCLUDE_TAGS": "quiet",
+    "SESSION_NUMBER": "2",
+    "VIRTUAL_NETWORK_ID": "7",
+    "PACKET_LENGTH": "100",
+    "ALLOW_UNVERIFIED": "true",
+    "CACHE_SECONDS": "61",
+    "DRY_RUN": "true",
+    "filter_id": "OTHER",
+}
+
+
+@pytest.mark.parametrize(("variable", "value"), CHANGED.items())
 def test_a_changed_configuration_is_not_served_from_the_cache(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
@@ -404,9 +388,9 @@ def test_a_changed_configuration_is_not_served_from_the_cache(
     scene.configure([first], CACHE_SECONDS="60")
     scene.run(new_instance(scene))
     calls(scene)
-    if variable == "targets":
+    if value == "TWO":
         value = f"{first} {second}"
-    if variable == "filter_id":
+    if value == "OTHER":
         answer = scene.ec2.create_traffic_mirror_filter()
         value = answer["TrafficMirrorFilter"]["TrafficMirrorFilterId"]
     monkeypatch.setenv(variable, value)
@@ -448,9 +432,7 @@ def test_a_sensor_that_has_stopped_meanwhile_is_noticed(scene: Scene) -> None:
     assert scene.run(scene.instance(subnet)).entry["target_id"] == one
     scene.stop(scene.sensor_instance(one))
     instance = scene.instance(subnet)
-    rounds = Rounds(scene, WARM)
-    answer = scene.run(instance)
-    rounds.check()
+    answer = run_in(scene, WARM, instance).answer
     assert answer.sensors[one]["stage"] == "unavailable"
     assert answer.sensors[other]["verdict"] == "selected"
 
@@ -463,25 +445,13 @@ def test_what_is_cached_does_not_say_that_there_is_no_sensor(scene: Scene) -> No
     assert scene.run(scene.instance(subnet)).sensors[other]["stage"] == "security_group"
     scene.stop(scene.sensor_instance(one))
     scene.ec2.authorize_security_group_ingress(
-        GroupId=group,
-        IpPermissions=[
-            {
-                "IpProtocol": "udp",
-                "FromPort": 4789,
-                "ToPort": 4789,
-                "IpRanges": [{"CidrIp": "10.0.0.0/8"}],
-            }
-        ],
+        GroupId=group, IpProtocol="udp", FromPort=4789, ToPort=4789, CidrIp="10.0.0.0/8"
     )
     # The group is open by now; what is cached says that it is not.
-    rounds = Rounds(scene, [WARM[0], [TARGETS], *COLD[1:]])
-    answer = scene.run(scene.instance(subnet))
-    rounds.check()
+    answer = run_in(scene, [WARM[0], [TARGETS], *COLD[1:]], scene.instance(subnet)).answer
     assert answer.sensors[other]["verdict"] == "selected"
     # What was read instead is what is cached now.
-    rounds = Rounds(scene, WARM)
-    assert scene.run(scene.instance(subnet)).entry["target_id"] == other
-    rounds.check()
+    assert run_in(scene, WARM, scene.instance(subnet)).answer.entry["target_id"] == other
 
 
 def test_a_batch_reads_the_sensors_afresh_once(scene: Scene) -> None:
@@ -490,10 +460,8 @@ def test_a_batch_reads_the_sensors_afresh_once(scene: Scene) -> None:
     scene.run(scene.instance())
     scene.stop(scene.sensor_instance(target))
     calls(scene)
-    event = {"instance-ids": scene.instances(20)}
-    assert scene.run(event).outcomes == ["unmirrored"] * 20
-    expected = Counter(op for round_ in COLD[:3] for op in round_)
-    assert calls(scene) == expected
+    assert scene.run({"instance-ids": scene.instances(20)}).outcomes == ["unmirrored"] * 20
+    assert calls(scene) == Counter(operation for round_ in COLD[:3] for operation in round_)
 
 
 def test_a_batch_tries_once_to_read_the_sensors_afresh(scene: Scene, no_sleep: Sleeps) -> None:
@@ -501,8 +469,7 @@ def test_a_batch_tries_once_to_read_the_sensors_afresh(scene: Scene, no_sleep: S
     scene.run(scene.instance())
     calls(scene)
     scene.fail(TARGETS, "InternalError", status=500)
-    with pytest.raises(lambda_traffic_mirror.MirroringError, match="5 failed"):
-        scene.run({"instance-ids": scene.instances(5)})
+    assert "5 failed" in error_of({"instance-ids": scene.instances(5)})
     assert calls(scene)[TARGETS] == 1
 
 
@@ -512,26 +479,15 @@ def test_a_subnet_that_is_newer_than_the_cache(scene: Scene) -> None:
     scene.configure([near, loaded], CACHE_SECONDS="60")
     assert scene.run(new_instance(scene)).entry["target_id"] == near
     # Packets may leave the new subnet only for the sensor with more sessions.
-    found = scene.ec2.describe_network_interfaces(
-        NetworkInterfaceIds=[scene.sensor_interface(near)]
-    )
-    block = f"{found['NetworkInterfaces'][0]['PrivateIpAddress']}/32"
+    address = scene.interface_view(scene.sensor_interface(near))["PrivateIpAddress"]
+    denied = acl_entry(1, "deny", f"{address}/32", egress=True)
     subnet = scene.subnet(
-        "a",
-        acl=[
-            acl_entry(1, "allow"),
-            acl_entry(1, "deny", block, egress=True),
-            acl_entry(2, "allow", egress=True),
-        ],
+        "a", acl=[acl_entry(1, "allow"), denied, acl_entry(2, "allow", egress=True)]
     )
-    rounds = Rounds(scene, [WARM[0], [ACLS], [CREATE]])
-    answer = scene.run(scene.instance(subnet))
-    rounds.check()
+    answer = run_in(scene, [WARM[0], [ACLS], [CREATE]], scene.instance(subnet)).answer
     assert answer.entry["target_id"] == loaded
     # By now it is known.
-    rounds = Rounds(scene, WARM)
-    assert scene.run(scene.instance(subnet)).entry["target_id"] == loaded
-    rounds.check()
+    assert run_in(scene, WARM, scene.instance(subnet)).answer.entry["target_id"] == loaded
 
 
 def test_while_the_acl_of_a_newer_subnet_cannot_be_read_only_those_in_it_fail(scene: Scene) -> None:
@@ -553,9 +509,7 @@ def test_a_vpc_that_is_newer_than_the_cache(scene: Scene) -> None:
     vpc = scene.vpc("10.1.0.0/16")
     scene.route_table(vpc, [route("10.0.0.0/16", pcx=True)], main=True)
     subnet = scene.subnet("a", vpc=vpc, acl=[acl_entry(1, "allow")])
-    rounds = Rounds(scene, [WARM[0], [ACLS], [ROUTES], [CREATE]])
-    answer = scene.run(scene.instance(subnet))
-    rounds.check()
+    answer = run_in(scene, [WARM[0], [ACLS], [ROUTES], [CREATE]], scene.instance(subnet)).answer
     # The ACL denies all that leaves, which ranks the sensor and is no reason not to take it.
     assert answer.outcomes == ["created"]
     assert "outbound rule" in str(answer.entry["sensors"])
@@ -570,9 +524,7 @@ def test_an_acl_that_cannot_be_seen_is_asked_for_once(scene: Scene, known: bool)
     scene.hide(scene.acl(subnet, []))
     first = [WARM[0], [ACLS], [CREATE]] if known else COLD
     for expected in (first, WARM, WARM):
-        rounds = Rounds(scene, expected)
-        assert scene.run(scene.instance(subnet)).outcomes == ["created"]
-        rounds.check()
+        assert run_in(scene, expected, scene.instance(subnet)).answer.outcomes == ["created"]
 
 
 def unknown_sensor(scene: Scene, *others: str) -> str:
@@ -680,8 +632,7 @@ def test_what_could_not_be_read_is_not_cached(
     scene.configure([target, scene.sensor(sessions=7)], CACHE_SECONDS="60")
     instance = new_instance(scene)
     scene.fail(operation, "InternalError", status=500)
-    with pytest.raises(lambda_traffic_mirror.MirroringError, match=operation):
-        scene.run(instance)
+    assert operation in error_of(instance)
     scene.heal()
     calls(scene)
     answer = scene.run(instance)
@@ -695,9 +646,7 @@ def test_a_denied_prefix_list_is_no_reason_to_read_all_again(scene: Scene) -> No
     scene.deny("ec2:GetManagedPrefixListEntries")
     subnet = scene.subnet("a")
     scene.run(scene.instance(subnet))
-    rounds = Rounds(scene, WARM)
-    answer = scene.run(scene.instance(subnet))
-    rounds.check()
+    answer = run_in(scene, WARM, scene.instance(subnet)).answer
     assert answer.outcomes == ["created"]
     assert "ec2:GetManagedPrefixListEntries" in str(answer.entry["sensors"])
 
@@ -745,77 +694,33 @@ def test_a_batch_takes_the_reads_once_and_a_create_each(
 ) -> None:
     scene.configure(sensors(scene, 50))
     ids = scene.instances(count)
-    event = as_sqs(ids) if sqs else {"instance-ids": ids}
-    rounds = Rounds(scene, [*COLD[:3], *[[CREATE] * min(count, 10)] * -(-count // 10)])
-    result = lambda_traffic_mirror.lambda_handler(event, LambdaContext())
-    rounds.check()
-    assert result == {"batchItemFailures": []} if sqs else result["statusCode"] == 200
+    expected = [*COLD[:3], *[[CREATE] * min(count, 10)] * -(-count // 10)]
+    assert run_in(scene, expected, as_sqs(ids) if sqs else {"instance-ids": ids}).complete
     assert len(scene.sessions()) == count
     assert count > 100 or scene.count() <= 120
 
 
 def test_a_batch_of_more_than_200_reads_two_lists(scene: Scene) -> None:
     scene.configure(sensors(scene, 3))
-    rounds = Rounds(scene, [[*COLD[0], INSTANCES], *COLD[1:3]])
-    scene.run({"instance-ids": scene.instances(201), "dry_run": True})
-    rounds.check()
+    event = {"instance-ids": scene.instances(201), "dry_run": True}
+    run_in(scene, [[*COLD[0], INSTANCES], *COLD[1:3]], event)
 
 
 def test_a_batch_whose_instances_are_mirrored_costs_three_calls(scene: Scene) -> None:
     target = scene.sensor(quota=1_000)
     scene.configure(target)
-    ids = scene.instances(100)
-    for instance in ids:
-        scene.session(scene.interfaces_of(instance)[0], target)
-    rounds = Rounds(scene, COLD[:1])
-    lambda_traffic_mirror.lambda_handler(as_sqs(ids), LambdaContext())
-    rounds.check()
+    run_in(scene, COLD[:1], as_sqs(scene.mirrored(target, 100)))
 
 
 def test_an_instance_that_is_in_a_batch_twice_costs_one_create(scene: Scene) -> None:
     scene.configure(scene.sensor())
-    instance = scene.instance()
-    rounds = Rounds(scene, COLD)
-    lambda_traffic_mirror.lambda_handler(as_sqs([instance] * 10), LambdaContext())
-    rounds.check()
+    run_in(scene, COLD, as_sqs([scene.instance()] * 10))
 
 
 def test_a_batch_with_a_warm_cache(scene: Scene) -> None:
     scene.configure(sensors(scene, 50), CACHE_SECONDS="60")
     scene.run(scene.instance())
-    rounds = Rounds(scene, [WARM[0], *[[CREATE] * 10] * 10])
-    lambda_traffic_mirror.lambda_handler(as_sqs(scene.instances(100)), LambdaContext())
-    rounds.check()
-
-
-@pytest.mark.parametrize(
-    ("count", "sessions", "pages"),
-    [(10, 0, (1, 1)), (1_001, 1_001, (2, 2))],
-)
-def test_a_sweep_reads_instances_and_sessions_once(
-    scene: Scene, count: int, sessions: int, pages: tuple[int, int]
-) -> None:
-    """Mirrored and reachable interfaces cost no call of their own."""
-    targets = sensors(scene, 5)
-    scene.configure(targets)
-    ids = scene.instances(count - 5)
-    interfaces = [str(nic.id) for nic in scene._backend.enis.values() if nic.instance.id in ids]
-    for interface in interfaces[:-2]:
-        scene.session(interface, targets[0])
-    for number in range(sessions - len(interfaces[:-2])):
-        scene.session(f"eni-{number:017x}", targets[0])
-    answer = scene.run(scheduled_event(), LambdaContext(600))
-    assert answer.summary == {"created": 2, "exists": count - 7, "skipped": 5}
-    expected = {TARGETS: 1, INTERFACES: 1, GROUPS: 1, ACLS: 1, CREATE: 2}
-    # One more for the instances that host the sensors, which come on any page.
-    assert calls(scene) == {**expected, INSTANCES: pages[0] + 1, SESSIONS: pages[1]}
-
-
-def test_a_sweep_with_nothing_to_mirror_reads_no_sensor(scene: Scene) -> None:
-    scene.configure(scene.sensor())
-    answer = scene.run(scheduled_event())
-    assert answer.summary == {"skipped": 1}
-    assert calls(scene) == {INSTANCES: 1, SESSIONS: 1, TARGETS: 1}
+    run_in(scene, [WARM[0], *[[CREATE] * 10] * 10], as_sqs(scene.instances(100)))
 
 
 def test_a_sweep_reads_the_acls_of_each_vpc_once(
@@ -850,13 +755,6 @@ def test_a_sweep_takes_nothing_from_the_cache(scene: Scene) -> None:
 # --------------------------------------------------------------------------------------
 
 
-def failed(scene: Scene, event: object, context: object = None) -> str:
-    """The message of the error that the handler raises."""
-    with pytest.raises(lambda_traffic_mirror.MirroringError) as caught:
-        scene.run(event, context)
-    return str(caught.value)
-
-
 def test_each_list_has_its_own_error(scene: Scene) -> None:
     """Of three lists one is denied, one is refused and one is answered."""
     scene.configure(sensors(scene, 3))
@@ -869,7 +767,7 @@ def test_each_list_has_its_own_error(scene: Scene) -> None:
     scene.fail(INSTANCES, "OperationNotPermitted", status=400, where=asks_for(ids[200]))
     # Those at the end of the first list and at the start of the second one are named first.
     event = {"instance-ids": ids[190:210] + ids[:190] + ids[210:]}
-    message = failed(scene, event, LambdaContext(600))
+    message = error_of(event, LambdaContext(600))
     assert "400 failed" in message
     assert "ec2:DescribeInstances" in message
     assert "OperationNotPermitted" in message
@@ -898,7 +796,7 @@ def test_a_failed_call_lets_the_others_finish(scene: Scene, number: int, operati
     scene.gates.append(gate)
     earlier = sum(round_.count(operation) for round_ in COLD[:number])
     scene.fail(operation, "UnauthorizedOperation", status=403, after=earlier)
-    assert f"ec2:{operation}" in failed(scene, instance)
+    assert f"ec2:{operation}" in error_of(instance)
     together = scene.calls[first : first + len(COLD[number])]
     assert sorted(call.operation for call in together if call.ended) == sorted(COLD[number])
     assert threading.enumerate() == before
@@ -910,9 +808,7 @@ def test_calls_that_all_fail_are_all_made(scene: Scene, number: int, denied: lis
     instance = scene.instance()
     before = threading.enumerate()
     scene.deny(*(f"ec2:{operation}" for operation in denied))
-    rounds = Rounds(scene, COLD[: number + 1])
-    message = failed(scene, instance)
-    rounds.check()
+    message = run_in(scene, COLD[: number + 1], instance).error
     assert any(f"ec2:{operation}" in message for operation in denied)
     assert threading.enumerate() == before
 
@@ -927,7 +823,7 @@ def test_an_error_of_botocore_that_nobody_expects_is_a_failed_call(scene: Scene)
             raise KeyError("a slip")
 
     scene.gates.append(gate)
-    assert f"{ACLS} failed with KeyError: 'a slip'" in failed(scene, instance)
+    assert f"{ACLS} failed with KeyError: 'a slip'" in error_of(instance)
     assert threading.enumerate() == before
 
 
@@ -958,6 +854,6 @@ def test_no_call_is_begun_and_no_thread_left_when_time_is_up(scene: Scene) -> No
         now = 59.0
 
     scene.gates.append(gate)
-    assert "time ran out" in failed(scene, instance, context)
+    assert "time ran out" in error_of(instance, context)
     assert len(scene.calls) <= 3  # what had begun together before any call took its time
     assert threading.enumerate() == before

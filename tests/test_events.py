@@ -23,7 +23,7 @@ from aws import (
     sqs_event,
 )
 from calls import CREATE
-from conftest import Scene, Sleeps, answer_of
+from conftest import Scene, Sleeps, answer_of, deliver, missing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ from lambda_traffic_mirror import ConfigurationError, MirroringError, lambda_han
 Event = dict[str, Any]
 
 UNKNOWN = "i-00000000000000000"
-
+OTHER = "i-00000000000000001"
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -93,23 +93,16 @@ def call_event(name: str, **detail: Any) -> Event:
         "region": REGION,
         "resources": [],
         "detail": {
-            "eventVersion": "1.09",
             "userIdentity": {"type": "IAMUser", "accountId": ACCOUNT_ID, "userName": "operator"},
-            "eventTime": "2026-01-01T00:00:00Z",
             "eventSource": "ec2.amazonaws.com",
             "eventName": name,
             "awsRegion": REGION,
-            "sourceIPAddress": "192.0.2.1",
-            "userAgent": "console.ec2.amazonaws.com",
             "requestParameters": None,
             "responseElements": None,
             "requestID": str(uuid.uuid4()),
             "eventID": str(uuid.uuid4()),
-            "readOnly": False,
             "eventType": "AwsApiCall",
-            "managementEvent": True,
             "recipientAccountId": ACCOUNT_ID,
-            "eventCategory": "Management",
             **detail,
         },
     }
@@ -121,17 +114,17 @@ def items(*members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_instances(*instance_ids: str) -> Event:
+    started = items(*({"instanceId": key, "imageId": "ami-1"} for key in instance_ids))
     return call_event(
         "RunInstances",
         requestParameters={"instancesSet": items({"imageId": "ami-1", "minCount": 1})},
-        responseElements={
-            "reservationId": "r-1",
-            "ownerId": ACCOUNT_ID,
-            "instancesSet": items(
-                *({"instanceId": key, "imageId": "ami-1"} for key in instance_ids)
-            ),
-        },
+        responseElements={"reservationId": "r-1", "instancesSet": started},
     )
+
+
+def tried(event: Event) -> Event:
+    """The same event as a dry run."""
+    return event | {"dry_run": True}
 
 
 class Pair(Scene):
@@ -145,10 +138,6 @@ class Pair(Scene):
         self.one, self.two = self.instances(2)
         self.configure(self.sensor())
         return self
-
-    def batch(self, *bodies: Mapping[str, Any] | str, **more: Any) -> int | list[int]:
-        """The positions of the messages that are to be delivered again."""
-        return answer_to(sqs_event(*bodies) | more)
 
     def with_session(self) -> list[str]:
         """Which of the two instances are mirrored."""
@@ -165,51 +154,51 @@ def scene(clean_slate: None, no_sleep: Sleeps) -> Iterator[Pair]:
 # What works
 # --------------------------------------------------------------------------------------
 
-ONE, TWO, BOTH = ["one"], ["two"], ["one", "two"]
 NOTIFICATION = "EC2 Instance State-change Notification"
-
-# From the IDs of the two instances to the event, and which of them are mirrored then.
-EVENTS: dict[str, tuple[Callable[[str, str], Event], list[str]]] = {
-    "EventBridge: running": (lambda one, two: running_event(one), ONE),
-    "EventBridge, without a state": (
-        lambda one, two: {"detail-type": NOTIFICATION, "detail": {"instance-id": two}},
-        TWO,
-    ),
-    "a test event": (lambda one, two: {"detail": {"instance-id": one}}, ONE),
-    "a test event with white space around the ID": (
-        lambda one, two: {"detail": {"instance-id": f" {one}\n"}},
-        ONE,
-    ),
-    "a test event with a state": (
-        lambda one, two: {"detail": {"instance-id": one, "state": "running"}},
-        ONE,
-    ),
-    "a list of one instance": (lambda one, two: {"instance-ids": [two]}, TWO),
-    "a list of two instances": (lambda one, two: {"instance-ids": [two, one]}, BOTH),
-    "a list with duplicates": (lambda one, two: {"instance-ids": [one, one, two, one]}, BOTH),
-    "a list, and no sweep": (lambda one, two: {"instance-ids": [one], "sweep": False}, ONE),
-    "a schedule": (lambda one, two: scheduled_event(), BOTH),
-    "a schedule, its type only": (lambda one, two: {"detail-type": "Scheduled Event"}, BOTH),
-    "a sweep by hand": (lambda one, two: {"sweep": True}, BOTH),
-    "a sweep, its id not UTF-8": (lambda one, two: {"sweep": True, "id": "\ud800"}, BOTH),
-    "further members": (lambda one, two: {"sweep": True, "why": {"not": None}}, BOTH),
-}
+Cases = dict[str, tuple[Event, list[str]]]
 
 
-@pytest.mark.parametrize(("event", "mirrored"), EVENTS.values(), ids=EVENTS.keys())
-def test_an_event_is_understood(
-    scene: Pair, event: Callable[[str, str], Event], mirrored: list[str]
-) -> None:
-    scene.run(event(scene.one, scene.two))
-    assert scene.with_session() == [getattr(scene, name) for name in mirrored]
+def events(one: str, two: str) -> Cases:
+    """Events about these instances, and which of them are mirrored then."""
+    both = [one, two]
+    by_hand = {"instance-id": one}
+    return {
+        "EventBridge: running": (running_event(one), [one]),
+        "EventBridge, without a state": (
+            {"detail-type": NOTIFICATION, "detail": {"instance-id": two}},
+            [two],
+        ),
+        "a test event": ({"detail": by_hand}, [one]),
+        "a test event with white space around the ID": (
+            {"detail": {"instance-id": f" {one}\n"}},
+            [one],
+        ),
+        "a test event with a state": ({"detail": by_hand | {"state": "running"}}, [one]),
+        "a list of one instance": ({"instance-ids": [two]}, [two]),
+        "a list of two instances": ({"instance-ids": [two, one]}, both),
+        "a list with duplicates": ({"instance-ids": [one, one, two, one]}, both),
+        "a list, and no sweep": ({"instance-ids": [one], "sweep": False}, [one]),
+        "a schedule": (scheduled_event(), both),
+        "a schedule of another account": (scheduled_event() | {"account": OTHER_ACCOUNT_ID}, both),
+        "a schedule, its type only": ({"detail-type": "Scheduled Event"}, both),
+        "a sweep by hand": ({"sweep": True}, both),
+        "a sweep, its id not UTF-8": ({"sweep": True, "id": "\ud800"}, both),
+        "further members": ({"sweep": True, "why": {"not": None}}, both),
+    }
 
 
-@pytest.mark.parametrize(("event", "mirrored"), EVENTS.values(), ids=EVENTS.keys())
-def test_with_dry_run_in_it_an_event_is_only_tried_out(
-    scene: Pair, event: Callable[[str, str], Event], mirrored: list[str]
-) -> None:
-    answer = scene.run(event(scene.one, scene.two) | {"dry_run": True})
-    planned = answer.body["summary"]["planned"]
+@pytest.mark.parametrize("name", events("", ""))
+def test_an_event_is_understood(scene: Pair, name: str) -> None:
+    event, mirrored = events(scene.one, scene.two)[name]
+    scene.run(event)
+    assert scene.with_session() == mirrored
+
+
+@pytest.mark.parametrize("name", events("", ""))
+def test_with_dry_run_in_it_an_event_is_only_tried_out(scene: Pair, name: str) -> None:
+    event, mirrored = events(scene.one, scene.two)[name]
+    answer = scene.run(tried(event))
+    planned = answer.summary["planned"]
     assert (answer.body["dry_run"], planned, scene.with_session()) == (True, len(mirrored), [])
 
 
@@ -231,22 +220,14 @@ def test_either_of_the_two_switches_the_dry_run_on(
     assert scene.run(event).body["dry_run"] is dry_run
 
 
-@pytest.mark.parametrize(
-    "state", ["pending", "stopping", "stopped", "shutting-down", "terminated", "Running", ""]
-)
+STATES = ["pending", "stopping", "stopped", "shutting-down", "terminated", "Running", ""]
+
+
+@pytest.mark.parametrize("state", STATES)
 def test_another_state_than_running_is_ignored(scene: Pair, state: str) -> None:
-    answer = scene.run(running_event(scene.one, state=state))
+    answer = scene.run(tried(running_event(scene.one, state=state)))
     assert (answer.status, answer.interfaces, scene.calls) == (200, [], [])
-
-
-def test_what_is_ignored_is_named(scene: Pair) -> None:
-    message = scene.run(running_event(scene.one, state="stopped")).body["message"]
-    assert [word for word in (scene.one, "stopped") if word not in message] == []
-
-
-def test_dry_run_shows_even_where_the_event_is_ignored(scene: Pair) -> None:
-    event = running_event(scene.one, state="stopped") | {"dry_run": True}
-    assert scene.run(event).body["dry_run"] is True
+    assert (missing(answer.body["message"], scene.one, state), answer.body["dry_run"]) == ([], True)
 
 
 def test_pending_counts_as_running(scene: Pair) -> None:
@@ -266,17 +247,6 @@ def test_an_instance_that_aws_does_not_know_yet_is_asked_for_twice_more_a_second
     assert (outcome, no_sleep.seconds) == (end[0], [1.0] * end[1])
 
 
-def test_only_the_unknown_ones_are_asked_for_again(scene: Pair) -> None:
-    scene.unknown_instances[scene.two] = 1
-    scene.run({"instance-ids": [scene.one, scene.two]})
-    asked = [
-        call.parameters.get("InstanceIds") or call.parameters["Filters"][0]["Values"]
-        for call in scene.calls
-        if call.operation == "DescribeInstances" and scene.two in str(call.parameters)
-    ]
-    assert asked == [sorted([scene.one, scene.two]), [scene.two]]
-
-
 def looks_at(account: Scene, instance: str) -> list[str]:
     """How each call that asks for the instance names it."""
     return [
@@ -287,108 +257,23 @@ def looks_at(account: Scene, instance: str) -> list[str]:
 
 
 def test_the_first_look_is_by_filter_and_the_others_are_by_id(scene: Pair) -> None:
-    """By its ID an instance that a service manages is shown, too."""
-    scene.run(UNKNOWN)
+    """By its ID an instance that a service manages is shown, too. What is known is not asked for
+    again."""
+    scene.run({"instance-ids": [UNKNOWN, scene.one]})
     assert looks_at(scene, UNKNOWN) == ["filter", "ID", "ID"]
+    assert looks_at(scene, scene.one) == ["filter"]
 
 
 def test_one_that_stays_unknown_does_not_keep_another_from_being_seen(scene: Pair) -> None:
     """Asked for by ID, one that does not exist is an error that names it."""
     scene.unknown_instances[scene.two] = 1
-    unknown = [UNKNOWN, UNKNOWN.replace("0", "1"), "i-nonsense"]
-    answer = scene.run({"instance-ids": [*unknown, scene.two, scene.one]})
+    answer = scene.run({"instance-ids": [UNKNOWN, OTHER, "i-nonsense", scene.two, scene.one]})
     assert answer.outcomes == ["skipped"] * 3 + ["created"] * 2
 
 
 # --------------------------------------------------------------------------------------
 # API calls that CloudTrail saw
 # --------------------------------------------------------------------------------------
-
-CALLS: dict[str, tuple[Callable[[str, str], Event], list[str]]] = {
-    "RunInstances": (lambda one, two: run_instances(one), ONE),
-    "RunInstances, two": (lambda one, two: run_instances(two, one), BOTH),
-    "AttachNetworkInterface": (
-        lambda one, two: call_event(
-            "AttachNetworkInterface",
-            requestParameters={"networkInterfaceId": "eni-1", "instanceId": two, "deviceIndex": 1},
-            responseElements={"requestId": "1", "attachmentId": "eni-attach-1"},
-        ),
-        TWO,
-    ),
-    "CreateTags": (
-        lambda one, two: call_event(
-            "CreateTags",
-            requestParameters={
-                "resourcesSet": items({"resourceId": "vol-1"}, {"resourceId": one}),
-                "tagSet": items({"key": "mirror", "value": "yes"}),
-            },
-            responseElements={"requestId": "1", "_return": True},
-        ),
-        ONE,
-    ),
-    "DeleteTags": (
-        lambda one, two: call_event(
-            "DeleteTags",
-            requestParameters={"resourcesSet": items({"resourceId": two}, {"resourceId": one})},
-        ),
-        BOTH,
-    ),
-    "StartInstances": (
-        lambda one, two: call_event(
-            "StartInstances",
-            requestParameters={"instancesSet": items({"instanceId": one})},
-            responseElements={
-                "instancesSet": items({"instanceId": one, "currentState": {"name": "pending"}})
-            },
-        ),
-        ONE,
-    ),
-    "one in the request, the other in the answer": (
-        lambda one, two: call_event(
-            "Something", requestParameters={"instanceId": one}, responseElements={"resourceId": two}
-        ),
-        BOTH,
-    ),
-    "in upper case": (
-        lambda one, two: call_event(
-            "ModifyInstanceMetadataOptions",
-            requestParameters={"ModifyInstanceMetadataOptionsRequest": {"InstanceId": one}},
-        ),
-        ONE,
-    ),
-    "in any case": (
-        lambda one, two: call_event(
-            "Something", requestParameters={"INSTANCEID": one, "x": {"instanceid": two}}
-        ),
-        BOTH,
-    ),
-    "a resource in upper case": (
-        lambda one, two: call_event("Something", requestParameters={"ResourceId": two}),
-        TWO,
-    ),
-    "deep down": (
-        lambda one, two: call_event(
-            "Something",
-            requestParameters=nested({"instanceId": one}, 500),
-            responseElements=[[two]],
-        ),
-        ONE,
-    ),
-    "in lists within lists": (
-        lambda one, two: call_event("Something", responseElements=[[[{"instanceId": two}]], 7]),
-        TWO,
-    ),
-    "a state besides": (
-        lambda one, two: call_event(
-            "Something", requestParameters={"instanceId": one, "state": "stopped"}
-        ),
-        ONE,
-    ),
-    "an event whose source is missing": (
-        lambda one, two: {k: v for k, v in run_instances(one).items() if k != "source"},
-        ONE,
-    ),
-}
 
 
 def nested(value: object, depth: int) -> object:
@@ -397,23 +282,96 @@ def nested(value: object, depth: int) -> object:
     return value
 
 
-@pytest.mark.parametrize(("event", "mirrored"), CALLS.values(), ids=CALLS.keys())
-def test_the_instances_that_a_call_names_are_mirrored(
-    scene: Pair, event: Callable[[str, str], Event], mirrored: list[str]
-) -> None:
-    answer = scene.run(event(scene.one, scene.two))
-    wanted = [getattr(scene, name) for name in mirrored]
-    assert (answer.outcomes, scene.with_session()) == (["created"] * len(wanted), wanted)
+def calls(one: str, two: str) -> Cases:
+    """Calls, and which instances are mirrored then."""
+
+    def request(**parameters: Any) -> Event:
+        return call_event("Something", requestParameters=parameters)
+
+    attached = {"networkInterfaceId": "eni-1", "instanceId": two, "deviceIndex": 1}
+    started = {"instanceId": one, "currentState": {"name": "pending"}}
+    volume_and_one = items({"resourceId": "vol-1"}, {"resourceId": one})
+    both = [one, two]
+    return {
+        "RunInstances": (run_instances(one), [one]),
+        "RunInstances, two": (run_instances(two, one), both),
+        "AttachNetworkInterface": (
+            call_event(
+                "AttachNetworkInterface",
+                requestParameters=attached,
+                responseElements={"requestId": "1", "attachmentId": "eni-attach-1"},
+            ),
+            [two],
+        ),
+        "CreateTags": (
+            call_event(
+                "CreateTags",
+                requestParameters={
+                    "resourcesSet": volume_and_one,
+                    "tagSet": items({"key": "mirror", "value": "yes"}),
+                },
+                responseElements={"requestId": "1", "_return": True},
+            ),
+            [one],
+        ),
+        "DeleteTags": (
+            request(resourcesSet=items({"resourceId": two}, {"resourceId": one})),
+            both,
+        ),
+        "StartInstances": (
+            call_event(
+                "StartInstances",
+                requestParameters={"instancesSet": items({"instanceId": one})},
+                responseElements={"instancesSet": items(started)},
+            ),
+            [one],
+        ),
+        "one in the request, the other in the answer": (
+            call_event(
+                "X", requestParameters={"instanceId": one}, responseElements={"resourceId": two}
+            ),
+            both,
+        ),
+        "one instance twice": (
+            call_event(
+                "X",
+                requestParameters=items({"instanceId": one}, {"instanceId": one}),
+                responseElements={"resourceId": one},
+            ),
+            [one],
+        ),
+        "in upper case": (
+            request(ModifyInstanceMetadataOptionsRequest={"InstanceId": one}),
+            [one],
+        ),
+        "in any case": (request(INSTANCEID=one, x={"instanceid": two}), both),
+        "a resource in upper case": (request(ResourceId=two), [two]),
+        "deep down": (
+            call_event(
+                "X",
+                requestParameters=nested({"instanceId": one}, 500),
+                responseElements=[[two]],
+            ),
+            [one],
+        ),
+        "in lists within lists": (
+            call_event("X", responseElements=[[[{"instanceId": two}]], 7]),
+            [two],
+        ),
+        "a state besides": (request(instanceId=one, state="stopped"), [one]),
+        "an event whose source is missing": (
+            {name: value for name, value in run_instances(one).items() if name != "source"},
+            [one],
+        ),
+    }
 
 
-def test_a_call_that_names_an_instance_twice_asks_for_it_once(scene: Pair) -> None:
-    members = items({"instanceId": scene.one}, {"instanceId": scene.one})
-    event = call_event("X", requestParameters=members, responseElements={"resourceId": scene.one})
-    assert scene.run(event).outcomes == ["created"]
-
-
-def test_a_call_may_be_tried_out(scene: Pair) -> None:
-    assert scene.run(run_instances(scene.one) | {"dry_run": True}).outcomes == ["planned"]
+@pytest.mark.parametrize("name", calls("", ""))
+def test_the_instances_that_a_call_names_are_mirrored(scene: Pair, name: str) -> None:
+    event, mirrored = calls(scene.one, scene.two)[name]
+    assert scene.run(tried(event)).outcomes == ["planned"] * len(mirrored)
+    assert scene.run(event).outcomes == ["created"] * len(mirrored)
+    assert scene.with_session() == mirrored
 
 
 def test_what_a_call_has_ended_is_skipped(scene: Pair) -> None:
@@ -423,40 +381,39 @@ def test_what_a_call_has_ended_is_skipped(scene: Pair) -> None:
     assert (answer.status, answer.outcomes) == (200, ["skipped"])
 
 
-# Nothing of this names an instance that is to be looked at.
-IGNORED: dict[str, Callable[[str], Event]] = {
-    "a call that failed": lambda one: call_event(
-        "AttachNetworkInterface",
-        requestParameters={"instanceId": one},
-        errorCode="Client.InvalidParameterValue",
-        errorMessage="no",
-    ),
-    "a call that names none": lambda one: call_event(
-        "CreateTags", requestParameters={"resourcesSet": items({"resourceId": "vol-1"})}
-    ),
-    "a call without parameters": lambda one: call_event("RunInstances"),
-    "a call whose parameters are missing": lambda one: {
-        "detail-type": "AWS API Call via CloudTrail",
-        "detail": {"eventSource": "ec2.amazonaws.com", "eventName": "X"},
-    },
-    "the caller is an instance": lambda one: call_event(
-        "CreateVolume", userIdentity={"type": "AssumedRole", "instanceId": one}
-    ),
-    "an instance elsewhere in the event": lambda one: call_event(
-        "CreateVolume", additionalEventData={"instanceId": one}, resources=[{"resourceId": one}]
-    ),
-    "an instance only in texts": lambda one: call_event(
-        "X", requestParameters={"name": one, "clientToken": one, "instanceIdSet": [one]}
-    ),
-    "a resource that does not begin with i-": lambda one: call_event(
-        "X", requestParameters=[{"resourceId": f"x{one}"}, {"resourceId": f"arn:aws:ec2:::{one}"}]
-    ),
-}
+def ignored(one: str) -> dict[str, Event]:
+    """Nothing of this names an instance that is to be looked at."""
+    texts = {"name": one, "clientToken": one, "instanceIdSet": [one]}
+    resources = [{"resourceId": f"x{one}"}, {"resourceId": f"arn:aws:ec2:::{one}"}]
+    return {
+        "a call that failed": call_event(
+            "AttachNetworkInterface",
+            requestParameters={"instanceId": one},
+            errorCode="Client.InvalidParameterValue",
+            errorMessage="no",
+        ),
+        "a call that names none": call_event(
+            "CreateTags", requestParameters={"resourcesSet": items({"resourceId": "vol-1"})}
+        ),
+        "a call without parameters": call_event("RunInstances"),
+        "a call whose parameters are missing": {
+            "detail-type": "AWS API Call via CloudTrail",
+            "detail": {"eventSource": "ec2.amazonaws.com", "eventName": "X"},
+        },
+        "the caller is an instance": call_event(
+            "CreateVolume", userIdentity={"type": "AssumedRole", "instanceId": one}
+        ),
+        "an instance elsewhere in the event": call_event(
+            "CreateVolume", additionalEventData={"instanceId": one}, resources=resources
+        ),
+        "an instance only in texts": call_event("X", requestParameters=texts),
+        "a resource that does not begin with i-": call_event("X", requestParameters=resources),
+    }
 
 
-@pytest.mark.parametrize("event", IGNORED.values(), ids=IGNORED.keys())
-def test_it_is_ignored_and_aws_is_not_asked(scene: Pair, event: Callable[[str], Event]) -> None:
-    answer = scene.run(event(scene.one))
+@pytest.mark.parametrize("name", ignored(""))
+def test_it_is_ignored_and_aws_is_not_asked(scene: Pair, name: str) -> None:
+    answer = scene.run(ignored(scene.one)[name])
     assert (answer.status, answer.interfaces, scene.calls) == (200, [], [])
 
 
@@ -564,11 +521,9 @@ def test_an_odd_account_or_region_gets_an_answer(scene: Pair, member: str, odd: 
 def test_in_a_batch_only_those_from_elsewhere_are_asked_for_once(
     scene: Pair, no_sleep: Sleeps
 ) -> None:
-    other = "i-00000000000000001"
-    again = scene.batch(
-        running_event(UNKNOWN) | {"account": OTHER_ACCOUNT_ID}, running_event(other)
-    )
-    looks = [len(looks_at(scene, key)) for key in (UNKNOWN, other)]
+    from_elsewhere = running_event(UNKNOWN) | {"account": OTHER_ACCOUNT_ID}
+    again = answer_to(sqs_event(from_elsewhere, running_event(OTHER)))
+    looks = [len(looks_at(scene, key)) for key in (UNKNOWN, OTHER)]
     assert (again, looks, no_sleep.seconds) == ([], [1, 3], [1.0, 1.0])
 
 
@@ -577,123 +532,13 @@ def test_what_an_event_of_our_own_names_too_is_asked_for_three_times(
     scene: Pair, no_sleep: Sleeps, order: int
 ) -> None:
     events = [running_event(UNKNOWN) | {"account": OTHER_ACCOUNT_ID}, running_event(UNKNOWN)]
-    scene.batch(*events[::order])
+    answer_to(sqs_event(*events[::order]))
     assert (len(looks_at(scene, UNKNOWN)), no_sleep.seconds) == (3, [1.0, 1.0])
 
 
-def test_a_schedule_is_a_sweep_wherever_it_is_from(scene: Pair) -> None:
-    scene.run(scheduled_event() | {"account": OTHER_ACCOUNT_ID})
-    assert scene.with_session() == [scene.one, scene.two]
-
-
 # --------------------------------------------------------------------------------------
-# Batches of SQS messages
+# Records of SQS
 # --------------------------------------------------------------------------------------
-
-# From the IDs of the two instances to the bodies; which are delivered again, which are mirrored.
-BATCHES: dict[str, tuple[Callable[[str, str], list[Event | str]], list[int], list[str]]] = {
-    "one event": (lambda one, two: [running_event(one)], [], ONE),
-    "two events": (lambda one, two: [running_event(two), running_event(one)], [], BOTH),
-    "the same instance twice": (lambda one, two: [running_event(one)] * 2, [], ONE),
-    "a test event": (lambda one, two: [{"detail": {"instance-id": one}}], [], ONE),
-    "a list": (lambda one, two: [{"instance-ids": [one, two]}], [], BOTH),
-    "a schedule": (lambda one, two: [scheduled_event()], [], BOTH),
-    "a sweep by hand": (lambda one, two: [{"sweep": True}], [], BOTH),
-    "two sweeps": (lambda one, two: [{"sweep": True}, scheduled_event()], [], BOTH),
-    "an event and a sweep": (lambda one, two: [running_event(one), {"sweep": True}], [], BOTH),
-    "another state": (lambda one, two: [running_event(one, state="stopped")], [], []),
-    "not JSON": (lambda one, two: ["{", running_event(one)], [0], ONE),
-    "empty": (lambda one, two: [running_event(one), ""], [1], ONE),
-    "JSON, but not an object": (lambda one, two: ["[]", "null", '"x"', "7"], [0, 1, 2, 3], []),
-    "an unknown event": (lambda one, two: [{}, running_event(two)], [0], TWO),
-    "nested too deep to read": (lambda one, two: ["[" * 100_000, running_event(one)], [0], ONE),
-    "a number too long to read": (lambda one, two: ["9" * 100_000, running_event(one)], [0], ONE),
-    "a batch within a batch": (
-        lambda one, two: [sqs_event(running_event(one)), running_event(two)],
-        [0],
-        TWO,
-    ),
-    "a dry run": (lambda one, two: [running_event(one) | {"dry_run": True}], [], []),
-    "a dry run and another": (
-        lambda one, two: [running_event(one) | {"dry_run": True}, running_event(two)],
-        [],
-        TWO,
-    ),
-    "a dry run of what another wants mirrored": (
-        lambda one, two: [running_event(one), running_event(one) | {"dry_run": True}],
-        [],
-        ONE,
-    ),
-    "the same the other way round": (
-        lambda one, two: [running_event(one) | {"dry_run": True}, running_event(one)],
-        [],
-        ONE,
-    ),
-    "a sweep tried out and one meant": (
-        lambda one, two: [{"sweep": True, "dry_run": True}, {"sweep": True}],
-        [],
-        BOTH,
-    ),
-    "a sweep tried out beside an event": (
-        lambda one, two: [{"sweep": True, "dry_run": True}, running_event(two)],
-        [],
-        TWO,
-    ),
-    "an event tried out beside a sweep that covers it": (
-        lambda one, two: [running_event(one) | {"dry_run": True}, {"sweep": True}],
-        [],
-        BOTH,
-    ),
-    "dry_run is not a boolean": (
-        lambda one, two: [running_event(one) | {"dry_run": "yes"}, running_event(two)],
-        [0],
-        TWO,
-    ),
-}
-
-
-@pytest.mark.parametrize(("bodies", "again", "mirrored"), BATCHES.values(), ids=BATCHES.keys())
-def test_a_batch_is_worked_on_together(
-    scene: Pair,
-    bodies: Callable[[str, str], list[Event | str]],
-    again: list[int],
-    mirrored: list[str],
-) -> None:
-    failures = scene.batch(*bodies(scene.one, scene.two))
-    assert (failures, scene.with_session()) == (again, [getattr(scene, name) for name in mirrored])
-
-
-def test_a_batch_is_read_in_the_calls_of_one_event(scene: Pair) -> None:
-    scene.batch(running_event(scene.one), running_event(scene.two))
-    assert scene.count("DescribeTrafficMirrorSessions") == 1
-
-
-def test_dry_run_at_the_top_of_a_batch_holds_for_all_of_it(scene: Pair) -> None:
-    again = scene.batch(running_event(scene.one), {"instance-ids": [scene.two]}, dry_run=True)
-    assert (again, scene.with_session()) == ([], [])
-
-
-def test_a_batch_whose_dry_run_is_not_a_boolean_is_delivered_again(scene: Pair) -> None:
-    again = scene.batch(running_event(scene.one), running_event(scene.two), dry_run="no")
-    assert (again, scene.with_session()) == ([0, 1], [])
-
-
-def test_what_aws_gives_no_answer_for_is_delivered_again(scene: Pair) -> None:
-    (interface,) = scene.interfaces_of(scene.one)
-    scene.fail(CREATE, where=lambda p: p["NetworkInterfaceId"] == interface)
-    again = scene.batch(
-        running_event(scene.one), running_event(scene.two), {"instance-ids": [scene.one]}
-    )
-    assert (again, scene.with_session()) == ([0, 2], [scene.two])
-
-
-def test_unmirrored_is_an_answer_and_no_failure(scene: Pair) -> None:
-    scene.configure(scene.missing_sensor())
-    assert scene.batch(running_event(scene.one)) == []
-
-
-def test_an_instance_that_does_not_exist_is_an_answer_and_no_failure(scene: Pair) -> None:
-    assert scene.batch(running_event("i-00000000000000000")) == []
 
 
 def without(name: str) -> Callable[[Event], None]:
@@ -715,20 +560,19 @@ RECORDS: dict[str, tuple[Callable[[Event], Any], list[int]]] = {
 def test_a_record(scene: Pair, change: Callable[[Event], Any], again: list[int]) -> None:
     event = sqs_event(running_event(scene.one), running_event(scene.two))
     change(event["Records"][0])
-    result = lambda_handler(event, LambdaContext())
-    wanted = [{"itemIdentifier": event["Records"][position]["messageId"]} for position in again]
-    assert result == {"batchItemFailures": wanted}
+    assert answer_to(event) == again
 
 
 # --------------------------------------------------------------------------------------
 # Envelopes
 # --------------------------------------------------------------------------------------
 
-Envelope = Callable[..., Any]
-
 # Those that answer one result over all events, and those that answer as an SQS batch does.
-WITH_RESULT: dict[str, Envelope] = {"SNS": sns_event, "an array": lambda *events: list(events)}
-WITH_FAILURES: dict[str, Envelope] = {
+WITH_RESULT: dict[str, Callable[..., Any]] = {
+    "SNS": sns_event,
+    "an array": lambda *events: list(events),
+}
+WITH_FAILURES: dict[str, Callable[..., Any]] = {
     "SQS": lambda *events: {"Records": sqs_records(*events)},
     "SNS in SQS": lambda *events: {"Records": sqs_records(*map(notification, events))},
     "an array of SQS records": sqs_records,
@@ -748,21 +592,12 @@ def answer_to(event: Any, context: object = None) -> int | list[int]:
     return [positions.index(item["itemIdentifier"]) for item in result["batchItemFailures"]]
 
 
-@pytest.mark.parametrize(("event", "mirrored"), EVENTS.values(), ids=EVENTS.keys())
-@pytest.mark.parametrize("envelope", ["SNS", "an array", "SNS in SQS"])
-def test_an_envelope_is_unwrapped(
-    scene: Pair, envelope: str, event: Callable[[str, str], Event], mirrored: list[str]
-) -> None:
-    answer = answer_to(ENVELOPES[envelope](event(scene.one, scene.two)))
-    wanted = [getattr(scene, name) for name in mirrored]
-    assert (answer, scene.with_session()) == ([] if envelope in WITH_FAILURES else 200, wanted)
-
-
-@pytest.mark.parametrize("envelope", ENVELOPES)
-def test_the_events_of_an_envelope_are_worked_on_together(scene: Pair, envelope: str) -> None:
-    answer = answer_to(ENVELOPES[envelope](running_event(scene.one), run_instances(scene.two)))
-    found = (answer, scene.with_session(), scene.count("DescribeTrafficMirrorSessions"))
-    assert found == ([] if envelope in WITH_FAILURES else 200, [scene.one, scene.two], 1)
+@pytest.mark.parametrize("name", events("", ""))
+@pytest.mark.parametrize("envelope", ["SNS", "an array", "SQS", "SNS in SQS"])
+def test_an_envelope_is_unwrapped(scene: Pair, envelope: str, name: str) -> None:
+    event, mirrored = events(scene.one, scene.two)[name]
+    answer = answer_to(ENVELOPES[envelope](event))
+    assert (answer, scene.with_session()) == ([] if envelope in WITH_FAILURES else 200, mirrored)
 
 
 @pytest.mark.parametrize("envelope", WITH_RESULT)
@@ -786,19 +621,37 @@ UNREADABLE: dict[str, object] = {
 }
 
 
-@pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE.keys())
+def together(one: str, two: str) -> dict[str, tuple[list[object], bool, list[str]]]:
+    """What stands in an envelope; whether all can be understood; and which are mirrored."""
+    both = [one, two]
+    around = running_event(one), running_event(two)
+    return {
+        "an event and a call": ([running_event(one), run_instances(two)], True, both),
+        "a dry run and another": ([tried(around[0]), around[1]], True, [two]),
+    } | {
+        f"{name} between two": ([around[0], unreadable, around[1]], False, both)
+        for name, unreadable in UNREADABLE.items()
+    }
+
+
+@pytest.mark.parametrize("name", together("", ""))
 @pytest.mark.parametrize("envelope", ENVELOPES)
-def test_one_that_cannot_be_understood_does_not_stop_the_others(
-    scene: Pair, envelope: str, unreadable: object
+def test_the_events_of_an_envelope_are_worked_on_together(
+    scene: Pair, envelope: str, name: str
 ) -> None:
-    events = running_event(scene.one), unreadable, running_event(scene.two)
-    answer = answer_to(ENVELOPES[envelope](*events))
-    wanted = [1] if envelope in WITH_FAILURES else 400
-    assert (answer, scene.with_session()) == (wanted, [scene.one, scene.two])
+    sent, understood, mirrored = together(scene.one, scene.two)[name]
+    answer = answer_to(ENVELOPES[envelope](*sent))
+    found = (answer, scene.with_session(), scene.count("DescribeTrafficMirrorSessions"))
+    if envelope in WITH_FAILURES:
+        assert found == ([] if understood else [1], mirrored, 1)
+    else:
+        assert found == (200 if understood else 400, mirrored, 1)
 
 
 @pytest.mark.parametrize("envelope", WITH_RESULT)
-def test_the_message_about_such_a_one_shows_an_event_that_works(scene: Pair, envelope: str) -> None:
+def test_the_message_about_one_that_cannot_be_understood_shows_an_event_that_works(
+    scene: Pair, envelope: str
+) -> None:
     event = WITH_RESULT[envelope](running_event(scene.one), {"key1": "value1"})
     answer = answer_of(lambda_handler(event, LambdaContext()))
     assert ("instance-id" in answer.body["message"], answer.outcomes) == (True, ["created"])
@@ -835,51 +688,32 @@ def test_what_an_envelope_holds_may_be_ignored(scene: Pair, envelope: str) -> No
     assert (answer, scene.calls) == ([] if envelope in WITH_FAILURES else 200, [])
 
 
-@pytest.mark.parametrize("envelope", ENVELOPES)
-def test_a_dry_run_within_an_envelope_holds_for_its_event(scene: Pair, envelope: str) -> None:
-    events = running_event(scene.one) | {"dry_run": True}, running_event(scene.two)
-    answer = answer_to(ENVELOPES[envelope](*events))
-    assert (answer, scene.with_session()) == ([] if envelope in WITH_FAILURES else 200, [scene.two])
-
-
-# Where dry_run stands at the top of an envelope: from the two events and its value to the event.
-TOPS: dict[str, Callable[[Event, Event, object], Any]] = {
-    "SNS": lambda a, b, value: sns_event(a, b) | {"dry_run": value},
-    "SQS": lambda a, b, value: {"Records": sqs_records(a, b), "dry_run": value},
-    "SNS in SQS": lambda a, b, value: {
-        "Records": sqs_records(notification(a), notification(b)),
-        "dry_run": value,
+# Where dry_run stands at the top of an envelope: from its value and the events to the envelope.
+TOPS: dict[str, Callable[..., Any]] = {
+    "SNS": lambda value, *events: sns_event(*events) | {"dry_run": value},
+    "SQS": lambda value, *events: WITH_FAILURES["SQS"](*events) | {"dry_run": value},
+    "SNS in SQS": lambda value, *events: WITH_FAILURES["SNS in SQS"](*events) | {"dry_run": value},
+    "the notifications in SQS": lambda value, *events: {
+        "Records": sqs_records(*(notification(event) | {"dry_run": value} for event in events))
     },
-    "the notifications in SQS": lambda a, b, value: {
-        "Records": sqs_records(*(notification(event) | {"dry_run": value} for event in (a, b)))
-    },
-    "the notifications in an array of SQS records": lambda a, b, value: sqs_records(
-        *(notification(event) | {"dry_run": value} for event in (a, b))
+    "the notifications in an array of SQS records": lambda value, *events: sqs_records(
+        *(notification(event) | {"dry_run": value} for event in events)
     ),
 }
 
 
+@pytest.mark.parametrize("value", [True, False, "true", "no", 1, 0, None, []], ids=ascii)
 @pytest.mark.parametrize("top", TOPS)
-def test_a_dry_run_at_the_top_of_an_envelope_holds_for_all_of_it(scene: Pair, top: str) -> None:
-    answer = answer_to(TOPS[top](running_event(scene.one), running_event(scene.two), True))
-    assert (answer, scene.with_session()) == (200 if top == "SNS" else [], [])
-    assert scene.count("DescribeInstances") > 0
-
-
-@pytest.mark.parametrize("top", TOPS)
-def test_dry_run_false_at_the_top_changes_nothing(scene: Pair, top: str) -> None:
-    tried = running_event(scene.one) | {"dry_run": True}
-    answer_to(TOPS[top](tried, running_event(scene.two), False))
-    assert scene.with_session() == [scene.two]
-
-
-@pytest.mark.parametrize("value", ["true", "no", 1, 0, None, []], ids=ascii)
-@pytest.mark.parametrize("top", TOPS)
-def test_a_dry_run_at_the_top_that_is_not_a_boolean_makes_all_of_it_invalid(
+def test_dry_run_at_the_top_of_an_envelope_holds_for_all_of_it(
     scene: Pair, top: str, value: object
 ) -> None:
-    answer = answer_to(TOPS[top](running_event(scene.one), running_event(scene.two), value))
-    assert (answer, scene.with_session()) == (400 if top == "SNS" else [0, 1], [])
+    """False changes nothing, and what is not a boolean makes all of it invalid."""
+    event = TOPS[top](value, tried(running_event(scene.one)), running_event(scene.two))
+    valid = isinstance(value, bool)
+    wanted = (200 if valid else 400) if top == "SNS" else [] if valid else [0, 1]
+    assert answer_to(event) == wanted
+    assert scene.with_session() == ([scene.two] if value is False else [])
+    assert (scene.count("DescribeInstances") > 0) == valid
 
 
 SNS_RECORDS: dict[str, Callable[[Event], Any]] = {
@@ -936,35 +770,29 @@ def lacking(message_id: object = None) -> Event:
 
 
 # What stands beside a good SQS record so that it cannot be said which to deliver again.
-BESIDES: dict[str, Callable[[], object]] = {
-    "a record of S3": lambda: S3,
-    "a record of SNS": lambda: sns_event({"sweep": True})["Records"][0],
-    "a record of nothing": lambda: None,
-    "an empty record": dict,
-    "text": lambda: "x",
-    "a state change": lambda: running_event(UNKNOWN),
-    "a record without messageId": lacking,
-    "a record whose messageId is null": lambda: lacking() | {"messageId": None},
-    "a record whose messageId is empty": lambda: lacking(""),
-    "a record whose messageId is a number": lambda: lacking(7),
-    "a record whose messageId is a list": lambda: lacking([]),
+BESIDES: dict[str, object] = {
+    "a record of S3": S3,
+    "a record of SNS": sns_event({"sweep": True})["Records"][0],
+    "a record of nothing": None,
+    "an empty record": {},
+    "text": "x",
+    "a state change": running_event(UNKNOWN),
+    "a record without messageId": lacking(),
+    "a record whose messageId is null": lacking() | {"messageId": None},
+    "a record whose messageId is empty": lacking(""),
+    "a record whose messageId is a number": lacking(7),
+    "a record whose messageId is a list": lacking([]),
 }
 
 
-@pytest.mark.parametrize("order", [1, -1], ids=["last", "first"])
+@pytest.mark.parametrize("place", ["last", "first", "alone"])
 @pytest.mark.parametrize("bare", [False, True], ids=["Records", "array"])
 @pytest.mark.parametrize("other", BESIDES.values(), ids=BESIDES.keys())
 def test_a_batch_whose_records_cannot_all_be_named_is_raised(
-    scene: Pair, other: Callable[[], object], bare: bool, order: int
+    scene: Pair, other: object, bare: bool, place: str
 ) -> None:
-    records = [*sqs_records(running_event(scene.one)), other()][::order]
-    with pytest.raises(MirroringError):
-        lambda_handler(records if bare else {"Records": records}, LambdaContext())
-
-
-@pytest.mark.parametrize("bare", [False, True], ids=["Records", "array"])
-def test_a_lonely_record_of_sqs_that_lacks_its_id_is_raised(scene: Pair, bare: bool) -> None:
-    records = [lacking()]
+    good = sqs_records(running_event(scene.one))
+    records = {"last": [*good, other], "first": [other, *good], "alone": [lacking()]}[place]
     with pytest.raises(MirroringError):
         lambda_handler(records if bare else {"Records": records}, LambdaContext())
 
@@ -1079,35 +907,37 @@ def test_nonsense_needs_no_configuration(event: object) -> None:
 
 # --- Counted
 
-COUNTED: dict[str, tuple[Callable[[str], object], int]] = {
-    "nonsense": (lambda one: CONSOLE, 1),
-    "nothing": (lambda one: None, 1),
-    "a call of another service": (lambda one: call_event("X", eventSource="s3.amazonaws.com"), 1),
-    "an event": (running_event, 0),
-    "another state": (lambda one: running_event(one, state="stopped"), 0),
-    "a call that names none": (lambda one: call_event("X"), 0),
-    "a schedule": (lambda one: scheduled_event(), 0),
-    "one of an array": (lambda one: [running_event(one), CONSOLE], 1),
-    "three of an array": (lambda one: [CONSOLE, 7, running_event(one), None], 3),
-    "all of an array": (lambda one: [CONSOLE, {}], 2),
-    "SNS": (lambda one: sns_event(CONSOLE), 1),
-    "one of SQS": (lambda one: {"Records": sqs_records(running_event(one), "{")}, 1),
-    "two of SQS": (lambda one: {"Records": sqs_records("x", running_event(one), {})}, 2),
-    "two of SNS in SQS": (
-        lambda one: {"Records": sqs_records(*map(notification, (CONSOLE, {}, {"sweep": True})))},
-        2,
-    ),
-    "one of an array of SQS records": (lambda one: sqs_records(running_event(one), CONSOLE), 1),
-    "a sweep beside nonsense": (lambda one: [{"sweep": True}, CONSOLE], 1),
-}
+
+def counted(one: str) -> dict[str, tuple[object, int]]:
+    """Events, and how many of them cannot be understood."""
+    good = running_event(one)
+    notifications = map(notification, (CONSOLE, {}, {"sweep": True}))
+    return {
+        "nonsense": (CONSOLE, 1),
+        "nothing": (None, 1),
+        "a call of another service": (call_event("X", eventSource="s3.amazonaws.com"), 1),
+        "an event": (good, 0),
+        "another state": (running_event(one, state="stopped"), 0),
+        "a call that names none": (call_event("X"), 0),
+        "a schedule": (scheduled_event(), 0),
+        "one of an array": ([good, CONSOLE], 1),
+        "three of an array": ([CONSOLE, 7, good, None], 3),
+        "all of an array": ([CONSOLE, {}], 2),
+        "SNS": (sns_event(CONSOLE), 1),
+        "one of SQS": ({"Records": sqs_records(good, "{")}, 1),
+        "two of SQS": ({"Records": sqs_records("x", good, {})}, 2),
+        "two of SNS in SQS": ({"Records": sqs_records(*notifications)}, 2),
+        "one of an array of SQS records": (sqs_records(good, CONSOLE), 1),
+        "a sweep beside nonsense": ([{"sweep": True}, CONSOLE], 1),
+    }
 
 
-@pytest.mark.parametrize(("event", "count"), COUNTED.values(), ids=COUNTED.keys())
+@pytest.mark.parametrize("name", counted(""))
 def test_what_cannot_be_understood_is_counted_as_invalid(
-    scene: Pair, capsys: pytest.CaptureFixture[str], event: Callable[[str], object], count: int
+    scene: Pair, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    capsys.readouterr()
-    lambda_handler(event(scene.one), LambdaContext())
+    event, count = counted(scene.one)[name]
+    lambda_handler(event, LambdaContext())
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     found = [document["invalid"] for document in documents if "invalid" in document]
     (directive,) = documents[0]["_aws"]["CloudWatchMetrics"]
@@ -1159,35 +989,36 @@ def test_the_body_stays_under_a_megabyte_with(scene: Pair, event: Callable[[], o
 FORGED = "x\nERROR forged\r\x1b[31m\x00\x85\u2028y"
 
 
-def in_record(**members: object) -> Callable[[str], Event]:
-    return lambda one: {"Records": [sqs_records("{")[0] | members, *sqs_records({})]}
+def forgeries(one: str) -> dict[str, object]:
+    """Events with that text in them, wherever a text may stand."""
 
+    def in_record(**members: object) -> Event:
+        return {"Records": [sqs_records("{")[0] | members, *sqs_records({})]}
 
-FORGERIES: dict[str, Callable[[str], object]] = {
-    "a messageId": in_record(messageId=FORGED),
-    "a messageId of a good record": lambda one: {
-        "Records": [sqs_records(running_event(one))[0] | {"messageId": FORGED}]
-    },
-    "a body": in_record(body=FORGED),
-    "an ID": lambda one: {"detail": {"instance-id": f"i-{FORGED}"}},
-    "an ID of a list": lambda one: {"instance-ids": [one, FORGED]},
-    "an ID, stopped": lambda one: running_event(f"i-{FORGED}", state="stopped"),
-    "an ID in a call": lambda one: run_instances(one, f"i-{FORGED}"),
-    "a resource in a call": lambda one: call_event("X", requestParameters={"resourceId": FORGED}),
-    "a state": lambda one: running_event(one, state=FORGED),
-    "a detail-type": lambda one: {"detail-type": FORGED, "detail": {"instance-id": one}},
-    "an event ID": lambda one: running_event(one, event_id=FORGED),
-    "an account": lambda one: running_event(UNKNOWN) | {"account": FORGED},
-    "a Region": lambda one: running_event(UNKNOWN) | {"region": FORGED},
-    "the name of a call": lambda one: call_event(FORGED, requestParameters={"instanceId": one}),
-    "the name of a call that names none": lambda one: call_event(FORGED),
-    "the error of a call": lambda one: call_event("X", errorCode=FORGED, errorMessage=FORGED),
-    "the source of a call": lambda one: call_event("X", eventSource=FORGED),
-    "a name": lambda one: {FORGED: FORGED},
-    "text": lambda one: FORGED,
-    "an array": lambda one: [FORGED, {FORGED: 1}, running_event(one, state=FORGED)],
-    "SNS": lambda one: sns_event(FORGED, {FORGED: FORGED}),
-}
+    named = sqs_records(running_event(one))[0] | {"messageId": FORGED}
+    return {
+        "a messageId": in_record(messageId=FORGED),
+        "a messageId of a good record": {"Records": [named]},
+        "a body": in_record(body=FORGED),
+        "an ID": {"detail": {"instance-id": f"i-{FORGED}"}},
+        "an ID of a list": {"instance-ids": [one, FORGED]},
+        "an ID, stopped": running_event(f"i-{FORGED}", state="stopped"),
+        "an ID in a call": run_instances(one, f"i-{FORGED}"),
+        "a resource in a call": call_event("X", requestParameters={"resourceId": FORGED}),
+        "a state": running_event(one, state=FORGED),
+        "a detail-type": {"detail-type": FORGED, "detail": {"instance-id": one}},
+        "an event ID": running_event(one, event_id=FORGED),
+        "an account": running_event(UNKNOWN) | {"account": FORGED},
+        "a Region": running_event(UNKNOWN) | {"region": FORGED},
+        "the name of a call": call_event(FORGED, requestParameters={"instanceId": one}),
+        "the name of a call that names none": call_event(FORGED),
+        "the error of a call": call_event("X", errorCode=FORGED, errorMessage=FORGED),
+        "the source of a call": call_event("X", eventSource=FORGED),
+        "a name": {FORGED: FORGED},
+        "text": FORGED,
+        "an array": [FORGED, {FORGED: 1}, running_event(one, state=FORGED)],
+        "SNS": sns_event(FORGED, {FORGED: FORGED}),
+    }
 
 
 def control_characters(text: str) -> list[str]:
@@ -1196,26 +1027,22 @@ def control_characters(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("envelope", [None, "SNS", "an array", "SNS in SQS"])
-@pytest.mark.parametrize("event", FORGERIES.values(), ids=FORGERIES.keys())
+@pytest.mark.parametrize("name", forgeries(""))
 def test_every_log_record_and_message_is_one_line_with(
     scene: Pair,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
-    event: Callable[[str], object],
+    name: str,
     envelope: str | None,
 ) -> None:
     caplog.set_level(logging.DEBUG, "lambda_traffic_mirror")
-    sent: Any = event(scene.one)
-    result: dict[str, Any] = {}
-    texts: list[str] = []
-    try:
-        result = lambda_handler(ENVELOPES[envelope](sent) if envelope else sent, LambdaContext())
-    except MirroringError as error:
-        texts.append(str(error))
+    event: Any = forgeries(scene.one)[name]
+    delivery = deliver(ENVELOPES[envelope](event) if envelope else event)
+    texts = [delivery.error]
     texts += [r.getMessage() for r in caplog.records if r.name == "lambda_traffic_mirror"]
-    if "body" in result:
-        body = json.loads(result["body"])
-        texts += [body["message"], *(entry["reason"] for entry in body["interfaces"])]
+    if "body" in (delivery.result or {}):
+        answer = delivery.answer
+        texts += [answer.body["message"], *(entry["reason"] for entry in answer.interfaces)]
     assert [text for text in texts if control_characters(text)] == []
     assert all(json.loads(line) for line in capsys.readouterr().out.splitlines())
 
@@ -1224,45 +1051,17 @@ def test_every_log_record_and_message_is_one_line_with(
 # Whatever comes in
 # --------------------------------------------------------------------------------------
 
-WORDS = [
-    "detail",
-    "detail-type",
-    "instance-id",
-    "instance-ids",
-    "state",
-    "id",
-    "sweep",
-    "dry_run",
-    "Records",
-    "eventSource",
-    "EventSource",
-    "messageId",
-    "body",
-    "Sns",
-    "Type",
-    "Message",
-    "account",
-    "region",
-    "eventName",
-    "errorCode",
-    "requestParameters",
-    "responseElements",
-    "instanceId",
-    "resourceId",
-]
-VALUES = [
-    NOTIFICATION,
-    API_CALL,
-    "Scheduled Event",
-    "running",
-    "aws:sqs",
-    "aws:sns",
-    "ec2.amazonaws.com",
-    "Notification",
-    UNKNOWN,
-    "{}",
-    '{"sweep": true}',
-]
+WORDS = (
+    *("detail", "detail-type", "instance-id", "instance-ids", "state", "id", "sweep", "dry_run"),
+    *("account", "region", "eventName", "errorCode", "requestParameters", "responseElements"),
+    *("instanceId", "resourceId", "Records", "eventSource", "EventSource", "messageId", "body"),
+    *("Sns", "Type", "Message"),
+)
+VALUES = (
+    *(NOTIFICATION, API_CALL, "Scheduled Event", "running", "aws:sqs", "aws:sns"),
+    *("ec2.amazonaws.com", "Notification", UNKNOWN, "{}", '{"sweep": true}'),
+)
+
 
 json_values = st.recursive(
     st.none()
@@ -1336,15 +1135,6 @@ any_number_of_examples_in_one_account = settings(
 @given(event=json_values)
 def test_whatever_json_comes_in_gets_an_answer(scene: Pair, event: object) -> None:
     assert gets_an_answer(event)
-
-
-@any_number_of_examples_in_one_account
-@given(body=json_values | st.text(), data=st.data())
-def test_whatever_an_sqs_message_holds_gets_an_answer(
-    scene: Pair, body: object, data: st.DataObject
-) -> None:
-    text = body if isinstance(body, str) and data.draw(st.booleans()) else json.dumps(body)
-    assert gets_an_answer(sqs_event(text, running_event(scene.one)))
 
 
 @any_number_of_examples_in_one_account

@@ -128,6 +128,7 @@ def test_every_kind_of_event_is_welcome_as_a_body(scene: Scene, sensor: str) -> 
         '{"detail-type": "Object Created", "detail": {"instance-id": "i-0123456789abcdef0"}}',
         '{"Records": [{"eventSource": "aws:sqs", "messageId": "1", "body": "{}"}]}',
         "[" * 100_000,
+        "9" * 100_000,
         "\N{SNOWMAN}",
     ],
 )
