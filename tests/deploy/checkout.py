@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from cloudformation import DEPLOY
 from fake_aws import FakeAws
@@ -57,8 +58,9 @@ class Checkout:
         path.chmod(0o755)
 
     def run(
-        self, script: str, *arguments: str, answer: str = "", **environment: str
+        self, script: str, *arguments: str, ends: int = 0, answer: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
+        """Runs a script, which has to end with this status."""
         done = subprocess.run(
             [str(self.root / "deploy" / script), *arguments],
             check=False,
@@ -68,16 +70,17 @@ class Checkout:
             text=True,
             input=answer,
         )
+        assert done.returncode == ends, done.stderr
         # Nothing is left behind, and the shell has nothing to complain of.
         assert list(self.scratch.iterdir()) == []
         assert not re.search(r"line \d+:|command not found", done.stderr), done.stderr
         return done
 
-    def deploy(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run("deploy.sh", *arguments, **environment)
+    def deploy(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        return self.run("deploy.sh", *arguments, **more)
 
-    def remove(self, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
-        return self.run("remove.sh", *arguments, answer=answer)
+    def remove(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        return self.run("remove.sh", *arguments, **more)
 
     def overrides(self) -> dict[str, str]:
         """The parameters that the one deployment was given."""

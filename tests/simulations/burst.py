@@ -255,17 +255,12 @@ class Lock:
         self._depth = 0
         self._waiting: deque[Task] = deque()
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Wait until nobody else has it; whether that came to pass."""
+    def acquire(self) -> bool:
+        """Wait until nobody else has it."""
         me = self._clock.current
-        until = math.inf if timeout < 0 else self._clock.now + timeout
         while self._holder is not None and not (self._reentrant and self._holder is me):
-            if not blocking or self._clock.now >= until:
-                return False
             self._waiting.append(me)
-            self._clock.pause(None if until == math.inf else until - self._clock.now)
-            if me in self._waiting:
-                self._waiting.remove(me)
+            self._clock.pause()
         self._holder = me
         self._depth += 1
         return True
@@ -283,10 +278,6 @@ class Lock:
             if self._waiting:
                 self._clock.wake(self._waiting.popleft())
 
-    def locked(self) -> bool:
-        """Whether somebody has it."""
-        return self._holder is not None
-
     def __enter__(self) -> bool:
         return self.acquire()
 
@@ -301,7 +292,6 @@ class Condition:
         self._clock = clock
         self._lock = lock or Lock(clock, reentrant=True)
         self._waiting: deque[Task] = deque()
-        self.acquire, self.release = self._lock.acquire, self._lock.release
 
     def __enter__(self) -> bool:
         return self._lock.acquire()
@@ -324,13 +314,6 @@ class Condition:
                 self._lock.acquire()
         return notified
 
-    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-        """Wait until this is so, so many seconds at most; what it is then."""
-        until = math.inf if timeout is None else self._clock.now + timeout
-        while not (result := predicate()) and self._clock.now < until:
-            self.wait(None if until == math.inf else until - self._clock.now)
-        return result
-
     def notify(self, n: int = 1) -> None:
         """Wake those that have waited longest."""
         for _ in range(min(n, len(self._waiting))):
@@ -339,32 +322,6 @@ class Condition:
     def notify_all(self) -> None:
         """Wake all."""
         self.notify(len(self._waiting))
-
-
-class Event:
-    """In place of threading.Event."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._condition = Condition(clock)
-        self._flag = False
-
-    def is_set(self) -> bool:
-        """Whether it has happened."""
-        return self._flag
-
-    def set(self) -> None:
-        """It has happened."""
-        self._flag = True
-        self._condition.notify_all()
-
-    def clear(self) -> None:
-        """It has not happened."""
-        self._flag = False
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it has happened, so many seconds at most; whether it has."""
-        with self._condition:
-            return bool(self._condition.wait_for(self.is_set, timeout))
 
 
 class Threading(ModuleType):
@@ -376,7 +333,6 @@ class Threading(ModuleType):
         self.Lock = partial(Lock, clock)
         self.RLock = partial(Lock, clock, reentrant=True)
         self.Condition = partial(Condition, clock)
-        self.Event = partial(Event, clock)
         self.local = threading.local
         self.get_ident = threading.get_ident
         self.current_thread = threading.current_thread
@@ -386,9 +342,8 @@ class Pool(concurrent.futures.Executor):
     """In place of ThreadPoolExecutor, whose workers would be unknown to the clock. What is
     submitted begins at once where a worker is free, and workers are started as they are needed."""
 
-    def __init__(self, clock: Clock, max_workers: int | None = None, *_: Any, **__: Any) -> None:
-        self._clock = clock
-        self._max_workers = max_workers or min(32, (os.cpu_count() or 1) + 4)
+    def __init__(self, clock: Clock, max_workers: int) -> None:
+        self._clock, self._max_workers = clock, max_workers
         self._workers: list[Task] = []
         self._idle: deque[Task] = deque()
         self._shut = False
@@ -408,11 +363,9 @@ class Pool(concurrent.futures.Executor):
             self._workers.append(self._clock.start(self._work))
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, wait: bool = True) -> None:  # type: ignore[override]
         """Take nothing more; wait for what is under way."""
         self._shut = True
-        while cancel_futures and self._waiting:
-            self._waiting.popleft()[0].cancel()
         while self._idle:
             self._clock.wake(self._idle.popleft())
         if wait:
@@ -565,14 +518,8 @@ class Environment:
     module: Any = None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How an invocation ended: its result, or None for an error or a timeout."""
-
-    result: dict[str, Any] | None
-
-
-After = Callable[[Outcome], None]
+# What is told of the end of an invocation: its result, or None after an error or a timeout.
+After = Callable[[dict[str, Any] | None], None]
 
 
 class Lambda:
@@ -592,11 +539,11 @@ class Lambda:
         self._idle: list[Environment] = []
 
     def invoke(self, event: dict[str, Any], after: After) -> bool:
-        """Run the handler in an environment; whether there is one. `after` gets the outcome."""
-        if not self._idle and self._environments == ENVIRONMENTS:
-            return False
+        """Run the handler in an environment; whether there is one. `after` is told of the end."""
         if self._idle:
             environment = self._idle.pop()  # the one that was used last
+        elif self._environments == ENVIRONMENTS:
+            return False
         else:
             environment = Environment()
             self._environments += 1
@@ -635,7 +582,7 @@ class Lambda:
                 if self.clock.others():
                     self.errors["threads left behind"] += 1
                 self._idle.append(environment)
-            after(Outcome(result))
+            after(result)
 
 
 class Events:
@@ -651,14 +598,12 @@ class Events:
         self._try(event, 0, BUSY_SECONDS[0])
 
     def _try(self, event: dict[str, Any], failures: int, busy_seconds: float) -> None:
-        def after(outcome: Outcome) -> None:
-            if outcome.result is not None:
-                return
-            if failures == self.retries:
+        def after(result: dict[str, Any] | None) -> None:
+            if result is None and failures == self.retries:
                 self.given_up += 1
-                return
-            again = partial(self._try, event, failures + 1, BUSY_SECONDS[0])
-            self.clock.at(self.clock.now + RETRY_SECONDS[failures], again)
+            elif result is None:
+                again = partial(self._try, event, failures + 1, BUSY_SECONDS[0])
+                self.clock.at(self.clock.now + RETRY_SECONDS[failures], again)
 
         if not self.function.invoke(event, after):
             longer = min(2 * busy_seconds, BUSY_SECONDS[1])
@@ -695,19 +640,13 @@ class Deployment:
     @classmethod
     def of_template(cls, filter_id: str, targets: Sequence[str]) -> Deployment:
         """As `deploy.sh` deploys it, with every parameter that has a default at its default."""
-        given = {
-            "CodeBucket": "bucket",
-            "CodeKey": "key",
-            "FilterId": filter_id,
-            "Targets": ",".join(targets),
-        }
-        resolved = resolve(parameters=given)
-        resources = resolved["Resources"]
-        schedule = resources["SweepRule"]["Properties"]["ScheduleExpression"]
-        number, unit = re.findall(r"\w+", schedule)[1:]
-        function, queue, mapping = (
-            resources[name]["Properties"] for name in ("Function", "Queue", "QueueMapping")
+        given = {"FilterId": filter_id, "Targets": ",".join(targets)}
+        resolved = resolve(parameters={"CodeBucket": "bucket", "CodeKey": "key", **given})
+        function, queue, mapping, rule, retry = (
+            resolved["Resources"][name]["Properties"]
+            for name in ("Function", "Queue", "QueueMapping", "SweepRule", "SweepRetry")
         )
+        number, unit = re.findall(r"\w+", rule["ScheduleExpression"])[1:]
         return cls(
             variables=function["Environment"]["Variables"],
             timeout=float(function["Timeout"]),
@@ -718,7 +657,7 @@ class Deployment:
             visibility=float(queue["VisibilityTimeout"]),
             max_receives=int(queue["RedrivePolicy"]["maxReceiveCount"]),
             sweep_seconds=int(number) * {"minute": 60.0, "hour": 3_600.0}[unit.rstrip("s")],
-            sweep_retries=int(resources["SweepRetry"]["Properties"]["MaximumRetryAttempts"]),
+            sweep_retries=int(retry["MaximumRetryAttempts"]),
         )
 
     @property
@@ -776,11 +715,10 @@ class Queue:
             record["messageId"] = message.message_id
             record["attributes"]["ApproximateReceiveCount"] = str(message.receives)
 
-        def after(outcome: Outcome) -> None:
+        def after(result: dict[str, Any] | None) -> None:
             failed = {message.message_id for message in batch}
-            if outcome.result is not None:
-                failures = outcome.result["batchItemFailures"]
-                failed = {failure["itemIdentifier"] for failure in failures}
+            if result is not None:
+                failed = {failure["itemIdentifier"] for failure in result["batchItemFailures"]}
             for message in batch:
                 if message.message_id in failed:
                     self.clock.at(again_at, partial(self._show, message))
@@ -831,25 +769,21 @@ class Row:
         """AWS calls per instance, each attempt counted."""
         return self.calls / self.count
 
-    @classmethod
-    def mean(cls, rows: Sequence[Row]) -> Row:
+    @staticmethod
+    def mean(rows: Sequence[Row]) -> Row:
         """Runs that differ by their seed, as one."""
         worst = max(rows, key=lambda row: row.fullest - row.emptiest)
-        return cls(
-            count=rows[0].count,
-            way=rows[0].way,
-            create_seconds=rows[0].create_seconds,
+        sums = ("invocations", "given_up", "lost", "doubled")
+        return replace(
+            worst,
             seconds=statistics.fmean(row.seconds for row in rows),
             calls=statistics.fmean(row.calls for row in rows),
             throttled=sum((row.throttled for row in rows), Counter()),
-            invocations=sum(row.invocations for row in rows),
             errors=sum((row.errors for row in rows), Counter()),
-            given_up=sum(row.given_up for row in rows),
-            fullest=worst.fullest,
-            emptiest=worst.emptiest,
-            lost=sum(row.lost for row in rows),
-            doubled=sum(row.doubled for row in rows),
+            **{name: sum(getattr(row, name) for row in rows) for name in sums},
             seeds=len(rows),
+            operations=Counter(),
+            times=[],
         )
 
 

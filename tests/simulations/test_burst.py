@@ -6,7 +6,6 @@ All seconds here are simulated ones.
 
 from __future__ import annotations
 
-import concurrent.futures
 import itertools
 import math
 from collections import Counter
@@ -57,15 +56,11 @@ def test_bursts_through_the_queue_meet_their_goals(count: int, create_seconds: f
     assert row.errors == Counter()
 
 
-def test_one_event_each_costs_eight_calls_each(rows: dict[str, burst.Row]) -> None:
-    row = rows[burst.EACH]
-    assert (row.invocations, row.calls_each) == (10, 8)
-
-
 def test_batches_share_their_reads(rows: dict[str, burst.Row]) -> None:
-    row = rows[burst.BATCHES]
-    assert row.invocations < 5
-    assert row.calls_each < 4
+    each, batches = rows[burst.EACH], rows[burst.BATCHES]
+    assert (each.invocations, each.calls_each) == (10, 8)
+    assert batches.invocations < 5
+    assert batches.calls_each < 4
 
 
 def test_day_one_needs_sweeps_only(day_one: burst.Row) -> None:
@@ -324,86 +319,33 @@ def test_the_clock_tells_that_a_thread_waits_for_real(clock: burst.Clock) -> Non
     real.set()
 
 
-def test_a_lock_that_is_held_over_a_sleep_keeps_the_others_waiting(
+def test_locks_are_kept_over_a_sleep_and_conditions_wake_those_that_wait(
     clock: burst.Clock, seen: Seen
 ) -> None:
-    lock = burst.Lock(clock)
+    lock, condition = burst.Lock(clock, reentrant=True), burst.Condition(clock)
 
     def hold(seconds: float) -> None:
         with lock:
-            clock.sleep(seconds)
-            seen.append((clock.now, lock.acquire(blocking=False)))
-
-    def impatient() -> None:
-        got = lock.acquire(timeout=15)
-        seen.append((clock.now, got))
-
-    for seconds in (10, 20):
-        clock.start(partial(hold, seconds))
-    clock.start(impatient)
-    clock.run()
-    assert seen == [(10, False), (15, False), (30, False)]
-    assert not lock.locked()
-
-
-def test_a_reentrant_lock_knows_its_holder(clock: burst.Clock, seen: Seen) -> None:
-    lock = burst.Lock(clock, reentrant=True)
-
-    def hold() -> None:
-        with lock:
             with lock:
-                clock.sleep(5)
-            clock.sleep(5)
-        seen.append((clock.now, "released"))
-
-    clock.start(hold)
-    clock.start(hold)
-    clock.run()
-    assert seen == [(10, "released"), (20, "released")]
-
-
-def test_a_condition_and_an_event_wake_those_that_wait(clock: burst.Clock, seen: Seen) -> None:
-    condition = burst.Condition(clock)
-    event = burst.Event(clock)
+                clock.sleep(seconds)
+            seen.append((clock.now, seconds))
 
     def wait(seconds: float) -> None:
         with condition:
-            seen.append((seconds, (condition.wait(seconds), clock.now)))
-        seen.append((seconds, (event.wait(10), clock.now)))
+            notified = condition.wait(seconds)
+        seen.append((clock.now, notified))
 
     def notify() -> None:
-        clock.sleep(5)
         with condition:
             condition.notify()
-        clock.sleep(2)
-        event.set()
 
+    for seconds in (10, 20):
+        clock.start(partial(hold, seconds))
     for seconds in (6, 3, 8):
         clock.start(partial(wait, seconds))
-    clock.start(notify)
+    clock.at(5, partial(clock.start, notify))
     clock.run()
-    assert seen == [
-        (3, (False, 3)),
-        (6, (True, 5)),
-        (3, (True, 7)),
-        (6, (True, 7)),
-        (8, (False, 8)),
-        (8, (True, 8)),
-    ]
-
-
-def pooled(
-    clock: burst.Clock, workers: int, use: Callable[[concurrent.futures.Executor], None]
-) -> None:
-    """Use a pool in a thread of the clock."""
-
-    def task() -> None:
-        with burst.Pool(clock, workers) as pool:
-            use(pool)
-
-    with patch("concurrent.futures._base.threading", burst.Threading(clock)):
-        clock.start(task)
-        clock.run()
+    assert seen == [(3, False), (5, True), (8, False), (10, 10), (30, 20)]
 
 
 def work(clock: burst.Clock, seconds: float) -> float:
@@ -413,40 +355,32 @@ def work(clock: burst.Clock, seconds: float) -> float:
     return seconds
 
 
-def test_a_pool_begins_at_once_and_has_so_many_workers(clock: burst.Clock, seen: Seen) -> None:
-    def use(pool: concurrent.futures.Executor) -> None:
-        futures = [pool.submit(work, clock, seconds) for seconds in (5, 3, 4, 1)]
-        clock.sleep(2)
-        seen.append((clock.now, [future.done() for future in futures]))
-        for future in futures:
-            seen.append((future.result(), clock.now))
-        results = list(pool.map(partial(work, clock), [1, 2]))
-        seen.append((clock.now, results))
+def test_a_pool_has_so_many_workers_hands_over_errors_and_is_waited_for(
+    clock: burst.Clock, seen: Seen
+) -> None:
+    def task() -> None:
+        with burst.Pool(clock, 2) as pool:
+            futures = [pool.submit(work, clock, seconds) for seconds in (5, 3, 4, 9)]
+            clock.sleep(2)
+            seen.append((clock.now, [future.done() for future in futures]))
+            for future in futures[:3]:
+                result = future.result()
+                seen.append((clock.now, result))
+            error = futures[3].exception()
+            seen.append((clock.now, type(error)))
+            pool.submit(work, clock, 5)
+        seen.append((clock.now, "done"))
 
-    pooled(clock, 2, use)
-    # One worker does 5 and 1, the other one 3 and 4.
-    assert seen[:5] == [(2, [False] * 4), (5, 5), (3, 5), (4, 7), (1, 7)]
-    assert seen[5:] == [(9, [1, 2])]
-
-
-def test_a_pool_hands_over_errors_and_is_waited_for(clock: burst.Clock, seen: Seen) -> None:
-    def use(pool: concurrent.futures.Executor) -> None:
-        futures = {pool.submit(work, clock, seconds): seconds for seconds in (7, 9, 2)}
-        for future in concurrent.futures.as_completed(futures):
-            seen.append((clock.now, type(future.exception())))
-        done, rest = concurrent.futures.wait([pool.submit(work, clock, 5)], timeout=1)
-        seen.append((clock.now, (len(done), len(rest))))
-
-    pooled(clock, 10, use)
-    assert seen == [
-        (2, type(None)),
-        (7, type(None)),
-        (9, ValueError),
-        (10, (0, 1)),
-    ]
-    assert clock.now == 14
+    with patch("concurrent.futures._base.threading", burst.Threading(clock)):
+        clock.start(task)
+        clock.run()
+    # One worker does 5 and 9, the other one 3 and 4.
+    assert seen[:3] == [(2, [False] * 4), (5, 5), (5, 3)]
+    assert seen[3:] == [(7, 4), (14, ValueError), (19, "done")]
 
 
 def test_what_is_not_simulated_is_refused(clock: burst.Clock) -> None:
-    with pytest.raises(AttributeError, match="Barrier"):
-        burst.Threading(clock).Barrier  # noqa: B018
+    with pytest.raises(AttributeError, match="Event"):
+        burst.Threading(clock).Event  # noqa: B018
+    with pytest.raises(TypeError, match="timeout"):
+        burst.Lock(clock).acquire(timeout=1)  # type: ignore[call-arg]
