@@ -3452,19 +3452,21 @@ class Mirroring:
         """Whether packets can reach the sensors that the interface is mirrored to: a session to one
         that they cannot reach is a blind spot that looks covered. Nothing is changed."""
         alongside = self.configuration.mirror_alongside
+        unchecked: Entry | None = None
         for session in task.sessions[: task.ours] if alongside else task.sessions:
             try:
                 verdict = self.verdict_on(task.source, session)
             except Unanswered as error:
                 unknown = f"Whether packets reach {session.target_id} could not be checked"
-                return task.entry(error.outcome, f"{unknown}. {error}", session)
+                unchecked = task.entry(error.outcome, f"{unknown}. {error}", session)
+                continue  # the next may be known to lead nowhere
             # What cannot be seen or read is no proof that packets are blocked.
             if verdict.says is Says.REJECTS:
                 reason = f"Session {session.session_id} mirrors it to {session.target_id}"
                 reason += f", which packets cannot reach. {verdict.reason}"
                 rows = [sensor_row(session.target_id, verdict, None)]
                 return task.entry("blocked", reason, session, rows)
-        return self.exists(task, task.sessions[0])
+        return unchecked or self.exists(task, task.sessions[0])
 
     def verdict_on(self, source: Interface, session: Session) -> Verdict:
         """The verdict on the target of a session that exists."""

@@ -728,6 +728,18 @@ def test_a_session_whose_sensor_cannot_be_asked_about_is_not_called_blocked(
     assert missing(error, "1 failed", "could not be checked", abroad.role) == []
 
 
+def test_a_session_that_leads_nowhere_is_found_behind_one_that_cannot_be_checked(
+    scene: Scene, abroad: Abroad
+) -> None:
+    far, closed = abroad.sensor(), scene.sensor(groups=[scene.group()])
+    (instance,) = scene.mirrored(far)
+    scene.session(scene.interfaces_of(instance)[0], closed, 2)
+    scene.configure([far, closed], SENSOR_ROLE_ARNS=abroad.role)
+    abroad.account.roles.clear()
+    entry = scene.run(scheduled_event()).of(instance)
+    assert (entry["outcome"], entry["target_id"]) == ("blocked", closed)
+
+
 # --------------------------------------------------------------------------------------
 # What is kept, and what is not asked
 # --------------------------------------------------------------------------------------
