@@ -803,3 +803,13 @@ def test_a_target_that_a_cached_account_has_since_got_is_read(
     scene.heal()
     second = abroad.sensor()
     assert scene.run(scene.instance()).sensors.keys() == {ours, first, second}
+
+
+def test_a_sensor_of_another_account_stays_one_however_often_it_is_read(scene: Scene) -> None:
+    sensor = scene.foreign_sensor(quota=0)
+    scene.configure(sensor, CACHE_SECONDS="60", ALLOW_UNVERIFIED="true")
+    outcomes = []
+    for quota in (0, 0, 1):
+        scene.quota[sensor] = quota
+        outcomes += scene.run(scene.instance()).outcomes
+    assert outcomes == ["unmirrored", "unmirrored", "created"]

@@ -20,9 +20,9 @@ import pytest
 from aws import LambdaContext, Refusal, running_event, scheduled_event, sqs_event
 from botocore.exceptions import ReadTimeoutError
 from calls import CREATE
-from conftest import Clock, Scene, Sleeps, answer_of
+from conftest import Clock, Scene, Sleeps
 
-from lambda_traffic_mirror import MirroringError, lambda_handler
+from lambda_traffic_mirror import lambda_handler
 
 AT_ONCE = 10
 ROUND = 100
@@ -381,15 +381,6 @@ def test_when_all_are_full_each_interface_is_told_of_all(scene: Scene, count: in
     assert 3 <= scene.count(CREATE) <= 3 * AT_ONCE
 
 
-def test_a_refused_target_is_refused_in_later_rounds_too(scene: Scene, batch: Batches) -> None:
-    full, other = scene.sensor(quota=0), scene.sensor(quota=2_000, sessions=1_000)
-    scene.configure([full, other])
-    gate = Gate(scene, lambda *_: None)
-    assert batch(120).counts() == {"created": 120}
-    tried = Counter(parameters["TrafficMirrorTargetId"] for parameters in gate.parameters)
-    assert (1 <= tried[full] <= AT_ONCE, tried[other]) == (True, 120)
-
-
 def test_who_can_go_elsewhere_does_and_who_cannot_is_unmirrored(
     scene: Scene, batch: Batches
 ) -> None:
@@ -426,27 +417,6 @@ whichever = pytest.mark.parametrize(("count", "which"), CASES)
 few_of_a_kind = pytest.mark.parametrize(
     ("count", "which"), [(3, "all"), (25, "every third"), (120, "every third")]
 )
-
-
-@whichever
-def test_those_of_a_type_that_aws_does_not_mirror_are_skipped_alone(
-    scene: Scene, caplog: pytest.LogCaptureFixture, count: int, which: str
-) -> None:
-    scene.unsupported_types.add("t2.micro")
-    scene.configure(scene.sensor(quota=1_000))
-    positions = set(WHICH[which](count)) & set(range(count))
-    instances = [
-        scene.instance(instance_type="t2.micro" if index in positions else "m5.large")
-        for index in range(count)
-    ]
-    batch = Batch(scene, caplog, instances)
-    outcomes = batch.deliver()
-    skipped = {key for key, outcome in outcomes.items() if outcome == "skipped"}
-    assert (skipped, set(outcomes.values()) <= {"skipped", "created"}) == (
-        batch.at(positions),
-        True,
-    )
-    assert len(scene.sessions()) == count - len(positions)
 
 
 @pytest.mark.parametrize(("count", "room"), [(3, 1), (25, 0), (25, 4), (25, 50), (120, 50)])
@@ -640,19 +610,6 @@ def test_what_comes_back_in_the_reserve_counts_and_nothing_more_is_sent(
     assert len(scene.sessions()) == count
 
 
-def test_without_sqs_what_is_deferred_is_raised(scene: Scene, clock: Clock) -> None:
-    scene.configure(scene.sensor(quota=1_000))
-    instances = scene.instances(25)
-    Gate(scene, lambda *_: clock.advance(55))
-    with pytest.raises(MirroringError) as raised:
-        lambda_handler({"instance-ids": instances}, LambdaContext(60, clock=clock))
-    created = len(scene.sessions())
-    assert (1 <= created <= AT_ONCE, f"{25 - created} deferred" in str(raised.value)) == (
-        True,
-        True,
-    )
-
-
 @pytest.mark.parametrize("fault", [lost, broken, throttled])
 def test_what_is_lost_in_the_reserve_is_failed(
     scene: Scene, batch: Batches, clock: Clock, fault: Callable[[], None]
@@ -669,20 +626,6 @@ def test_what_is_lost_in_the_reserve_is_failed(
     assert set(counts) <= {"failed", "deferred"}
     assert (counts["failed"] >= 1, sum(counts.values()), len(instances.again)) == (True, 25, 25)
     assert scene.count(CREATE) <= AT_ONCE
-
-
-def test_a_sweep_defers_what_it_has_no_time_to_send(scene: Scene, clock: Clock) -> None:
-    scene.configure(scene.sensor(quota=1_000))
-    scene.instances(40)
-    Gate(scene, lambda *_: clock.advance(20))
-    result = lambda_handler(scheduled_event(), LambdaContext(60, clock=clock))
-    answer = answer_of(result)
-    summary = answer.body["summary"]
-    assert (answer.status, summary["created"], summary["created"] + summary["deferred"]) == (
-        200,
-        len(scene.sessions()),
-        40,
-    )
 
 
 # --------------------------------------------------------------------------------------

@@ -53,13 +53,6 @@ def test_a_hundred_messages_take_the_reads_of_one(scene: Scene, sensor: str) -> 
     assert calls == reads | {INSTANCES: 2, CREATE: 100}  # the sensor's own instance besides
 
 
-def test_sessions_of_one_batch_count_for_the_next_message(scene: Scene) -> None:
-    targets = [scene.sensor(), scene.sensor(sessions=3)]
-    scene.configure(targets)
-    assert batch(*map(running_event, scene.instances(7))) == []
-    assert [len(scene.sessions(target_id=target)) for target in targets] == [5, 5]
-
-
 def test_the_same_instance_twice_is_worked_on_once(
     scene: Scene, sensor: str, log: pytest.LogCaptureFixture
 ) -> None:
@@ -330,24 +323,6 @@ def slow_creates(scene: Scene, clock: Clock) -> Clock:
     """A clock on which a create takes ten seconds, and nothing else takes any."""
     scene.take_time(clock, 10, CREATE)
     return clock
-
-
-def test_a_batch_that_runs_out_of_time_names_what_it_did_not_reach(
-    scene: Scene, sensor: str, slow_creates: Clock, log: pytest.LogCaptureFixture
-) -> None:
-    instances = scene.instances(15)
-    bodies = [running_event(instance) for instance in instances]
-    again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
-    # Ten creates go out at once, and each lets ten seconds pass; twelve are kept in reserve.
-    done = scene.sessions_of(*instances)
-    assert 0 < sum(done) <= 10
-    assert again == [at for at, count in enumerate(done) if not count]
-    assert outcomes(log) == {"created": sum(done), "deferred": len(again)}
-    while again:
-        bodies = [bodies[at] for at in again]
-        again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
-    assert scene.sessions_of(*instances) == [1] * 15
-    assert scene.count(CREATE) == 15
 
 
 def test_a_sweep_that_runs_out_of_time_is_named_too(

@@ -4,7 +4,6 @@ by page and within its time, and says of the sessions that exist which of them p
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -85,14 +84,6 @@ def test_interfaces_are_judged_as_for_an_event(
     by_interface = {entry["interface_id"]: entry for entry in planned.interfaces}
     assert {entry["interface_id"]: entry for entry in swept.interfaces} == by_interface
     assert swept.summary == {"unmirrored": 1, "planned": 1, "skipped": 4}
-
-
-def test_each_session_that_is_created_counts_for_the_next_choice(scene: Scene) -> None:
-    targets = [scene.sensor(sessions=sessions) for sessions in (0, 2, 5)]
-    scene.configure(targets)
-    scene.instances(8)
-    scene.run(scheduled_event())
-    assert [len(scene.sessions(target_id=target)) for target in targets] == [5, 5, 5]
 
 
 # --- Calls
@@ -573,22 +564,6 @@ def test_a_sweep_does_not_judge_sessions_by_what_is_cached(scene: Scene) -> None
 
 
 # --- Logs
-
-
-def test_what_is_in_order_is_logged_for_debugging_only(
-    scene: Scene, sensor: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """By a sweep: an event logs the same for information."""
-    caplog.set_level(logging.DEBUG, logger=function.__name__)
-    (mirrored,) = scene.mirrored(sensor)
-    scene.instance()
-    scene.instance(zone="b")
-    scene.run(scheduled_event())
-    levels = {"exists": "DEBUG", "skipped": "DEBUG", "created": "INFO", "unmirrored": "ERROR"}
-    assert as_logged(caplog) == levels
-    caplog.clear()
-    scene.run({"instance-ids": [mirrored, scene.sensor_instance(sensor)]})
-    assert as_logged(caplog) == {"exists": "INFO", "skipped": "INFO"}
 
 
 @pytest.mark.parametrize("attached", [False, True])
