@@ -273,23 +273,11 @@ def test_a_session_that_was_found_after_its_answer_was_lost_counts_for_the_next_
 # The calls that an instance needs; all others fail. Without a session, unless told otherwise.
 AT_FIRST = (INSTANCES, TARGETS, SESSIONS)
 NEEDS: dict[str, tuple[Sequence[str], Build, str]] = {
-    "excluded by its tag": (
-        AT_FIRST[:1],
-        lambda a: a.instance(tags={"mirror": "no"}),
-        "skipped",
-    ),
+    "excluded by its tag": (AT_FIRST[:1], lambda a: a.instance(tags={"mirror": "no"}), "skipped"),
     "stopped": (AT_FIRST[:1], lambda a: a.instance(state="stopped"), "skipped"),
     "unknown": (AT_FIRST[:1], lambda a: "i-00000000000000000", "skipped"),
-    "of another type": (
-        AT_FIRST[:1],
-        lambda a: a.instance(interface_type="efa-only"),
-        "skipped",
-    ),
-    "a sensor": (
-        AT_FIRST[:2],
-        lambda a: a.sensor_instance(a.targets[0]),
-        "skipped",
-    ),
+    "of another type": (AT_FIRST[:1], lambda a: a.instance(interface_type="efa-only"), "skipped"),
+    "a sensor": (AT_FIRST[:2], lambda a: a.sensor_instance(a.targets[0]), "skipped"),
     "mirrored": (AT_FIRST, lambda a: a.mirrored("tmt-of-somebody-else")[0], "exists"),
     "without an address": (AT_FIRST, lambda a: a.instance(ipv6_only=True), "skipped"),
     "in a zone without sensors": (

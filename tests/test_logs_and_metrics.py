@@ -323,10 +323,7 @@ INVOCATIONS: dict[str, tuple[Callable[[Sources], object], dict[str, float]]] = {
 
 @pytest.mark.parametrize(("event", "wanted"), INVOCATIONS.values(), ids=INVOCATIONS.keys())
 def test_an_invocation_prints_one_valid_line_with_every_outcome(
-    scene: Sources,
-    metrics: Metrics,
-    event: Callable[[Sources], object],
-    wanted: dict[str, float],
+    scene: Sources, metrics: Metrics, event: Callable[[Sources], object], wanted: dict[str, float]
 ) -> None:
     """And no coverage and no sessions, which sweeps add."""
     invoke(event(scene))
@@ -418,10 +415,7 @@ SWEEPS: dict[str, tuple[Callable[[Sources], object], tuple[int, int, bool]]] = {
         lambda s: [s.exists(), s.elsewhere(), s.elsewhere()],
         (1, 2, True),
     ),
-    "one of ours is created besides another session": (
-        lambda s: [s.alongside()],
-        (1, 0, True),
-    ),
+    "one of ours is created besides another session": (lambda s: [s.alongside()], (1, 0, True)),
     "sessions cannot be read": (lambda s: [s.created(), s.fail(SESSIONS)], (0, 0, False)),
     "targets cannot be read": (lambda s: [s.created(), s.fail(TARGETS)], (0, 0, False)),
     "instances cannot be read": (lambda s: [s.created(), s.fail(INSTANCES)], (0, 0, False)),

@@ -149,9 +149,7 @@ def test_the_client_retries_and_waits_as_it_should(scene: Scene) -> None:
     assert found == ({"mode": "standard", "total_max_attempts": 5}, 2, 8)
 
 
-def test_the_client_has_a_connection_for_every_call_that_goes_out_at_once(
-    scene: Scene,
-) -> None:
+def test_the_client_has_a_connection_for_every_call_that_goes_out_at_once(scene: Scene) -> None:
     most = ec2_client().meta.config.max_pool_connections
     assert most >= 2 * lambda_traffic_mirror.PARALLEL_CALLS
 

@@ -152,12 +152,7 @@ def test_the_status_and_what_is_filled_in_for(scene: Outcomes, name: str) -> Non
 
 
 def test_sensors_come_in_configured_order(scene: Outcomes) -> None:
-    targets = [
-        scene.missing_sensor(),
-        scene.sensor(),
-        scene.sensor(zone="b"),
-        scene.sensor(),
-    ]
+    targets = [scene.missing_sensor(), scene.sensor(), scene.sensor(zone="b"), scene.sensor()]
     scene.configure([*targets, *reversed(targets)])
     shown = scene.run(scene.instance()).entry["sensors"]
     assert [sensor["target_id"] for sensor in shown] == targets
@@ -325,9 +320,7 @@ def test_an_event_lists_all_its_interfaces() -> None:
     assert len(answer_of(answer_with(entries(300))).interfaces) == 300
 
 
-def test_a_large_event_in_a_large_account_gets_a_result_of_less_than_1_mb(
-    scene: Scene,
-) -> None:
+def test_a_large_event_in_a_large_account_gets_a_result_of_less_than_1_mb(scene: Scene) -> None:
     scene.configure([scene.sensor() for _ in range(40)], DRY_RUN="true")
     event = {"instance-ids": scene.instances(100)}
     result = lambda_handler(event, LambdaContext())

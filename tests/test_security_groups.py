@@ -15,13 +15,7 @@ from aws import route, rule
 from conftest import Answer, Scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model import (
-    addresses,
-    group_id_lists,
-    group_rules_admit,
-    ip_permissions,
-    prefix_list_entries,
-)
+from model import addresses, group_id_lists, group_rules_admit, ip_permissions, prefix_list_entries
 
 from lambda_traffic_mirror import (
     Address,

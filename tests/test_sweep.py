@@ -172,10 +172,7 @@ BLOCKED: dict[str, tuple[str, Callable[[Scene], tuple[str, str]]]] = {
         lambda s: closed(s, rule(ports=(4_790, 65_535)), rule("tcp")),
     ),
     "group for other addresses": ("security_group", lambda s: closed(s, rule(cidr=ELSEWHERE))),
-    "group that references another": (
-        "security_group",
-        lambda s: closed(s, rule(group=s.group())),
-    ),
+    "group that references another": ("security_group", lambda s: closed(s, rule(group=s.group()))),
     "prefix list of other addresses": (
         "security_group",
         lambda s: closed(s, rule(prefix_list=s.prefix_list(ELSEWHERE))),
