@@ -38,12 +38,6 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 # --- Together
 
 
-def test_a_batch_of_one(scene: Scene, sensor: str) -> None:
-    instance = scene.instance(interfaces=2)
-    assert batch(running_event(instance)) == []
-    assert scene.sessions_of(instance) == [1, 1]
-
-
 def test_a_hundred_messages_take_the_reads_of_one(scene: Scene, sensor: str) -> None:
     instances = scene.instances(100)
     assert batch(*map(running_event, instances)) == []
@@ -70,30 +64,6 @@ def test_the_same_instance_twice_is_worked_on_once(
     assert scene.sessions_of(first, second) == [1, 1]
     assert scene.count(CREATE) == 2
     assert outcomes(log) == {"created": 2}
-
-
-def test_a_batch_delivered_twice_creates_nothing_twice(
-    scene: Scene, sensor: str, log: pytest.LogCaptureFixture
-) -> None:
-    instances = scene.instances(3)
-    events = [running_event(instance) for instance in instances]
-    assert batch(*events) == batch(*reversed(events)) == []
-    assert scene.sessions_of(*instances) == [1, 1, 1]
-    assert outcomes(log) == {"created": 3, "exists": 3}
-
-
-def test_every_kind_of_event_is_welcome_as_a_body(scene: Scene, sensor: str) -> None:
-    instances = scene.instances(6)
-    bodies = [
-        running_event(instances[0]),
-        {"detail": {"instance-id": instances[1]}},
-        {"instance-ids": instances[2:4]},
-        {"sweep": True},
-        scheduled_event(),
-        running_event(instances[4], state="terminated"),
-    ]
-    assert batch(*bodies) == []
-    assert scene.sessions_of(*instances) == [1] * 6
 
 
 # --- What is named
@@ -137,14 +107,6 @@ def test_an_unreadable_message_is_named_and_the_others_are_not(
 def test_a_batch_of_unreadable_messages_calls_nobody(scene: Scene, sensor: str) -> None:
     assert batch("?", "{}", "[1]") == [0, 1, 2]
     assert scene.count() == 0
-
-
-@pytest.mark.parametrize("state", ["pending", "stopping", "stopped", "terminated"])
-def test_other_states_are_ignored_and_not_named(scene: Scene, sensor: str, state: str) -> None:
-    instance = scene.instance()
-    assert batch(running_event(instance, state=state)) == []
-    assert scene.count() == 0
-    assert scene.sessions_of(instance) == [0]
 
 
 def test_only_the_messages_of_failed_instances_are_named(scene: Scene, sensor: str) -> None:
@@ -194,18 +156,6 @@ def test_an_answer_is_no_failure_even_if_it_is_no(
     assert batch(running_event(build(scene)), running_event(instance)) == []
     assert scene.sessions_of(instance) == [1]
     assert outcomes(log) == {outcome: 1, "created": 1}
-
-
-@pytest.mark.parametrize(
-    "code",
-    ["TrafficMirrorSessionLimitExceeded", "InvalidTrafficMirrorFilterId.NotFound", "InvalidThing"],
-)
-def test_a_final_refusal_is_no_failure(
-    scene: Scene, sensor: str, log: pytest.LogCaptureFixture, code: str
-) -> None:
-    scene.fail(CREATE, code, status=400)
-    assert batch(*map(running_event, scene.instances(3))) == []
-    assert outcomes(log) == {"unmirrored": 3}
 
 
 @pytest.mark.parametrize("fault", ["throttled", "server error", "denied"])
@@ -296,13 +246,15 @@ def test_who_wants_an_instance_mirrored_prevails_over_who_only_tries(
     assert scene.sessions_of(instance) == [1]
 
 
+@pytest.mark.parametrize("kind", ["event", "sweep"])
 def test_a_dry_run_message_creates_nothing_and_the_others_do(
-    scene: Scene, sensor: str, log: pytest.LogCaptureFixture
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture, kind: str
 ) -> None:
     tried, wanted = scene.instances(2)
-    assert batch(running_event(tried) | {"dry_run": True}, running_event(wanted)) == []
+    dry = running_event(tried) if kind == "event" else scheduled_event()
+    assert batch(dry | {"dry_run": True}, running_event(wanted)) == []
     assert scene.sessions_of(tried, wanted) == [0, 1]
-    assert outcomes(log) == {"planned": 1, "created": 1}
+    assert (outcomes(log)["planned"], outcomes(log)["created"]) == (1, 1)
 
 
 def test_the_variable_makes_all_messages_dry_runs(
