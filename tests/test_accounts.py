@@ -21,17 +21,7 @@ from aws import (
     scheduled_event,
 )
 from botocore.credentials import DeferredRefreshableCredentials
-from calls import (
-    ACLS,
-    FAULTS,
-    GROUPS,
-    INSTANCES,
-    INTERFACES,
-    PREFIX_LIST,
-    SESSIONS,
-    TARGETS,
-    named,
-)
+from calls import ACLS, FAULTS, GROUPS, INSTANCES, INTERFACES, PREFIX_LIST, SESSIONS, TARGETS, named
 from conftest import Build, Clock, Scene, Sleeps, deliver, missing, running_event
 
 pytestmark = pytest.mark.usefixtures("shared_client")
@@ -142,11 +132,7 @@ UNSEEN: dict[str, tuple[list[Build], list[str], list[str]]] = {
         ["security_group"],
         ["security_group"],
     ),
-    "a group unseen, in another zone": (
-        [lambda a: hidden_group(a, zone="b")],
-        ["zone"],
-        ["zone"],
-    ),
+    "a group unseen, in another zone": ([lambda a: hidden_group(a, zone="b")], ["zone"], ["zone"]),
     "a sensor that is busy and can be seen": (
         [lambda a: a.foreign_sensor(), hidden_group, lambda a: a.sensor(sessions=9)],
         ["unavailable", "unavailable", "(selected)"],
@@ -240,10 +226,7 @@ def test_of_those_that_cannot_be_verified_the_outbound_acl_ranks_as_well(scene: 
         acl_entry(90, "deny", "10.0.6.0/24", egress=True),
         acl_entry(100, "allow", protocol="-1", egress=True),
     ]
-    targets = [
-        hidden_group(scene, subnet=denied),
-        hidden_group(scene, subnet=allowed, sessions=5),
-    ]
+    targets = [hidden_group(scene, subnet=denied), hidden_group(scene, subnet=allowed, sessions=5)]
     scene.configure(targets, ALLOW_UNVERIFIED="true")
     assert scene.run(scene.instance(scene.subnet(acl=acl))).stages == ["(eligible)", "(selected)"]
 
@@ -579,8 +562,7 @@ class Watched(LambdaContext):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "attempts", "outcome"),
-    [(300, 5, "failed"), (60, 5, "failed"), (30, 3, "deferred")],
+    ("seconds", "attempts", "outcome"), [(300, 5, "failed"), (60, 5, "failed"), (30, 3, "deferred")]
 )
 def test_sts_keeps_to_the_deadline(
     scene: Scene,
@@ -815,3 +797,13 @@ def test_a_target_that_a_cached_account_has_since_got_is_read(
     scene.heal()
     second = abroad.sensor()
     assert scene.run(scene.instance()).sensors.keys() == {ours, first, second}
+
+
+def test_a_sensor_of_another_account_stays_one_however_often_it_is_read(scene: Scene) -> None:
+    sensor = scene.foreign_sensor(quota=0)
+    scene.configure(sensor, CACHE_SECONDS="60", ALLOW_UNVERIFIED="true")
+    outcomes = []
+    for quota in (0, 0, 1):
+        scene.quota[sensor] = quota
+        outcomes += scene.run(scene.instance()).outcomes
+    assert outcomes == ["unmirrored", "unmirrored", "created"]

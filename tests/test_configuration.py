@@ -5,11 +5,11 @@ from __future__ import annotations
 from unittest.mock import patch
 
 import pytest
-from aws import acl_entry, running_event
-from conftest import VARIABLES, Scene
+from aws import running_event
+from conftest import VARIABLES, Scene, missing
 
 import lambda_traffic_mirror
-from lambda_traffic_mirror import Configuration, ConfigurationError, Tag
+from lambda_traffic_mirror import Configuration, ConfigurationError, Tag, lambda_handler
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -41,9 +41,8 @@ OPTIONAL = VARIABLES[2:]
 BOOLEANS = ("LOCAL_ZONE_ONLY", "LOCAL_VPC_ONLY", "ALLOW_UNVERIFIED", "DRY_RUN")
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
-def test_the_default_of(name: str) -> None:
-    assert getattr(read(), name) == DEFAULTS[name]
+def test_the_defaults() -> None:
+    assert {name: getattr(read(), name) for name in DEFAULTS} == DEFAULTS
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"], ids=ascii)
@@ -167,12 +166,7 @@ def test_local_zone_only_in_the_file_is_the_default(
 # --------------------------------------------------------------------------------------
 
 BOOLEAN = "true/false, yes/no, on/off or 1/0"
-NUMBER = "a whole number from 1 to 32766"
-NETWORK = "a whole number from 0 to 16777215"
-LENGTH = "a whole number from 1 to 8500"
-SECONDS = "a whole number from 0 up"
 TAG = "key=value or key"
-ROLE = "ARNs of roles, arn:aws:iam::123456789012:role/NAME"
 ROLE_ARN = "arn:aws:iam::210987654321:role/sensors"
 NO_ROLES = [
     "sensors",
@@ -184,51 +178,40 @@ NO_ROLES = [
     ROLE_ARN.replace("arn:", "arn;"),
 ]
 
-MALFORMED: list[tuple[str, str, str]] = [
-    ("filter_id", "tmf-1 tmf-2", "the ID of the traffic mirror filter"),
-    ("filter_id", "tmf-1,tmf-2", "the ID of the traffic mirror filter"),
-    ("filter_id", ",", "the ID of the traffic mirror filter"),
-    ("targets", ",", "the IDs of the traffic mirror targets"),
-    ("targets", " , ,", "the IDs of the traffic mirror targets"),
-    *((variable, text, BOOLEAN) for variable in BOOLEANS for text in ("maybe", "2", "t", "-")),
-    ("SESSION_NUMBER", "0", NUMBER),
-    ("SESSION_NUMBER", "32767", NUMBER),
-    ("SESSION_NUMBER", "-1", NUMBER),
-    ("SESSION_NUMBER", "+1", NUMBER),
-    ("SESSION_NUMBER", "1.0", NUMBER),
-    ("SESSION_NUMBER", "1e3", NUMBER),
-    ("SESSION_NUMBER", "0x10", NUMBER),
-    ("SESSION_NUMBER", "1_000", NUMBER),
-    ("SESSION_NUMBER", "1 2", NUMBER),
-    ("SESSION_NUMBER", "one", NUMBER),
-    ("SESSION_NUMBER", "٣", NUMBER),  # a digit, but none of ours
-    ("SESSION_NUMBER", "9" * 5000, NUMBER),
-    ("VIRTUAL_NETWORK_ID", "-1", NETWORK),
-    ("VIRTUAL_NETWORK_ID", "16777216", NETWORK),
-    ("VIRTUAL_NETWORK_ID", "any", NETWORK),
-    ("PACKET_LENGTH", "0", LENGTH),
-    ("PACKET_LENGTH", "8501", LENGTH),
-    ("PACKET_LENGTH", "all", LENGTH),
-    ("CACHE_SECONDS", "-1", SECONDS),
-    ("CACHE_SECONDS", "0.5", SECONDS),
-    ("CACHE_SECONDS", "5m", SECONDS),
-    *(("SENSOR_ROLE_ARNS", text, ROLE) for text in NO_ROLES),
-    ("INCLUDE_TAGS", "=yes", TAG),
-    ("INCLUDE_TAGS", "=", TAG),
-    ("EXCLUDE_TAGS", " = yes", TAG),
-    ("SESSION_TAGS", "=yes", TAG),
-    ("SESSION_TAGS", "mirror", "key=value, separated by commas"),
-    ("SESSION_TAGS", "Name=web", "other keys"),
-    ("SESSION_TAGS", "AWS:team=red", "other keys"),
-    ("SESSION_TAGS", "team=red,team=blue", "each key once, team too"),
-    ("SESSION_TAGS", ",".join(f"{n}=" for n in range(50)), "at most 49 tags, not 50"),
+# What is accepted of a variable, and what is not.
+BAD_VALUES: dict[tuple[str, str], list[str]] = {
+    ("filter_id", "the ID of the traffic mirror filter"): ["tmf-1 tmf-2", "tmf-1,tmf-2", ","],
+    ("targets", "the IDs of the traffic mirror targets"): [",", " , ,"],
+    **{(variable, BOOLEAN): ["maybe", "2", "t", "-"] for variable in BOOLEANS},
+    ("SESSION_NUMBER", "a whole number from 1 to 32766"): [
+        *("0", "32767", "-1", "+1", "1.0", "1e3", "0x10", "1_000", "1 2", "one", "9" * 5000),
+        "٣",  # a digit, but none of ours
+    ],
+    ("VIRTUAL_NETWORK_ID", "a whole number from 0 to 16777215"): ["-1", "16777216", "any"],
+    ("PACKET_LENGTH", "a whole number from 1 to 8500"): ["0", "8501", "all"],
+    ("CACHE_SECONDS", "a whole number from 0 up"): ["-1", "0.5", "5m"],
+    ("SENSOR_ROLE_ARNS", "ARNs of roles, arn:aws:iam::123456789012:role/NAME"): NO_ROLES,
+    ("INCLUDE_TAGS", TAG): ["=yes", "="],
+    ("EXCLUDE_TAGS", TAG): [" = yes"],
+    ("SESSION_TAGS", TAG): ["=yes"],
+    ("SESSION_TAGS", "key=value, separated by commas"): ["mirror"],
+    ("SESSION_TAGS", "other keys"): ["Name=web", "AWS:team=red"],
+    ("SESSION_TAGS", "each key once, team too"): ["team=red,team=blue"],
+    ("SESSION_TAGS", "at most 49 tags, not 50"): [",".join(f"{n}=" for n in range(50))],
+}
+MALFORMED = [
+    (variable, text, accepted)
+    for (variable, accepted), texts in BAD_VALUES.items()
+    for text in texts
 ]
+
+
 MALFORMED_IDS = [f"{name} is {text[:20]!a}" for name, text, _ in MALFORMED]
 
 
-def error_of(scene: Scene, event: object) -> str:
+def configuration_error() -> str:
     with pytest.raises(ConfigurationError) as caught:
-        scene.run(event)
+        lambda_handler(running_event("i-1"), None)
     return str(caught.value)
 
 
@@ -238,9 +221,7 @@ def test_the_error_names_variable_value_and_what_is_accepted(
 ) -> None:
     scene.configure("tmt-1")
     monkeypatch.setenv(variable, text)
-    message = error_of(scene, "i-1")
-    wanted = (variable, repr(text.strip()), accepted)
-    assert [word for word in wanted if word not in message] == []
+    assert missing(configuration_error(), variable, repr(text.strip()), accepted) == []
 
 
 def test_a_second_role_of_an_account_is_an_error() -> None:
@@ -248,7 +229,7 @@ def test_a_second_role_of_an_account_is_an_error() -> None:
     with pytest.raises(ConfigurationError) as caught:
         read(SENSOR_ROLE_ARNS=f"{ROLE_ARN}, {second}")
     wanted = ("SENSOR_ROLE_ARNS", second, "one role for account 210987654321")
-    assert [word for word in wanted if word not in str(caught.value)] == []
+    assert missing(str(caught.value), *wanted) == []
 
 
 @pytest.mark.parametrize("variable", ["INCLUDE_TAGS", "EXCLUDE_TAGS"])
@@ -267,12 +248,16 @@ def test_what_is_required_and_not_set_is_named(
         monkeypatch.delenv(variable)
     else:
         monkeypatch.setenv(variable, text)
-    assert f"{variable} is not set; accepted: the ID" in error_of(scene, "i-1")
+    assert f"{variable} is not set; accepted: the ID" in configuration_error()
 
 
-def test_without_targets_the_error_points_to_the_file_as_well(scene: Scene) -> None:
+@pytest.mark.parametrize("constant", [None, [], (), ""])
+def test_without_targets_the_error_points_to_the_file_as_well(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, constant: object
+) -> None:
     scene.configure([])
-    assert "TARGETS in the file" in error_of(scene, "i-1")
+    monkeypatch.setattr(lambda_traffic_mirror, "TARGETS", constant)
+    assert missing(configuration_error(), "targets is not set", "TARGETS in the file") == []
 
 
 def test_a_configuration_error_is_a_value_error() -> None:
@@ -288,7 +273,7 @@ def test_nothing_is_asked_of_aws_while_the_configuration_is_wrong(
 ) -> None:
     scene.configure(scene.sensor())
     monkeypatch.setenv(variable, text)
-    error_of(scene, scene.instance())
+    configuration_error()
     assert scene.calls == []
 
 
@@ -306,44 +291,20 @@ def test_variables_are_read_at_every_invocation(scene: Scene) -> None:
     assert chosen == targets
 
 
-REACHES_THE_SESSION: dict[str, tuple[str, str, str, int]] = {
-    "session number": ("SESSION_NUMBER", "32766", "SessionNumber", 32766),
-    "virtual network ID": ("VIRTUAL_NETWORK_ID", "16777215", "VirtualNetworkId", 16777215),
-    "virtual network ID 0": ("VIRTUAL_NETWORK_ID", "0", "VirtualNetworkId", 0),
-    "packet length": ("PACKET_LENGTH", "96", "PacketLength", 96),
-}
-
-
-@pytest.mark.parametrize(
-    ("variable", "text", "parameter", "value"),
-    REACHES_THE_SESSION.values(),
-    ids=REACHES_THE_SESSION.keys(),
-)
-def test_the_session_gets_the(
-    scene: Scene, variable: str, text: str, parameter: str, value: int
+def test_the_session_gets_filter_and_network_id_and_what_is_unset_is_left_to_aws(
+    scene: Scene,
 ) -> None:
-    scene.configure(scene.sensor(), **{variable: text})
-    scene.run(scene.instance())
-    (session,) = scene.sessions()
-    assert session[parameter] == value
-
-
-def test_the_session_gets_the_configured_filter(scene: Scene) -> None:
+    """0 is a network ID. The other parameters are those of test_creating.py."""
     made = scene.ec2.create_traffic_mirror_filter(Description="another")
     other = made["TrafficMirrorFilter"]["TrafficMirrorFilterId"]
-    scene.configure(scene.sensor(), filter_id=other)
+    scene.configure(scene.sensor(), filter_id=other, VIRTUAL_NETWORK_ID="0")
     scene.run(scene.instance())
     (session,) = scene.sessions()
-    assert session["TrafficMirrorFilterId"] == other
-
-
-@pytest.mark.parametrize("variable", ["VIRTUAL_NETWORK_ID", "PACKET_LENGTH"])
-def test_what_is_unset_is_left_to_aws(scene: Scene, variable: str) -> None:
-    scene.configure(scene.sensor())
+    assert (session["TrafficMirrorFilterId"], session["VirtualNetworkId"]) == (other, 0)
+    assert "PacketLength" not in scene.calls[-1].parameters
+    scene.configure(scene.sensor(), VIRTUAL_NETWORK_ID="")
     scene.run(scene.instance())
-    (call,) = [call for call in scene.calls if call.operation == "CreateTrafficMirrorSession"]
-    parameter = {"VIRTUAL_NETWORK_ID": "VirtualNetworkId", "PACKET_LENGTH": "PacketLength"}
-    assert parameter[variable] not in call.parameters
+    assert "VirtualNetworkId" not in scene.calls[-1].parameters
 
 
 def test_ids_of_any_form_work(scene: Scene) -> None:
@@ -351,10 +312,8 @@ def test_ids_of_any_form_work(scene: Scene) -> None:
     with patch.dict("moto.ec2.utils.EC2_RESOURCE_TO_PREFIX", forms):
         target = scene.sensor()
     scene.configure(target)
-    assert (target[:13], scene.run(scene.instance()).entry["target_id"]) == (
-        "traf-mir-tar-",
-        target,
-    )
+    assert target.startswith("traf-mir-tar-")
+    assert scene.run(scene.instance()).entry["target_id"] == target
 
 
 @pytest.mark.parametrize("text", ["*", "tmt-*", "tmt-?????????????????", "tmt-\\"])
@@ -368,117 +327,6 @@ def test_a_dry_run_creates_nothing(scene: Scene) -> None:
     scene.configure(scene.sensor(), DRY_RUN="yes")
     answer = scene.run(scene.instance())
     assert (answer.body["dry_run"], answer.outcomes, scene.sessions()) == (True, ["planned"], [])
-
-
-# --------------------------------------------------------------------------------------
-# CACHE_SECONDS: what a warm environment knows
-# --------------------------------------------------------------------------------------
-
-READS_OF_SENSORS = (
-    "DescribeTrafficMirrorTargets",
-    "DescribeNetworkInterfaces",
-    "DescribeSecurityGroups",
-    "DescribeNetworkAcls",
-)
-
-
-def reads_of_sensors(scene: Scene) -> int:
-    """How often the sensors have been read since the last time of asking."""
-    counts = {scene.count(operation) for operation in READS_OF_SENSORS}
-    scene.forget_calls()
-    assert len(counts) == 1, "all four go together"
-    return counts.pop()
-
-
-@pytest.mark.parametrize(("seconds", "reads"), [("0", [1, 1, 1]), ("60", [1, 0, 0])])
-def test_what_is_known_of_the_sensors_is_kept_only_if_asked_for(
-    scene: Scene, seconds: str, reads: list[int]
-) -> None:
-    scene.configure(scene.sensor(), CACHE_SECONDS=seconds)
-    seen = []
-    for _ in range(3):
-        scene.run(scene.instance())
-        seen.append(reads_of_sensors(scene))
-    assert seen == reads
-
-
-@pytest.mark.parametrize(("later", "reads"), [(59, 0), (61, 1), (-1, 1)])
-def test_what_is_known_grows_old(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, later: int, reads: int
-) -> None:
-    scene.configure(scene.sensor(), CACHE_SECONDS="60")
-    monkeypatch.setattr("lambda_traffic_mirror.time.time", lambda: 1_800_000_000.0)
-    scene.run(scene.instance())
-    reads_of_sensors(scene)
-    monkeypatch.setattr("lambda_traffic_mirror.time.time", lambda: 1_800_000_000.0 + later)
-    scene.run(scene.instance())
-    assert reads_of_sensors(scene) == reads
-
-
-def test_another_configuration_does_not_share_what_is_known(scene: Scene) -> None:
-    for target in (scene.sensor(), scene.sensor()):
-        scene.configure(target, CACHE_SECONDS="60")
-        scene.run(scene.instance())
-    assert reads_of_sensors(scene) == 2
-
-
-def test_a_sensor_that_stopped_meanwhile_is_not_chosen(scene: Scene) -> None:
-    stopped, other = scene.sensor(), scene.sensor(sessions=5)
-    scene.configure([stopped, other], CACHE_SECONDS="60")
-    scene.run(scene.instance())
-    scene.stop(scene.sensor_instance(stopped))
-    assert scene.run(scene.instance()).entry["target_id"] == other
-
-
-def test_sessions_are_counted_anew(scene: Scene) -> None:
-    first, second = scene.sensor(), scene.sensor(sessions=2)
-    scene.configure([first, second], CACHE_SECONDS="60")
-    scene.run(scene.instance())
-    for _ in range(5):
-        scene.session("eni-of-somebody", first)
-    assert scene.run(scene.instance()).entry["target_id"] == second
-
-
-def test_what_is_known_does_not_get_to_say_that_there_is_no_sensor(scene: Scene) -> None:
-    closed = scene.group()
-    scene.configure(scene.sensor(groups=[closed]), CACHE_SECONDS="60")
-    scene.run(scene.instance())
-    scene.ec2.authorize_security_group_ingress(
-        GroupId=closed, IpProtocol="udp", FromPort=4789, ToPort=4789, CidrIp="0.0.0.0/0"
-    )
-    assert scene.run(scene.instance()).outcomes == ["created"]
-
-
-def test_the_acl_of_a_subnet_that_is_newer_than_what_is_known_is_read(scene: Scene) -> None:
-    block = "10.0.7.0/24"
-    idle, busy = scene.sensor(scene.subnet(cidr=block)), scene.sensor(sessions=5)
-    scene.configure([idle, busy], CACHE_SECONDS="60")
-    scene.run(scene.instance())
-    acl = [
-        acl_entry(90, "deny", block, egress=True),
-        acl_entry(100, "allow", protocol="-1", egress=True),
-    ]
-    assert scene.run(scene.instance(scene.subnet(acl=acl))).entry["target_id"] == busy
-
-
-def test_a_sensor_of_another_account_stays_one_however_often_it_is_read(scene: Scene) -> None:
-    sensor = scene.foreign_sensor(quota=0)
-    scene.configure(sensor, CACHE_SECONDS="60", ALLOW_UNVERIFIED="true")
-    outcomes = []
-    for quota in (0, 0, 1):
-        scene.quota[sensor] = quota
-        outcomes += scene.run(scene.instance()).outcomes
-    assert outcomes == ["unmirrored", "unmirrored", "created"]
-
-
-@pytest.mark.parametrize("constant", [None, [], (), ""])
-def test_a_constant_without_targets_is_named_like_the_variable(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, constant: object
-) -> None:
-    monkeypatch.setenv("filter_id", scene.filter_id)
-    monkeypatch.setattr(lambda_traffic_mirror, "TARGETS", constant)
-    with pytest.raises(ConfigurationError, match="targets is not set"):
-        lambda_traffic_mirror.lambda_handler(running_event("i-1"), None)
 
 
 def test_a_value_that_is_no_text_is_named() -> None:

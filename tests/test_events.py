@@ -314,10 +314,7 @@ def calls(one: str, two: str) -> Cases:
             ),
             [one],
         ),
-        "DeleteTags": (
-            request(resourcesSet=items({"resourceId": two}, {"resourceId": one})),
-            both,
-        ),
+        "DeleteTags": (request(resourcesSet=items({"resourceId": two}, {"resourceId": one})), both),
         "StartInstances": (
             call_event(
                 "StartInstances",
@@ -340,17 +337,12 @@ def calls(one: str, two: str) -> Cases:
             ),
             [one],
         ),
-        "in upper case": (
-            request(ModifyInstanceMetadataOptionsRequest={"InstanceId": one}),
-            [one],
-        ),
+        "in upper case": (request(ModifyInstanceMetadataOptionsRequest={"InstanceId": one}), [one]),
         "in any case": (request(INSTANCEID=one, x={"instanceid": two}), both),
         "a resource in upper case": (request(ResourceId=two), [two]),
         "deep down": (
             call_event(
-                "X",
-                requestParameters=nested({"instanceId": one}, 500),
-                responseElements=[[two]],
+                "X", requestParameters=nested({"instanceId": one}, 500), responseElements=[[two]]
             ),
             [one],
         ),

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 import pytest
-from aws import rule, running_event, scheduled_event, sqs_event
+from aws import rule, running_event, scheduled_event
 from calls import (
     ACLS,
     ATTEMPTS,
@@ -128,19 +128,6 @@ def test_only_the_interface_whose_create_fails_is_failed(
     assert scene.count(CREATE) == 1
 
 
-def test_a_failed_message_is_completed_by_its_second_delivery_alone(
-    scene: Scene, every_call: str
-) -> None:
-    instances = scene.instances(3)
-    event = sqs_event(*map(running_event, instances))
-    (second,) = scene.interfaces_of(instances[1])
-    scene.fail(CREATE, where=of_interface(second))
-    (again,) = deliver(event).again
-    scene.heal()
-    assert deliver({"Records": [event["Records"][again]]}).again == []
-    assert scene.sessions_of(*instances) == [1, 1, 1]
-
-
 def test_the_second_of_three_interfaces_fails_alone(scene: Scene, every_call: str) -> None:
     instance = scene.instance(interfaces=3)
     event = running_event(instance)
@@ -179,24 +166,6 @@ def test_a_prefix_list_that_fails_only_concerns_the_interfaces_that_need_it(scen
     assert scene.interfaces_of(near)[0] in error
     assert scene.interfaces_of(far)[0] not in error
     assert scene.sessions_of(near, far) == [0, 1]
-
-
-@pytest.mark.parametrize("permission", ["ec2:CreateTrafficMirrorSession", "ec2:CreateTags"])
-def test_of_a_denied_create_that_permission_is_named_which_aws_names(
-    scene: Scene, every_call: str, permission: str
-) -> None:
-    scene.deny(permission)
-    error = deliver(running_event(scene.instance())).error
-    assert missing(error, f"needs {permission}.", "identity-based policy", "arn:aws:ec2:") == []
-    assert "Encoded" not in error
-
-
-def test_both_permissions_of_a_denied_create_are_named_where_aws_names_none(
-    scene: Scene, every_call: str
-) -> None:
-    scene.fail(CREATE, "UnauthorizedOperation", status=403, message="Not authorized.")
-    error = deliver(running_event(scene.instance())).error
-    assert missing(error, "ec2:CreateTrafficMirrorSession", "ec2:CreateTags") == []
 
 
 # --- What botocore takes care of
@@ -298,38 +267,17 @@ def test_a_session_that_was_found_after_its_answer_was_lost_counts_for_the_next_
     assert len({entry["target_id"] for entry in answer.interfaces}) == 2
 
 
-def test_the_others_are_mirrored_after_a_lost_create(scene: Scene, every_call: str) -> None:
-    instances = scene.instances(3)
-    (first,) = scene.interfaces_of(instances[0])
-    scene.time_out(CREATE, where=of_interface(first))
-    error = deliver({"instance-ids": instances}).error
-    assert error.startswith(f"1 failed. {scene.interfaces_of(instances[0])[0]}: ")
-    assert scene.sessions_of(*instances) == [0, 1, 1]
-
-
 # --- Calls that an outcome does not need
 
 
 # The calls that an instance needs; all others fail. Without a session, unless told otherwise.
 AT_FIRST = (INSTANCES, TARGETS, SESSIONS)
 NEEDS: dict[str, tuple[Sequence[str], Build, str]] = {
-    "excluded by its tag": (
-        AT_FIRST[:1],
-        lambda a: a.instance(tags={"mirror": "no"}),
-        "skipped",
-    ),
+    "excluded by its tag": (AT_FIRST[:1], lambda a: a.instance(tags={"mirror": "no"}), "skipped"),
     "stopped": (AT_FIRST[:1], lambda a: a.instance(state="stopped"), "skipped"),
     "unknown": (AT_FIRST[:1], lambda a: "i-00000000000000000", "skipped"),
-    "of another type": (
-        AT_FIRST[:1],
-        lambda a: a.instance(interface_type="efa-only"),
-        "skipped",
-    ),
-    "a sensor": (
-        AT_FIRST[:2],
-        lambda a: a.sensor_instance(a.targets[0]),
-        "skipped",
-    ),
+    "of another type": (AT_FIRST[:1], lambda a: a.instance(interface_type="efa-only"), "skipped"),
+    "a sensor": (AT_FIRST[:2], lambda a: a.sensor_instance(a.targets[0]), "skipped"),
     "mirrored": (AT_FIRST, lambda a: a.mirrored("tmt-of-somebody-else")[0], "exists"),
     "without an address": (AT_FIRST, lambda a: a.instance(ipv6_only=True), "skipped"),
     "in a zone without sensors": (
@@ -372,17 +320,6 @@ def test_a_call_whose_answer_nobody_asks_for_may_fail(
     scene.configure(sensor(scene))
     scene.fail(call)
     assert scene.run(scene.instance()).outcomes == ["created"]
-
-
-def test_a_dry_run_needs_no_create(scene: Scene, every_call: str) -> None:
-    scene.deny("ec2:CreateTrafficMirrorSession")
-    assert scene.run({"instance-ids": [scene.instance()], "dry_run": True}).outcomes == ["planned"]
-
-
-def test_an_ignored_state_needs_no_call_at_all(scene: Scene, every_call: str) -> None:
-    scene.fail("*")
-    assert scene.run(running_event(scene.instance(), state="stopped")).status == 200
-    assert scene.count() == 0
 
 
 def test_a_failure_among_other_outcomes_is_the_only_one_named(
@@ -435,13 +372,3 @@ def test_an_unknown_instance_whose_second_look_fails_is_failed(
     scene.unknown_instances[instance] = 1
     scene.fail(INSTANCES, code, status=status, after=1, message=f"Not now: {instance}")
     assert deliver(running_event(instance)).error.startswith(f"1 failed. {instance}: ")
-
-
-@pytest.mark.parametrize("call", [INSTANCES, TARGETS, CREATE])
-def test_an_error_without_a_code_fails_its_interface_only(
-    scene: Scene, every_call: str, call: str
-) -> None:
-    """A proxy may answer so; AWS does not."""
-    scene.fail(call, "", status=400)
-    delivery = deliver(sqs_event(running_event(scene.instance())))
-    assert delivery.again == [0]

@@ -36,11 +36,7 @@ TAGS: dict[str, tuple[dict[str, str], str, list[str]]] = {
 @every_kind
 @pytest.mark.parametrize(("variables", "verdict", "words"), TAGS.values(), ids=TAGS.keys())
 def test_a_load_balancer_is_a_sensor_once_tags_say_which_instances_are_meant(
-    scene: Scene,
-    make: MakeLoadBalancer,
-    variables: dict[str, str],
-    verdict: str,
-    words: list[str],
+    scene: Scene, make: MakeLoadBalancer, variables: dict[str, str], verdict: str, words: list[str]
 ) -> None:
     target = make(scene, [scene.subnet()])
     scene.configure(target, **variables)

@@ -6,34 +6,22 @@ import json
 import logging
 import numbers
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
-from aws import (
-    LambdaContext,
-    running_event,
-    scheduled_event,
-    sqs_event,
-)
-from conftest import Scene, Sleeps
+from aws import LambdaContext, running_event, scheduled_event, sqs_event
+from calls import CREATE, GROUPS, INSTANCES, SESSIONS, TARGETS
+from conftest import Scene, Sleeps, deliver, missing
 
-from lambda_traffic_mirror import MirroringError, lambda_handler
+from lambda_traffic_mirror import lambda_handler
 
 Metrics = Callable[[], list[dict[str, Any]]]
 
 LOGGER = "lambda_traffic_mirror"
 OUTCOMES = (
-    "created",
-    "planned",
-    "exists",
-    "skipped",
-    "unmirrored",
-    "blocked",
-    "failed",
-    "deferred",
+    *("created", "planned", "exists", "skipped"),
+    *("unmirrored", "blocked", "failed", "deferred"),
 )
-
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -63,16 +51,16 @@ class Sources(Scene):
         self.configure([self.open], INCLUDE_TAGS="mirror", DRY_RUN="true")
         return self.source()
 
-    def exists(self) -> str:
+    def with_session(self, target: str) -> str:
         instance = self.source()
-        self.session(self.interfaces_of(instance)[0], self.open)
+        self.session(self.first_interface(instance), target)
         return instance
 
+    def exists(self) -> str:
+        return self.with_session(self.open)
+
     def elsewhere(self) -> str:
-        instance = self.source()
-        others = self.sensor(sessions=0)
-        self.session(self.interfaces_of(instance)[0], others)
-        return instance
+        return self.with_session(self.sensor())
 
     def alongside(self) -> str:
         variables = {"MIRROR_ALONGSIDE": "true", "SESSION_NUMBER": "2"}
@@ -86,9 +74,7 @@ class Sources(Scene):
         return self.source(zone="b")
 
     def blocked(self) -> str:
-        instance = self.source()
-        self.session(self.interfaces_of(instance)[0], self.closed)
-        return instance
+        return self.with_session(self.closed)
 
     def hide_rules(self) -> None:
         def change(found: dict[str, Any]) -> None:
@@ -98,7 +84,7 @@ class Sources(Scene):
         self.show("DescribeSecurityGroups", change)
 
     def failed(self) -> str:
-        self.fail("CreateTrafficMirrorSession", "InternalError", status=500)
+        self.fail(CREATE, "InternalError", status=500)
         return self.source()
 
 
@@ -119,8 +105,19 @@ def records(caplog: pytest.LogCaptureFixture, instance: str) -> list[logging.Log
 
 def invoke(event: object) -> None:
     """Invoke the handler; what it returns or raises is for other tests."""
-    with suppress(MirroringError):
-        lambda_handler(event, LambdaContext())
+    deliver(event)
+
+
+class TimeIsUp(LambdaContext):
+    """No time is left once the security groups are read."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__()
+        scene.gates.append(self)
+
+    def __call__(self, operation: str, parameters: dict[str, Any]) -> None:
+        if operation == GROUPS:
+            self._end = 0.0
 
 
 # --------------------------------------------------------------------------------------
@@ -137,17 +134,23 @@ LEVELS = {
     "blocked": (None, logging.ERROR),
     "failed": (logging.ERROR, logging.ERROR),
 }
-by_event = pytest.mark.parametrize("outcome", [o for o, (event, _) in LEVELS.items() if event])
 
 
-@by_event
-def test_the_level_after_an_event(
+@pytest.mark.parametrize("outcome", [o for o, (event, _) in LEVELS.items() if event])
+def test_after_an_event_the_record_is_a_sentence_with_the_entry_as_fields(
     scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
 ) -> None:
     instance = getattr(scene, outcome)()
-    invoke(running_event(instance))
-    found = [(record.levelno, record.outcome) for record in records(caplog, instance)]
-    assert found == [(LEVELS[outcome][0], outcome)]
+    delivery = deliver(running_event(instance))
+    (record,) = records(caplog, instance)
+    assert (record.levelno, record.outcome) == (LEVELS[outcome][0], outcome)
+    if delivery.result:
+        entry = delivery.answer.entry
+        assert {key: getattr(record, key) for key in entry} == entry
+        assert json.loads(json.dumps(record.sensors)) == entry["sensors"]
+    message = record.getMessage()
+    wanted = [instance, *scene.interfaces_of(instance), outcome, record.reason]
+    assert (missing(message, *wanted), message[-1]) == ([], ".")
 
 
 @pytest.mark.parametrize("outcome", LEVELS)
@@ -162,15 +165,8 @@ def test_the_level_after_a_sweep(
 
 
 def test_what_was_deferred_is_a_warning(scene: Sources, caplog: pytest.LogCaptureFixture) -> None:
-    instance, context = scene.created(), LambdaContext()
-
-    def time_is_up(operation: str, parameters: dict[str, Any]) -> None:
-        if operation == "DescribeSecurityGroups":
-            context._end = 0.0
-
-    scene.gates.append(time_is_up)
-    with pytest.raises(MirroringError):
-        lambda_handler(running_event(instance), context)
+    instance = scene.created()
+    assert deliver(running_event(instance), TimeIsUp(scene)).error
     found = [(record.levelno, record.outcome) for record in records(caplog, instance)]
     assert found == [(logging.WARNING, "deferred")]
 
@@ -184,104 +180,48 @@ def test_there_is_one_record_per_interface(
     assert logged == [face for i in instances for face in scene.interfaces_of(i)]
 
 
-def test_a_batch_of_messages_is_logged_like_its_events(
-    scene: Sources, caplog: pytest.LogCaptureFixture
-) -> None:
-    instance = scene.created()
-    invoke(sqs_event(running_event(instance)))
-    assert [record.outcome for record in records(caplog, instance)] == ["created"]
-
-
-@by_event
-def test_the_record_has_the_entry_of_the_result_as_fields(
-    scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
-) -> None:
-    instance = getattr(scene, outcome)()
-    try:
-        entry = scene.run(instance).entry
-    except MirroringError:
-        entry = {"outcome": "failed", "instance_id": instance}
-    (record,) = records(caplog, instance)
-    assert {key: getattr(record, key) for key in entry} == entry
-
-
-@by_event
-def test_the_record_is_a_sentence_that_stands_alone(
-    scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
-) -> None:
-    instance = getattr(scene, outcome)()
-    invoke(running_event(instance))
-    (record,) = records(caplog, instance)
-    message = record.getMessage()
-    wanted = [instance, *scene.interfaces_of(instance), outcome, record.reason]
-    assert ([word for word in wanted if word not in message], message[-1]) == ([], ".")
-
-
 def test_records_reach_the_handlers_of_the_root_logger(
     scene: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those of a batch, too; and the function hangs none on its own logger."""
     seen: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = seen.append  # type: ignore[method-assign]
-    root = logging.getLogger()
+    root, logger = logging.getLogger(), logging.getLogger(LOGGER)
     monkeypatch.setattr(root, "handlers", [*root.handlers, handler])
     instance = scene.created()
-    invoke(running_event(instance))
+    invoke(sqs_event(running_event(instance)))
     assert instance in [getattr(record, "instance_id", None) for record in seen]
-
-
-def test_nothing_is_hung_on_the_logger() -> None:
-    logger = logging.getLogger(LOGGER)
     assert (logger.propagate, logger.handlers) == (True, [])
-
-
-def test_fields_can_be_written_as_json(scene: Sources, caplog: pytest.LogCaptureFixture) -> None:
-    instance = scene.created()
-    invoke(running_event(instance))
-    (record,) = records(caplog, instance)
-    written = json.loads(json.dumps(record.sensors))
-    assert [row["target_id"] for row in written] == [scene.open, scene.closed]
 
 
 # --- Events that cannot be read
 
 
-def test_an_event_that_cannot_be_read_is_a_warning(
-    scene: Sources, caplog: pytest.LogCaptureFixture
-) -> None:
-    invoke({"key1": "value1"})
-    found = [(record.levelno, "instance-id" in record.getMessage()) for record in caplog.records]
-    assert found == [(logging.WARNING, True)]
-
-
-def test_a_message_that_cannot_be_read_is_an_error_with_its_id(
+def test_what_cannot_be_read_is_a_warning_or_an_error_with_the_messages_id(
     scene: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
     event = sqs_event("{")
+    invoke({"key1": "value1"})
     invoke(event)
-    message_id = event["Records"][0]["messageId"]
-    found = [(record.levelno, message_id in record.getMessage()) for record in caplog.records]
-    assert found == [(logging.ERROR, True)]
+    warning, error = caplog.records
+    assert (warning.levelno, error.levelno) == (logging.WARNING, logging.ERROR)
+    assert "instance-id" in warning.getMessage()
+    assert event["Records"][0]["messageId"] in error.getMessage()
 
 
 # --------------------------------------------------------------------------------------
 # Metrics: CloudWatch's embedded metric format
 # --------------------------------------------------------------------------------------
 
-TIMES = ("Seconds", "Microseconds", "Milliseconds")
-SIZES = tuple(
+SIZES = [
     f"{prefix}{size}"
     for size in ("bytes", "bits")
     for prefix in ("", "Kilo", "Mega", "Giga", "Tera")
-)
-AMOUNTS = tuple(size.capitalize() for size in SIZES)
-UNITS = {
-    *TIMES,
-    *AMOUNTS,
-    *(f"{amount}/Second" for amount in (*AMOUNTS, "Count")),
-    "Percent",
-    "Count",
-    "None",
+]
+AMOUNTS = [size.capitalize() for size in SIZES]
+UNITS = {"Seconds", "Microseconds", "Milliseconds", "Percent", "Count", "None", *AMOUNTS} | {
+    f"{amount}/Second" for amount in (*AMOUNTS, "Count")
 }
 
 
@@ -379,22 +319,17 @@ INVOCATIONS: dict[str, tuple[Callable[[Sources], object], dict[str, float]]] = {
     "another state": (lambda s: running_event(s.created(), state="stopped"), counts()),
     "an event that cannot be read": (lambda s: {"key1": "value1"}, counts(invalid=1)),
 }
-every_invocation = pytest.mark.parametrize("name", INVOCATIONS)
 
 
-@every_invocation
-def test_an_invocation_prints_one_line_with_every_outcome(
-    scene: Sources, metrics: Metrics, name: str
+@pytest.mark.parametrize(("event", "wanted"), INVOCATIONS.values(), ids=INVOCATIONS.keys())
+def test_an_invocation_prints_one_valid_line_with_every_outcome(
+    scene: Sources, metrics: Metrics, event: Callable[[Sources], object], wanted: dict[str, float]
 ) -> None:
-    event, wanted = INVOCATIONS[name]
+    """And no coverage and no sessions, which sweeps add."""
     invoke(event(scene))
-    assert [values(document) for document in metrics()] == [wanted]
-
-
-@every_invocation
-def test_the_line_is_valid(scene: Sources, metrics: Metrics, name: str) -> None:
-    invoke(INVOCATIONS[name][0](scene))
-    assert [violations(document) for document in metrics()] == [[]]
+    (document,) = metrics()
+    assert (values(document), violations(document)) == (wanted, [])
+    assert ("Coverage" in document, "Sessions" in document) == (False, False)
 
 
 def test_the_validator_finds_what_is_wrong() -> None:
@@ -480,22 +415,10 @@ SWEEPS: dict[str, tuple[Callable[[Sources], object], tuple[int, int, bool]]] = {
         lambda s: [s.exists(), s.elsewhere(), s.elsewhere()],
         (1, 2, True),
     ),
-    "one of ours is created besides another session": (
-        lambda s: [s.alongside()],
-        (1, 0, True),
-    ),
-    "sessions cannot be read": (
-        lambda s: [s.created(), s.fail("DescribeTrafficMirrorSessions")],
-        (0, 0, False),
-    ),
-    "targets cannot be read": (
-        lambda s: [s.created(), s.fail("DescribeTrafficMirrorTargets")],
-        (0, 0, False),
-    ),
-    "instances cannot be read": (
-        lambda s: [s.created(), s.fail("DescribeInstances")],
-        (0, 0, False),
-    ),
+    "one of ours is created besides another session": (lambda s: [s.alongside()], (1, 0, True)),
+    "sessions cannot be read": (lambda s: [s.created(), s.fail(SESSIONS)], (0, 0, False)),
+    "targets cannot be read": (lambda s: [s.created(), s.fail(TARGETS)], (0, 0, False)),
+    "instances cannot be read": (lambda s: [s.created(), s.fail(INSTANCES)], (0, 0, False)),
 }
 
 
@@ -514,19 +437,12 @@ def test_a_sweep_says_whether_it_read_everything_and_what_goes_elsewhere(
 
 
 def test_a_sweep_that_stops_in_time_counts_and_gives_no_coverage(
-    scene: Sources, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    scene: Sources, metrics: Metrics
 ) -> None:
-    monkeypatch.setattr("lambda_traffic_mirror.PAGE", 5)  # two pages, of which one is read
+    scene.show_pages_of(5)  # two pages, of which one is read
     for _ in range(6):
         scene.exists()
-    context = LambdaContext()
-
-    def time_is_up(operation: str, parameters: dict[str, Any]) -> None:
-        if operation == "DescribeSecurityGroups":
-            context._end = 0.0
-
-    scene.gates.append(time_is_up)
-    lambda_handler(scheduled_event(), context)
+    deliver(scheduled_event(), TimeIsUp(scene))
     document = metrics()[0]
     assert (document["Sweeps"], "Coverage" in document) == (1, False)
     assert document["deferred"] > 0
@@ -540,26 +456,15 @@ def test_a_sweep_adds_one_line_per_target_with_its_sessions(
     targets = [scene.open, scene.foreign_sensor(sessions=3), scene.closed]
     scene.configure(targets, INCLUDE_TAGS="mirror")
     invoke(scheduled_event())
-    found = [
-        (document["FunctionName"], document["TargetId"], values(document))
-        for document in metrics()[1:]
-    ]
+    lines = metrics()[1:]
+    found = [(line["FunctionName"], line["TargetId"], values(line)) for line in lines]
     assert found == [
         ("traffic-mirror", scene.open, {"Sessions": 3}),
         ("traffic-mirror", scene.closed, {"Sessions": 0}),
     ]
-
-
-def test_the_lines_per_target_have_their_dimensions_and_are_valid(
-    scene: Sources, metrics: Metrics
-) -> None:
-    scene.created()
-    invoke(scheduled_event())
-    found = [
-        (document["_aws"]["CloudWatchMetrics"][0]["Dimensions"], violations(document))
-        for document in metrics()[1:]
-    ]
-    assert found == [([["FunctionName", "TargetId"]], [])] * 2
+    dimensions = [line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] for line in lines]
+    assert dimensions == [[["FunctionName", "TargetId"]]] * 2
+    assert [violations(line) for line in lines] == [[], []]
 
 
 def test_a_sweep_that_is_tried_out_reports_the_sessions_that_there_are(
@@ -570,17 +475,11 @@ def test_a_sweep_that_is_tried_out_reports_the_sessions_that_there_are(
     assert [document["Sessions"] for document in metrics()[1:]] == [2]
 
 
-def test_an_event_adds_neither(scene: Sources, metrics: Metrics) -> None:
-    invoke(running_event(scene.created()))
-    (document,) = metrics()
-    assert ("Coverage" in document, "Sessions" in document) == (False, False)
-
-
 def test_a_sweep_that_cannot_count_the_sessions_reports_none(
     scene: Sources, metrics: Metrics
 ) -> None:
     scene.created()
-    scene.fail("DescribeTrafficMirrorSessions")
+    scene.fail(SESSIONS)
     invoke(scheduled_event())
     (document,) = metrics()
     assert "Sessions" not in document

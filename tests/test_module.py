@@ -18,6 +18,7 @@ from typing import Any
 import boto3
 import pytest
 from aws import LambdaContext, SimulatedAccount, route, rule, running_event
+from calls import CALLS, ROUTES
 from conftest import Scene
 from mistakes import mistakes
 
@@ -143,17 +144,11 @@ def test_the_constants_for_those_who_edit_the_file_have_their_defaults() -> None
 # --------------------------------------------------------------------------------------
 
 
-def test_the_client_retries_and_waits_as_it_should(scene: Scene) -> None:
+def test_the_client_retries_and_waits_as_it_should_and_has_enough_connections(scene: Scene) -> None:
     config = ec2_client().meta.config
     found = (config.retries, config.connect_timeout, config.read_timeout)
     assert found == ({"mode": "standard", "total_max_attempts": 5}, 2, 8)
-
-
-def test_the_client_has_a_connection_for_every_call_that_goes_out_at_once(
-    scene: Scene,
-) -> None:
-    most = ec2_client().meta.config.max_pool_connections
-    assert most >= 2 * lambda_traffic_mirror.PARALLEL_CALLS
+    assert config.max_pool_connections >= 2 * lambda_traffic_mirror.PARALLEL_CALLS
 
 
 def test_the_client_is_made_once(scene: Scene, clients: list[Any]) -> None:
@@ -197,17 +192,7 @@ def test_twenty_threads_at_first_use_share_one_client(scene: Scene, clients: lis
 # Its calls
 # --------------------------------------------------------------------------------------
 
-OPERATIONS = {
-    "DescribeInstances",
-    "DescribeTrafficMirrorTargets",
-    "DescribeTrafficMirrorSessions",
-    "DescribeNetworkInterfaces",
-    "DescribeSecurityGroups",
-    "DescribeNetworkAcls",
-    "GetManagedPrefixListEntries",
-    "DescribeRouteTables",
-    "CreateTrafficMirrorSession",
-}
+OPERATIONS = {*CALLS, ROUTES}
 
 
 def words_of(tree: ast.AST) -> set[str]:

@@ -201,10 +201,7 @@ OUTBOUND: dict[str, tuple[Entries, str]] = {
     "all protocols to the idle one are denied": ([deny_out(IDLE, protocol="-1"), ALLOW_OUT], BUSY),
     "another port of the idle one is denied": ([deny_out(IDLE, ports=(53, 53)), ALLOW_OUT], IDLE),
     "a range that ends with 4789 is denied": ([deny_out(IDLE, ports=(1, 4789)), ALLOW_OUT], BUSY),
-    "the denial comes too late": (
-        [acl_entry(200, "deny", IDLE, egress=True), ALLOW_OUT],
-        IDLE,
-    ),
+    "the denial comes too late": ([acl_entry(200, "deny", IDLE, egress=True), ALLOW_OUT], IDLE),
     "the denial is shown last and comes first": ([ALLOW_OUT, deny_out(IDLE)], BUSY),
     "the denial is inbound": ([ALLOW_OUT, acl_entry(90, "deny", IDLE, "-1")], IDLE),
     "the source itself is denied, which is not where packets go": (

@@ -358,22 +358,6 @@ def another_is_faster(
     scene.gates.append(gate)
 
 
-def test_what_does_not_show_after_three_looks_is_unmirrored_and_found_next_time(
-    scene: Scene, sensors: list[str], quick: Sleeps
-) -> None:
-    instances = scene.instances(100)
-    interfaces = all_interfaces(scene, instances)
-    another_is_faster(scene, interfaces, sensors, lag=3)
-    answer = scene.run({"instance-ids": instances})
-    assert answer.summary == {"unmirrored": 100}
-    assert answer.status == 400
-    assert scene.count(SESSIONS) == 1 + 3
-    assert quick.seconds == [1.0, 1.0]
-    answer = scene.run({"instance-ids": instances})
-    assert answer.summary == {"exists": 100}
-    check_reports(scene, [answer], interfaces)
-
-
 def test_some_refused_interfaces_show_before_others(
     scene: Scene, sensors: list[str], quick: Sleeps
 ) -> None:
@@ -396,19 +380,6 @@ def test_some_refused_interfaces_show_before_others(
     assert looked_for == [set(interfaces[1:]), set(interfaces[1:]), set(interfaces[2:])]
 
 
-def test_a_session_of_somebody_elses_that_was_faster_exists_too(
-    scene: Scene, sensors: list[str]
-) -> None:
-    instance = scene.instance()
-    (interface,) = scene.interfaces_of(instance)
-    decoy = scene.sensor()
-    another_is_faster(scene, [interface], [decoy], 0)
-    answer = scene.run(instance)
-    assert answer.outcomes == ["exists"]
-    assert answer.entry["target_id"] == decoy
-    assert "not one of our targets" in answer.entry["reason"]
-
-
 @pytest.mark.parametrize("looks_that_fail", [1, 3])
 def test_a_look_that_fails_is_no_answer(
     scene: Scene, sensors: list[str], looks_that_fail: int
@@ -425,19 +396,3 @@ def test_a_look_that_fails_is_no_answer(
     scene.heal()
     assert scene.run(instance).outcomes == ["exists"]
     assert scene.sessions_of(instance) == [1]
-
-
-def test_an_interface_that_is_gone_meanwhile_is_skipped(scene: Scene, sensors: list[str]) -> None:
-    instances = scene.instances(2)
-    first, _ = all_interfaces(scene, instances)
-    gone: list[str] = []
-
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        if call == CREATE and parameters["NetworkInterfaceId"] == first and not gone:
-            gone.append(first)
-            scene.terminate(instances[0])
-
-    scene.gates.append(gate)
-    answer = scene.run({"instance-ids": instances})
-    assert answer.outcomes == ["skipped", "created"]
-    assert "does not run with this interface" in answer.interfaces[0]["reason"]

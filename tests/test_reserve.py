@@ -404,44 +404,6 @@ def test_the_handler_returns_before_the_time_ends(
 # --------------------------------------------------------------------------------------
 
 
-class ScriptedContext(LambdaContext):
-    """So many milliseconds are left at the start, and these from then on."""
-
-    def __init__(self, at_first: int, then: int) -> None:
-        super().__init__()
-        self.script = itertools.chain([at_first], itertools.repeat(then))
-        self.lock = threading.Lock()
-
-    def get_remaining_time_in_millis(self) -> int:
-        with self.lock:
-            return next(self.script)
-
-
-@pytest.mark.parametrize(
-    ("at_first", "left", "begun"),
-    [
-        (60_000, 12_000, True),
-        (60_000, 11_999, False),
-        (900_000, 12_000, True),
-        (900_000, 11_999, False),
-        (59_000, 11_800, True),
-        (59_000, 11_799, False),
-        (15_000, 3_000, True),
-        (15_000, 2_999, False),
-        (3_000, 600, True),
-        (3_000, 599, False),
-    ],
-)
-def test_a_fifth_of_the_time_is_kept_in_reserve_but_twelve_seconds_at_most(
-    shared_client: None, scene: Scene, at_first: int, left: int, begun: bool
-) -> None:
-    scene.configure(scene.sensor())
-    event = sqs_event(running_event(scene.instance()))
-    result = lambda_handler(event, ScriptedContext(at_first, left))
-    assert (len(scene.sessions()), scene.count() > 0) == (int(begun), begun)
-    assert len(result["batchItemFailures"]) == int(not begun)
-
-
 class CostlyContext(LambdaContext):
     """Each look at the clock takes a while, which is how long judging an interface takes here."""
 

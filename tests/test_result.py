@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aws import LambdaContext, acl_entry, rule, scheduled_event
-from conftest import Answer, Scene, Sleeps, answer_of
+from conftest import Answer, Scene, Sleeps, answer_of, missing
 
 from lambda_traffic_mirror import Entry, Report, Request, lambda_handler
 
@@ -104,6 +104,8 @@ ENTRY_KEYS = {
     "sensors",
 }
 SENSOR_KEYS = {"target_id", "verdict", "stage", "reason", "sessions"}
+STAGES = ("unavailable", "zone", "vpc", "security_group", "network_acl", "create")
+
 
 # Status, outcome, what is not null besides outcome and reason, how many sensors.
 INSTANCE = {"instance_id"}
@@ -132,52 +134,25 @@ def test_the_status_and_what_is_filled_in_for(scene: Outcomes, name: str) -> Non
     filled = {key for key in ENTRY_KEYS - {"outcome", "reason", "sensors"} if entry[key]}
     found = (answer.status, entry["outcome"], filled, len(entry["sensors"]))
     assert found == OUTCOMES[name]
-
-
-@every_outcome
-def test_every_key_is_there_for(scene: Outcomes, name: str) -> None:
-    answer = getattr(scene, name)()
-    shapes = [set(answer.body), set(answer.entry), *map(set, answer.entry["sensors"])]
-    assert shapes == [
-        {"message", "dry_run", "summary", "interfaces"},
-        ENTRY_KEYS,
-        *[SENSOR_KEYS] * len(answer.entry["sensors"]),
-    ]
-
-
-@every_outcome
-def test_verdicts_and_stages_go_together_for(scene: Outcomes, name: str) -> None:
-    stages = {"unavailable", "zone", "vpc", "security_group", "network_acl", "create"}
-    odd = [
-        sensor
-        for sensor in getattr(scene, name)().entry["sensors"]
-        if not (
-            (sensor["verdict"] in ("selected", "eligible") and sensor["stage"] is None)
-            or (sensor["verdict"] == "rejected" and sensor["stage"] in stages)
-        )
-    ]
-    assert odd == []
-
-
-@every_outcome
-def test_every_reason_and_the_message_are_sentences_for(scene: Outcomes, name: str) -> None:
-    answer = getattr(scene, name)()
-    reasons = [answer.entry["reason"], *(row["reason"] for row in answer.entry["sensors"])]
+    assert set(answer.body) == {"message", "dry_run", "summary", "interfaces"}
+    assert set(entry) == ENTRY_KEYS
+    for row in entry["sensors"]:
+        assert set(row) == SENSOR_KEYS
+        # Verdicts and stages go together.
+        assert row["stage"] in (STAGES if row["verdict"] == "rejected" else [None])
+        assert row["verdict"] in ("rejected", "selected", "eligible")
+    # Every reason and the message are sentences.
+    texts = [answer.body["message"], entry["reason"], *(row["reason"] for row in entry["sensors"])]
     odd = [
         text
-        for text in [answer.body["message"], *reasons]
+        for text in texts
         if not (text[:1].isalnum() and text.endswith(".") and len(text.split()) > 2)
     ]
     assert odd == []
 
 
 def test_sensors_come_in_configured_order(scene: Outcomes) -> None:
-    targets = [
-        scene.missing_sensor(),
-        scene.sensor(),
-        scene.sensor(zone="b"),
-        scene.sensor(),
-    ]
+    targets = [scene.missing_sensor(), scene.sensor(), scene.sensor(zone="b"), scene.sensor()]
     scene.configure([*targets, *reversed(targets)])
     shown = scene.run(scene.instance()).entry["sensors"]
     assert [sensor["target_id"] for sensor in shown] == targets
@@ -188,8 +163,7 @@ def test_sensors_come_in_configured_order(scene: Outcomes) -> None:
 # --------------------------------------------------------------------------------------
 
 
-def several(scene: Outcomes) -> Answer:
-    """One created, two skipped, one unmirrored."""
+def test_of_several_outcomes_one_makes_the_result_400_and_each_is_counted(scene: Outcomes) -> None:
     scene.configure(scene.sensor())
     instances = [
         scene.instance(),
@@ -197,21 +171,9 @@ def several(scene: Outcomes) -> Answer:
         scene.instance(zone="b"),
         scene.instance(ipv6_only=True),
     ]
-    return scene.run({"instance-ids": instances})
-
-
-def test_one_outcome_that_counts_as_400_makes_the_result_400(scene: Outcomes) -> None:
-    assert several(scene).status == 400
-
-
-def test_the_summary_counts_each_outcome_that_occurs(scene: Outcomes) -> None:
-    assert several(scene).body["summary"] == {"created": 1, "skipped": 2, "unmirrored": 1}
-
-
-def test_the_message_counts_as_well(scene: Outcomes) -> None:
-    message = several(scene).body["message"]
-    wanted = ["1 created", "2 skipped", "1 unmirrored"]
-    assert [text for text in wanted if text not in message] == []
+    answer = scene.run({"instance-ids": instances})
+    assert (answer.status, answer.summary) == (400, {"created": 1, "skipped": 2, "unmirrored": 1})
+    assert missing(answer.body["message"], "1 created", "2 skipped", "1 unmirrored") == []
 
 
 def test_the_message_of_a_dry_run_says_so(scene: Outcomes) -> None:
@@ -230,7 +192,7 @@ def test_the_reason_of_the_selected_sensor_tells_zone_rule_acl_and_count(scene: 
     scene.configure(target)
     reason = scene.run(scene.instance()).sensors[target]["reason"]
     wanted = ["us-east-1a", group, "10.0.0.0/8", acl, "rule 70", "3 sessions"]
-    assert [word for word in wanted if word not in reason] == []
+    assert missing(reason, *wanted) == []
 
 
 def test_the_reason_of_an_eligible_sensor_names_the_one_that_is_better(scene: Outcomes) -> None:
@@ -314,12 +276,10 @@ def test_a_body_stays_under_1_mb(count: int, sensors: int) -> None:
     assert size(answer_with(entries(count, sensors))) < LIMIT
 
 
-def test_the_body_is_filled_as_far_as_it_goes() -> None:
-    assert size(answer_with(entries(1000, 30))) > 0.99 * LIMIT
-
-
 def test_sensors_go_first_and_every_interface_stays() -> None:
-    listed = answer_of(answer_with(entries(1000, 30))).interfaces
+    result = answer_with(entries(1000, 30))
+    assert size(result) > 0.99 * LIMIT  # it is filled as far as it goes
+    listed = answer_of(result).interfaces
     counts = Counter(len(entry["sensors"]) for entry in listed)
     assert (len(listed), set(counts), 0 < counts[30] < 1000) == (1000, {0, 30}, True)
 
@@ -338,17 +298,13 @@ def test_interfaces_go_when_there_is_nothing_else_to_leave_out() -> None:
     listed = answer_of(answer_with(entries(10_000, 0, ("created",) * 99 + ("unmirrored",))))
     counts = Counter(listed.outcomes)
     assert (counts["unmirrored"], counts["created"] < 9900) == (100, True)
+    assert listed.summary == {"created": 9_900, "unmirrored": 100}  # what is left out, too
 
 
 def test_the_order_of_the_event_stays_whatever_goes() -> None:
     mixed = entries(1000, 30, ("created", "unmirrored"))
     listed = answer_of(answer_with(mixed)).interfaces
     assert [e["interface_id"] for e in listed] == [e.interface_id for e in mixed]
-
-
-def test_the_summary_counts_what_is_left_out() -> None:
-    listed = answer_of(answer_with(entries(10_000, 1)))
-    assert listed.body["summary"] == {"created": 10_000}
 
 
 def test_a_sweep_lists_a_hundred_interfaces_those_that_need_attention_first() -> None:
@@ -364,9 +320,7 @@ def test_an_event_lists_all_its_interfaces() -> None:
     assert len(answer_of(answer_with(entries(300))).interfaces) == 300
 
 
-def test_a_large_event_in_a_large_account_gets_a_result_of_less_than_1_mb(
-    scene: Scene,
-) -> None:
+def test_a_large_event_in_a_large_account_gets_a_result_of_less_than_1_mb(scene: Scene) -> None:
     scene.configure([scene.sensor() for _ in range(40)], DRY_RUN="true")
     event = {"instance-ids": scene.instances(100)}
     result = lambda_handler(event, LambdaContext())

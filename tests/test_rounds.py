@@ -20,9 +20,7 @@ import pytest
 from aws import LambdaContext, Refusal, running_event, scheduled_event, sqs_event
 from botocore.exceptions import ReadTimeoutError
 from calls import CREATE
-from conftest import Clock, Scene, Sleeps, answer_of
-
-from lambda_traffic_mirror import MirroringError, lambda_handler
+from conftest import Clock, Scene, Sleeps, deliver
 
 AT_ONCE = 10
 ROUND = 100
@@ -62,10 +60,8 @@ class Batch:
         self.caplog.clear()
         self.caplog.set_level(logging.DEBUG, "lambda_traffic_mirror")
         before = set(threading.enumerate())
-        result = lambda_handler(self.event, context or LambdaContext())
+        self.again = deliver(self.event, context).again
         assert set(threading.enumerate()) <= before
-        ids = [record["messageId"] for record in self.event["Records"]]
-        self.again = [ids.index(item["itemIdentifier"]) for item in result["batchItemFailures"]]
         logged = [
             (record.interface_id or record.instance_id, record.outcome)
             for record in self.caplog.records
@@ -128,20 +124,15 @@ def lost(*_: object) -> None:
     raise ReadTimeoutError(endpoint_url="https://ec2.us-east-1.amazonaws.com/", error="simulated")
 
 
-def broken(*_: object) -> None:
-    raise Refusal("InternalError", status=500)
+def refusing(code: str, status: int = 400) -> Callable[..., None]:
+    def refuse(*_: object) -> None:
+        raise Refusal(code, status=status)
+
+    return refuse
 
 
-def throttled(*_: object) -> None:
-    raise Refusal("RequestLimitExceeded", status=503)
-
-
-def denied(*_: object) -> None:
-    raise Refusal("UnauthorizedOperation", status=403)
-
-
-def refused(*_: object) -> None:
-    raise Refusal("SomethingNew")
+broken, throttled = refusing("InternalError", 500), refusing("RequestLimitExceeded", 503)
+denied, refused = refusing("UnauthorizedOperation", 403), refusing("SomethingNew")
 
 
 # --------------------------------------------------------------------------------------
@@ -381,15 +372,6 @@ def test_when_all_are_full_each_interface_is_told_of_all(scene: Scene, count: in
     assert 3 <= scene.count(CREATE) <= 3 * AT_ONCE
 
 
-def test_a_refused_target_is_refused_in_later_rounds_too(scene: Scene, batch: Batches) -> None:
-    full, other = scene.sensor(quota=0), scene.sensor(quota=2_000, sessions=1_000)
-    scene.configure([full, other])
-    gate = Gate(scene, lambda *_: None)
-    assert batch(120).counts() == {"created": 120}
-    tried = Counter(parameters["TrafficMirrorTargetId"] for parameters in gate.parameters)
-    assert (1 <= tried[full] <= AT_ONCE, tried[other]) == (True, 120)
-
-
 def test_who_can_go_elsewhere_does_and_who_cannot_is_unmirrored(
     scene: Scene, batch: Batches
 ) -> None:
@@ -426,27 +408,6 @@ whichever = pytest.mark.parametrize(("count", "which"), CASES)
 few_of_a_kind = pytest.mark.parametrize(
     ("count", "which"), [(3, "all"), (25, "every third"), (120, "every third")]
 )
-
-
-@whichever
-def test_those_of_a_type_that_aws_does_not_mirror_are_skipped_alone(
-    scene: Scene, caplog: pytest.LogCaptureFixture, count: int, which: str
-) -> None:
-    scene.unsupported_types.add("t2.micro")
-    scene.configure(scene.sensor(quota=1_000))
-    positions = set(WHICH[which](count)) & set(range(count))
-    instances = [
-        scene.instance(instance_type="t2.micro" if index in positions else "m5.large")
-        for index in range(count)
-    ]
-    batch = Batch(scene, caplog, instances)
-    outcomes = batch.deliver()
-    skipped = {key for key, outcome in outcomes.items() if outcome == "skipped"}
-    assert (skipped, set(outcomes.values()) <= {"skipped", "created"}) == (
-        batch.at(positions),
-        True,
-    )
-    assert len(scene.sessions()) == count - len(positions)
 
 
 @pytest.mark.parametrize(("count", "room"), [(3, 1), (25, 0), (25, 4), (25, 50), (120, 50)])
@@ -640,19 +601,6 @@ def test_what_comes_back_in_the_reserve_counts_and_nothing_more_is_sent(
     assert len(scene.sessions()) == count
 
 
-def test_without_sqs_what_is_deferred_is_raised(scene: Scene, clock: Clock) -> None:
-    scene.configure(scene.sensor(quota=1_000))
-    instances = scene.instances(25)
-    Gate(scene, lambda *_: clock.advance(55))
-    with pytest.raises(MirroringError) as raised:
-        lambda_handler({"instance-ids": instances}, LambdaContext(60, clock=clock))
-    created = len(scene.sessions())
-    assert (1 <= created <= AT_ONCE, f"{25 - created} deferred" in str(raised.value)) == (
-        True,
-        True,
-    )
-
-
 @pytest.mark.parametrize("fault", [lost, broken, throttled])
 def test_what_is_lost_in_the_reserve_is_failed(
     scene: Scene, batch: Batches, clock: Clock, fault: Callable[[], None]
@@ -671,43 +619,29 @@ def test_what_is_lost_in_the_reserve_is_failed(
     assert scene.count(CREATE) <= AT_ONCE
 
 
-def test_a_sweep_defers_what_it_has_no_time_to_send(scene: Scene, clock: Clock) -> None:
-    scene.configure(scene.sensor(quota=1_000))
-    scene.instances(40)
-    Gate(scene, lambda *_: clock.advance(20))
-    result = lambda_handler(scheduled_event(), LambdaContext(60, clock=clock))
-    answer = answer_of(result)
-    summary = answer.body["summary"]
-    assert (answer.status, summary["created"], summary["created"] + summary["deferred"]) == (
-        200,
-        len(scene.sessions()),
-        40,
-    )
-
-
 # --------------------------------------------------------------------------------------
 # All of it at once
 # --------------------------------------------------------------------------------------
 
 
-# What becomes of an interface, by its fate.
-OUTCOMES = {
-    "nothing": "created",
-    "carried out, and lost": "created",
-    "lost once": "created",
-    "lost": "failed",
-    "broken once": "created",
-    "broken": "failed",
-    "throttled once": "created",
-    "throttled": "failed",
-    "denied": "failed",
-    "refused": "unmirrored",
-    "another was faster": "exists",
-    "not supported": "skipped",
-    "a sensor of somebody's": "skipped",
-    "unknown once": "created",
-    "unknown": "failed",
-    "terminated": "skipped",
+# What becomes of an interface, and what becomes of its creates, by its fate.
+FATES: dict[str, tuple[str, Callable[..., None] | None]] = {
+    "nothing": ("created", None),
+    "carried out, and lost": ("created", None),
+    "lost once": ("created", lost),
+    "lost": ("failed", lost),
+    "broken once": ("created", broken),
+    "broken": ("failed", broken),
+    "throttled once": ("created", throttled),
+    "throttled": ("failed", throttled),
+    "denied": ("failed", denied),
+    "refused": ("unmirrored", refused),
+    "another was faster": ("exists", None),
+    "not supported": ("skipped", refusing("NetworkInterfaceNotSupported")),
+    "a sensor of somebody's": ("skipped", refusing("InterfaceInUseByTrafficMirrorTarget")),
+    "unknown once": ("created", refusing("InvalidNetworkInterfaceID.NotFound")),
+    "unknown": ("failed", refusing("InvalidNetworkInterfaceID.NotFound")),
+    "terminated": ("skipped", None),
 }
 
 
@@ -716,7 +650,7 @@ class Fates:
 
     def __init__(self, account: Scene, batch: Batch, rng: random.Random) -> None:
         self.account, self.batch = account, batch
-        kinds = list(OUTCOMES)
+        kinds = list(FATES)
         weights = [len(kinds), *[1] * (len(kinds) - 1)]  # half of them have none
         self.of = {key: rng.choices(kinds, weights)[0] for key in batch.interfaces}
         self.instance_of = dict(zip(batch.interfaces, batch.instances, strict=True))
@@ -734,29 +668,14 @@ class Fates:
         with self.lock:
             pause = next(self.pauses)
         threading.Event().wait(pause)
-        match self.of[interface].removesuffix(" once"):
-            case fate if fate != self.of[interface] and before:
-                return
-            case "lost":
-                lost()
-            case "broken":
-                broken()
-            case "throttled":
-                throttled()
-            case "denied":
-                denied()
-            case "refused":
-                refused()
-            case "another was faster":
-                self.account.session(interface, sent["TrafficMirrorTargetId"])
-            case "not supported":
-                raise Refusal("NetworkInterfaceNotSupported")
-            case "a sensor of somebody's":
-                raise Refusal("InterfaceInUseByTrafficMirrorTarget")
-            case "unknown":
-                raise Refusal("InvalidNetworkInterfaceID.NotFound")
-            case "terminated" if not before:
-                self.account.terminate(self.instance_of[interface])
+        fate = self.of[interface]
+        act = FATES[fate][1]
+        if act and not (before and fate.endswith(" once")):
+            act()
+        if fate == "another was faster":
+            self.account.session(interface, sent["TrafficMirrorTargetId"])
+        if fate == "terminated" and not before:
+            self.account.terminate(self.instance_of[interface])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -773,7 +692,7 @@ def test_each_comes_to_its_own_outcome_whatever_becomes_of_the_others(
     if set(fates.of.values()) & {"throttled once"}:
         fates.of[batch.interfaces[0]] = "nothing"
     outcomes = batch.deliver()
-    wanted = {key: OUTCOMES[fate] for key, fate in fates.of.items()}
+    wanted = {key: FATES[fate][0] for key, fate in fates.of.items()}
     # What is gone has no interface any more, perhaps.
     found = {
         key: outcomes.get(key, outcomes.get(fates.instance_of[key])) for key in batch.interfaces

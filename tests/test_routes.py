@@ -107,10 +107,7 @@ RANKED: dict[str, tuple[list[dict[str, Any]], bool]] = {
     "Cloud WAN": ([route(FAR, core_network=True)], True),
     "a prefix list to somewhere": ([route("pl-1", tgw=True)], True),
     "a prefix list besides": ([route(FAR, tgw=True), route("pl-1", tgw=True)], True),
-    "a prefix list of a service besides": (
-        [route(FAR, tgw=True), route("pl-1", vpce=True)],
-        False,
-    ),
+    "a prefix list of a service besides": ([route(FAR, tgw=True), route("pl-1", vpce=True)], False),
 }
 
 

@@ -7,7 +7,7 @@ groups; the sensor is in the same subnet, so that no network ACL has a say.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,13 +15,7 @@ from aws import route, rule
 from conftest import Answer, Scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model import (
-    addresses,
-    group_id_lists,
-    group_rules_admit,
-    ip_permissions,
-    prefix_list_entries,
-)
+from model import addresses, group_id_lists, group_rules_admit, ip_permissions, prefix_list_entries
 
 from lambda_traffic_mirror import (
     Address,
@@ -282,12 +276,8 @@ def test_one_rule_that_admits_is_enough(source: Source) -> None:
 
 
 def test_one_group_that_admits_is_enough(source: Source) -> None:
-    assert (
-        source.only_sensor(source.group(), source.group(rule("tcp")), source.group(rule()))[
-            "verdict"
-        ]
-        == "selected"
-    )
+    groups = [source.group(*rules) for rules in ([], [rule("tcp")], [rule()])]
+    assert source.only_sensor(*groups)["verdict"] == "selected"
 
 
 # What cannot be read of a group or a prefix list.
@@ -322,20 +312,13 @@ def test_what_admits_is_enough_where_another_cannot_be_read(
 
 def test_protocol_and_origin_have_to_match_in_the_same_rule(source: Source) -> None:
     rules = [rule("tcp", (4789, 4789), "10.0.5.0/24"), rule("udp", (4789, 4789), "10.0.6.0/24")]
-    assert (
-        source.only_sensor(source.group(*rules), source.group(rule("-1", None, "10.0.7.0/24")))[
-            "stage"
-        ]
-        == "security_group"
-    )
+    groups = source.group(*rules), source.group(rule("-1", None, "10.0.7.0/24"))
+    assert source.only_sensor(*groups)["stage"] == "security_group"
 
 
-def test_a_group_without_rules_rejects(source: Source) -> None:
-    assert source.only_sensor(source.group())["stage"] == "security_group"
-
-
-def test_to_share_a_group_with_the_sensor_is_not_enough(source: Source) -> None:
-    assert source.only_sensor(source.groups[SOURCE_GROUP])["stage"] == "security_group"
+def test_a_group_without_rules_or_shared_with_the_source_is_not_enough(source: Source) -> None:
+    groups = source.group(), source.groups[SOURCE_GROUP]
+    assert source.only_sensor(*groups)["stage"] == "security_group"
 
 
 def test_outbound_rules_of_the_source_do_not_matter(source: Source) -> None:
@@ -351,6 +334,11 @@ def test_outbound_rules_of_the_source_do_not_matter(source: Source) -> None:
 # Managed prefix lists
 # --------------------------------------------------------------------------------------
 
+
+def others(count: int) -> list[str]:
+    return [f"192.168.{number}.0/24" for number in range(count)]
+
+
 LISTS: dict[str, tuple[list[str], str | None]] = {
     "an entry contains the source": (["10.0.5.0/24"], ADMITS),
     "an entry is the source": (["10.0.5.11/32"], ADMITS),
@@ -360,19 +348,10 @@ LISTS: dict[str, tuple[list[str], str | None]] = {
     "no entry": ([], REJECTS),
     "IPv6 entries only": (["::/0", "2001:db8::/32"], REJECTS),
     "an IPv6 entry before one that does": (["::/0", "10.0.0.0/8"], ADMITS),
-    "an entry on the first page": (
-        [f"192.168.{n}.0/24" for n in range(99)] + ["10.0.5.0/24"],
-        ADMITS,
-    ),
-    "an entry on the second page": (
-        [f"192.168.{n}.0/24" for n in range(100)] + ["10.0.5.0/24"],
-        ADMITS,
-    ),
-    "an entry on the third page": (
-        [f"192.168.{n}.0/24" for n in range(200)] + ["10.0.5.0/24"],
-        ADMITS,
-    ),
-    "three pages without one": ([f"192.168.{n}.0/24" for n in range(201)], REJECTS),
+    "an entry on the first page": ([*others(99), "10.0.5.0/24"], ADMITS),
+    "an entry on the second page": ([*others(100), "10.0.5.0/24"], ADMITS),
+    "an entry on the third page": ([*others(200), "10.0.5.0/24"], ADMITS),
+    "three pages without one": (others(201), REJECTS),
 }
 
 
@@ -380,12 +359,8 @@ LISTS: dict[str, tuple[list[str], str | None]] = {
 def test_a_prefix_list_admits_what_its_entries_contain(
     source: Source, cidrs: list[str], stage: str | None
 ) -> None:
-    assert (
-        source.only_sensor(source.group(rule(prefix_list=source.account.prefix_list(*cidrs))))[
-            "stage"
-        ]
-        == stage
-    )
+    group = source.group(rule(prefix_list=source.account.prefix_list(*cidrs)))
+    assert source.only_sensor(group)["stage"] == stage
 
 
 def test_one_of_several_prefix_lists_is_enough(source: Source) -> None:
@@ -397,36 +372,36 @@ def test_one_of_several_prefix_lists_is_enough(source: Source) -> None:
     assert source.answer().sensors[target]["verdict"] == "selected"
 
 
-WHO_LOOKS: dict[str, tuple[Callable[[Source, str], Any], int]] = {
-    "nothing else admits": (lambda s, pl: s.sensor(s.group(rule(prefix_list=pl))), 1),
-    "two sensors, one list": (
-        lambda s, pl: [s.sensor(s.group(rule(prefix_list=pl))) for _ in "ab"],
-        1,
-    ),
-    "a CIDR block admits": (lambda s, pl: s.sensor(s.group(rule(prefix_list=pl), rule())), 0),
-    "a CIDR block of another group admits": (
-        lambda s, pl: s.sensor(s.group(rule(prefix_list=pl)), s.group(rule())),
-        0,
-    ),
-    "a reference to a group admits": (
-        lambda s, pl: s.sensor(s.group(rule(prefix_list=pl), rule(group=SOURCE_GROUP))),
-        0,
-    ),
-    "the rule is about tcp": (lambda s, pl: s.sensor(s.group(rule("tcp", prefix_list=pl))), 0),
-    "the rule is about another port": (
-        lambda s, pl: s.sensor(s.group(rule("udp", (53, 53), prefix_list=pl))),
-        0,
-    ),
+# Rules besides the list, whether they are in a group of their own, and the calls for it.
+WHO_LOOKS: dict[str, tuple[list[dict[str, Any]], bool, int]] = {
+    "nothing else admits": ([], False, 1),
+    "a CIDR block admits": ([rule()], False, 0),
+    "a CIDR block of another group admits": ([rule()], True, 0),
+    "a reference to a group admits": ([rule(group=SOURCE_GROUP)], False, 0),
 }
 
 
-@pytest.mark.parametrize(("build", "calls"), WHO_LOOKS.values(), ids=WHO_LOOKS.keys())
+@pytest.mark.parametrize(("besides", "apart", "calls"), WHO_LOOKS.values(), ids=WHO_LOOKS.keys())
 def test_prefix_lists_are_looked_up_only_when_nothing_else_admits(
-    source: Source, build: Callable[[Source, str], Any], calls: int
+    source: Source, besides: list[dict[str, Any]], apart: bool, calls: int
 ) -> None:
-    build(source, source.account.prefix_list("10.0.0.0/8"))
+    listed = rule(prefix_list=source.account.prefix_list("10.0.0.0/8"))
+    for _ in range(2):  # two sensors, one list
+        if apart:
+            source.sensor(source.group(listed), source.group(*besides))
+        else:
+            source.sensor(source.group(listed, *besides))
     source.answer()
     assert source.account.count(READ_PREFIX_LIST) == calls
+
+
+@pytest.mark.parametrize(("protocol", "ports"), [("tcp", (4789, 4789)), ("udp", (53, 53))])
+def test_a_prefix_list_of_a_rule_for_other_packets_is_not_looked_up(
+    source: Source, protocol: str, ports: tuple[int, int]
+) -> None:
+    prefix_list = source.account.prefix_list("10.0.0.0/8")
+    source.only_sensor(source.group(rule(protocol, ports, prefix_list=prefix_list)))
+    assert source.account.count(READ_PREFIX_LIST) == 0
 
 
 def test_a_sensor_behind_a_prefix_list_competes_with_those_that_need_none(source: Source) -> None:

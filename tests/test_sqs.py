@@ -38,12 +38,6 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 # --- Together
 
 
-def test_a_batch_of_one(scene: Scene, sensor: str) -> None:
-    instance = scene.instance(interfaces=2)
-    assert batch(running_event(instance)) == []
-    assert scene.sessions_of(instance) == [1, 1]
-
-
 def test_a_hundred_messages_take_the_reads_of_one(scene: Scene, sensor: str) -> None:
     instances = scene.instances(100)
     assert batch(*map(running_event, instances)) == []
@@ -51,13 +45,6 @@ def test_a_hundred_messages_take_the_reads_of_one(scene: Scene, sensor: str) -> 
     reads = {operation: 1 for round_trip in COLD[:3] for operation in round_trip}
     calls = Counter(call.operation for call in scene.calls)
     assert calls == reads | {INSTANCES: 2, CREATE: 100}  # the sensor's own instance besides
-
-
-def test_sessions_of_one_batch_count_for_the_next_message(scene: Scene) -> None:
-    targets = [scene.sensor(), scene.sensor(sessions=3)]
-    scene.configure(targets)
-    assert batch(*map(running_event, scene.instances(7))) == []
-    assert [len(scene.sessions(target_id=target)) for target in targets] == [5, 5]
 
 
 def test_the_same_instance_twice_is_worked_on_once(
@@ -77,30 +64,6 @@ def test_the_same_instance_twice_is_worked_on_once(
     assert scene.sessions_of(first, second) == [1, 1]
     assert scene.count(CREATE) == 2
     assert outcomes(log) == {"created": 2}
-
-
-def test_a_batch_delivered_twice_creates_nothing_twice(
-    scene: Scene, sensor: str, log: pytest.LogCaptureFixture
-) -> None:
-    instances = scene.instances(3)
-    events = [running_event(instance) for instance in instances]
-    assert batch(*events) == batch(*reversed(events)) == []
-    assert scene.sessions_of(*instances) == [1, 1, 1]
-    assert outcomes(log) == {"created": 3, "exists": 3}
-
-
-def test_every_kind_of_event_is_welcome_as_a_body(scene: Scene, sensor: str) -> None:
-    instances = scene.instances(6)
-    bodies = [
-        running_event(instances[0]),
-        {"detail": {"instance-id": instances[1]}},
-        {"instance-ids": instances[2:4]},
-        {"sweep": True},
-        scheduled_event(),
-        running_event(instances[4], state="terminated"),
-    ]
-    assert batch(*bodies) == []
-    assert scene.sessions_of(*instances) == [1] * 6
 
 
 # --- What is named
@@ -144,14 +107,6 @@ def test_an_unreadable_message_is_named_and_the_others_are_not(
 def test_a_batch_of_unreadable_messages_calls_nobody(scene: Scene, sensor: str) -> None:
     assert batch("?", "{}", "[1]") == [0, 1, 2]
     assert scene.count() == 0
-
-
-@pytest.mark.parametrize("state", ["pending", "stopping", "stopped", "terminated"])
-def test_other_states_are_ignored_and_not_named(scene: Scene, sensor: str, state: str) -> None:
-    instance = scene.instance()
-    assert batch(running_event(instance, state=state)) == []
-    assert scene.count() == 0
-    assert scene.sessions_of(instance) == [0]
 
 
 def test_only_the_messages_of_failed_instances_are_named(scene: Scene, sensor: str) -> None:
@@ -201,18 +156,6 @@ def test_an_answer_is_no_failure_even_if_it_is_no(
     assert batch(running_event(build(scene)), running_event(instance)) == []
     assert scene.sessions_of(instance) == [1]
     assert outcomes(log) == {outcome: 1, "created": 1}
-
-
-@pytest.mark.parametrize(
-    "code",
-    ["TrafficMirrorSessionLimitExceeded", "InvalidTrafficMirrorFilterId.NotFound", "InvalidThing"],
-)
-def test_a_final_refusal_is_no_failure(
-    scene: Scene, sensor: str, log: pytest.LogCaptureFixture, code: str
-) -> None:
-    scene.fail(CREATE, code, status=400)
-    assert batch(*map(running_event, scene.instances(3))) == []
-    assert outcomes(log) == {"unmirrored": 3}
 
 
 @pytest.mark.parametrize("fault", ["throttled", "server error", "denied"])
@@ -303,13 +246,15 @@ def test_who_wants_an_instance_mirrored_prevails_over_who_only_tries(
     assert scene.sessions_of(instance) == [1]
 
 
+@pytest.mark.parametrize("kind", ["event", "sweep"])
 def test_a_dry_run_message_creates_nothing_and_the_others_do(
-    scene: Scene, sensor: str, log: pytest.LogCaptureFixture
+    scene: Scene, sensor: str, log: pytest.LogCaptureFixture, kind: str
 ) -> None:
     tried, wanted = scene.instances(2)
-    assert batch(running_event(tried) | {"dry_run": True}, running_event(wanted)) == []
+    dry = running_event(tried) if kind == "event" else scheduled_event()
+    assert batch(dry | {"dry_run": True}, running_event(wanted)) == []
     assert scene.sessions_of(tried, wanted) == [0, 1]
-    assert outcomes(log) == {"planned": 1, "created": 1}
+    assert (outcomes(log)["planned"], outcomes(log)["created"]) == (1, 1)
 
 
 def test_the_variable_makes_all_messages_dry_runs(
@@ -330,24 +275,6 @@ def slow_creates(scene: Scene, clock: Clock) -> Clock:
     """A clock on which a create takes ten seconds, and nothing else takes any."""
     scene.take_time(clock, 10, CREATE)
     return clock
-
-
-def test_a_batch_that_runs_out_of_time_names_what_it_did_not_reach(
-    scene: Scene, sensor: str, slow_creates: Clock, log: pytest.LogCaptureFixture
-) -> None:
-    instances = scene.instances(15)
-    bodies = [running_event(instance) for instance in instances]
-    again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
-    # Ten creates go out at once, and each lets ten seconds pass; twelve are kept in reserve.
-    done = scene.sessions_of(*instances)
-    assert 0 < sum(done) <= 10
-    assert again == [at for at, count in enumerate(done) if not count]
-    assert outcomes(log) == {"created": sum(done), "deferred": len(again)}
-    while again:
-        bodies = [bodies[at] for at in again]
-        again = batch(*bodies, context=LambdaContext(60, clock=slow_creates))
-    assert scene.sessions_of(*instances) == [1] * 15
-    assert scene.count(CREATE) == 15
 
 
 def test_a_sweep_that_runs_out_of_time_is_named_too(

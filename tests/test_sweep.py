@@ -4,57 +4,26 @@ by page and within its time, and says of the sessions that exist which of them p
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import (
-    LambdaContext,
-    SimulatedAccount,
-    acl_entry,
-    route,
-    rule,
-    running_event,
-    scheduled_event,
-)
-from conftest import Answer, Clock, Scene
+from aws import LambdaContext, acl_entry, route, rule, scheduled_event
+from calls import CREATE, INSTANCES, SENSOR_READS, SESSIONS, TARGETS
+from conftest import Clock, Scene, missing
 from moto.moto_api._internal import mock_random
 
 import lambda_traffic_mirror as function
 
-CREATE = "CreateTrafficMirrorSession"
-SENSOR_READS = (
-    "DescribeTrafficMirrorTargets",
-    "DescribeNetworkInterfaces",
-    "DescribeSecurityGroups",
-    "DescribeNetworkAcls",
-)
 PAGE = 1_000
-
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-def mirrored(scene: Scene, target_id: str, count: int) -> list[str]:
-    """Instances whose interface has a session to the target."""
-    instances = scene.instances(count)
-    for instance in instances:
-        scene.session(scene.interfaces_of(instance)[0], target_id)
-    return instances
-
-
-def sessions_by_interface(scene: Scene, instance_ids: Sequence[str]) -> list[int]:
-    """How many sessions each interface of these instances has."""
-    interfaces = [key for instance in instance_ids for key in scene.interfaces_of(instance)]
-    counts = Counter(session["NetworkInterfaceId"] for session in scene.sessions())
-    return [counts[key] for key in interfaces]
-
-
-def entry_of(answer: Answer, instance_id: str) -> dict[str, Any]:
-    (entry,) = (e for e in answer.interfaces if e["instance_id"] == instance_id)
-    return entry
+def as_logged(caplog: pytest.LogCaptureFixture) -> dict[str, str]:
+    """At which level each outcome was logged."""
+    return {r.outcome: r.levelname for r in caplog.records if hasattr(r, "outcome")}
 
 
 SWEEPS = {
@@ -72,19 +41,15 @@ def test_every_running_instance_is_mirrored_and_no_other(
     scene: Scene, sensor: str, sweep: dict[str, Any]
 ) -> None:
     running = scene.instances(2, interfaces=2)
-    others = [
-        scene.instance(state=state) for state in ("pending", "stopping", "stopped", "shutting-down")
-    ]
-    terminated = scene.instance(state="terminated")
+    states = ("pending", "stopping", "stopped", "shutting-down", "terminated")
+    others = [scene.instance(state=state) for state in states]
     answer = scene.run(sweep)
-    assert answer.status == 200
-    assert answer.body["dry_run"] is False
+    assert (answer.status, answer.body["dry_run"]) == (200, False)
     assert answer.summary == {"created": 4, "skipped": 1}
     assert scene.sessions_of(*running) == [1] * 4
-    assert scene.sessions_of(*others) == [0] * 4
+    assert scene.sessions_of(*others[:-1]) == [0] * 4
     looked_at = {entry["instance_id"] for entry in answer.interfaces}
     assert looked_at == {*running, scene.sensor_instance(sensor)}
-    assert terminated not in looked_at
 
 
 def test_what_events_have_missed_is_mirrored(scene: Scene, sensor: str) -> None:
@@ -121,65 +86,34 @@ def test_interfaces_are_judged_as_for_an_event(
     assert swept.summary == {"unmirrored": 1, "planned": 1, "skipped": 4}
 
 
-def test_each_session_that_is_created_counts_for_the_next_choice(scene: Scene) -> None:
-    targets = [scene.sensor(sessions=sessions) for sessions in (0, 2, 5)]
-    scene.configure(targets)
-    scene.instances(8)
-    scene.run(scheduled_event())
-    assert [len(scene.sessions(target_id=target)) for target in targets] == [5, 5, 5]
-
-
 # --- Calls
-
-
-def expected_calls(running: int, sessions: int, created: int) -> dict[str, int]:
-    """Instances and sessions once each, page by page; the sensors once; a create each."""
-    return {
-        "DescribeInstances": -(-running // PAGE) + 1,  # and the sensor's own, for its state
-        "DescribeTrafficMirrorSessions": max(1, -(-sessions // PAGE)),
-        **dict.fromkeys(SENSOR_READS, 1),
-        **({CREATE: created} if created else {}),
-    }
 
 
 @pytest.mark.parametrize(("with_session", "without"), [(0, 1), (1, 0), (1_200, 30)])
 def test_interfaces_that_are_mirrored_and_reachable_cost_no_call_of_their_own(
     scene: Scene, sensor: str, with_session: int, without: int
 ) -> None:
-    mirrored(scene, sensor, with_session)
+    """Instances and sessions once each, page by page; the sensors once; a create each."""
+    scene.mirrored(sensor, with_session)
     unmirrored = scene.instances(without) if without else []
     answer = scene.run(scheduled_event())
     summary = {"created": without, "exists": with_session, "skipped": 1}
     assert answer.summary == {key: count for key, count in summary.items() if count}
     assert scene.sessions_of(*unmirrored) == [1] * without
-    running = with_session + without + 1
-    calls = Counter(call.operation for call in scene.calls)
-    assert calls == expected_calls(running, with_session, without)
-    assert all(
-        call.parameters.get("MaxResults") == PAGE
-        for call in scene.calls
-        if (call.operation.startswith("Describe"))
+    assert Counter(call.operation for call in scene.calls) == +Counter(
+        {
+            INSTANCES: -(-(with_session + without + 1) // PAGE) + 1,  # and the sensor's own
+            SESSIONS: max(1, -(-with_session // PAGE)),
+            CREATE: without,
+            **dict.fromkeys(SENSOR_READS, 1),
+        }
     )
-
-
-def test_a_vpc_on_a_later_page_costs_one_more_call_for_its_acls(
-    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(function, "PAGE", 5)
-    scene.instances(9)
-    vpcs = [scene.vpc("10.9.0.0/16") for _ in range(2)]
-    for vpc in vpcs:
-        scene.route_table(vpc, [route("10.0.0.0/16", pcx=True)], main=True)
-    others = [scene.instance(scene.subnet(vpc=vpc)) for vpc in vpcs]
-    answer = scene.run(scheduled_event())
-    assert answer.summary == {"created": 11, "skipped": 1}
-    assert scene.sessions_of(*others) == [1, 1]
-    assert scene.count("DescribeInstances") == 3 + 1
-    assert scene.count("DescribeNetworkAcls") == 2
+    reads = [call for call in scene.calls if call.operation != CREATE]
+    assert {call.parameters.get("MaxResults") for call in reads} == {PAGE}
 
 
 def test_a_body_lists_a_hundred_interfaces_and_counts_all(scene: Scene, sensor: str) -> None:
-    mirrored(scene, sensor, 120)
+    scene.mirrored(sensor, 120)
     scene.instances(3, zone="b")
     answer = scene.run(scheduled_event())
     assert answer.summary == {"unmirrored": 3, "exists": 120, "skipped": 1}
@@ -190,149 +124,124 @@ def test_a_body_lists_a_hundred_interfaces_and_counts_all(scene: Scene, sensor: 
 
 # --- Sessions to sensors that packets cannot reach
 
-TEN = "10.0.0.0/8"
 ELSEWHERE = "192.0.2.0/24"
 
 
-def sensor_instance_stopped(scene: Scene) -> tuple[str, str, str]:
-    target = scene.sensor()
-    scene.stop(scene.sensor_instance(target))
-    return target, "unavailable", "stopped"
-
-
-def sensor_instance_terminated(scene: Scene) -> tuple[str, str, str]:
-    target = scene.sensor()
+def gone(scene: Scene, target: str, end: Callable[[str], object]) -> tuple[str, str]:
+    """The interface of a sensor that is gone, and the target."""
     interface = scene.sensor_interface(target)
-    scene.terminate(scene.sensor_instance(target))
-    return target, "unavailable", interface
+    end(target)
+    return interface, target
 
 
-def sensor_interface_deleted(scene: Scene) -> tuple[str, str, str]:
-    target = scene.sensor(attached=False)
-    interface = scene.sensor_interface(target)
-    scene.delete_sensor_interface(target)
-    return target, "unavailable", interface
+def closed(
+    scene: Scene, *rules: dict[str, Any], balanced: bool = False, **options: Any
+) -> tuple[str, str]:
+    """A security group with these rules, and a target in it."""
+    group = scene.group(*rules)
+    if balanced:
+        return group, scene.nlb_sensor([scene.subnet()], [group])
+    return group, scene.sensor(groups=[group], **options)
 
 
-def load_balancer_deleted(scene: Scene) -> tuple[str, str, str]:
+def without_balancer(scene: Scene) -> str:
     target = scene.nlb_sensor([scene.subnet()])
     scene.delete_sensor_interface(target)
-    return target, "unavailable", "load balancer"
+    return target
 
 
-def group_without_rule(scene: Scene) -> tuple[str, str, str]:
-    group = scene.group()
-    return scene.sensor(groups=[group]), "security_group", group
+def behind_acl(scene: Scene, *inbound: dict[str, Any]) -> str:
+    return scene.sensor(scene.subnet(acl=[*inbound, acl_entry(100, "allow", egress=True)]))
 
 
-def group_for_another_port(scene: Scene) -> tuple[str, str, str]:
-    group = scene.group(rule(ports=(4_790, 65_535)), rule("tcp"))
-    return scene.sensor(groups=[group]), "security_group", group
+# The stage, and from the account to what the reason names and the target.
+BLOCKED: dict[str, tuple[str, Callable[[Scene], tuple[str, str]]]] = {
+    "instance stopped": ("unavailable", lambda s: ("stopped", s.sensor(state="stopped"))),
+    "instance terminated": (
+        "unavailable",
+        lambda s: gone(s, s.sensor(), lambda target: s.terminate(s.sensor_instance(target))),
+    ),
+    "interface deleted": (
+        "unavailable",
+        lambda s: gone(s, s.sensor(attached=False), s.delete_sensor_interface),
+    ),
+    "load balancer deleted": ("unavailable", lambda s: ("load balancer", without_balancer(s))),
+    "group without rule": ("security_group", closed),
+    "group for another port": (
+        "security_group",
+        lambda s: closed(s, rule(ports=(4_790, 65_535)), rule("tcp")),
+    ),
+    "group for other addresses": ("security_group", lambda s: closed(s, rule(cidr=ELSEWHERE))),
+    "group that references another": ("security_group", lambda s: closed(s, rule(group=s.group()))),
+    "prefix list of other addresses": (
+        "security_group",
+        lambda s: closed(s, rule(prefix_list=s.prefix_list(ELSEWHERE))),
+    ),
+    "load balancer with a closed group": (
+        "security_group",
+        lambda s: closed(s, rule(cidr=ELSEWHERE), balanced=True),
+    ),
+    "load balancer that is open in another zone": (
+        "network_acl",
+        lambda s: ("acl-", s.nlb_sensor([s.subnet(acl=[]), s.subnet("b")])),
+    ),
+    "ACL that denies": (
+        "network_acl",
+        lambda s: ("90", behind_acl(s, acl_entry(90, "deny", "10.0.0.0/8"))),
+    ),
+    "ACL without a match": (
+        "network_acl",
+        lambda s: ("acl-", behind_acl(s, acl_entry(100, "allow", ELSEWHERE))),
+    ),
+    "far sensor with a closed group": ("security_group", lambda s: closed(s, zone="b")),
+}
 
 
-def group_for_other_addresses(scene: Scene) -> tuple[str, str, str]:
-    group = scene.group(rule(cidr=ELSEWHERE))
-    return scene.sensor(groups=[group]), "security_group", group
-
-
-def group_that_references_another(scene: Scene) -> tuple[str, str, str]:
-    group = scene.group(rule(group=scene.group()))
-    return scene.sensor(groups=[group]), "security_group", group
-
-
-def prefix_list_of_other_addresses(scene: Scene) -> tuple[str, str, str]:
-    group = scene.group(rule(prefix_list=scene.prefix_list(ELSEWHERE)))
-    return scene.sensor(groups=[group]), "security_group", group
-
-
-def load_balancer_with_a_closed_group(scene: Scene) -> tuple[str, str, str]:
-    group = scene.group(rule(cidr=ELSEWHERE))
-    return scene.nlb_sensor([scene.subnet()], [group]), "security_group", group
-
-
-def load_balancer_that_is_open_in_another_zone(scene: Scene) -> tuple[str, str, str]:
-    return scene.nlb_sensor([scene.subnet(acl=[]), scene.subnet("b")]), "network_acl", "acl-"
-
-
-def acl_that_denies(scene: Scene) -> tuple[str, str, str]:
-    entries = [acl_entry(90, "deny", TEN), acl_entry(100, "allow", egress=True)]
-    return scene.sensor(scene.subnet(acl=entries)), "network_acl", "90"
-
-
-def acl_without_a_match(scene: Scene) -> tuple[str, str, str]:
-    entries = [acl_entry(100, "allow", ELSEWHERE), acl_entry(100, "allow", egress=True)]
-    return scene.sensor(scene.subnet(acl=entries)), "network_acl", "acl-"
-
-
-def far_sensor_with_a_closed_group(scene: Scene) -> tuple[str, str, str]:
-    group = scene.group()
-    return scene.sensor(groups=[group], zone="b"), "security_group", group
-
-
-BLOCKED = [
-    sensor_instance_stopped,
-    sensor_instance_terminated,
-    sensor_interface_deleted,
-    load_balancer_deleted,
-    group_without_rule,
-    group_for_another_port,
-    group_for_other_addresses,
-    group_that_references_another,
-    prefix_list_of_other_addresses,
-    load_balancer_with_a_closed_group,
-    load_balancer_that_is_open_in_another_zone,
-    acl_that_denies,
-    acl_without_a_match,
-    far_sensor_with_a_closed_group,
-]
-
-
-@pytest.mark.parametrize("make", BLOCKED)
+@pytest.mark.parametrize(("stage", "make"), BLOCKED.values(), ids=BLOCKED.keys())
 def test_a_session_that_packets_cannot_reach_is_blocked(
     scene: Scene,
     caplog: pytest.LogCaptureFixture,
-    make: Callable[[SimulatedAccount], tuple[str, str, str]],
+    stage: str,
+    make: Callable[[Scene], tuple[str, str]],
 ) -> None:
-    target, stage, evidence = make(scene)
-    another = scene.sensor(sessions=3)
-    scene.configure([another, target])
-    instance = scene.instance()
+    evidence, target = make(scene)
+    scene.configure([scene.sensor(sessions=3), target])
+    (instance,) = scene.mirrored(target)
     (interface,) = scene.interfaces_of(instance)
-    session = scene.session(interface, target)
+    (session,) = scene.sessions(interface_id=interface)
     before = scene.sessions()
 
     answer = scene.run(scheduled_event())
-    entry = entry_of(answer, instance)
-    reason, sensors = entry.pop("reason"), entry.pop("sensors")
+    entry = answer.of(instance)
+    reason, (row,) = entry.pop("reason"), entry.pop("sensors")
     assert entry == {
         "interface_id": interface,
         "instance_id": instance,
         "outcome": "blocked",
         "target_id": target,
-        "session_id": session,
+        "session_id": session["TrafficMirrorSessionId"],
         "session_name": None,
     }
-    (row,) = sensors
-    assert {key: row[key] for key in ("target_id", "verdict", "stage")} == {
-        "target_id": target,
-        "verdict": "rejected",
-        "stage": stage,
-    }
-    for text in (reason, row["reason"]):
-        assert evidence in text
-    assert answer.status == 400
-    (record,) = (r for r in caplog.records if getattr(r, "outcome", None) == "blocked")
-    assert (record.levelname, record.interface_id) == ("ERROR", interface)
+    assert (row["target_id"], row["verdict"], row["stage"]) == (target, "rejected", stage)
+    assert (evidence in reason, evidence in row["reason"], answer.status) == (True, True, 400)
+    assert as_logged(caplog)["blocked"] == "ERROR"
     # Reported, never changed.
     assert scene.sessions() == before
     assert {call.operation[:3] for call in scene.calls} <= {"Des", "Get"}
-
     # An event for the instance only asks whether there is a session.
     assert scene.run(instance).outcomes == ["exists"]
 
 
-def reachable(scene: Scene) -> str:
-    return scene.sensor(scene.subnet())
+def hidden_group(scene: Scene) -> str:
+    group, target = closed(scene)
+    scene.hide(group)
+    return target
+
+
+def hidden_acl(scene: Scene) -> str:
+    subnet = scene.subnet()
+    scene.hide(scene.acl(subnet, []))
+    return scene.sensor(subnet)
 
 
 def outbound_acl_denies(scene: Scene) -> str:
@@ -340,135 +249,83 @@ def outbound_acl_denies(scene: Scene) -> str:
     return scene.sensor(scene.subnet())
 
 
-def in_another_zone(scene: Scene) -> str:
-    return scene.sensor(zone="b")
-
-
 def in_another_vpc(scene: Scene) -> str:
     scene.route_table(routes=[route("10.8.0.0/16", tgw=True)], main=True)
     return scene.sensor(scene.subnet(vpc=scene.vpc("10.8.0.0/16")))
 
 
-def full(scene: Scene) -> str:
-    return scene.sensor(quota=1)
-
-
-def not_attached(scene: Scene) -> str:
-    return scene.sensor(attached=False)
-
-
-def of_another_account(scene: Scene) -> str:
-    return scene.foreign_sensor()
-
-
-def group_unseen(scene: Scene) -> str:
-    group = scene.group()
-    scene.hide(group)
-    return scene.sensor(groups=[group])
-
-
-def acl_unseen(scene: Scene) -> str:
-    subnet = scene.subnet()
-    scene.hide(scene.acl(subnet, []))
-    return scene.sensor(subnet)
-
-
 def prefix_list_may_not_be_read(scene: Scene) -> str:
     scene.deny("ec2:GetManagedPrefixListEntries")
-    return scene.sensor(groups=[scene.group(rule(prefix_list=scene.prefix_list(ELSEWHERE)))])
+    return closed(scene, rule(prefix_list=scene.prefix_list(ELSEWHERE)))[1]
 
 
-def load_balancer_without_tags_set(scene: Scene) -> str:
-    return scene.nlb_sensor([scene.subnet()])
+NOT_BLOCKED: dict[str, Callable[[Scene], str]] = {
+    "reachable": lambda s: s.sensor(s.subnet()),
+    "outbound ACL denies": outbound_acl_denies,
+    "in another zone": lambda s: s.sensor(zone="b"),
+    "in another VPC": in_another_vpc,
+    "full": lambda s: s.sensor(quota=1),
+    "not attached": lambda s: s.sensor(attached=False),
+    "of another account": lambda s: s.foreign_sensor(),
+    "group unseen": hidden_group,
+    "ACL unseen": hidden_acl,
+    "prefix list may not be read": prefix_list_may_not_be_read,
+    "load balancer without tags set": lambda s: s.nlb_sensor([s.subnet()]),
+    "load balancer endpoint": lambda s: s.gwlb_sensor([s.subnet()]),
+    "load balancer in another zone": lambda s: s.nlb_sensor([s.subnet("b")]),
+}
 
 
-def load_balancer_endpoint(scene: Scene) -> str:
-    return scene.gwlb_sensor([scene.subnet()])
-
-
-def load_balancer_in_another_zone(scene: Scene) -> str:
-    return scene.nlb_sensor([scene.subnet("b")])
-
-
-NOT_BLOCKED = [
-    reachable,
-    outbound_acl_denies,
-    in_another_zone,
-    in_another_vpc,
-    full,
-    not_attached,
-    of_another_account,
-    group_unseen,
-    acl_unseen,
-    prefix_list_may_not_be_read,
-    load_balancer_without_tags_set,
-    load_balancer_endpoint,
-    load_balancer_in_another_zone,
-]
-
-
-@pytest.mark.parametrize("make", NOT_BLOCKED)
+@pytest.mark.parametrize("make", NOT_BLOCKED.values(), ids=NOT_BLOCKED.keys())
 def test_a_session_that_is_not_shown_to_be_unreachable_exists(
-    scene: Scene, make: Callable[[SimulatedAccount], str]
+    scene: Scene, make: Callable[[Scene], str]
 ) -> None:
     target = make(scene)
     scene.configure(target, LOCAL_VPC_ONLY="true")
-    (instance,) = mirrored(scene, target, 1)
+    (instance,) = scene.mirrored(target)
     answer = scene.run(scheduled_event())
-    entry = entry_of(answer, instance)
+    entry = answer.of(instance)
     assert (entry["outcome"], entry["target_id"], entry["sensors"]) == ("exists", target, [])
     assert answer.status == 200
 
 
 def test_where_packets_leave_from_no_address_there_is_nothing_to_check(scene: Scene) -> None:
-    closed = scene.sensor(groups=[scene.group()])
-    scene.configure(closed)
+    _, target = closed(scene)
+    scene.configure(target)
     instance = scene.instance(ipv6_only=True)
-    scene.session(scene.interfaces_of(instance)[0], closed)
-    assert entry_of(scene.run(scheduled_event()), instance)["outcome"] == "exists"
+    scene.session(scene.first_interface(instance), target)
+    assert scene.run(scheduled_event()).of(instance)["outcome"] == "exists"
 
 
 def test_a_session_to_a_target_that_is_not_ours_is_not_checked(scene: Scene, sensor: str) -> None:
-    foreign = scene.sensor(groups=[scene.group()])
-    (instance,) = mirrored(scene, foreign, 1)
-    entry = entry_of(scene.run(scheduled_event()), instance)
-    assert entry["outcome"] == "exists"
-    assert "not one of our targets" in entry["reason"]
+    (instance,) = scene.mirrored(closed(scene)[1])
+    entry = scene.run(scheduled_event()).of(instance)
+    assert (entry["outcome"], missing(entry["reason"], "not one of our targets")) == ("exists", [])
 
 
-@pytest.mark.parametrize("reachable_first", [True, False])
+@pytest.mark.parametrize("numbers", [(1, 2), (2, 1)], ids=str)
 def test_a_session_that_packets_cannot_reach_is_reported_beside_one_that_they_can(
-    scene: Scene, reachable_first: bool
+    scene: Scene, numbers: tuple[int, int]
 ) -> None:
     """The first session whose filter matches gets a packet, so the other is no replacement."""
-    good, closed = scene.sensor(), scene.sensor(groups=[scene.group()])
-    scene.configure([good, closed])
+    good, bad = scene.sensor(), closed(scene)[1]
+    scene.configure([good, bad])
     instance = scene.instance()
-    (interface,) = scene.interfaces_of(instance)
-    scene.session(interface, good, 1 if reachable_first else 2)
-    scene.session(interface, closed, 2 if reachable_first else 1)
-    entry = entry_of(scene.run(scheduled_event()), instance)
-    assert (entry["outcome"], entry["target_id"]) == ("blocked", closed)
+    for target, number in zip((good, bad), numbers, strict=True):
+        scene.session(scene.first_interface(instance), target, number)
+    entry = scene.run(scheduled_event()).of(instance)
+    assert (entry["outcome"], entry["target_id"]) == ("blocked", bad)
 
 
-def test_a_blocked_session_is_not_replaced(scene: Scene) -> None:
-    closed = scene.sensor(groups=[scene.group()])
-    scene.configure([scene.sensor(), closed])
-    blocked = mirrored(scene, closed, 2)
-    fine = scene.instance()
+def test_a_blocked_session_is_found_on_every_page_and_not_replaced(scene: Scene) -> None:
+    scene.show_pages_of(5)
+    bad = closed(scene, quota=100)[1]
+    scene.configure([scene.sensor(), bad])
+    blocked, fine = scene.mirrored(bad, 17), scene.instance()
     answer = scene.run(scheduled_event())
-    assert answer.summary == {"blocked": 2, "created": 1, "skipped": 2}
-    assert scene.sessions_of(*blocked, fine) == [1, 1, 1]
-
-
-def test_blocked_sessions_are_found_on_every_page(scene: Scene, monkeypatch: Any) -> None:
-    monkeypatch.setattr(function, "PAGE", 5)
-    closed = scene.sensor(groups=[scene.group()], quota=100)
-    scene.configure(closed)
-    mirrored(scene, closed, 17)
-    assert scene.run(scheduled_event()).summary == {"blocked": 17, "skipped": 1}
-    assert scene.count("DescribeInstances") == 4 + 1
-    assert all(scene.count(call) == 1 for call in SENSOR_READS)
+    assert answer.summary == {"blocked": 17, "created": 1, "skipped": 2}
+    assert scene.sessions_of(*blocked, fine) == [1] * 18
+    assert [scene.count(call) for call in SENSOR_READS] == [1] * 4
 
 
 # --- What is not mirrored, and why?
@@ -476,68 +333,43 @@ def test_blocked_sessions_are_found_on_every_page(scene: Scene, monkeypatch: Any
 
 def test_a_dry_run_by_hand_says_what_is_not_mirrored_and_why(scene: Scene) -> None:
     good = scene.sensor(scene.subnet())
-    closed_group = scene.group(rule(cidr=ELSEWHERE))
-    closed = scene.sensor(groups=[closed_group], zone="b")
+    closed_group, bad = closed(scene, rule(cidr=ELSEWHERE), zone="b")
     denying = scene.sensor(scene.subnet("c", acl=[acl_entry(70, "deny")]), zone="c")
-    scene.configure([good, closed, denying])
+    scene.configure([good, bad, denying])
     instances = {
         "planned": scene.instance(),
         "zone": scene.instance(zone="d"),
         "security_group": scene.instance(zone="b"),
         "network_acl": scene.instance(zone="c"),
-        "exists": mirrored(scene, good, 1)[0],
-        "blocked": scene.instance(),
+        "exists": scene.mirrored(good)[0],
+        "blocked": scene.mirrored(bad)[0],
     }
-    scene.session(scene.interfaces_of(instances["blocked"])[0], closed)
     before = scene.sessions()
 
     answer = scene.run({"sweep": True, "dry_run": True})
-    assert answer.body["dry_run"] is True
-    assert answer.status == 400
-    assert answer.summary == {
-        "unmirrored": 3,
-        "blocked": 1,
-        "planned": 1,
-        "exists": 1,
-        "skipped": 3,
-    }
-    assert scene.sessions() == before
-    assert scene.count(CREATE) == 0
-    planned = entry_of(answer, instances["planned"])
-    assert planned["target_id"] == good
-    assert planned["session_id"] is None
+    assert (answer.body["dry_run"], answer.status) == (True, 400)
+    counts = {"unmirrored": 3, "blocked": 1, "planned": 1, "exists": 1, "skipped": 3}
+    assert (answer.summary, scene.sessions(), scene.count(CREATE)) == (counts, before, 0)
+    planned = answer.of(instances["planned"])
+    assert (planned["target_id"], planned["session_id"]) == (good, None)
     assert planned["session_name"].startswith("eh-mirror-")
     evidence = {"zone": "us-east-1d", "security_group": closed_group, "network_acl": "70"}
     for stage, text in evidence.items():
-        entry = entry_of(answer, instances[stage])
-        assert entry["outcome"] == "unmirrored"
-        assert stage in entry["reason"]
-        assert text in entry["reason"]
+        entry = answer.of(instances[stage])
+        assert (entry["outcome"], missing(entry["reason"], stage, text)) == ("unmirrored", [])
         assert {row["stage"] for row in entry["sensors"]} == {"zone", stage}
-    assert closed_group in entry_of(answer, instances["blocked"])["reason"]
-
-
-def test_the_variable_makes_a_scheduled_sweep_a_dry_run(
-    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DRY_RUN", "true")
-    scene.instances(3)
-    answer = scene.run(scheduled_event())
-    assert answer.body["dry_run"] is True
-    assert answer.summary == {"planned": 3, "skipped": 1}
-    assert scene.sessions() == []
+    assert closed_group in answer.of(instances["blocked"])["reason"]
 
 
 def test_a_dry_run_comes_to_the_choices_of_the_real_run(scene: Scene) -> None:
     scene.configure([scene.sensor(sessions=sessions) for sessions in (1, 3, 3, 6)])
-    instances = scene.instances(15)
-    planned = scene.run({"id": "the order", "sweep": True, "dry_run": True})
-    real = scene.run({"id": "the order", "sweep": True})
-    for instance in instances:
-        one, other = entry_of(planned, instance), entry_of(real, instance)
-        assert (one["outcome"], other["outcome"]) == ("planned", "created")
-        assert one["target_id"] == other["target_id"]
-        assert one["session_name"] == other["session_name"]
+    scene.instances(15)
+    event = {"id": "the order", "sweep": True}
+    planned, created = (
+        {(e["interface_id"], e["target_id"], e["session_name"]) for e in answer.interfaces}
+        for answer in (scene.run(event | {"dry_run": True}), scene.run(event))
+    )
+    assert (planned, len(planned)) == (created, 15 + 4)
 
 
 # --- Time
@@ -546,7 +378,7 @@ def test_a_dry_run_comes_to_the_choices_of_the_real_run(scene: Scene) -> None:
 @pytest.fixture
 def clock(scene: Scene, clock: Clock) -> Clock:
     """A clock on which each call takes 0.2 s."""
-    scene.gates.append(lambda call, parameters: clock.advance(0.2))
+    scene.take_time(clock, 0.2)
     return clock
 
 
@@ -554,7 +386,7 @@ def test_sweeps_with_20_seconds_each_come_to_an_end(
     scene: Scene, sensor: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(function, "PAGE", 100)
-    mirrored(scene, sensor, 399)
+    scene.mirrored(sensor, 399)
     waiting = scene.instances(100)
     left = len(waiting)
     for sweeps in range(1, 10):  # noqa: B007
@@ -609,13 +441,8 @@ def test_sources_that_aws_always_refuses_keep_no_others_from_their_turn(
     """A sweep has time for 17 creates and what is on its way then, never for the 30 in front."""
     mock_random.seed(1)  # the order comes from the IDs
     refused, good = scene.instances(30), scene.instances(5)
-    interfaces = {key for instance in refused for key in scene.interfaces_of(instance)}
-    scene.fail(
-        CREATE,
-        "SomethingNew",
-        status=400,
-        where=lambda parameters: parameters["NetworkInterfaceId"] in interfaces,
-    )
+    for instance in refused:
+        scene.refuse(scene.first_interface(instance), "SomethingNew", times=100)
     for number in range(12):
         event = {"id": f"sweep {number}", "sweep": True}
         scene.run(event, LambdaContext(6, clock=clock))
@@ -663,7 +490,7 @@ def test_pages_before_the_one_that_fails_are_mirrored(
     monkeypatch.setattr(function, "PAGE", 5)
     instances = scene.instances(14)
     scene.fail(
-        "DescribeInstances",
+        INSTANCES,
         code,
         status=403 if code == "UnauthorizedOperation" else 503,
         after=2,
@@ -686,8 +513,8 @@ def test_a_page_of_sessions_that_fails_fails_all_that_could_be_mirrored_already(
     """Without the last page nobody knows which interfaces have a session, nor how many each
     sensor has."""
     monkeypatch.setattr(function, "PAGE", 5)
-    instances = [*mirrored(scene, sensor, 11), scene.instance()]
-    scene.fail("DescribeTrafficMirrorSessions", after=2)
+    instances = [*scene.mirrored(sensor, 11), scene.instance()]
+    scene.fail(SESSIONS, after=2)
     with pytest.raises(function.MirroringError, match="12 failed"):
         scene.run(scheduled_event())
     assert scene.count(CREATE) == 0
@@ -712,7 +539,7 @@ def test_a_sweep_reads_the_sensors_afresh_and_later_events_profit(scene: Scene) 
 
     swept = scene.instance()
     scene.forget_calls()
-    assert entry_of(scene.run(scheduled_event()), swept)["target_id"] == closed
+    assert scene.run(scheduled_event()).of(swept)["target_id"] == closed
     assert all(scene.count(call) == 1 for call in SENSOR_READS)
 
     scene.forget_calls()
@@ -730,54 +557,15 @@ def test_a_sweep_does_not_judge_sessions_by_what_is_cached(scene: Scene) -> None
     scene.ec2.revoke_security_group_ingress(
         GroupId=group, IpProtocol="udp", FromPort=4789, ToPort=4789, CidrIp="0.0.0.0/0"
     )
-    assert entry_of(scene.run(scheduled_event()), instance)["outcome"] == "blocked"
+    assert scene.run(scheduled_event()).of(instance)["outcome"] == "blocked"
 
 
 # --- Logs
 
 
-def test_what_is_in_order_is_logged_for_debugging_only(
-    scene: Scene, sensor: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG, logger=function.__name__)
-    mirrored(scene, sensor, 2)
-    scene.instance()
-    scene.instance(zone="b")
-    scene.run(scheduled_event())
-    levels = Counter(
-        (record.outcome, record.levelname)
-        for record in caplog.records
-        if hasattr(record, "outcome")
-    )
-    assert levels == {
-        ("exists", "DEBUG"): 2,
-        ("skipped", "DEBUG"): 1,
-        ("created", "INFO"): 1,
-        ("unmirrored", "ERROR"): 1,
-    }
-
-
-def test_an_event_logs_the_same_for_information(
-    scene: Scene, sensor: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG, logger=function.__name__)
-    scene.run({"instance-ids": [*mirrored(scene, sensor, 1), scene.sensor_instance(sensor)]})
-    levels = {r.outcome: r.levelname for r in caplog.records if hasattr(r, "outcome")}
-    assert levels == {"exists": "INFO", "skipped": "INFO"}
-
-
-def test_a_sweep_of_nothing_is_fine(scene: Scene) -> None:
-    scene.configure(scene.sensor(attached=False))
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_sweep_of_nothing_is_fine_and_reads_no_sensor(scene: Scene, attached: bool) -> None:
+    scene.configure(scene.sensor(attached=attached))
     answer = scene.run(scheduled_event())
-    assert (answer.status, answer.summary, answer.interfaces) == (200, {}, [])
-    assert {call.operation for call in scene.calls} == {
-        "DescribeInstances",
-        "DescribeTrafficMirrorSessions",
-        "DescribeTrafficMirrorTargets",
-    }
-
-
-def test_an_event_by_name_leaves_the_sweep_alone(scene: Scene, sensor: str) -> None:
-    first, second = scene.instances(2)
-    assert scene.run(running_event(first)).outcomes == ["created"]
-    assert scene.sessions_of(first, second) == [1, 0]
+    assert (answer.status, answer.summary) == (200, {"skipped": 1} if attached else {})
+    assert sorted(call.operation for call in scene.calls) == [INSTANCES, SESSIONS, TARGETS]

@@ -102,7 +102,4 @@ def test_a_sensor_in_another_vpc(
     sensor = scene.sensor(scene.subnet(vpc=vpc))
     scene.configure(sensor, LOCAL_VPC_ONLY=local_vpc_only)
     answer = scene.run(scene.instance())
-    assert (answer.stages, missing(answer.sensors[sensor]["reason"], words, vpc)) == (
-        [verdict],
-        [],
-    )
+    assert (answer.stages, missing(answer.sensors[sensor]["reason"], words, vpc)) == ([verdict], [])
