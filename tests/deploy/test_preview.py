@@ -257,14 +257,6 @@ def test_where_the_terminal_knows_only_ascii_nothing_else_is_drawn(scene: Scene)
     assert text.isascii()
 
 
-def test_what_is_dark_and_why_comes_first(scene: Scene) -> None:
-    lines = Shown(*dark(scene)).text.splitlines()
-    assert lines[2] == "8 of 11 interfaces would stay dark"
-    assert lines[3] == "No sensor would see their traffic."
-    reasons = lines[4 : lines.index("", 4)]
-    assert sum(int(line.split()[0]) for line in reasons) == 8
-
-
 @pytest.mark.parametrize("width", [10, 40])
 @pytest.mark.parametrize("counts", [(0, 0), (1, 999), (999, 1), (1, 1), (3, 0), (1, 1, 1000, 1)])
 def test_a_bar_is_as_wide_as_its_parts_and_nothing_vanishes(
