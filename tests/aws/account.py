@@ -91,17 +91,13 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     Settable at any time:
     - `quota`: sources per target (`default_quota` for targets not named; none for load balancers)
-    - `account_quota`: sessions per account; `interface_quota`: sessions per source interface
-    - `session_quota`: sessions per target (none unless named)
-    - `unsupported_types`: instance types that AWS does not mirror; `unsupported_interfaces`:
-      interfaces, whatever their type
+    - `account_quota`: sessions per account
+    - `unsupported_types`: instance types that AWS does not mirror
     - `session_lag`: how many DescribeTrafficMirrorSessions calls that would show a new session
       do not show it yet
     - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
       know it yet
-    - `unknown_interfaces`: how many creates for the interface do not know it yet
     - `interface_owners`: interfaces that belong to another account, though attached here
-    - `managed_visible`: the account has chosen to see instances that services manage
     - `roles`: who may assume each, by its ARN (see `role`); `role_arn`: the function's own
     - `clock`: by which credentials expire
     - `latency`: seconds that each recorded attempt takes; attempts in several threads overlap
@@ -131,15 +127,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self.quota: dict[str, int] = {}
         self.default_quota = 10
         self.account_quota = 10_000
-        self.interface_quota = 3
-        self.session_quota: dict[str, int] = {}
         self.unsupported_types: set[str] = set()
-        self.unsupported_interfaces: set[str] = set()
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
-        self.unknown_interfaces: dict[str, int] = {}
         self.interface_owners: dict[str, str] = {}
-        self.managed_visible = False
         self.latency: float | None = 0.0 if first else None
         self.gates: list[Callable[[str, dict[str, Any]], None]] = []
         self.calls: list[Call] = self._simulation.calls
@@ -285,12 +276,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         arn = f"arn:aws:iam::{self.account_id}:role{path}{name}"
         self.roles[arn] = [self._simulation.first.account_id] if trusts is None else list(trusts)
         return arn
-
-    def expire_credentials(self) -> None:
-        """All credentials for this account's roles that have been given out are over."""
-        for caller in self._simulation.callers.values():
-            if caller.account is self and caller.token:
-                caller.expires = float("-inf")
 
     def _assume_role(
         self, caller: Caller, parameters: Mapping[str, Any], looking: bool
@@ -661,7 +646,8 @@ class SimulatedAccount(Requests, Describe, Sessions):
         with self._lock:
             instance = self._instance(instance_id)
             if name == "terminated":
-                self._terminate(instance)
+                instance.terminate()
+                self._tidy()
             else:
                 instance._state.name = name
                 instance._state.code = _STATE_CODES[name]
@@ -672,10 +658,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
     def terminate(self, instance_id: str) -> None:
         """The instance goes, and so do its interfaces and their sessions."""
         self.set_state(instance_id, "terminated")
-
-    def _terminate(self, instance: Any) -> None:
-        instance.terminate()
-        self._tidy()
 
     def delete_interface(self, interface_id: str) -> None:
         """The interface goes, attached or not, and takes its sessions along."""
@@ -793,20 +775,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
         """The ID of no target."""
         return new_id("tmt")
 
-    def foreign_sensor(
-        self,
-        subnet: str | None = None,
-        groups: Iterable[str] | None = None,
-        *,
-        zone: str = "a",
-        quota: int = 10,
-        sessions: int = 0,
-    ) -> str:
-        """A target that another account shares; its interface cannot be seen from here."""
+    def foreign_sensor(self, *where: Any, **options: Any) -> str:
+        """A target as `sensor` makes it, but of another account, and its interface is hidden."""
         with self._lock:
-            target_id = self.sensor(
-                subnet, groups, zone=zone, quota=quota, sessions=sessions, attached=False
-            )
+            target_id = self.sensor(*where, attached=False, **options)
             self._backend.traffic_mirror_targets[target_id].simulated_owner = OTHER_ACCOUNT_ID
             self.hide(self.sensor_interface(target_id))
             return target_id

@@ -12,7 +12,6 @@ from typing import Any
 
 from aws.sessions import Session
 from aws.transport import Refusal
-from aws.words import acl_entry
 
 # ---------------------------------------------------------------------------------------------
 # Filters and kinds of resources.
@@ -49,19 +48,15 @@ class _Kind:
 
     ids: str
     prefix: str
+    noun: str
     not_found: str
     malformed: str
-    noun: str
     filters: dict[str, _Values]
     bounds: tuple[int, int] = (5, 1000)
     # Page size where MaxResults is not given; None: everything. For traffic mirroring it is not
     # documented; with 1,000 nobody can do without NextToken.
     page: int | None = None
     ids_exclude_max_results: str = ""  # the name that the refusal gives to the ID parameter
-
-
-def _groups_of(interface: Any) -> list[Any]:
-    return list(interface._group_set)
 
 
 def nics_of(instance: Any) -> list[Any]:
@@ -71,92 +66,53 @@ def nics_of(instance: Any) -> list[Any]:
 
 
 _INSTANCES = _Kind(
-    "InstanceIds",
-    "i",
-    "InvalidInstanceID.NotFound",
-    "InvalidInstanceID.Malformed",
-    "instance ID",
-    {
-        "instance-id": lambda i: (i.id,),
-        "instance-state-name": lambda i: (i._state.name,),
-    },
+    *("InstanceIds", "i", "instance ID"),
+    *("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"),
+    {"instance-id": lambda i: (i.id,), "instance-state-name": lambda i: (i._state.name,)},
     ids_exclude_max_results="instancesSet",
 )
 
 _INTERFACES = _Kind(
-    "NetworkInterfaceIds",
-    "eni",
-    "InvalidNetworkInterfaceID.NotFound",
-    "InvalidNetworkInterfaceId.Malformed",
-    "networkInterface ID",
-    {
-        "network-interface-id": lambda n: (n.id,),
-        "description": lambda n: (n.description,),
-    },
+    *("NetworkInterfaceIds", "eni", "networkInterface ID"),
+    *("InvalidNetworkInterfaceID.NotFound", "InvalidNetworkInterfaceId.Malformed"),
+    {"network-interface-id": lambda n: (n.id,), "description": lambda n: (n.description,)},
     ids_exclude_max_results="networkInterfaceIds",
 )
 
-
 _GROUPS = _Kind(
-    "GroupIds",
-    "sg",
-    "InvalidGroup.NotFound",
-    "InvalidGroupId.Malformed",
-    "security group",
-    {
-        "group-id": lambda g: (g.id,),
-    },
+    *("GroupIds", "sg", "security group"),
+    *("InvalidGroup.NotFound", "InvalidGroupId.Malformed"),
+    {"group-id": lambda g: (g.id,)},
 )
 
-
 _ACLS = _Kind(
-    "NetworkAclIds",
-    "acl",
-    "InvalidNetworkAclID.NotFound",
-    "InvalidNetworkAclId.Malformed",
-    "networkAcl ID",
-    {
-        "vpc-id": lambda a: (a.vpc_id,),
-    },
+    *("NetworkAclIds", "acl", "networkAcl ID"),
+    *("InvalidNetworkAclID.NotFound", "InvalidNetworkAclId.Malformed"),
+    {"vpc-id": lambda a: (a.vpc_id,)},
 )
 
 _ROUTE_TABLES = _Kind(
-    "RouteTableIds",
-    "rtb",
-    "InvalidRouteTableID.NotFound",
-    "InvalidRouteTableId.Malformed",
-    "routeTable ID",
+    *("RouteTableIds", "rtb", "routeTable ID"),
+    *("InvalidRouteTableID.NotFound", "InvalidRouteTableId.Malformed"),
     {"vpc-id": lambda t: (t.vpc_id,)},
     bounds=(5, 100),
     page=100,
 )
 
 _TARGETS = _Kind(
-    "TrafficMirrorTargetIds",
-    "tmt",
-    "InvalidTrafficMirrorTargetId.NotFound",
-    "InvalidTrafficMirrorTargetId.Malformed",
-    "traffic mirror target ID",
-    {
-        "traffic-mirror-target-id": lambda t: (t.id,),
-    },
+    *("TrafficMirrorTargetIds", "tmt", "traffic mirror target ID"),
+    *("InvalidTrafficMirrorTargetId.NotFound", "InvalidTrafficMirrorTargetId.Malformed"),
+    {"traffic-mirror-target-id": lambda t: (t.id,)},
     page=1000,
 )
 
 
-def _session_values(name: str) -> _Values:
-    return lambda session: (session.view.get(name),)
-
-
 _SESSIONS = _Kind(
-    "TrafficMirrorSessionIds",
-    "tms",
-    "InvalidTrafficMirrorSessionId.NotFound",
-    "InvalidTrafficMirrorSessionId.Malformed",
-    "traffic mirror session ID",
+    *("TrafficMirrorSessionIds", "tms", "traffic mirror session ID"),
+    *("InvalidTrafficMirrorSessionId.NotFound", "InvalidTrafficMirrorSessionId.Malformed"),
     {
-        "traffic-mirror-target-id": _session_values("TrafficMirrorTargetId"),
-        "network-interface-id": _session_values("NetworkInterfaceId"),
+        "traffic-mirror-target-id": lambda s: (s.view["TrafficMirrorTargetId"],),
+        "network-interface-id": lambda s: (s.view["NetworkInterfaceId"],),
     },
     page=1000,
 )
@@ -181,17 +137,12 @@ class Describe:
 
     # --- Describe*
 
-    def _tags_of(self, resource_id: str) -> dict[str, str]:
-        return dict(self._backend.tags.get(resource_id) or {})
-
     def _tags_view(self, resource_id: str) -> list[dict[str, str]]:
-        return [{"Key": key, "Value": value} for key, value in self._tags_of(resource_id).items()]
+        tags = self._backend.tags.get(resource_id) or {}
+        return [{"Key": key, "Value": value} for key, value in tags.items()]
 
     def _filter(self, kind: _Kind, filters: Iterable[Mapping[str, Any]]) -> Callable[[Any], bool]:
         tests: list[tuple[_Values, Callable[[Iterable[str]], bool]]] = []
-        filters = list(filters)
-        if len(filters) > 50:
-            raise Refusal("FilterLimitExceeded", "The maximum number of filters is 50.")
         for item in filters:
             name, values = item.get("Name"), item.get("Values") or []
             if len(values) > 200:
@@ -199,11 +150,9 @@ class Describe:
                     "FilterLimitExceeded",
                     "The maximum number of filter values specified on a single call is 200",
                 )
-            if name in kind.filters:
-                values_of = kind.filters[name]
-            else:
+            if name not in kind.filters:
                 raise Refusal("InvalidParameterValue", f"The filter '{name}' is invalid")
-            tests.append((values_of, _matcher(values)))
+            tests.append((kind.filters[name], _matcher(values)))
 
         def passes(resource: Any) -> bool:
             return all(
@@ -236,20 +185,11 @@ class Describe:
                 "maxResults",
             )
         passes = self._filter(kind, parameters.get("Filters") or ())
-        signature = json.dumps(
-            [
-                operation,
-                {k: v for k, v in parameters.items() if k not in ("NextToken", "MaxResults")},
-            ]
-        )
+        asked = {k: v for k, v in parameters.items() if k not in ("NextToken", "MaxResults")}
+        signature = json.dumps([operation, asked])
         token = parameters.get("NextToken")
         if token:
-            known = self._pages.get(token)
-            if known is None or known[0] != signature:
-                raise Refusal(
-                    "InvalidPaginationToken", "The specified pagination token is invalid."
-                )
-            _, found, offset = known
+            found, offset = self._page(token, signature)
         else:
             if len(ids) > 1000:
                 raise Refusal("InvalidParameterValue", "No more than 1000 IDs can be specified.")
@@ -265,8 +205,7 @@ class Describe:
                 else resources.values()
             )
             hidden: Collection[str] = () if looking else self._hidden
-            asked_for = parameters.get("IncludeManagedResources") or self.managed_visible
-            if not (ids or looking or asked_for):
+            if not (ids or looking or parameters.get("IncludeManagedResources")):
                 hidden = {*hidden, *self._managed}
             chosen = [r for r in candidates if r.id not in hidden and (ids or passes(r))]
             if not looking:
@@ -291,6 +230,12 @@ class Describe:
             self._pages[next_token] = (signature, found, end)
         return [resources[i] for i in found[offset:end] if i in resources], next_token
 
+    def _page(self, token: str, signature: str) -> tuple[list[str], int]:
+        known, found, offset = self._pages.get(token, ("", [], 0))
+        if known != signature:
+            raise Refusal("InvalidPaginationToken", "The specified pagination token is invalid.")
+        return found, offset
+
     def _all_instances(self) -> dict[str, Any]:
         return {
             instance.id: instance
@@ -309,24 +254,18 @@ class Describe:
             "DescribeInstances", _INSTANCES, parameters, looking, self._all_instances(), unseen
         )
         of_instance = {
-            instance.id: reservation
+            instance.id: reservation.id
             for reservation in self._backend.reservations.values()
             for instance in reservation.instances
         }
-        reservations: dict[str, dict[str, Any]] = {}
+        views: dict[str, list[dict[str, Any]]] = {}
         for instance in shown:
-            reservation = of_instance[instance.id]
-            view = reservations.setdefault(
-                reservation.id,
-                {
-                    "ReservationId": reservation.id,
-                    "OwnerId": self.account_id,
-                    "Groups": [],
-                    "Instances": [],
-                },
-            )
-            view["Instances"].append(self._instance_view(instance))
-        return {"Reservations": list(reservations.values()), "NextToken": token}
+            views.setdefault(of_instance[instance.id], []).append(self._instance_view(instance))
+        reservations = [
+            {"ReservationId": key, "OwnerId": self.account_id, "Groups": [], "Instances": rows}
+            for key, rows in views.items()
+        ]
+        return {"Reservations": reservations, "NextToken": token}
 
     def _instance_view(self, instance: Any) -> dict[str, Any]:
         nics = nics_of(instance)
@@ -370,8 +309,6 @@ class Describe:
             if first.private_ip_address:
                 view["PrivateIpAddress"] = first.private_ip_address
                 view["PrivateDnsName"] = self._dns(first.private_ip_address)
-            if first.public_ip:
-                view["PublicIpAddress"] = first.public_ip
         return view
 
     def _operator_view(self, resource_id: str) -> dict[str, Any]:
@@ -386,7 +323,7 @@ class Describe:
 
     @staticmethod
     def _group_views(interface: Any) -> list[dict[str, str]]:
-        return [{"GroupId": g.id, "GroupName": g.name} for g in _groups_of(interface)]
+        return [{"GroupId": g.id, "GroupName": g.name} for g in interface._group_set]
 
     def _attached_view(self, interface: Any) -> dict[str, Any]:
         """An interface as DescribeInstances shows it."""
@@ -407,20 +344,14 @@ class Describe:
         }
 
     def _interface_core(self, interface: Any) -> dict[str, Any]:
-        association = None
-        if interface.public_ip:
-            association = {"IpOwnerId": "amazon", "PublicIp": interface.public_ip}
-        addresses = []
-        for address in interface.private_ip_addresses:
-            primary = address["PrivateIpAddress"] == interface.private_ip_address
-            addresses.append(
-                {
-                    "Primary": primary,
-                    "PrivateIpAddress": address["PrivateIpAddress"],
-                    "PrivateDnsName": self._dns(address["PrivateIpAddress"]),
-                    "Association": association if primary else None,
-                }
-            )
+        addresses = [
+            {
+                "Primary": address["PrivateIpAddress"] == interface.private_ip_address,
+                "PrivateIpAddress": address["PrivateIpAddress"],
+                "PrivateDnsName": self._dns(address["PrivateIpAddress"]),
+            }
+            for address in interface.private_ip_addresses
+        ]
         return {
             "NetworkInterfaceId": interface.id,
             "Description": interface.description,
@@ -430,7 +361,6 @@ class Describe:
             "PrivateIpAddress": interface.private_ip_address,
             "PrivateIpAddresses": addresses,
             "Ipv6Addresses": [{"Ipv6Address": a} for a in interface.ipv6_addresses],
-            "Association": association,
             "SourceDestCheck": interface.source_dest_check,
             "Status": interface.status,
             "SubnetId": interface.subnet.id,
@@ -540,9 +470,6 @@ class Describe:
             }
             for entry in acl.network_acl_entries
         ]
-        for egress in (False, True):
-            if not any(e["RuleNumber"] == 32767 and e["Egress"] is egress for e in entries):
-                entries.append(acl_entry(32767, "deny", "0.0.0.0/0", "-1", egress=egress))
         associations = [
             {
                 "NetworkAclAssociationId": association.id,
@@ -577,12 +504,7 @@ class Describe:
         entries = found.entries.get(version) or []
         signature, offset, token = f"entries {list_id} {version}", 0, parameters.get("NextToken")
         if token:
-            known = self._pages.get(token)
-            if known is None or known[0] != signature:
-                raise Refusal(
-                    "InvalidPaginationToken", "The specified pagination token is invalid."
-                )
-            offset = known[2]
+            _, offset = self._page(token, signature)
         next_token = None
         if offset + size < len(entries):
             next_token = f"eyJ2IjoiMiIs{uuid.uuid4().hex}"

@@ -169,10 +169,7 @@ class Sessions:
                 f"The traffic mirror filter '{filter_id}' does not exist",
             )
         interface_id = parameters["NetworkInterfaceId"]
-        left = self.unknown_interfaces.get(interface_id, 0)
-        if left > 0:
-            self.unknown_interfaces[interface_id] = left - 1
-        if left > 0 or interface_id not in self._backend.enis:
+        if interface_id not in self._backend.enis:
             raise Refusal(
                 "InvalidNetworkInterfaceID.NotFound",
                 f"The networkInterface ID '{interface_id}' does not exist",
@@ -231,11 +228,7 @@ class Sessions:
         if interface.private_ip_address is None:
             raise Refusal("InvalidParameterValue", f"{interface_id} is in an IPv6-only subnet")
         instance = interface.instance
-        if (
-            instance is None
-            or instance.instance_type in self.unsupported_types
-            or interface_id in self.unsupported_interfaces
-        ):
+        if instance is None or instance.instance_type in self.unsupported_types:
             raise Refusal(
                 "NetworkInterfaceNotSupported",
                 f"{interface_id} must be attached to a supported instance",
@@ -253,20 +246,14 @@ class Sessions:
                 "InvalidParameterValue",
                 f"Session number {number} already being used on network interface {interface_id}",
             )
-        if len(of_interface) >= self.interface_quota:
+        if len(of_interface) >= 3:
             raise Refusal(
                 "TrafficMirrorSessionsPerInterfaceLimitExceeded",
-                f"Sessions per interface limit reached ({self.interface_quota})",
+                "Sessions per interface limit reached (3)",
             )
         owner = self._account_of_target(target_id)
         target = owner._backend.traffic_mirror_targets[target_id]
         to_target = self._store.by_target.get(target_id, {})
-        most = owner.session_quota.get(target_id)
-        if most is not None and len(to_target) >= most:
-            raise Refusal(
-                "TrafficMirrorSessionsPerTargetLimitExceeded",
-                f"Sessions per target limit reached ({most})",
-            )
         if target.network_interface_id:
             sources = {session.view["NetworkInterfaceId"] for session in to_target.values()}
             quota = owner.quota.get(target_id, owner.default_quota)

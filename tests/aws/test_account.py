@@ -85,12 +85,10 @@ def test_a_session_is_created_as_asked(account: SimulatedAccount, client: Any, c
     create(**request(account, account.sensor(), VirtualNetworkId=0, PacketLength=1))
 
 
-def full(account: SimulatedAccount, **limits: Any) -> str:
-    """A sensor with two sessions, and these limits of the account."""
-    target = account.sensor(sessions=2)
-    account.session_quota = {target: limits.pop("session_quota", 10)}
+def limited(account: SimulatedAccount, **limits: Any) -> str:
+    """A sensor with two sessions, in an account with these limits."""
     vars(account).update(limits)
-    return target
+    return account.sensor(sessions=2)
 
 
 def without_interfaces(account: SimulatedAccount, target: str) -> str:
@@ -126,16 +124,13 @@ REFUSALS: dict[str, dict[str, Callable[[SimulatedAccount], dict[str, Any]]]] = {
     },
     "NetworkInterfaceNotSupported": {
         "source not attached": lambda a: request(a, a.sensor(), NetworkInterfaceId=a.interface()),
-        "instance type": lambda a: request(a, full(a, unsupported_types={"m5.large"})),
+        "instance type": lambda a: request(a, limited(a, unsupported_types={"m5.large"})),
     },
     "TrafficMirrorSourcesPerTargetLimitExceeded": {
         "target full": lambda a: request(a, a.sensor(quota=4, sessions=4))
     },
-    "TrafficMirrorSessionsPerTargetLimitExceeded": {
-        "target with too many sessions": lambda a: request(a, full(a, session_quota=2))
-    },
     "TrafficMirrorSessionLimitExceeded": {
-        "account full": lambda a: request(a, full(a, account_quota=2))
+        "account full": lambda a: request(a, limited(a, account_quota=2))
     },
     "InvalidParameterValue": {
         "source of another type": lambda a: request(
@@ -580,7 +575,7 @@ def test_credentials_expire(account: SimulatedAccount, sts: Any, other: Simulate
     now[0] += 1
     assert refused(reader.describe_instances) == "400 RequestExpired"
     given = credentials(sts, role)
-    other.expire_credentials()
+    now[0] += 3600
     reader, again = (boto3.client(service, **given) for service in ("ec2", "sts"))
     assert refused(reader.describe_instances) == "400 RequestExpired"
     asked = {"RoleArn": role, "RoleSessionName": "test"}

@@ -82,10 +82,10 @@ class Call:
 class Fault:
     operation: str
     make: Callable[[], Exception]
-    times: int | None
-    after: int
-    where: Callable[[dict[str, Any]], bool] | None
-    lose_answer: bool
+    times: int | None = None
+    after: int = 0
+    where: Callable[[dict[str, Any]], bool] = lambda _: True
+    lose_answer: bool = False
     seen: int = 0
     fired: int = 0
 
@@ -432,25 +432,14 @@ class Simulation:
                 return self._locked(moto, caller, action)
             with self.lock:
                 try:
-                    if parameters.get("DryRun"):
-                        raise Refusal(
-                            "DryRunOperation",
-                            "Request would have succeeded, but DryRun flag is set.",
-                            412,
-                        )
                     return _success(service, action, perform(parameters, looking))
                 except Refusal as refusal:
                     return _failure(service, refusal)
 
         if looking:
             return answer()
-        call = Call(
-            operation,
-            parameters,
-            perf_counter(),
-            threading.get_ident(),
-            account=caller.account.account_id,
-        )
+        place = threading.get_ident(), caller.account.account_id
+        call = Call(operation, parameters, perf_counter(), *place)
         return self._attempt(call, caller, objection, answer)
 
     def _locked(self, moto: Callable[[], Any], caller: Caller, action: str) -> Any:
@@ -512,7 +501,7 @@ class Requests:
             for fault in self._faults:
                 if not fnmatch.fnmatchcase(operation, fault.operation):
                     continue
-                if fault.where is not None and not fault.where(parameters):
+                if not fault.where(parameters):
                     continue
                 fault.seen += 1
                 if fault.seen <= fault.after:
@@ -566,25 +555,16 @@ class Requests:
         code: str = "RequestLimitExceeded",
         *,
         status: int = 503,
-        times: int | None = None,
-        after: int = 0,
-        where: Callable[[dict[str, Any]], bool] | None = None,
-        lose_answer: bool = False,
         message: str = "",
+        **which: Any,
     ) -> None:
         """Every attempt at the operation ('*': any) fails, retries of botocore included.
 
-        The first `after` attempts get through, then `times` fail (None: all). `where` picks the
-        attempts by their parameters. `lose_answer`: AWS acts, and the failure hides its answer.
+        Of `which`, the first `after` attempts get through, then `times` fail (None: all); `where`
+        picks the attempts by their parameters. `lose_answer`: AWS acts, and the failure hides its
+        answer.
         """
-        self._fault(
-            operation,
-            lambda: Refusal(code, message, status),
-            times,
-            after,
-            where,
-            lose_answer,
-        )
+        self._fault(Fault(operation, lambda: Refusal(code, message, status), **which))
 
     def refuse(
         self, interface_id: str, code: str, message: str = "", *, status: int = 400, times: int = 1
@@ -599,32 +579,16 @@ class Requests:
             message=message,
         )
 
-    def time_out(
-        self,
-        operation: str,
-        *,
-        times: int | None = None,
-        after: int = 0,
-        where: Callable[[dict[str, Any]], bool] | None = None,
-        lose_answer: bool = False,
-        connect: bool = False,
-    ) -> None:
+    def time_out(self, operation: str, *, connect: bool = False, **which: Any) -> None:
         """As `fail`, but no answer arrives in time; `connect`: no connection either."""
         service = operation.rpartition(":")[0] or "ec2"
         url = f"https://{service}.{self.region}.amazonaws.com/"
         kind = ConnectTimeoutError if connect else ReadTimeoutError
-        self._fault(
-            operation,
-            lambda: kind(endpoint_url=url, error="simulated"),
-            times,
-            after,
-            where,
-            lose_answer,
-        )
+        self._fault(Fault(operation, lambda: kind(endpoint_url=url, error="simulated"), **which))
 
-    def _fault(self, *arguments: Any) -> None:
+    def _fault(self, fault: Fault) -> None:
         with self._log_lock:
-            self._faults.append(Fault(*arguments))
+            self._faults.append(fault)
 
     def deny(self, *permissions: str, policy: str | None = IDENTITY_BASED) -> None:
         """From now on these permissions ('ec2:DescribeNetworkAcls', wildcards too) are missing.

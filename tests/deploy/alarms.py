@@ -19,7 +19,7 @@ PERIOD = 300
 # How much further than the evaluation periods an alarm looks: the guide's examples have two.
 FURTHER = 2
 
-ALARM, OK, INSUFFICIENT = "ALARM", "OK", "INSUFFICIENT_DATA"
+ALARM, OK = "ALARM", "OK"
 
 Metric = tuple[str, str, tuple[tuple[str, str], ...]]  # namespace, name, dimensions
 
@@ -75,18 +75,14 @@ def metric_of(alarm: dict[str, Any]) -> Metric:
 
 
 class Watch:
-    """An alarm at work.
-
-    Args:
-        alarm: The properties of an AWS::CloudWatch::Alarm.
-    """
+    """An alarm at work, by the properties of an AWS::CloudWatch::Alarm."""
 
     def __init__(self, alarm: dict[str, Any]) -> None:
         self.metric = metric_of(alarm)
         self.wanted = int(alarm["EvaluationPeriods"])
         self.needed = int(alarm.get("DatapointsToAlarm", self.wanted))
-        self.treat = alarm.get("TreatMissingData", "missing")
-        assert self.treat in ("breaching", "notBreaching", "missing"), self.treat
+        self.treat = alarm["TreatMissingData"]
+        assert self.treat in ("breaching", "notBreaching"), self.treat
         self.threshold = float(alarm["Threshold"])
         self.exceeds = _OPERATORS[alarm["ComparisonOperator"]]
         self.grows = "Metrics" in alarm
@@ -116,11 +112,9 @@ class Watch:
         """The state at the end of a period."""
         points = self._points(data, now - self.wanted - FURTHER + 1, now)
         breaches = [self.exceeds(point, self.threshold) for point in points if point is not None]
-        if not breaches and self.treat == "missing":
-            return INSUFFICIENT
         missing = self.wanted - len(breaches)
         breaches = breaches[-self.wanted :]
-        if missing > 0 and self.treat != "missing":
+        if missing > 0:
             breaches += [self.treat == "breaching"] * missing
         return ALARM if sum(breaches) >= self.needed else OK
 

@@ -264,10 +264,10 @@ def called(resolved: Resolved, name: str, resource: str = "", **more: Any) -> di
 def wanted_events(resolved: Resolved) -> Iterator[tuple[dict[str, Any], str | None]]:
     """Events, each with the rule that takes it."""
     yield started(resolved), "StartRule"
-    yield started(resolved, account="999999999999"), None
-    yield started(resolved, region="elsewhere-1"), None
-    yield started(resolved, source="mine.ec2"), None
-    yield {**started(resolved), "detail-type": "EC2 Instance Something Else"}, None
+    elsewhere = {"account": "999999999999", "region": "elsewhere-1"}
+    others = {**elsewhere, "source": "mine.ec2", "detail-type": "EC2 Instance Something Else"}
+    for key, other in others.items():
+        yield started(resolved, **{key: other}), None
     for state in ("pending", "stopping", "stopped", "shutting-down", "terminated"):
         yield started(resolved, state), None
     changes = "ChangeRule" if resolved["Parameters"]["CloudTrailEvents"] == "true" else None
@@ -280,30 +280,39 @@ def wanted_events(resolved: Resolved) -> Iterator[tuple[dict[str, Any], str | No
     yield called(resolved, "DetachNetworkInterface"), None
     yield called(resolved, "DescribeTags", "i-1"), None
     yield called(resolved, "CreateTrafficMirrorSession", "tms-1"), None
-    yield {**called(resolved, "AttachNetworkInterface"), "account": "999999999999"}, None
-    yield {**called(resolved, "AttachNetworkInterface"), "region": "elsewhere-1"}, None
-    yield {**called(resolved, "AttachNetworkInterface"), "source": "aws.ecs"}, None
     yield called(resolved, "AttachNetworkInterface", eventSource="other.amazonaws.com"), None
-    elsewhere = called(resolved, "AttachNetworkInterface")
-    yield {**elsewhere, "detail-type": "AWS Console Action via CloudTrail"}, None
+    others = elsewhere | {"source": "aws.ecs", "detail-type": "AWS Console Action via CloudTrail"}
+    for key, other in others.items():
+        yield {**called(resolved, "AttachNetworkInterface"), key: other}, None
 
 
-def lets_in(resolved: Resolved, queue: str, rule: str, secure: str = "true") -> bool:
-    """Whether the queue's policy lets EventBridge deliver for a rule."""
-    documents = [
+def queue_statements(resolved: Resolved, queue: str) -> list[dict[str, Any]]:
+    """Those of the one policy that a queue has."""
+    (document,) = (
         one["PolicyDocument"]
         for one in of_type(resolved, "AWS::SQS::QueuePolicy").values()
         if queue_url(resolved, queue) in one["Queues"]
-    ]
-    assert len(documents) == 1, "a queue has one policy"
-    assert documents[0]["Version"] == "2012-10-17"
-    return allows(
-        documents[0]["Statement"],
-        "sqs:SendMessage",
-        queue_arn(resolved, queue),
-        {"aws:SourceArn": rule, "aws:SecureTransport": secure},
-        {"Service": "events.amazonaws.com"},
     )
+    assert document["Version"] == "2012-10-17"
+    statements: list[dict[str, Any]] = document["Statement"]
+    return statements
+
+
+EVENTBRIDGE = {"Service": "events.amazonaws.com"}
+
+
+def lets_in(
+    resolved: Resolved,
+    queue: str,
+    rule: str,
+    secure: str = "true",
+    action: str = "sqs:SendMessage",
+    principal: dict[str, str] = EVENTBRIDGE,
+) -> bool:
+    """Whether the queue's policy lets EventBridge deliver for a rule."""
+    context = {"aws:SourceArn": rule, "aws:SecureTransport": secure}
+    statements = queue_statements(resolved, queue)
+    return allows(statements, action, queue_arn(resolved, queue), context, principal)
 
 
 def queue_url(resolved: Resolved, logical: str) -> str:
@@ -326,7 +335,6 @@ def events_reach_the_queue(resolved: Resolved) -> None:
     known = json.dumps([event for event, taker in wanted_events(resolved) if taker])
     for logical, rule in rules.items():
         assert [one for one in texts(rule["EventPattern"]) if f'"{one}' not in known] == [], logical
-    for logical, rule in rules.items():
         assert rule["State"] == "ENABLED", logical
         assert "ScheduleExpression" not in rule, logical
         (target,) = rule["Targets"]
@@ -351,28 +359,21 @@ def queues_take_nothing_that_is_not_encrypted(resolved: Resolved) -> None:
     for logical, queue in queues.items():
         # Encrypted where it lies, too. EventBridge could not use the AWS managed key of KMS.
         assert queue["SqsManagedSseEnabled"] is True, logical
-        assert not lets_in(resolved, logical, rule_arn(resolved, "StartRule"), secure="false")
-        (document,) = [
-            one["PolicyDocument"]
-            for one in of_type(resolved, "AWS::SQS::QueuePolicy").values()
-            if queue_url(resolved, logical) in one["Queues"]
-        ]
-        for statement in document["Statement"]:
+        rule = rule_arn(resolved, "StartRule")
+        assert not lets_in(resolved, logical, rule, secure="false")
+        statements = queue_statements(resolved, logical)
+        for statement in statements:
             assert set(statement) - {"Sid"} == {
                 "Effect", "Principal", "Action", "Resource", "Condition"
             }  # fmt: skip
             assert statement["Effect"] in ("Allow", "Deny")
             assert statement["Resource"] == queue_arn(resolved, logical)
         # Whoever has permissions of their own is held to it as well.
-        own: dict[str, Any] = {
-            "Effect": "Allow",
-            "Action": "sqs:*",
-            "Resource": "*",
-        }
+        own = {"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}
         for action in ("sqs:SendMessage", "sqs:ReceiveMessage", "sqs:PurgeQueue"):
             for secure in ("true", "false"):
                 assert allows(
-                    [own, *document["Statement"]],
+                    [own, *statements],
                     action,
                     queue_arn(resolved, logical),
                     {"aws:SecureTransport": secure},
@@ -380,23 +381,8 @@ def queues_take_nothing_that_is_not_encrypted(resolved: Resolved) -> None:
                 ) == (secure == "true"), (logical, action)
         # A policy gives nothing to anybody but the rules.
         for principal in ({"AWS": "999999999999"}, {"Service": "sns.amazonaws.com"}):
-            assert not allows(
-                document["Statement"],
-                "sqs:SendMessage",
-                queue_arn(resolved, logical),
-                {
-                    "aws:SecureTransport": "true",
-                    "aws:SourceArn": rule_arn(resolved, "StartRule"),
-                },
-                principal,
-            ), logical
-        assert not allows(
-            document["Statement"],
-            "sqs:ReceiveMessage",
-            queue_arn(resolved, logical),
-            {"aws:SecureTransport": "true", "aws:SourceArn": rule_arn(resolved, "StartRule")},
-            {"Service": "events.amazonaws.com"},
-        ), logical
+            assert not lets_in(resolved, logical, rule, principal=principal), logical
+        assert not lets_in(resolved, logical, rule, action="sqs:ReceiveMessage"), logical
 
 
 @check
@@ -438,13 +424,9 @@ def what_fails_is_kept(resolved: Resolved) -> None:
 def sweeps_reach_the_function(resolved: Resolved) -> None:
     rate, timeout = (int(resolved["Parameters"][name]) for name in ("SweepRate", "Timeout"))
     assert rate * 60 >= timeout, "sweeps overlap"
-    schedules = {
-        logical: rule
-        for logical, rule in of_type(resolved, "AWS::Events::Rule").items()
-        if "EventPattern" not in rule
-    }
-    assert set(schedules) == {"SweepRule"}
-    rule = schedules["SweepRule"]
+    rules = of_type(resolved, "AWS::Events::Rule")
+    assert [name for name, one in rules.items() if "EventPattern" not in one] == ["SweepRule"]
+    rule = rules["SweepRule"]
     assert rule["State"] == "ENABLED"
     assert rule["ScheduleExpression"] == f"rate({rate} minutes)"
     (target,) = rule["Targets"]
@@ -733,11 +715,7 @@ def signals(resolved: Resolved) -> Iterator[tuple[str, Data, str]]:
     yield "sweeps by hand besides", with_values(*twice, *twice), ""
     yield "throttled", with_values((of_lambda(resolved, "Throttles"), BAD, 1)), "ThrottleAlarm"
     yield "a sweep that failed once", quiet(resolved, last, range(BAD, BAD + 1)), ""
-    yield (
-        "no sweeps",
-        quiet(resolved, last, dark),
-        "SweepAlarm",
-    )
+    yield "no sweeps", quiet(resolved, last, dark), "SweepAlarm"
     # A sweep that cannot read everything counts as none.
     failing = quiet(resolved, last, dark)
     beside = quiet(resolved, last)

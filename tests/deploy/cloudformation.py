@@ -63,24 +63,14 @@ def load(path: Path = TEMPLATE) -> dict[str, Any]:
 
 
 def check_parameter(name: str, declaration: dict[str, Any], value: str) -> Any:
-    """Returns the value that `Ref` gives, or raises what CloudFormation would refuse.
-
-    Args:
-        name: Name of the parameter, for the message.
-        declaration: Its entry under `Parameters`.
-        value: What the operator enters, always text.
-
-    Raises:
-        ParameterError: The value breaks one of the constraints of the parameter.
-    """
+    """Returns what `Ref` gives for the text that the operator enters, or raises a refusal of it."""
 
     def refuse(why: str) -> ParameterError:
         return ParameterError(f"{name}: {value!r} {why}")
 
     kind = declaration["Type"]
-    values = (
-        [part.strip() for part in value.split(",")] if kind == "CommaDelimitedList" else [value]
-    )
+    is_list = kind == "CommaDelimitedList"
+    values = [part.strip() for part in value.split(",")] if is_list else [value]
     for each in values:
         pattern = declaration.get("AllowedPattern")
         if pattern and not re.fullmatch(pattern, each):
@@ -95,13 +85,10 @@ def check_parameter(name: str, declaration: dict[str, Any], value: str) -> Any:
                 number = float(each)
             except ValueError:
                 raise refuse("is not a number") from None
-            if (
-                not declaration.get("MinValue", number)
-                <= number
-                <= declaration.get("MaxValue", number)
-            ):
+            low, high = (declaration.get(bound, number) for bound in ("MinValue", "MaxValue"))
+            if not low <= number <= high:
                 raise refuse("is out of range")
-    return values if kind == "CommaDelimitedList" else value
+    return values if is_list else value
 
 
 def resolve(
@@ -113,23 +100,11 @@ def resolve(
     partition: str = "aws",
     stack: str = "traffic-mirror",
 ) -> dict[str, Any]:
-    """Returns the template as CloudFormation would create it.
+    """Returns the template as CloudFormation would create it there.
 
-    Args:
-        template: What `load` returned; the template of this project by default.
-        parameters: Values of parameters, as an operator enters them. Those that
-            are left out take their default.
-        region: Region of the stack.
-        account: Account of the stack.
-        partition: `aws`, `aws-cn`, `aws-us-gov` or any other.
-        stack: Name of the stack.
-
-    Returns:
-        `Resources` without those whose condition is false, `Outputs`, `Parameters`
-        with the values in use, and where the stack stands.
-
-    Raises:
-        ParameterError: A parameter is missing, unknown or refused, or breaks a rule.
+    That is `Resources` without those whose condition is false, `Outputs`, `Parameters` with the
+    values in use, and where the stack stands. `parameters` are as an operator enters them; where
+    one is missing, unknown or refused, or breaks a rule, it raises ParameterError.
     """
     template = load() if template is None else template
     given = dict(parameters or {})
@@ -345,18 +320,11 @@ def allows(
     context: dict[str, str] | None = None,
     principal: dict[str, str] | None = None,
 ) -> bool:
-    """Says whether IAM would allow an action on one resource.
+    """Says whether IAM would allow an action on one resource (`*` where it takes none).
 
-    An action that takes several resources is allowed if it is on each of them.
-
-    Args:
-        statements: Statements of a policy, as `role_statements` returns them.
-        action: For example `ec2:CreateTags`.
-        resource: ARN, or `*` for an action that takes none. The policy that a role
-            is trusted by names none: any value will do.
-        context: Condition keys of the request.
-        principal: Who asks, for policies that name principals: one of
-            `{"Service": …}`, `{"AWS": account}`.
+    An action that takes several resources is allowed if it is on each of them. `context` has the
+    condition keys of the request. For policies that name principals, `principal` is who asks:
+    `{"Service": …}` or `{"AWS": account}`.
     """
 
     def meant(wanted: Any) -> bool:

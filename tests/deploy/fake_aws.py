@@ -53,15 +53,8 @@ OF_THE_CLI = {
     "s3 cp": {"only-show-errors"},
     "s3 ls": set(),
     "cloudformation deploy": {
-        "stack-name",
-        "template-file",
-        "capabilities",
-        "no-fail-on-empty-changeset",
-        "parameter-overrides",
-        "tags",
-        "role-arn",
-        "no-execute-changeset",
-        "notification-arns",
+        *("stack-name", "template-file", "capabilities", "parameter-overrides", "tags", "role-arn"),
+        *("no-fail-on-empty-changeset", "no-execute-changeset", "notification-arns"),
     },
     "cloudformation wait": {"stack-name"},
 }
@@ -85,17 +78,11 @@ class Refused(Exception):
 
 @dataclass
 class Call:
-    """One call of the command.
-
-    Attributes:
-        args: All arguments.
-        options: Those that begin with `--`, each with its values.
-        environment: The variables of AWS that the script has set.
-    """
+    """One call of the command."""
 
     args: list[str]
-    options: dict[str, list[str]]
-    environment: dict[str, str]
+    options: dict[str, list[str]]  # arguments that begin with `--`, each with its values
+    environment: dict[str, str]  # the variables of AWS that the script has set
 
     @property
     def command(self) -> str:
@@ -137,11 +124,7 @@ class _Fault:
 
 
 class FakeAws:
-    """The account, and the command that speaks for it.
-
-    Args:
-        folder: Where the command is put; it has to be on the PATH of the script.
-    """
+    """The account, and the command that speaks for it, in a folder on the PATH of the script."""
 
     account = "123456789012"
     page_size = 2
@@ -206,14 +189,9 @@ class FakeAws:
         times: float = float("inf"),
         where: Callable[[Call], bool] = lambda _: True,
     ) -> None:
-        """Makes calls of a command fail.
+        """Makes calls of a command (`s3 cp`) fail, so many times, those that `where` picks.
 
-        Args:
-            command: Service and operation, as `s3 cp`.
-            code: AWS's error code; None where no answer comes and only the message is printed.
-            message: What goes with it.
-            times: How often.
-            where: Which of the calls.
+        Without an error code of AWS no answer comes, and only the message is printed.
         """
         self._faults.append(_Fault(command, code, message, times, where))
 
@@ -316,12 +294,9 @@ class FakeAws:
         return {"Account": self.account, "Arn": f"arn:aws:iam::{self.account}:user/operator"}
 
     def _ec2_describe_traffic_mirror_targets(self, _: Call) -> dict[str, Any]:
-        return {
-            "TrafficMirrorTargets": [
-                {"TrafficMirrorTargetId": target, "OwnerId": owner}
-                for target, owner in self.targets.items()
-            ]
-        }
+        rows = self.targets.items()
+        views = [{"TrafficMirrorTargetId": target, "OwnerId": owner} for target, owner in rows]
+        return {"TrafficMirrorTargets": views}
 
     def _ec2_describe_traffic_mirror_filters(self, _: Call) -> dict[str, Any]:
         return {"TrafficMirrorFilters": [{"TrafficMirrorFilterId": one} for one in self.filters]}
@@ -396,15 +371,10 @@ class FakeAws:
             "StackName": "traffic-mirror",
             "StackId": stack.stack_id,
             "StackStatus": stack.status,
-            "Parameters": [
-                {"ParameterKey": key, "ParameterValue": value}
-                for key, value in stack.parameters.items()
-            ],
         }
-        if stack.outputs:
-            shown["Outputs"] = [
-                {"OutputKey": key, "OutputValue": value} for key, value in stack.outputs.items()
-            ]
+        for kind, values in (("Parameter", stack.parameters), ("Output", stack.outputs)):
+            rows = [{f"{kind}Key": key, f"{kind}Value": value} for key, value in values.items()]
+            shown |= {f"{kind}s": rows} if rows or kind == "Parameter" else {}
         return {"Stacks": [shown]}
 
     def _cloudformation_describe_stack_events(self, call: Call) -> dict[str, Any]:

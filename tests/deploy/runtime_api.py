@@ -48,19 +48,12 @@ class RuntimeFailed(Exception):
 
 @dataclass(frozen=True)
 class Invocation:
-    """What came of one event.
+    """What came of one event."""
 
-    Attributes:
-        result: What the handler returned; None after an error.
-        error: What the runtime client posted: `errorType`, `errorMessage`, `stackTrace`.
-        log: What was logged meanwhile: objects in the JSON format, otherwise text.
-        printed: The lines that were printed meanwhile.
-    """
-
-    result: Any
-    error: dict[str, Any] | None
-    log: list[Any]
-    printed: list[str]
+    result: Any  # that the handler returned; None after an error
+    error: dict[str, Any] | None  # `errorType`, `errorMessage`, `stackTrace`
+    log: list[Any]  # of the meantime: objects in the JSON format, otherwise text
+    printed: list[str]  # the lines of the meantime
 
 
 @dataclass
@@ -169,14 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
 class Runtime:
     """An execution environment: a process with the variables that Lambda sets.
 
-    Args:
-        task: Folder with the function's code.
-        provided: Folder with what the Lambda runtime adds, the runtime client above all.
-        variables: The function's own variables, and others that the tests need.
-        log_format: `JSON` or `Text`.
-        log_level: The level of the JSON format; None as with plain text, which has none.
-        timeout: Seconds that the function has for an event.
-        execution_env: The name of the runtime, as the function's `Runtime` has it.
+    `task` is the folder with the function's code, `provided` that with what the Lambda runtime
+    adds, the runtime client above all. Plain text as `log_format` has no level.
     """
 
     def __init__(
@@ -272,12 +259,7 @@ class Runtime:
         return error
 
     def invoke(self, event: Any, timeout: float | None = None) -> Invocation:
-        """Sends an event and waits for what comes of it.
-
-        Args:
-            event: The event.
-            timeout: Seconds that the function has for it, where they are others than usual.
-        """
+        """Sends an event and waits for what comes of it in so many seconds, or as many as usual."""
         timeout = self.timeout if timeout is None else timeout
         request_id = str(uuid.uuid4())
         headers = {
@@ -289,7 +271,8 @@ class Runtime:
             ),
             "Lambda-Runtime-Trace-Id": "Root=1-5e1b4151-5ac6c58f3f3e8a1d2f5e7d3b;Sampled=0",
         }
-        self._forget_output()
+        for name in ("log", "out"):  # forget what was written before
+            self._new(name)
         self._api.events.put((headers, json.dumps(event).encode()))
         answer = self._wait(lambda: _taken(self._api.answers))
         assert answer.request_id == request_id
@@ -333,10 +316,6 @@ class Runtime:
         data = self._all(name)[self._read[name] :]
         self._read[name] += len(data)
         return data
-
-    def _forget_output(self) -> None:
-        for name in ("log", "out"):
-            self._new(name)
 
 
 def _taken(answers: queue.Queue[_Answer]) -> _Answer | None:

@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from xml.etree.ElementTree import Element, TreeBuilder
 
 import boto3
 import demo
@@ -257,14 +258,6 @@ def test_where_the_terminal_knows_only_ascii_nothing_else_is_drawn(scene: Scene)
     assert text.isascii()
 
 
-def test_what_is_dark_and_why_comes_first(scene: Scene) -> None:
-    lines = Shown(*dark(scene)).text.splitlines()
-    assert lines[2] == "8 of 11 interfaces would stay dark"
-    assert lines[3] == "No sensor would see their traffic."
-    reasons = lines[4 : lines.index("", 4)]
-    assert sum(int(line.split()[0]) for line in reasons) == 8
-
-
 @pytest.mark.parametrize("width", [10, 40])
 @pytest.mark.parametrize("counts", [(0, 0), (1, 999), (999, 1), (1, 1), (3, 0), (1, 1, 1000, 1)])
 def test_a_bar_is_as_wide_as_its_parts_and_nothing_vanishes(
@@ -280,36 +273,23 @@ def test_a_bar_is_as_wide_as_its_parts_and_nothing_vanishes(
 # --------------------------------------------------------------------------------------
 
 
-def gathered(*arguments: str) -> Picture:
+def gathered(*arguments: str, progress: io.StringIO | None = None) -> Picture:
     """What a run would draw."""
     call = preview.understand(arguments)
-    return preview.survey(call.configuration, None, preview.Progress(io.StringIO()))
+    return preview.survey(call.configuration, None, preview.Progress(progress or io.StringIO()))
 
 
 def entry(number: int = 1, outcome: str = "unmirrored", **members: Any) -> dict[str, Any]:
     """An entry of the function's result."""
-    return {
-        "interface_id": f"eni-{number:017x}",
-        "instance_id": f"i-{number:017x}",
-        "outcome": outcome,
-        "reason": "A reason.",
-        "target_id": None,
-        "session_id": None,
-        "session_name": None,
-        "sensors": [],
-        **members,
-    }
+    ids = {"interface_id": f"eni-{number:017x}", "instance_id": f"i-{number:017x}"}
+    unset = dict.fromkeys(("target_id", "session_id", "session_name"))
+    return {**ids, "outcome": outcome, "reason": "A reason.", **unset, "sensors": [], **members}
 
 
 def rejected(stage: str, reason: str, target_id: str = "tmt-1") -> dict[str, Any]:
     """A sensor that fell."""
-    return {
-        "target_id": target_id,
-        "verdict": "rejected",
-        "stage": stage,
-        "reason": reason,
-        "sessions": None,
-    }
+    verdict = {"verdict": "rejected", "stage": stage, "reason": reason, "sessions": None}
+    return {"target_id": target_id, **verdict}
 
 
 def test_every_stage_has_its_advice() -> None:
@@ -673,12 +653,12 @@ def test_progress_is_shown_on_a_terminal_only_and_leaves_nothing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.instances(7)
-    call = preview.understand(["--targets", scene.sensor()])
+    target = scene.sensor()
     ticks = iter(range(10_000))
     monkeypatch.setattr("preview.time.monotonic", lambda: next(ticks))
     streams = [Teletype(), io.StringIO()]
     for stream in streams:
-        preview.survey(call.configuration, None, preview.Progress(stream))
+        gathered("--targets", target, progress=stream)
     terminal, file = (stream.getvalue() for stream in streams)
     assert re.search(r"\rReading: 1 pages, 8 instances, [1-8] interfaces judged, \d+ s", terminal)
     assert terminal.endswith("\r\033[K")
@@ -692,64 +672,47 @@ def test_progress_is_shown_on_a_terminal_only_and_leaves_nothing(
 VOID = {"meta", "br"}
 
 
-class Element:
-    """An element of a page, with what is in it."""
-
-    def __init__(self, tag: str, attributes: dict[str, str | None]) -> None:
-        self.tag, self.attributes = tag, attributes
-        self.content: list[Element | str] = []
-
-    def __iter__(self) -> Iterator[Element]:
-        """It and all that is in it, in order."""
-        yield self
-        for part in self.content:
-            if isinstance(part, Element):
-                yield from part
-
-    def all(self, *tags: str) -> list[Element]:
-        return [element for element in self if element.tag in tags]
-
-    @property
-    def text(self) -> str:
-        parts = (part if isinstance(part, str) else part.text for part in self.content)
-        return " ".join("".join(parts).split())
-
-
 class Page(HTMLParser):
     """A page, taken apart; what is opened has to be closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.root = Element("page", {})
-        self.open = [self.root]
+        self.builder, self.open = TreeBuilder(), ["page"]
+        self.builder.start("page", {})
         self.feed(text)
         self.close()
-        assert self.open == [self.root]
+        assert self.open == ["page"]
+        self.builder.end("page")
+        self.root = self.builder.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert len({name for name, _ in attrs}) == len(attrs)
-        element = Element(tag, dict(attrs))
-        self.open[-1].content.append(element)
-        if tag not in VOID:
-            self.open.append(element)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.open[-1].content.append(Element(tag, dict(attrs)))
+        self.builder.start(tag, {name: value or "" for name, value in attrs})
+        self.open.append(tag)
+        if tag in VOID:
+            self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop().tag == tag
+        assert self.open.pop() == tag
+        self.builder.end(tag)
 
     def handle_data(self, data: str) -> None:
-        self.open[-1].content.append(data)
+        self.builder.data(data)
 
     def section(self, name: str) -> Element:
         """The section with this heading's ID."""
-        (found,) = (
-            element
-            for element in self.root.all("section")
-            if element.attributes["aria-labelledby"] == name
-        )
+        sections = every(self.root, "section")
+        (found,) = (element for element in sections if element.get("aria-labelledby") == name)
         return found
+
+
+def every(root: Element, *tags: str) -> list[Element]:
+    """All with one of these tags, in order."""
+    return [element for element in root.iter() if element.tag in tags]
+
+
+def text_of(element: Element) -> str:
+    return " ".join("".join(element.itertext()).split())
 
 
 def written(tmp_path: Path, *arguments: str) -> Page:
@@ -760,36 +723,43 @@ def written(tmp_path: Path, *arguments: str) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+def headline_of(path: Path) -> str:
+    (headline,) = every(Page(path.read_text(encoding="utf-8")).root, "h1")
+    return text_of(headline)
+
+
 def test_the_page_is_well_built(scene: Scene, tmp_path: Path) -> None:
     root = written(tmp_path, *dark(scene)).root
-    (html,) = root.all("html")
-    assert html.attributes["lang"] == "en"
-    assert [element.text for element in root.all("h1")] == ["8 of 11 interfaces would stay dark"]
-    levels = [int(element.tag[1]) for element in root.all("h1", "h2", "h3", "h4")]
+    (html,) = every(root, "html")
+    assert html.get("lang") == "en"
+    assert [text_of(element) for element in every(root, "h1")] == [
+        "8 of 11 interfaces would stay dark"
+    ]
+    levels = [int(element.tag[1]) for element in every(root, "h1", "h2", "h3", "h4")]
     assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
-    assert [len(root.all(tag)) for tag in ("main", "header", "footer", "title")] == [1, 1, 1, 1]
-    ids = [element.attributes["id"] for element in root if "id" in element.attributes]
+    assert [len(every(root, tag)) for tag in ("main", "header", "footer", "title")] == [1, 1, 1, 1]
+    ids = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
     assert len(set(ids)) == len(ids)
-    for section in root.all("section"):
-        assert section.attributes["aria-labelledby"] in ids
-    for table in root.all("table"):
-        assert table.all("caption")
-        assert table.all("thead")
-        assert all("scope" in cell.attributes for cell in table.all("th"))
-    assert all(e.attributes.get("aria-hidden") == "true" for e in root.all("svg"))
+    for section in every(root, "section"):
+        assert section.get("aria-labelledby") in ids
+    for table in every(root, "table"):
+        assert every(table, "caption")
+        assert every(table, "thead")
+        assert all("scope" in cell.attrib for cell in every(table, "th"))
+    assert all(e.get("aria-hidden") == "true" for e in every(root, "svg"))
 
 
 def test_the_page_loads_nothing_and_runs_nothing(scene: Scene, tmp_path: Path) -> None:
     root = written(tmp_path, *dark(scene)).root
-    assert not root.all("script", "link", "img", "iframe", "object", "embed", "form", "base")
-    ids = {element.attributes.get("id") for element in root}
-    links = [e.attributes.get("href") or "" for e in root if "href" in e.attributes]
+    assert not every(root, "script", "link", "img", "iframe", "object", "embed", "form", "base")
+    ids = {element.get("id") for element in root.iter()}
+    links = [e.attrib["href"] for e in root.iter() if "href" in e.attrib]
     assert links
     assert all(link[0] == "#" and link[1:] in ids for link in links)
-    assert not any(name.startswith("on") or name == "src" for e in root for name in e.attributes)
-    (style,) = root.all("style")
-    assert "url(" not in style.text
-    assert "@import" not in style.text
+    assert not any(name.startswith("on") or name == "src" for e in root.iter() for name in e.attrib)
+    (style,) = every(root, "style")
+    assert "url(" not in text_of(style)
+    assert "@import" not in text_of(style)
 
 
 def luminance(colour: str) -> float:
@@ -829,8 +799,8 @@ def test_what_stands_in_tags_is_text(scene: Scene, tmp_path: Path) -> None:
     key, _, value = HOSTILE.partition("=")
     scene.instance(tags={key: value})
     shown = written(tmp_path, "--targets", target, f"EXCLUDE_TAGS={HOSTILE}")
-    assert not shown.root.all("script", "b")
-    assert HOSTILE in shown.section("skipped").text
+    assert not every(shown.root, "script", "b")
+    assert HOSTILE in text_of(shown.section("skipped"))
 
 
 def test_what_stands_in_entries_is_text() -> None:
@@ -844,9 +814,9 @@ def test_what_stands_in_entries_is_text() -> None:
             sensors = [rejected(stage, HOSTILE, HOSTILE)]
             drawn.add(entry(number, outcome, sensors=sensors, session_id=HOSTILE, **members))
     parsed = Page("".join(page.pieces(drawn)))
-    assert not parsed.root.all("script")
-    assert not any("title" in element.attributes for element in parsed.root)
-    assert parsed.root.text.count("<script>alert(1)</script>") > 50
+    assert not every(parsed.root, "script")
+    assert not any("title" in element.attrib for element in parsed.root.iter())
+    assert text_of(parsed.root).count("<script>alert(1)</script>") > 50
 
 
 def numbers(text: str) -> list[int]:
@@ -893,26 +863,26 @@ def test_the_numbers_are_the_accounts(scene: Scene, tmp_path: Path, seed: int) -
         [[instances(now), in_all], [instances(after), in_all]],
     ]
     assert [
-        [numbers(cell.all("span")[1].text) for cell in row.all("td")]
-        for row in shown.section("coverage").all("tbody")[0].all("tr")
+        [numbers(text_of(every(cell, "span")[1])) for cell in every(row, "td")]
+        for row in every(every(shown.section("coverage"), "tbody")[0], "tr")
     ] == expected
     for name, row in zip(("interfaces", "instances"), expected, strict=True):
         assert rows_of(re.sub(r"\d+ %", "", run.text), f"  {name} ") == [[*row[0], *row[1]]]
-    assert len(shown.root.all("h1")[0].attributes) == bool(dark_ones)
+    assert len(every(shown.root, "h1")[0].attrib) == bool(dark_ones)
     assert run.status == (preview.DARK if dark_ones else preview.COVERED)
     if dark_ones:
-        assert numbers(shown.root.all("h1")[0].text) == [dark_ones, len(meant)]
-        why = shown.root.all("ul")[0].all("li")
-        assert sum(numbers(line.text)[0] for line in why) == dark_ones
+        assert numbers(text_of(every(shown.root, "h1")[0])) == [dark_ones, len(meant)]
+        why = every(every(shown.root, "ul")[0], "li")
+        assert sum(numbers(text_of(line))[0] for line in why) == dark_ones
     assert sum(n for n, *_ in rows_of(run.text, r"(?=\d+ dark\b)")) == dark_ones
     planned = rows_of(run.text, "Would be created: ")
     assert sum(n for n, *_ in planned) == counts["planned"]
     skipped = rows_of(run.text, "Skipped: ")
     assert sum(n for n, *_ in skipped) == counts["skipped"]
     listed = [
-        row.all("td")[0].text
-        for row in shown.section("lists").all("tr")
-        if row.attributes.get("class") == "ids"
+        text_of(every(row, "td")[0])
+        for row in every(shown.section("lists"), "tr")
+        if row.get("class") == "ids"
     ]
     assert sorted(listed) == sorted(e["interface_id"] for e in entries)
 
@@ -922,9 +892,9 @@ def test_the_numbers_are_the_accounts(scene: Scene, tmp_path: Path, seed: int) -
     scene.run(event)
     in_the_end = Counter(session["TrafficMirrorTargetId"] for session in scene.sessions())
     loads = {
-        row.all("code")[0].text: [numbers(cell.text) for cell in row.all("td")[1:3]]
-        for row in shown.section("sensors").all("tr")
-        if any(head.attributes["scope"] == "row" for head in row.all("th"))
+        text_of(every(row, "code")[0]): [numbers(text_of(cell)) for cell in every(row, "td")[1:3]]
+        for row in every(shown.section("sensors"), "tr")
+        if any(head.get("scope") == "row" for head in every(row, "th"))
     }
     assert loads == {key: [[at_first[key]], [in_the_end[key]]] for key in ours}
     on_terminal = re.findall(r"^  (tmt-\S+) .* (\d+) +(\d+)(?: |$)", run.text, re.MULTILINE)
@@ -975,9 +945,7 @@ def test_the_page_of_ten_thousand_interfaces_is_below_five_megabytes() -> None:
 def test_instances_are_read_in_large_pages_and_sensors_once(scene: Scene) -> None:
     targets = [scene.sensor(scene.subnet(zone), quota=1_000) for zone in "ab" for _ in range(5)]
     scene.instances(1_100)
-    call = preview.understand(["--targets", ",".join(targets)])
-    drawn = preview.survey(call.configuration, None, preview.Progress(io.StringIO()))
-    assert drawn.coverage()[0].all == 1_100
+    assert gathered("--targets", ",".join(targets)).coverage()[0].all == 1_100
     looks = Counter(made.operation for made in scene.calls)
     instances = looks.pop("DescribeInstances")
     assert instances == 2 + 1  # two pages, and the hosts of sensors
@@ -1007,13 +975,9 @@ def test_the_file_of_entries_has_the_form_of_the_functions_result(
 def run_script(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     script = PROJECT / "deploy" / "preview.sh"
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", **variables}
+    command = ["bash", str(script), *arguments]
     return subprocess.run(
-        ["bash", str(script), *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -1036,16 +1000,11 @@ def test_the_script_looks_at_an_emulator_that_lets_it_only_describe(
     server.start()
     try:
         host, port = server.get_host_and_port()
-        shown = run_script(
-            *arguments,
-            "--html",
-            "x.html",
-            folder=tmp_path,
-            AWS_ENDPOINT_URL=f"http://{host}:{port}",
-        )
+        where = {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+        shown = run_script(*arguments, "--html", "x.html", folder=tmp_path, **where)
     finally:
         server.stop()
-    headline = Page((tmp_path / "x.html").read_text(encoding="utf-8")).root.all("h1")[0].text
+    headline = headline_of(tmp_path / "x.html")
     assert headline in shown.stdout
     if lacking:
         assert shown.returncode == preview.WRONG
@@ -1059,15 +1018,10 @@ def test_the_demonstration_writes_the_page_of_its_account(tmp_path: Path) -> Non
     path = tmp_path / "demo.html"
     event = str(PROJECT / "deploy" / "dry-run-sweep.json")
     script = [sys.executable, str(PROJECT / "tests" / "simulations" / "demo.py")]
-    shown = subprocess.run(
-        [*script, event, "--html", path.name],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [*script, event, "--html", path.name]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert f"Written: {path.name}" in shown.stdout
-    headline = Page(path.read_text(encoding="utf-8")).root.all("h1")[0].text
+    headline = headline_of(path)
     assert headline in shown.stdout
 
 

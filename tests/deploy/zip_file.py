@@ -34,13 +34,7 @@ def copy_project(folder: Path, origin: Path = PROJECT) -> Path:
 def build(
     folder: Path, cwd: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs build_zip.sh of a copy of the project.
-
-    Args:
-        folder: What `copy_project` returned.
-        cwd: Where the user stands.
-        environment: Variables; those of the tests where it is left out.
-    """
+    """Runs build_zip.sh of a copy of the project, for a user who stands in `cwd`."""
     environment = dict(os.environ if environment is None else environment)
     environment.setdefault("PYTHON", sys.executable)
     return subprocess.run(

@@ -310,17 +310,12 @@ def wall(event: Event) -> float:
 
 @dataclass
 class Profile:
-    """What one event costs with nothing cached.
-
-    Attributes:
-        seconds: with the answers played back, each after the latency.
-        milliseconds: of CPU, in each part.
-    """
+    """What one event costs with nothing cached."""
 
     calls: int
     trips: int
-    seconds: float
-    milliseconds: list[float]
+    seconds: float  # with the answers played back, each after the latency
+    milliseconds: list[float]  # of CPU, in each part
 
 
 def profile(world: Bench, event: Event, latency: Latency, times: int) -> Profile:

@@ -452,10 +452,7 @@ def bound(count: int) -> float:
 class Ec2:
     """EC2's side of the line: how long calls take, which are throttled, what was created when.
 
-    Args:
-        clock: the simulated clock.
-        create_seconds: what a create takes that is not throttled.
-        seconds_per_byte: what it takes to receive and to parse an answer.
+    `seconds_per_byte` is what it takes to receive and to parse an answer.
     """
 
     def __init__(self, clock: Clock, create_seconds: float, seconds_per_byte: float) -> None:
@@ -525,10 +522,7 @@ After = Callable[[dict[str, Any] | None], None]
 class Lambda:
     """Runs the function in execution environments, which it keeps and uses again.
 
-    Args:
-        clock: the simulated clock.
-        function: the function.
-        timeout: the function's timeout in seconds. Starting an environment does not count.
+    To start one does not count as part of the timeout.
     """
 
     def __init__(self, clock: Clock, function: Function, timeout: float) -> None:
@@ -982,12 +976,8 @@ def burst(
 ) -> Row:
     """Start so many instances at once and see what becomes of them.
 
-    Args:
-        count: how many.
-        way: how their events are delivered, one of WAYS.
-        seed: for everything that is drawn.
-        create_seconds: what a create takes.
-        changes: of the deployment, to try other settings.
+    `way`, one of WAYS, is how their events are delivered, `seed` for everything that is drawn, and
+    `changes` are of the deployment, to try other settings.
     """
     with scene(count, seed, create_seconds, changes) as made:
         clock, deployment = made.clock, made.deployment

@@ -95,17 +95,12 @@ class Tape:
 
     Creates are answered whatever they ask for, and so are looks for the sessions that they may
     have made: which sensor is chosen may depend on an order that differs from run to run.
-
-    Attributes:
-        answers: by the body of the request.
-        latency: seconds until an answer comes, by operation.
-        refuses: whether creates are refused.
     """
 
     def __init__(self, answers: dict[Any, Answer] | None = None) -> None:
-        self.answers = answers if answers is not None else {}
-        self.latency: Callable[[str], float] = lambda operation: 0.0
-        self.refuses = False
+        self.answers = answers if answers is not None else {}  # by the body of the request
+        self.latency: Callable[[str], float] = lambda operation: 0.0  # until an answer comes
+        self.refuses = False  # creates
         self._playing = False
         self._numbers = itertools.count(1)
         self._local = threading.local()
@@ -155,15 +150,10 @@ class Tape:
             )
             return 400, HEADERS, text.encode()
         if operation == CREATE:
-            shown = "".join(
-                f"<{name[0].lower()}{name[1:]}>{parameters[name]}</{name[0].lower()}{name[1:]}>"
-                for name in (
-                    "NetworkInterfaceId",
-                    "TrafficMirrorTargetId",
-                    "TrafficMirrorFilterId",
-                    "SessionNumber",
-                )
-            )
+            of = ("NetworkInterface", "TrafficMirrorTarget", "TrafficMirrorFilter")
+            fields = {f"{name[0].lower()}{name[1:]}Id": parameters[f"{name}Id"] for name in of}
+            fields["sessionNumber"] = parameters["SessionNumber"]
+            shown = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
             number = f"tms-{next(self._numbers):017x}"
             text = (
                 f"<trafficMirrorSession><trafficMirrorSessionId>{number}</trafficMirrorSessionId>"
