@@ -493,6 +493,7 @@ def parse_api_call(detail: object, request: Request) -> Request:
     if detail.get("errorCode"):
         return request._replace(ignored=f"The recorded call {name} failed, so it changed nothing.")
     named: dict[str, None] = {}
+    # Taken from the end, so that what the call asked comes before what it was answered.
     rest = [detail.get("responseElements"), detail.get("requestParameters")]
     while rest:
         value = rest.pop()
@@ -1515,7 +1516,7 @@ INSTANCES = Read(
     "describe_instances", instances_in, "InstanceId", "instance-id", key("InstanceId"),
     Instance.of, ids="InstanceIds",
 )  # fmt: skip
-TARGETS_READ = Read(
+MIRROR_TARGETS = Read(
     "describe_traffic_mirror_targets", listed("TrafficMirrorTargets"), "TrafficMirrorTargetId",
     "traffic-mirror-target-id", key("TrafficMirrorTargetId"), Target.of,
     ids="TrafficMirrorTargetIds",
@@ -1729,7 +1730,7 @@ class Ec2:
             Unanswered: there is no answer, whatever botocore or its credentials raise.
         """
         self.deadline.check()
-        _calling.deadline, _calling.again = self.deadline, False
+        _calling.deadline, _calling.again = self.deadline, False  # no further attempt yet
         try:
             return call()
         except Unanswered:
@@ -2167,7 +2168,7 @@ class Region:
         self.facts: dict[str, Facts] = {}
         self.renewal_error: Unanswered | None = None
         self._own_account = own.account
-        self._sessions: Sessions | Unanswered = OutOfTime()
+        self._sessions: Sessions | Unanswered = OutOfTime()  # until they are read
         self._targets: Answers[Target] | Unanswered = OutOfTime()
         self._looked_for: Answers[Target] = Answers()
         self._renewed = False
@@ -2219,7 +2220,7 @@ class Region:
             named = calls.submit(self._read_instances, work.instances, host_ids)
             sessions = calls.submit(asked, self.home.everything, SESSIONS)
             self._assume_roles()
-            self._targets = home.targets if home else asked(self.home.everything, TARGETS_READ)
+            self._targets = home.targets if home else asked(self.home.everything, MIRROR_TARGETS)
         instances, answer = named.result(), sessions.result()
         self._sessions = answer if isinstance(answer, Unanswered) else Sessions(answer)
         if isinstance(self._sessions, Sessions):
@@ -2377,7 +2378,7 @@ class Region:
             return here
         shown = {key: here.one(key) for key in ids}
         placed = ec2.by_filter(
-            TARGETS_READ, [k for k, t in shown.items() if t and not t.shows_where]
+            MIRROR_TARGETS, [k for k, t in shown.items() if t and not t.shows_where]
         )
         for target_id, target in shown.items():
             if target and target.shows_where:
@@ -2437,7 +2438,7 @@ class Region:
         """Read afresh what is cached. What cannot be read leaves what is cached to those whom it
         serves; for those whom it does not, there is `renewal_error`."""
         self._renewed = True
-        targets = asked(self.home.everything, TARGETS_READ)
+        targets = asked(self.home.everything, MIRROR_TARGETS)
         if isinstance(targets, Unanswered):
             self.renewal_error = targets
             return
@@ -2457,7 +2458,7 @@ class Region:
         """Ask for the targets of sessions that are not among the visible ones."""
         ids = {session.target_id for session in sessions}
         unknown = [t for t in ids if t not in self.sensors.targets and t not in self._looked_for]
-        self._looked_for.update(self.home.by_id(TARGETS_READ, unknown))
+        self._looked_for.update(self.home.by_id(MIRROR_TARGETS, unknown))
         self._looked_for.know_of_none(unknown)
 
     def target_is_gone(self, target_id: str) -> bool:
@@ -2846,6 +2847,7 @@ def judge_sensor(
         Unanswered: a call that should have shown what decides has failed.
     """
     sensor, zone = known.sensor, (source.zone, source.zone_id)
+    # The zone rejects before any stage that differs between the sources of a zone.
     if pipeline is PIPELINE and not known.other_zones and zone in known.out_of_zone:
         return known.out_of_zone[zone]
     if sensor.failure:
@@ -3829,9 +3831,9 @@ class Report:
         self.pages_failed = False
         self.sweep_unfinished = False
         self.unfinished_instances: set[str | None] = set()
-        self._meant = self._covered = 0
-        self._stopped = False
-        self._due: Counter[str] = Counter()
+        self._meant = self._covered = 0  # interfaces
+        self._stopped = False  # before all instances were read
+        self._due: Counter[str] = Counter()  # by outcome, what is to be delivered again
         self._causes: dict[str, dict[str, list[str]]] = {outcome: {} for outcome in OUTCOMES}
         self._kept: dict[str, list[Entry]] = {outcome: [] for outcome in OUTCOMES}
         self._rows: Counter[str] = Counter()
