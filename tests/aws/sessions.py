@@ -162,24 +162,17 @@ class Sessions:
                     f"Value ({value}) for parameter {name} is invalid. "
                     f"It must be between {low} and {high}.",
                 )
-        filter_id = parameters["TrafficMirrorFilterId"]
-        if filter_id not in self._backend.traffic_mirror_filters:
-            raise Refusal(
-                "InvalidTrafficMirrorFilterId.NotFound",
-                f"The traffic mirror filter '{filter_id}' does not exist",
-            )
         interface_id = parameters["NetworkInterfaceId"]
-        if interface_id not in self._backend.enis:
-            raise Refusal(
-                "InvalidNetworkInterfaceID.NotFound",
-                f"The networkInterface ID '{interface_id}' does not exist",
-            )
         target_id = parameters["TrafficMirrorTargetId"]
-        if target_id not in self._visible_targets():
-            raise Refusal(
-                "InvalidTrafficMirrorTargetId.NotFound",
-                f"The traffic mirror target '{target_id}' does not exist",
-            )
+        filter_id = parameters["TrafficMirrorFilterId"]
+        filters = self._backend.traffic_mirror_filters
+        for given, code, noun, known in (
+            (filter_id, "TrafficMirrorFilterId", "traffic mirror filter", filters),
+            (interface_id, "NetworkInterfaceID", "networkInterface ID", self._backend.enis),
+            (target_id, "TrafficMirrorTargetId", "traffic mirror target", self._visible_targets()),
+        ):
+            if given not in known:
+                raise Refusal(f"Invalid{code}.NotFound", f"The {noun} '{given}' does not exist")
         self._account_of_target(target_id)._check_target(target_id)
         self._check_source(interface_id)
         self._check_quotas(interface_id, target_id, parameters["SessionNumber"])
@@ -190,23 +183,17 @@ class Sessions:
         A target whose interface is attached to nothing is accepted (not documented).
         """
         target = self._backend.traffic_mirror_targets[target_id]
+        interface = self._backend.enis.get(target.network_interface_id)
+        wrong = ""
         if not target.network_interface_id:
             if not self._sensor_interfaces(target_id):
-                raise Refusal(
-                    "InvalidTrafficMirrorTarget", f"The load balancer of {target_id} is gone"
-                )
-            return
-        interface = self._backend.enis.get(target.network_interface_id)
-        if interface is None:
-            raise Refusal(
-                "InvalidTrafficMirrorTarget",
-                f"{target.network_interface_id}, the interface of {target_id}, does not exist",
-            )
-        if interface.instance is not None and interface.instance._state.name != "running":
-            raise Refusal(
-                "InvalidTrafficMirrorTarget",
-                f"The instance of {target_id} must be in the running state",
-            )
+                wrong = f"The load balancer of {target_id} is gone"
+        elif interface is None:
+            wrong = f"{target.network_interface_id}, the interface of {target_id}, does not exist"
+        elif interface.instance is not None and interface.instance._state.name != "running":
+            wrong = f"The instance of {target_id} must be in the running state"
+        if wrong:
+            raise Refusal("InvalidTrafficMirrorTarget", wrong)
 
     def _check_source(self, interface_id: str) -> None:
         """The guide says what cannot be a source; the code is documented for two of the reasons."""

@@ -38,18 +38,10 @@ class Browser:
         # Chromium reads from descriptor 3 and writes to 4.
         shell = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
         options = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--hide-scrollbars",
-            "--remote-debugging-pipe",
-            f"--user-data-dir={self._folder.name}",
-            "about:blank",
+            *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--no-first-run", "--hide-scrollbars", "--remote-debugging-pipe"),
+            *(f"--user-data-dir={self._folder.name}", "about:blank"),
         ]
         self._process = subprocess.Popen(
             ["bash", "-c", shell, program, *options],
@@ -65,9 +57,8 @@ class Browser:
         self._session: str | None = None
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
-            "sessionId"
-        ]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -115,13 +106,8 @@ class Browser:
 
     def open(self, path: Path, *, width: int, dark: bool, height: int = 900) -> None:
         """Load a page in a window of this width and in this colour scheme."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()

@@ -116,9 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay quiet."""
 
     def do_GET(self) -> None:
-        if self.path != f"{PREFIX}invocation/next":
-            self._send(404, {}, b"")
-            return
+        assert self.path == f"{PREFIX}invocation/next"
         self.runtime_api.asked.set()
         event = self.runtime_api.events.get()
         if event is None:  # the end
@@ -128,28 +126,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, headers, body)
 
     def do_POST(self) -> None:
-        body = self._body()
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         match self.path.removeprefix(PREFIX).split("/"):
             case ["invocation", request_id, "response" | "error" as kind]:
-                answer = _Answer(request_id, kind, json.loads(body))
-                self.runtime_api.answers.put(answer)
+                self.runtime_api.answers.put(_Answer(request_id, kind, body))
             case ["init", "error"]:
-                answer = _Answer("", "init", json.loads(body))
-                self.runtime_api.init_errors.put(answer)
-            case _:
-                self._send(404, {}, b"")
-                return
+                self.runtime_api.init_errors.put(_Answer("", "init", body))
         self._send(202, {"Content-Type": "application/json"}, b'{"status": "OK"}')
-
-    def _body(self) -> bytes:
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
 
     def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.send_response(status)

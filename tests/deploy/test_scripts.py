@@ -694,12 +694,8 @@ def test_a_filter_that_others_use_stays_and_is_said(stack: Checkout) -> None:
 
 
 def test_sessions_that_come_while_the_stack_goes_are_deleted_too(stack: Checkout) -> None:
-    stack.aws.after["cloudformation wait"] = lambda: stack.aws.add_session(
-        "eni-0a1b2c3d", "tmt-1", "tmf-1"
-    )
-    stack.aws.after["ec2 delete-traffic-mirror-session"] = lambda: stack.aws.add_session(
-        "eni-0a1b2c3d", "tmt-2", "tmf-1"
-    )
+    for command in ("cloudformation wait", "ec2 delete-traffic-mirror-session"):
+        stack.aws.after[command] = lambda: stack.aws.add_session("eni-0a1b2c3d", "tmt-1", "tmf-1")
     stack.remove("--yes")
     assert list(stack.aws.sessions) == OTHERS
 

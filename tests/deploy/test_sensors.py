@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from checks import DESCRIBES, PREFIX_LISTS
 from cloudformation import DEPLOY, ParameterError, allows, as_list, load, resolve
 from fake_aws import check_call, parsed
 from moto import mock_aws
@@ -21,15 +22,7 @@ TEMPLATE = DEPLOY / "sensors.yaml"
 FUNCTION = "arn:aws:iam::123456789012:role/traffic-mirror/stack-Role-1"
 ORGANIZATION = "o-exampleorg1"
 # What CONTRACT and README list for a role in a sensors' account.
-ALLOWED = {
-    "ec2:DescribeInstances",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeSecurityGroups",
-    "ec2:DescribeNetworkAcls",
-    "ec2:DescribeTrafficMirrorTargets",
-    "ec2:DescribeTrafficMirrorSessions",
-    "ec2:GetManagedPrefixListEntries",
-}
+ALLOWED = {*DESCRIBES, PREFIX_LISTS}
 
 
 def stack(**parameters: str) -> dict[str, Any]:
@@ -73,10 +66,9 @@ def test_the_role_reads_and_nothing_else() -> None:
         if action.startswith("ec2:Describe"):
             assert allows(statements, action, "*"), action
     # Lists of any Region, since the role is one for all, and of any owner.
-    lists = "ec2:GetManagedPrefixListEntries"
     for owner in ("aws", "123456789012"):
-        assert allows(statements, lists, f"arn:aws:ec2:eu-west-1:{owner}:prefix-list/pl-1")
-    assert not allows(statements, lists, "arn:aws:ec2:eu-west-1:123456789012:vpc/vpc-1")
+        assert allows(statements, PREFIX_LISTS, f"arn:aws:ec2:eu-west-1:{owner}:prefix-list/pl-1")
+    assert not allows(statements, PREFIX_LISTS, "arn:aws:ec2:eu-west-1:123456789012:vpc/vpc-1")
 
 
 TRUSTS = {
@@ -108,12 +100,8 @@ def test_the_role_trusts(trusted: str, arn: str, organization: str, let_in: bool
 @pytest.mark.parametrize("trusted", TRUSTS)
 def test_each_condition_keeps_somebody_out(trusted: str) -> None:
     trust = role(**TRUSTS[trusted])["AssumeRolePolicyDocument"]
-    strangers = [
-        (FUNCTION, "o-another"),
-        (OTHER_PATH, ORGANIZATION),
-        (OTHER_ACCOUNT, "o-another"),
-        (OTHER_PATH, "o-another"),
-    ]
+    strangers = [(arn, "o-another") for arn in (FUNCTION, OTHER_ACCOUNT, OTHER_PATH)]
+    strangers.append((OTHER_PATH, ORGANIZATION))
 
     def let_in(policy: dict[str, Any]) -> list[bool]:
         return [may_assume(policy, *stranger) for stranger in strangers]

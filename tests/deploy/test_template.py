@@ -237,6 +237,8 @@ def test_sweeps_cannot_overlap(timeout: int, rate: int) -> None:
 # What it makes of its parameters
 
 ROLES = "arn:aws:iam::111122223333:role/traffic-mirror/a, arn:aws:iam::222233334444:role/b"
+TOPIC = {"AlarmTopicArn": "arn:{partition}:sns:{region}:123456789012:alarms"}
+KEY = {"LogKeyArn": "arn:{partition}:kms:{region}:123456789012:key/0a1b"}
 MATRIX: dict[str, dict[str, str]] = {
     "the least": {},
     "an own filter": {"FilterId": FILTER, "CodeVersion": "2.0.0", "LogLevel": "DEBUG"},
@@ -265,20 +267,13 @@ MATRIX: dict[str, dict[str, str]] = {
         "CloudTrailEvents": "true",
         "CacheSeconds": "0",
         "MemorySize": "1024",
-        "AlarmTopicArn": "arn:{partition}:sns:{region}:123456789012:alarms",
         "LogRetentionDays": "30",
-        "LogKeyArn": "arn:{partition}:kms:{region}:123456789012:key/0a1b",
+        **TOPIC,
+        **KEY,
         "PermissionsBoundaryArn": "arn:{partition}:iam::123456789012:policy/bound",
     },
-    "a trail and a topic": {
-        "CloudTrailEvents": "true",
-        "AlarmTopicArn": "arn:{partition}:sns:{region}:123456789012:alarms",
-    },
-    "a trail, a key and roles": {
-        "CloudTrailEvents": "true",
-        "LogKeyArn": "arn:{partition}:kms:{region}:123456789012:key/0a1b",
-        "SensorRoleArns": ROLES,
-    },
+    "a trail and a topic": {"CloudTrailEvents": "true", **TOPIC},
+    "a trail, a key and roles": {"CloudTrailEvents": "true", "SensorRoleArns": ROLES, **KEY},
     "10 minutes": {"SweepRate": "10", "Timeout": "600"},
     "15 minutes": {"SweepRate": "15", "Timeout": "900"},
     "30 minutes": {"SweepRate": "30", "Timeout": "60"},
@@ -302,21 +297,11 @@ def partitions() -> dict[str, str]:
 def at(name: str, partition: str = "aws", template: dict[str, Any] | None = None) -> Resolved:
     """The template for a row of the matrix."""
     region = partitions()[partition] if partition != "aws" else "us-east-1"
-    return resolve(
-        template,
-        {
-            **REQUIRED,
-            "Targets": TARGETS,
-            **{
-                key: value.replace("{partition}", partition)
-                .replace("{region}", region)
-                .replace("arn:aws:iam", f"arn:{partition}:iam")
-                for key, value in MATRIX[name].items()
-            },
-        },
-        partition=partition,
-        region=region,
-    )
+    parameters = {**REQUIRED, "Targets": TARGETS}
+    for key, value in MATRIX[name].items():
+        here = value.replace("{partition}", partition).replace("{region}", region)
+        parameters[key] = here.replace("arn:aws:iam", f"arn:{partition}:iam")
+    return resolve(template, parameters, partition=partition, region=region)
 
 
 def test_the_matrix_tells_every_two_conditions_apart() -> None:

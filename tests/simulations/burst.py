@@ -1131,38 +1131,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate the runs, print the table; the exit code."""
     parser = argparse.ArgumentParser(description="Starts against EC2's request limits.")
     parser.add_argument("instances", nargs="*", type=int, help="that start at once (10 100 1000)")
+    values: dict[str, tuple[Callable[[str], Any], list[Any], str, str]] = {
+        "--backlog": (int, [], "N", "day one with so many instances, in place of bursts"),
+        "--create-seconds": (float, [CREATE_SECONDS], "S", f"of a create ({CREATE_SECONDS})"),
+        "--seeds": (int, [1], "SEED", "for all that is drawn: means (1)"),
+        "--set": (change, [], "NAME=VALUE", f"of the template, to try it: {', '.join(SETTINGS)}"),
+    }
+    for name, (kind, usual, word, text) in values.items():
+        parser.add_argument(name, nargs="+", type=kind, default=usual, metavar=word, help=text)
+    deliveries = {"batches": (BATCHES,), "each": (EACH,), "both": WAYS}
     parser.add_argument(
-        "--backlog",
-        nargs="+",
-        type=int,
-        default=[],
-        metavar="N",
-        help="day one with so many instances, in place of bursts",
-    )
-    parser.add_argument(
-        "--create-seconds",
-        nargs="+",
-        type=float,
-        default=[CREATE_SECONDS],
-        metavar="S",
-        help=f"that a create takes ({CREATE_SECONDS})",
-    )
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[1], help="for all that is drawn: means (1)"
-    )
-    parser.add_argument(
-        "--delivery",
-        choices=("batches", "each", "both"),
-        default="both",
-        help="of a burst's events",
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        type=change,
-        default=[],
-        metavar="NAME=VALUE",
-        help=f"of the template, to try another value: {', '.join(SETTINGS)}",
+        "--delivery", choices=deliveries, default="both", help="of a burst's events"
     )
     options = parser.parse_args(arguments)
     bursts = options.instances or ([] if options.backlog else [10, 100, 1_000])
@@ -1170,8 +1149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("at least one instance is needed")
     if min(options.create_seconds) < CALL_SECONDS:
         parser.error(f"a create takes {CALL_SECONDS} s at least")
-    ways = {"batches": (BATCHES,), "each": (EACH,), "both": WAYS}[options.delivery]
-    kinds = [(count, way) for count in bursts for way in ways]
+    kinds = [(count, way) for count in bursts for way in deliveries[options.delivery]]
     kinds += [(count, DAY_ONE) for count in options.backlog]
     lines = [(*kind, seconds) for kind in kinds for seconds in options.create_seconds]
     runs: list[Run] = [(*line, seed) for line in lines for seed in options.seeds]
