@@ -397,3 +397,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.sleep", clock.advance)
     return clock
+
+
+@pytest.fixture
+def clock_of_day(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time by which what is known is kept."""
+    clock = Clock()
+    monkeypatch.setattr("time.time", clock)
+    return clock

@@ -60,14 +60,6 @@ def abroad(scene: Scene) -> Abroad:
     return Abroad(scene)
 
 
-@pytest.fixture
-def clock_of_day(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time by which what is known is kept."""
-    clock = Clock()
-    monkeypatch.setattr("time.time", clock)
-    return clock
-
-
 EXCLUDE = {"EXCLUDE_TAGS": "role=sensor"}
 
 

@@ -38,7 +38,7 @@ from calls import (
     TARGETS,
     WARM,
 )
-from conftest import Delivery, Scene, Sleeps, deliver, error_of
+from conftest import Clock, Delivery, Scene, Sleeps, deliver, error_of
 from model import expect
 from moto.moto_api._internal import mock_random
 from worlds import Builder, apply_limits, differences, handle, outcomes_of, read_world
@@ -318,17 +318,6 @@ def test_looking_in_other_zones_costs_nothing(scene: Scene) -> None:
 # --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets the time of day; it stands still otherwise."""
-
-    def set_clock(seconds: float) -> None:
-        monkeypatch.setattr("time.time", lambda: 1_000_000.0 + seconds)
-
-    set_clock(0)
-    return set_clock
-
-
 @pytest.mark.parametrize("count", [1, 3, 10, 50, 199])
 def test_a_second_event_takes_three_calls_in_two_round_trips(scene: Scene, count: int) -> None:
     scene.configure(sensors(scene, count), CACHE_SECONDS="60")
@@ -345,21 +334,19 @@ def test_without_cache_seconds_every_event_costs_the_same(scene: Scene) -> None:
         run_in(scene, COLD, new_instance(scene))
 
 
-def test_the_cache_expires(scene: Scene, clock: Callable[[float], None]) -> None:
+def test_the_cache_expires(scene: Scene, clock_of_day: Clock) -> None:
     scene.configure(scene.sensor(), CACHE_SECONDS="60")
     subnet = scene.subnet("a")
     moments = ((0, COLD), (59.9, WARM), (60, COLD), (119.9, WARM), (120, COLD), (100, COLD))
     for seconds, expected in moments:
-        clock(seconds)
+        clock_of_day.now = seconds
         assert run_in(scene, expected, scene.instance(subnet)).answer.outcomes == ["created"]
 
 
-def test_reading_the_cache_does_not_prolong_it(
-    scene: Scene, clock: Callable[[float], None]
-) -> None:
+def test_reading_the_cache_does_not_prolong_it(scene: Scene, clock_of_day: Clock) -> None:
     scene.configure(scene.sensor(), CACHE_SECONDS="60")
     for seconds in (0, 40, 80):  # each in a new subnet, so that each adds to what is known
-        clock(seconds)
+        clock_of_day.now = seconds
         scene.run(new_instance(scene))
         assert (TARGETS in calls(scene)) is (seconds != 40)
 

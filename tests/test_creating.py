@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,7 +21,7 @@ from aws import (
     sqs_event,
 )
 from calls import CREATE, FAULTS, INSTANCES, SESSIONS, TARGETS
-from conftest import Scene, Sleeps, answer_of, deliver, error_of, missing
+from conftest import Clock, Scene, Sleeps, answer_of, deliver, error_of, missing
 
 from lambda_traffic_mirror import lambda_handler
 
@@ -510,44 +509,29 @@ def test_a_sensor_of_somebodys_sets_aside_only_itself(
 # --- ... and that is remembered for an hour
 
 
-class Time:
-    """The clocks of the machine can be put forward."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ahead = 0.0
-        for name in ("time", "monotonic"):
-            clock = getattr(time, name)
-            monkeypatch.setattr(f"time.{name}", lambda clock=clock: clock() + self.ahead)
-
-
-@pytest.fixture
-def hours(monkeypatch: pytest.MonkeyPatch) -> Time:
-    return Time(monkeypatch)
-
-
 @pytest.mark.parametrize(("minutes", "creates"), [(0, 0), (59, 0), (61, 1), (24 * 60, 1)], ids=str)
 def test_what_is_not_supported_is_remembered_for_an_hour(
-    scene: Scene, hours: Time, minutes: int, creates: int
+    scene: Scene, clock_of_day: Clock, minutes: int, creates: int
 ) -> None:
     scene.unsupported_types.add("t2.micro")
     scene.configure(scene.sensor())
     instance = scene.instance(instance_type="t2.micro")
     scene.run(instance)
     scene.forget_calls()
-    hours.ahead += 60 * minutes
+    clock_of_day.advance(60 * minutes)
     answer = scene.run(instance)
     assert (answer.outcomes, answer.status, scene.count(CREATE)) == (["skipped"], 200, creates)
     assert NOT_SUPPORTED in answer.entry["reason"]
 
 
-def test_remembering_does_not_prolong_it(scene: Scene, hours: Time) -> None:
+def test_remembering_does_not_prolong_it(scene: Scene, clock_of_day: Clock) -> None:
     refuse(scene, NOT_SUPPORTED, times=1)
     scene.configure(scene.sensor())
     instance = scene.instance()
     outcomes = []
     for _ in range(3):
         outcomes += scene.run(instance).outcomes
-        hours.ahead += 31 * 60
+        clock_of_day.advance(31 * 60)
     assert outcomes == ["skipped", "skipped", "created"]
 
 
@@ -573,7 +557,7 @@ def test_it_is_the_interface_that_is_remembered_not_the_type(scene: Scene) -> No
 
 
 def test_a_thousand_interfaces_that_aws_does_not_support_cost_a_thousand_creates_in_an_hour(
-    scene: Scene, hours: Time
+    scene: Scene, clock_of_day: Clock
 ) -> None:
     """Scaled down; each is a further interface, so that its type is not set aside."""
     scene.configure(scene.sensor(quota=1_000), EXCLUDE_TAGS="sensor")
@@ -582,7 +566,7 @@ def test_a_thousand_interfaces_that_aws_does_not_support_cost_a_thousand_creates
     scene.forget_calls()
     for _ in range(11):
         scene.run(scheduled_event())
-        hours.ahead += 5 * 60
+        clock_of_day.advance(5 * 60)
     refused = [call for call in scene.calls if call.code == NOT_SUPPORTED]
     assert len(refused) == 20
 

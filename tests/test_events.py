@@ -396,7 +396,7 @@ def ignored(one: str) -> dict[str, Event]:
             "CreateVolume", userIdentity={"type": "AssumedRole", "instanceId": one}
         ),
         "an instance elsewhere in the event": call_event(
-            "CreateVolume", additionalEventData={"instanceId": one}, resources=resources
+            "CreateVolume", additionalEventData={"instanceId": one}, resources=[{"resourceId": one}]
         ),
         "an instance only in texts": call_event("X", requestParameters=texts),
         "a resource that does not begin with i-": call_event("X", requestParameters=resources),
@@ -411,19 +411,8 @@ def test_it_is_ignored_and_aws_is_not_asked(scene: Pair, name: str) -> None:
 
 # IDs that are none: at most they make the event invalid, never do they match an instance.
 ODD_IDS = [
-    "i-*",
-    "*",
-    "i-?????????????????",
-    "",
-    " ",
-    7,
-    None,
-    True,
-    [],
-    {},
-    ["i-*"],
-    "i-é",
-    "\ud800",
+    *("i-*", "*", "i-?????????????????", "", " ", "i-é", "\ud800"),
+    *(7, None, True, [], {}, ["i-*"]),
 ]
 
 

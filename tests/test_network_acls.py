@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aws import acl_entry, route
-from conftest import Answer, Scene
+from conftest import Answer, Scene, missing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import acl_allows, acl_entries, addresses
@@ -57,6 +57,11 @@ def source(scene: Scene) -> Source:
 
 ALLOWS, DENIES = None, "network_acl"  # the stage at which the sensor falls
 
+
+def deny(*block: str, **more: Any) -> dict[str, Any]:
+    return acl_entry(90, "deny", *block, **more)
+
+
 ALLOW_ALL = acl_entry(100, "allow", protocol="-1")
 DENY_ALL = acl_entry(100, "deny", protocol="-1")
 
@@ -84,38 +89,29 @@ INBOUND: dict[str, tuple[Entries, str | None]] = {
     "allows IPv6 only": ([acl_entry(100, "allow", "::/0", "-1")], DENIES),
     "no entry but the last, which denies": ([], DENIES),
     # the lowest number that matches decides
-    "deny before allow": ([acl_entry(90, "deny"), ALLOW_ALL], DENIES),
+    "deny before allow": ([deny(), ALLOW_ALL], DENIES),
     "allow before deny": ([acl_entry(90, "allow"), DENY_ALL], ALLOWS),
-    "deny before allow, shown the other way round": ([ALLOW_ALL, acl_entry(90, "deny")], DENIES),
+    "deny before allow, shown the other way round": ([ALLOW_ALL, deny()], DENIES),
     "allow before deny, shown the other way round": ([DENY_ALL, acl_entry(90, "allow")], ALLOWS),
     "numbers, not texts, are in order": ([ALLOW_ALL, acl_entry(9, "deny")], DENIES),
     "the highest number there can be": ([acl_entry(32766, "allow")], ALLOWS),
-    "a denial of another port does not decide": (
-        [acl_entry(90, "deny", ports=(53, 53)), ALLOW_ALL],
-        ALLOWS,
-    ),
+    "a denial of another port does not decide": ([deny(ports=(53, 53)), ALLOW_ALL], ALLOWS),
     "a denial of tcp does not decide": (
-        [acl_entry(90, "deny", protocol="6", ports=(4789, 4789)), ALLOW_ALL],
+        [deny(protocol="6", ports=(4789, 4789)), ALLOW_ALL],
         ALLOWS,
     ),
-    "a denial of another block does not decide": (
-        [acl_entry(90, "deny", "10.0.5.12/30", "-1"), ALLOW_ALL],
-        ALLOWS,
-    ),
-    "a denial of IPv6 does not decide": ([acl_entry(90, "deny", "::/0", "-1"), ALLOW_ALL], ALLOWS),
+    "a denial of another block does not decide": ([deny("10.0.5.12/30", "-1"), ALLOW_ALL], ALLOWS),
+    "a denial of IPv6 does not decide": ([deny("::/0", "-1"), ALLOW_ALL], ALLOWS),
     "a denial of the source within an allowed network": (
-        [acl_entry(90, "deny", "10.0.5.11/32", "-1"), ALLOW_ALL],
+        [deny("10.0.5.11/32", "-1"), ALLOW_ALL],
         DENIES,
     ),
     "allow, deny, allow": (
-        [acl_entry(80, "allow", "10.0.6.0/24"), acl_entry(90, "deny", "10.0.5.0/24"), ALLOW_ALL],
+        [acl_entry(80, "allow", "10.0.6.0/24"), deny("10.0.5.0/24"), ALLOW_ALL],
         DENIES,
     ),
     # outbound entries are of the other direction
-    "an outbound denial": (
-        [acl_entry(100, "allow"), acl_entry(90, "deny", protocol="-1", egress=True)],
-        ALLOWS,
-    ),
+    "an outbound denial": ([acl_entry(100, "allow"), deny(protocol="-1", egress=True)], ALLOWS),
     "allowed outbound only": ([acl_entry(100, "allow", protocol="-1", egress=True)], DENIES),
     "the same number in both directions": (
         [acl_entry(100, "deny", egress=True), acl_entry(100, "allow")],
@@ -147,8 +143,7 @@ def test_inbound_entries_of_the_sources_subnet_do_not_matter(source: Source) -> 
         source.subnet, [DENY_ALL, acl_entry(100, "allow", protocol="-1", egress=True)]
     )
     target = source.sensor("10.0.6.0/24")
-    reason = source.answer().sensors[target]["reason"]
-    assert "denies" not in reason
+    assert "denies" not in source.answer().sensors[target]["reason"]
 
 
 def test_of_several_acls_in_the_vpc_the_one_of_the_subnet_counts(source: Source) -> None:
@@ -159,8 +154,8 @@ def test_of_several_acls_in_the_vpc_the_one_of_the_subnet_counts(source: Source)
 
 
 NUMBERS: dict[str, tuple[Entries, str]] = {
-    "the entry that allows": ([acl_entry(90, "deny", ports=(1, 2)), ALLOW_ALL], "inbound rule 100"),
-    "the entry that denies": ([acl_entry(90, "deny"), ALLOW_ALL], "inbound rule 90"),
+    "the entry that allows": ([deny(ports=(1, 2)), ALLOW_ALL], "inbound rule 100"),
+    "the entry that denies": ([deny(), ALLOW_ALL], "inbound rule 90"),
     "the last entry, which AWS numbers 32767": ([], "inbound rule 32767"),
 }
 
@@ -173,8 +168,7 @@ def test_the_reason_names_acl_number_and_address(
     acl = source.account.acl(subnet, entries)
     source.targets = [source.account.sensor(subnet)]
     (sensor,) = source.answer().entry["sensors"]
-    wanted = (acl, number, "udp/4789", ADDRESS)
-    assert [word for word in wanted if word not in sensor["reason"]] == []
+    assert missing(sensor["reason"], acl, number, "udp/4789", ADDRESS) == []
 
 
 # --------------------------------------------------------------------------------------
@@ -186,8 +180,8 @@ IDLE, BUSY = "10.0.6.0/24", "10.0.7.0/24"
 ALLOW_OUT = acl_entry(100, "allow", protocol="-1", egress=True)
 
 
-def deny_out(cidr: str, **kwargs: Any) -> dict[str, Any]:
-    return acl_entry(90, "deny", cidr, egress=True, **kwargs)
+def deny_out(cidr: str, **more: Any) -> dict[str, Any]:
+    return deny(cidr, egress=True, **more)
 
 
 OUTBOUND: dict[str, tuple[Entries, str]] = {
@@ -203,7 +197,7 @@ OUTBOUND: dict[str, tuple[Entries, str]] = {
     "a range that ends with 4789 is denied": ([deny_out(IDLE, ports=(1, 4789)), ALLOW_OUT], BUSY),
     "the denial comes too late": ([acl_entry(200, "deny", IDLE, egress=True), ALLOW_OUT], IDLE),
     "the denial is shown last and comes first": ([ALLOW_OUT, deny_out(IDLE)], BUSY),
-    "the denial is inbound": ([ALLOW_OUT, acl_entry(90, "deny", IDLE, "-1")], IDLE),
+    "the denial is inbound": ([ALLOW_OUT, deny(IDLE, "-1")], IDLE),
     "the source itself is denied, which is not where packets go": (
         [deny_out("10.0.5.0/24"), ALLOW_OUT],
         IDLE,
@@ -228,8 +222,8 @@ def test_a_sensor_that_the_sources_acl_denies_is_eligible_and_the_reason_says_so
     denied = source.sensor(IDLE)
     source.sensor(BUSY)
     sensor = source.answer().sensors[denied]
-    missing = [word for word in (acl, "outbound rule 90") if word not in sensor["reason"]]
-    assert (sensor["verdict"], sensor["stage"], missing) == ("eligible", None, [])
+    assert (sensor["verdict"], sensor["stage"]) == ("eligible", None)
+    assert missing(sensor["reason"], acl, "outbound rule 90") == []
 
 
 def test_a_sensor_in_the_sources_subnet_is_not_denied(source: Source) -> None:

@@ -21,9 +21,9 @@ from urllib.parse import parse_qsl
 
 import pytest
 from aws import ACCOUNT_ID, REGION, LambdaContext, rule, running_event, scheduled_event, sqs_event
-from conftest import Clock, Scene, answer_of
+from conftest import Clock, Scene, answer_of, deliver
 
-from lambda_traffic_mirror import MirroringError, lambda_handler
+from lambda_traffic_mirror import lambda_handler
 
 CREATE = "CreateTrafficMirrorSession"
 TARGET, SENSOR_INTERFACE, SENSOR = "tmt-00000001", "eni-fffffff1", "i-fffffff1"
@@ -368,12 +368,7 @@ def test_the_handler_returns_before_the_time_ends(
 
     context = LambdaContext(seconds)
     began = time.monotonic()
-    result: dict[str, Any] | None = None
-    error = ""
-    try:
-        result = lambda_handler(event, context)
-    except MirroringError as raised:
-        error = str(raised)
+    delivery = deliver(event, context)
     took = time.monotonic() - began
     assert took < seconds
     assert ours() <= before
@@ -389,14 +384,11 @@ def test_the_handler_returns_before_the_time_ends(
         mirrored = {name for name in instances if interface_of(name) in ec2.sessions}
     assert metrics["created"] <= len(mirrored)
     if kind == "SQS":
-        assert result is not None
-        again = {item["itemIdentifier"] for item in result["batchItemFailures"]}
-        ids = dict(zip(instances, (r["messageId"] for r in event["Records"]), strict=True))
-        assert {ids[name] for name in instances if name not in mirrored} <= again
+        assert set(instances) - mirrored <= {instances[at] for at in delivery.again}
     elif kind == "event" and len(mirrored) < count:
-        assert error
+        assert delivery.error
     if behaviour == "as it should" and count <= 10:
-        assert (len(mirrored), error) == (count, "")
+        assert (len(mirrored), delivery.error) == (count, "")
 
 
 # --------------------------------------------------------------------------------------
@@ -438,8 +430,7 @@ def check_sessions(scene: Scene) -> dict[str, Any]:
     """Interfaces with a session are judged by sweeps, too."""
     target = scene.sensor()
     scene.configure(target, EXCLUDE_TAGS="none")
-    for instance in scene.instances(150):
-        scene.session(scene.interfaces_of(instance)[0], target)
+    scene.mirrored(target, 150)
     return scheduled_event()
 
 
@@ -454,8 +445,7 @@ def test_no_further_interface_is_judged_in_the_reserve(
     caplog.set_level("DEBUG", "lambda_traffic_mirror")
     event = work(scene)
     context = CostlyContext(clock, 60, 0.5)
-    with suppress(MirroringError):
-        lambda_handler(event, context)
+    deliver(event, context)
     outcomes = Counter(
         record.outcome for record in caplog.records if getattr(record, "interface_id", None)
     )
@@ -529,8 +519,7 @@ def test_a_backoff_neither_ends_nor_begins_in_the_reserve(
     eager(pause)
     context = LambdaContext(seconds, clock=clock)
     left = lefts(ec2, context, fate)
-    with pytest.raises(MirroringError):
-        lambda_handler(running_event(instance), context)
+    assert deliver(running_event(instance), context).error
     assert min(left) >= 1_000 * reserve_of(seconds)
     counts = Counter(attempt.operation for attempt in ec2.attempts)
     assert max(counts.values()) <= attempts
@@ -551,10 +540,10 @@ def test_the_limiters_own_wait_keeps_to_the_deadline(ec2: LoopbackEc2) -> None:
     event = sqs_event(*map(running_event, instances))
     context = LambdaContext(3)
     began = time.monotonic()
-    result = lambda_handler(event, context)
+    again = deliver(event, context).again
     assert context.get_remaining_time_in_millis() > 0
     assert latest(ec2, began) <= 3 - reserve_of(3) + 0.3
-    assert len(result["batchItemFailures"]) == 60 - (len(ec2.sessions) - 1)
+    assert len(again) == 60 - (len(ec2.sessions) - 1)
 
 
 def test_timeouts_keep_to_what_is_left(ec2: LoopbackEc2) -> None:
@@ -566,9 +555,9 @@ def test_timeouts_keep_to_what_is_left(ec2: LoopbackEc2) -> None:
     ec2.misbehave = lambda operation: (
         "silent" if context.get_remaining_time_in_millis() < 1_000 else 0.1
     )
-    result = lambda_handler(event, context)
+    again = deliver(event, context).again
     assert context.get_remaining_time_in_millis() > 0
-    assert len(result["batchItemFailures"]) >= 300 - (len(ec2.sessions) - 1)
+    assert len(again) >= 300 - (len(ec2.sessions) - 1)
 
 
 def test_after_a_short_invocation_the_next_one_has_its_full_timeouts(ec2: LoopbackEc2) -> None:
@@ -576,8 +565,7 @@ def test_after_a_short_invocation_the_next_one_has_its_full_timeouts(ec2: Loopba
     first, second = "i-00000001", "i-00000002"
     ec2.instances += [first, second]
     ec2.misbehave = BEHAVIOURS["silent"]()
-    with suppress(MirroringError):
-        lambda_handler(running_event(first), LambdaContext(1.5))
+    deliver(running_event(first), LambdaContext(1.5))
     ec2.misbehave = lambda operation: 1.0 if operation == CREATE else None
     answer = answer_of(lambda_handler(running_event(second), LambdaContext(30)))
     assert answer.outcomes == ["created"]
