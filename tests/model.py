@@ -620,12 +620,11 @@ class Invocation:
             if any(item is winner for winner in winners):
                 continue
             instance_id, interface_id = item.instance["InstanceId"], item.interface_id
-            skipped = item not in able
-            if skipped and item.source["Attachment"]["DeviceIndex"] == 0:
-                self.unsupported.add(item.instance["InstanceType"])
             # Whether it was sent before its target was known to be refused, nobody can say.
             waits = item.target_id in refused and self.got.get(interface_id, ("",))[0] != "skipped"
-            if skipped and not waits:
+            if item not in able and not waits:
+                if item.source["Attachment"]["DeviceIndex"] == 0:
+                    self.unsupported.add(item.instance["InstanceType"])
                 self.chosen[item.target_id] -= 1
                 item.expected = ExpectedInterface(instance_id, interface_id, "skipped")
             elif self.full:
