@@ -799,3 +799,18 @@ def test_a_sensor_of_another_account_stays_one_however_often_it_is_read(scene: S
         scene.quota[sensor] = quota
         outcomes += scene.run(scene.instance()).outcomes
     assert outcomes == ["unmirrored", "unmirrored", "created"]
+
+
+def test_a_target_that_not_even_its_owner_is_shown_whole_is_unavailable(
+    scene: Scene, abroad: Abroad
+) -> None:
+    target = abroad.sensor()
+    scene.configure(target, SENSOR_ROLE_ARNS=abroad.role)
+    scene.show(
+        TARGETS, lambda found: [t.pop("NetworkInterfaceId") for t in found["TrafficMirrorTargets"]]
+    )
+    row = scene.run(scene.instance()).sensors[target]
+    assert (row["stage"], row["reason"]) == (
+        "unavailable",
+        "The target shows no interface and no load balancer.",
+    )
