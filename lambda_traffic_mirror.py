@@ -2858,14 +2858,16 @@ def judge_sensor(
     zone_here = source.zone_as(sensor)
     faces = [face for face in sensor.interfaces if zone_here and face.zone_as(sensor) == zone_here]
     verdicts: list[Verdict] = []
-    wanted: set[tuple[str, str, str]] = set()
+    missing: list[Unanswered] = []
     for face in faces or sensor.interfaces:
-        try:
-            verdicts.append(judge_interface(source, face, known, pipeline))
-        except NotAskedYet as error:
-            wanted |= error.wanted
-    if wanted and not any(verdict.passes for verdict in verdicts):
-        raise NotAskedYet(wanted)
+        verdict = asked(judge_interface, source, face, known, pipeline)
+        if isinstance(verdict, Unanswered):
+            missing.append(verdict)
+        else:
+            verdicts.append(verdict)
+    if missing and not any(verdict.passes for verdict in verdicts):
+        unasked = [error.wanted for error in missing if isinstance(error, NotAskedYet)]
+        raise NotAskedYet(frozenset().union(*unasked)) if unasked else missing[0]
     best = max(verdicts, key=goodness)
     if best.stage == "zone":
         known.out_of_zone[zone] = best

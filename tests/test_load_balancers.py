@@ -144,3 +144,18 @@ def test_an_interface_that_cannot_be_verified_goes_before_one_that_is_denied_for
     scene.configure([sensor], EXCLUDE_TAGS="traffic-mirror=sensor")
     source = scene.subnet("a", acl=[acl_entry(100, "deny", egress=True)])
     assert scene.run(scene.instance(source)).stages == ["unavailable"]
+
+
+def test_an_interface_that_cannot_be_judged_harms_no_other(scene: Scene) -> None:
+    """From a zone without one, a load balancer is reached through any of its interfaces."""
+    unreadable, readable = scene.subnet("a", acl=[acl_entry(100, "allow")]), scene.subnet("b")
+    sensor = scene.nlb_sensor([unreadable, readable])
+    scene.configure(sensor, EXCLUDE_TAGS="role=sensor", LOCAL_ZONE_ONLY="false")
+
+    def change(found: dict[str, Any]) -> None:
+        for acl in found["NetworkAcls"]:
+            if unreadable in [item["SubnetId"] for item in acl["Associations"]]:
+                acl["Entries"] = None
+
+    scene.show("DescribeNetworkAcls", change)
+    assert scene.run(scene.instance(zone="c")).entry["target_id"] == sensor
