@@ -1080,13 +1080,13 @@ class Interface(NamedTuple):
         """From a row of DescribeNetworkInterfaces, or from one within a row of DescribeInstances,
         which knows the host, and the placement of all its interfaces."""
         attachment = optional_member(row, "Attachment", dict) or {}
-        zone = placement if host_id else row
+        placed = placement if host_id else row
         return cls(
             interface_id=member(row, "NetworkInterfaceId", str),
             interface_type=optional_member(row, "InterfaceType", str) or "interface",
             host_id=host_id or optional_member(attachment, "InstanceId", str),
-            zone=member(zone, "AvailabilityZone", str),
-            zone_id=optional_member(zone, "AvailabilityZoneId", str),
+            zone=member(placed, "AvailabilityZone", str),
+            zone_id=optional_member(placed, "AvailabilityZoneId", str),
             vpc_id=member(row, "VpcId", str),
             subnet_id=member(row, "SubnetId", str),
             address=Address.primary(row),
@@ -2010,7 +2010,7 @@ class Facts(NamedTuple):
         groups: security groups of the sensors' interfaces, by ID.
         acls: network ACLs by subnet, of the VPCs of sensors and, at home, of sources.
         hosts: the instances that the sensors' interfaces are attached to, by ID.
-        hidden_sessions: by target, how many sessions only the target's owner sees.
+        hidden_sessions: those that this account sees and the own one does not.
         targets: at home, all targets that are visible.
         prefix_lists: by ID, the IPv4 blocks of those that a rule named while nothing else admitted
             the packet.
@@ -2335,7 +2335,8 @@ class Region:
         with parallel_calls() as calls:
             sessions = calls.submit(asked, ec2.everything, SESSIONS) if account != HOME else None
             targets = self._placed_targets(ec2, ids)
-            ours = [target for target in targets.every() if target.target_id in set(ids)]
+            wanted = frozenset(ids)
+            ours = [target for target in targets.every() if target.target_id in wanted]
             interface_ids = [target.interface_id for target in ours if target.interface_id]
             descriptions = [text for target in ours for text in target.descriptions]
             by_id = calls.submit(ec2.including_managed, INTERFACES, interface_ids)
