@@ -204,9 +204,6 @@ class Scene(SimulatedAccount):
         counts = Counter(session["NetworkInterfaceId"] for session in self.sessions())
         return [counts[key] for instance in instance_ids for key in self.interfaces_of(instance)]
 
-    def first_interface(self, instance_id: str) -> str:
-        return self.interfaces_of(instance_id)[0]
-
     def mirrored(self, target_id: str, count: int = 1) -> list[str]:
         """Instances whose interface has a session to the target."""
         instances = self.instances(count)

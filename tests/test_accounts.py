@@ -231,7 +231,7 @@ def test_whose_account_this_is_the_owner_of_an_interface_does_not_say(
     shared = scene.foreign_sensor()
     scene.configure([shared, scene.sensor()])
     instances = scene.instances(2)
-    scene.interface_owners[scene.interfaces_of(instances[0])[0]] = OTHER_ACCOUNT_ID
+    scene.interface_owners[scene.first_interface(instances[0])] = OTHER_ACCOUNT_ID
     answer = scene.run({"instance-ids": instances[::order]}, object())
     assert answer.outcomes == ["created", "created"]
     for entry in answer.interfaces:
@@ -707,7 +707,7 @@ def test_a_session_that_leads_nowhere_is_found_behind_one_that_cannot_be_checked
 ) -> None:
     far, closed = abroad.sensor(), scene.sensor(groups=[scene.group()])
     (instance,) = scene.mirrored(far)
-    scene.session(scene.interfaces_of(instance)[0], closed, 2)
+    scene.session(scene.first_interface(instance), closed, 2)
     scene.configure([far, closed], SENSOR_ROLE_ARNS=abroad.role)
     abroad.account.roles.clear()
     entry = scene.run(scheduled_event()).of(instance)

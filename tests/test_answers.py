@@ -1096,4 +1096,4 @@ def test_credentials_that_fail_at_a_create_leave_it_failed(
 
     monkeypatch.setattr(Credentials, "get_frozen_credentials", get)
     message = error_of(running_event(simple))
-    assert (scene.interfaces_of(simple)[0] in message, scene.sessions()) == (True, [])
+    assert (scene.first_interface(simple) in message, scene.sessions()) == (True, [])

@@ -325,7 +325,7 @@ def test_a_second_event_takes_three_calls_in_two_round_trips(scene: Scene, count
     first, second, third = (scene.instance(subnet) for _ in range(3))
     for instance, expected in ((first, COLD), (second, WARM), (third, WARM), (third, WARM[:1])):
         run_in(scene, expected, instance)
-    assert all(scene.sessions(scene.interfaces_of(i)[0]) for i in (first, second, third))
+    assert all(scene.sessions(scene.first_interface(i)) for i in (first, second, third))
 
 
 def test_without_cache_seconds_every_event_costs_the_same(scene: Scene) -> None:
@@ -393,7 +393,7 @@ def test_sessions_are_never_cached(scene: Scene) -> None:
     for _ in range(5):
         scene.session(f"eni-{random.getrandbits(68):017x}", one)
     assert scene.run(second).entry["target_id"] == other
-    scene.session(scene.interfaces_of(third)[0], "tmt-of-somebody-else")
+    scene.session(scene.first_interface(third), "tmt-of-somebody-else")
     assert scene.run(third).outcomes == ["exists"]
     assert calls(scene)[TARGETS] == 1
 
@@ -518,7 +518,7 @@ def unknown_sensor(scene: Scene, *others: str) -> str:
     """The instance of a sensor, configured besides others, whose target the cache does not know.
     AWS would not refuse its other interface."""
     host = scene.instance(groups=[scene.group(rule())], interfaces=2)
-    interface = scene.interfaces_of(host)[0]
+    interface = scene.first_interface(host)
     made = scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=interface)
     scene.configure(
         [*others, made["TrafficMirrorTarget"]["TrafficMirrorTargetId"]], CACHE_SECONDS="60"

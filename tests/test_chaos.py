@@ -144,7 +144,7 @@ class Truths:
         account.unsupported_types.add("t2.micro")
         mirrored = account.instance()
         self.truths[mirrored] = Truth("exists", "not one of our targets")
-        account.session(account.interfaces_of(mirrored)[0], self.foreign)
+        account.session(account.first_interface(mirrored), self.foreign)
         # The other zones: sensors that take nothing, or little.
         group = account.group(rule("tcp"), rule(cidr="192.0.2.0/24"))
         closed = account.sensor(groups=[group], zone="c")

@@ -215,7 +215,7 @@ def test_a_lost_create_that_was_carried_out_is_found_whoever_elses_session_comes
     scene: Scene, sensor: str
 ) -> None:
     instance, others = scene.instance(), scene.sensor()
-    interface = scene.interfaces_of(instance)[0]
+    interface = scene.first_interface(instance)
     scene.time_out(CREATE, times=1, lose_answer=True)
     theirs = iter([lambda: scene.session(interface, others, 2)])
     scene.gates.append(lambda call, _: call == CREATE and next(theirs, str)())
@@ -229,7 +229,7 @@ def test_where_a_lost_create_is_throttled_when_it_is_sent_again_it_is_failed_and
     targets = [scene.sensor(), scene.sensor()]
     scene.configure(targets)
     instances = scene.instances(3)
-    lost = scene.interfaces_of(instances[0])[0]
+    lost = scene.first_interface(instances[0])
 
     def of_lost(parameters: dict[str, Any]) -> bool:
         return parameters["NetworkInterfaceId"] == lost

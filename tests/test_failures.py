@@ -58,7 +58,7 @@ def test_one_event_fails_with_the_call_and_the_next_delivery_mirrors(
         assert delivery.answer.outcomes == ["unmirrored"]
         assert f"ec2:{call}" in delivery.answer.entry["reason"]
     else:
-        name = instance if call == INSTANCES else scene.interfaces_of(instance)[0]
+        name = instance if call == INSTANCES else scene.first_interface(instance)
         assert delivery.error.startswith(f"1 failed. {name}: ")
         assert named(call, fault) in delivery.error
     assert scene.sessions() == []
@@ -91,7 +91,7 @@ def test_several_fail_with_the_call_and_the_next_delivery_mirrors(
     else:
         assert named(call, fault) in delivery.error
         # A sweep that cannot read instances knows none to name.
-        listed = [scene.interfaces_of(instance)[0] in delivery.error for instance in instances]
+        listed = [scene.first_interface(instance) in delivery.error for instance in instances]
         assert listed == [call != INSTANCES] * 3
     assert scene.sessions() == []
 
@@ -107,7 +107,7 @@ def test_only_the_interface_whose_create_fails_is_failed(
     scene: Scene, every_call: str, kind: str, fault: str
 ) -> None:
     instances = scene.instances(3)
-    interfaces = [scene.interfaces_of(instance)[0] for instance in instances]
+    interfaces = [scene.first_interface(instance) for instance in instances]
     event = KINDS[kind](instances)
     FAULTS[fault](scene, CREATE, where=of_interface(interfaces[1]))
 
@@ -163,8 +163,8 @@ def test_a_prefix_list_that_fails_only_concerns_the_interfaces_that_need_it(scen
     near, far = scene.instance(zone="a"), scene.instance(zone="b")
     scene.fail(PREFIX_LIST, where=lambda parameters: parameters["PrefixListId"] == lists["a"])
     error = deliver({"instance-ids": [near, far]}).error
-    assert scene.interfaces_of(near)[0] in error
-    assert scene.interfaces_of(far)[0] not in error
+    assert scene.first_interface(near) in error
+    assert scene.first_interface(far) not in error
     assert scene.sessions_of(near, far) == [0, 1]
 
 
@@ -249,7 +249,7 @@ def test_a_lost_create_fails_when_the_session_cannot_be_looked_for(
     event = running_event(instance)
     scene.time_out(CREATE, lose_answer=carried_out)
     scene.fail(SESSIONS, after=1)
-    assert scene.interfaces_of(instance)[0] in deliver(event).error
+    assert scene.first_interface(instance) in deliver(event).error
     scene.heal()
     assert deliver(event).answer.outcomes == (["exists"] if carried_out else ["created"])
     assert scene.sessions_of(instance) == [1]
@@ -334,7 +334,7 @@ def test_a_failure_among_other_outcomes_is_the_only_one_named(
         "failed": scene.instance(),
         "skipped": scene.instance(instance_type="t2.micro"),
     }
-    interfaces = {key: scene.interfaces_of(value)[0] for key, value in instances.items()}
+    interfaces = {key: scene.first_interface(value) for key, value in instances.items()}
     scene.fail(CREATE, where=of_interface(interfaces["failed"]))
     error = deliver({"instance-ids": list(instances.values())}).error
     assert [key for key, interface in interfaces.items() if interface in error] == ["failed"]
@@ -359,7 +359,7 @@ def test_a_session_that_a_sweep_could_not_check_is_failed_and_kept(
     (instance,) = scene.mirrored(every_call)
     FAULTS[fault](scene, call)
     error = deliver(scheduled_event()).error
-    assert missing(error, scene.interfaces_of(instance)[0], named(call, fault)) == []
+    assert missing(error, scene.first_interface(instance), named(call, fault)) == []
     scene.heal()
     assert deliver(scheduled_event()).answer.summary == {"exists": 1, "skipped": 1}
 

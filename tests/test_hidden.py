@@ -77,7 +77,7 @@ def test_a_session_to_a_target_that_is_gone_is_blocked(
 ) -> None:
     gone, go = target(scene)
     instance = scene.instance()
-    scene.session(scene.interfaces_of(instance)[0], gone)
+    scene.session(scene.first_interface(instance), gone)
     scene.configure([scene.sensor(), *[gone] * ours], ALLOW_UNVERIFIED="true")
     assert scene.run(scheduled_event()).of(instance)["outcome"] == "exists"
     go()
@@ -124,7 +124,7 @@ def test_targets_are_gone_however_aws_spells_it_and_whether_or_not_it_names_them
 ) -> None:
     gone = {scene.missing_sensor() for _ in range(3)}
     for instance, target in zip(scene.instances(3), gone, strict=True):
-        scene.session(scene.interfaces_of(instance)[0], target)
+        scene.session(scene.first_interface(instance), target)
     scene.fail(
         TARGETS,
         f"InvalidTrafficMirror{code}",

@@ -34,7 +34,7 @@ class Outcomes(Scene):
 
     def exists(self) -> Answer:
         instance, target = self.instance(), self.sensor()
-        self.session(self.interfaces_of(instance)[0], target)
+        self.session(self.first_interface(instance), target)
         self.configure(target)
         return self.run(instance)
 
@@ -63,7 +63,7 @@ class Outcomes(Scene):
     def blocked(self) -> Answer:
         instance = self.instance(tags={"mirror": ""})
         target = self.sensor(groups=[self.group()])
-        self.session(self.interfaces_of(instance)[0], target)
+        self.session(self.first_interface(instance), target)
         self.configure(target, INCLUDE_TAGS="mirror")
         answer = self.run(scheduled_event())
         # Without the sensor's own instance, which has no such tag.

@@ -51,7 +51,7 @@ class Batch:
     ) -> None:
         self.account, self.caplog = account, caplog
         self.instances = list(instances)
-        self.interfaces = [account.interfaces_of(instance)[0] for instance in instances]
+        self.interfaces = [account.first_interface(instance) for instance in instances]
         self.event = sqs_event(*map(running_event, instances))
         self.again: list[int] = []
 
@@ -297,7 +297,7 @@ def test_a_session_of_somebody_faster_counts_for_the_target_that_it_goes_to(scen
     idle, busy = scene.sensor(quota=100), scene.sensor(quota=100, sessions=10)
     scene.configure([idle, busy])
     instances = scene.instances(ROUND + 1)
-    first = scene.interfaces_of(instances[0])[0]
+    first = scene.first_interface(instances[0])
 
     def act(sent: dict[str, Any], _: int) -> None:
         if sent["NetworkInterfaceId"] == first:

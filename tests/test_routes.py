@@ -187,7 +187,7 @@ def test_a_sweep_judges_the_sessions_that_leave_the_vpc(scene: Scene) -> None:
     scene.configure(sensor)
     instances = scene.instances(2)
     for instance in instances:
-        scene.session(scene.interfaces_of(instance)[0], sensor)
+        scene.session(scene.first_interface(instance), sensor)
     answer = scene.run(scheduled_event())
     assert answer.summary == {"blocked": 2, "skipped": 1}
     assert scene.count(ROUTES) == 1

@@ -68,7 +68,7 @@ def test_instances_that_are_set_aside_keep_their_place_in_the_order(
 def test_an_interface_without_a_public_address_is_mirrored(scene: Scene) -> None:
     scene.configure(scene.sensor())
     instance = scene.instance()
-    assert "Association" not in scene.interface_view(scene.interfaces_of(instance)[0])
+    assert "Association" not in scene.interface_view(scene.first_interface(instance))
     assert scene.run(instance).outcomes == ["created"]
 
 
@@ -218,7 +218,7 @@ def test_a_sensor_that_is_not_configured_is_no_obstacle_for_its_neighbours(scene
 
 def test_an_instance_without_interfaces_is_skipped(scene: Scene) -> None:
     instance = scene.instance()
-    scene.delete_interface(scene.interfaces_of(instance)[0])
+    scene.delete_interface(scene.first_interface(instance))
     scene.configure(scene.sensor())
     entry = scene.run(instance).entry
     assert (entry["outcome"], entry["interface_id"]) == ("skipped", None)

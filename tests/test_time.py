@@ -75,7 +75,7 @@ def test_time_runs_out_before_each_call_and_before_the_judging_in_turn(
         assert ("deferred" in delivery.answer.summary) != done
     elif not done:
         assert delivery.error.startswith("1 deferred")
-        assert (scene.interfaces_of(instance)[0] in delivery.error) or (instance in delivery.error)
+        assert (scene.first_interface(instance) in delivery.error) or (instance in delivery.error)
         assert "time" in delivery.error
 
     assert deliver(event).complete
@@ -122,7 +122,7 @@ def test_what_was_created_before_time_ran_out_stays_and_the_rest_follows(
         )
     else:
         assert delivery.error.startswith(f"{left} deferred")
-        named = [scene.interfaces_of(instance)[0] in delivery.error for instance in instances]
+        named = [scene.first_interface(instance) in delivery.error for instance in instances]
         assert named == [not sessions for sessions in done]
 
     clock.advance(1_000)
@@ -142,7 +142,7 @@ def test_failed_and_deferred_are_counted_and_named_but_a_sweep_raises_for_the_fa
     scene.take_time(clock, 60, CREATE)
     scene.deny("ec2:CreateTags")
     error = deliver(KINDS[kind](instances), LambdaContext(60, clock=clock)).error
-    named = sum(scene.interfaces_of(instance)[0] in error for instance in instances)
+    named = sum(scene.first_interface(instance) in error for instance in instances)
     failed = scene.count(CREATE)
     deferred = len(instances) - failed
     assert 0 < failed < len(instances)

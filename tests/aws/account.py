@@ -641,6 +641,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
         """In the order of their device index."""
         return [str(nic.id) for nic in nics_of(self._instance(instance_id))]
 
+    def first_interface(self, instance_id: str) -> str:
+        """The interface that an instance was launched with."""
+        return self.interfaces_of(instance_id)[0]
+
     def set_state(self, instance_id: str, name: str) -> None:
         """Put the instance into this state: pending, running, shutting-down, stopping, ..."""
         with self._lock:

@@ -19,7 +19,6 @@ import yaml
 
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
 TEMPLATE = DEPLOY / "template.yaml"
-SENSORS = DEPLOY / "sensors.yaml"
 
 # Stands for AWS::NoValue: the property or list item disappears.
 _NO_VALUE = object()

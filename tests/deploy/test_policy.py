@@ -235,7 +235,7 @@ def play(
 
         # A sweep heals what is left, finds a session that packets cannot take, and stops in time.
         far_instance = scene.instance(scene.subnet("a", cidr=far))
-        scene.session(scene.interfaces_of(far_instance)[0], near)
+        scene.session(scene.first_interface(far_instance), near)
         scene.configure([near, nlb, gwlb], **tags)
         answer = send(scheduled_event())
         assert {"blocked", "exists", "skipped"} <= set(answer.outcomes)

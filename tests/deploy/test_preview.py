@@ -80,7 +80,7 @@ def covered(scene: SimulatedAccount) -> list[str]:
     target = scene.sensor(scene.subnet(), [scene.group(VXLAN)])
     here = scene.subnet()
     first, _ = scene.instances(2, here, [scene.group()])
-    scene.session(scene.interfaces_of(first)[0], target)
+    scene.session(scene.first_interface(first), target)
     return ["--targets", target]
 
 
@@ -119,7 +119,7 @@ def dark(scene: SimulatedAccount) -> list[str]:
     behind = scene.sensor(scene.subnet("b", acl=deny), [open_group])
     stopped = scene.sensor(scene.subnet("d"), [open_group], state="stopped")
     first, _ = scene.instances(2, scene.subnet("a"), [scene.group()])
-    scene.session(scene.interfaces_of(first)[0], sensor)
+    scene.session(scene.first_interface(first), sensor)
     scene.instances(2, scene.subnet("b"), [scene.group()])
     scene.instances(3, scene.subnet("c"), [scene.group()])
     for cidr, routes in (("10.128.0.0/16", []), ("10.1.0.0/16", [route("0.0.0.0/0", igw=True)])):
@@ -127,9 +127,9 @@ def dark(scene: SimulatedAccount) -> list[str]:
         scene.route_table(vpc, routes, main=True)
         scene.instance(scene.subnet("a", vpc=vpc), [scene.group(vpc=vpc)])
     (mirrored,) = scene.instances(1, scene.subnet("d"), [scene.group()])
-    scene.session(scene.interfaces_of(mirrored)[0], stopped)
+    scene.session(scene.first_interface(mirrored), stopped)
     (elsewhere,) = scene.instances(1, scene.subnet("d"), [scene.group()])
-    scene.session(scene.interfaces_of(elsewhere)[0], scene.sensor(scene.subnet("d"), [open_group]))
+    scene.session(scene.first_interface(elsewhere), scene.sensor(scene.subnet("d"), [open_group]))
     scene.instance(scene.subnet("a"), [scene.group()], tags={"mirror": "no"})
     targets = f"{sensor},{behind},{stopped},{scene.missing_sensor()}"
     return ["--targets", targets, "--filter", scene.filter_id, "EXCLUDE_TAGS=mirror=no"]
@@ -431,7 +431,7 @@ def test_of_other_services_only_what_gives_credentials_may_leave(
 def test_a_client_cannot_send_anything_else(scene: Scene, warm: bool) -> None:
     target, instance = scene.sensor(), scene.instance()
     request = {
-        "NetworkInterfaceId": scene.interfaces_of(instance)[0],
+        "NetworkInterfaceId": scene.first_interface(instance),
         "TrafficMirrorTargetId": target,
         "TrafficMirrorFilterId": scene.filter_id,
         "SessionNumber": 1,

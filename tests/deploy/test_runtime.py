@@ -181,7 +181,7 @@ def test_the_event_of_the_guide(runtime: Runtime, account: SimulatedAccount) -> 
 
 def mirrored(account: SimulatedAccount) -> Any:
     instance = account.instance()
-    account.session(account.interfaces_of(instance)[0], "tmt-1")
+    account.session(account.first_interface(instance), "tmt-1")
     return running_event(instance)
 
 
@@ -240,7 +240,7 @@ def test_a_batch_from_the_queue(runtime: Runtime, account: SimulatedAccount) -> 
     assert invocation.result == {
         "batchItemFailures": [{"itemIdentifier": unreadable}, {"itemIdentifier": failed}]
     }
-    assert len(account.sessions(account.interfaces_of(good)[0])) == 1
+    assert len(account.sessions(account.first_interface(good))) == 1
     first, *others = records(invocation)
     assert first["level"] == "ERROR"
     assert unreadable in first["message"]

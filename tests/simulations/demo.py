@@ -124,7 +124,7 @@ class Demonstration:
 
     def mirror(self, instance_id: str, target_id: str) -> None:
         """The instance is mirrored to the target already."""
-        self.account.session(self.account.interfaces_of(instance_id)[0], target_id)
+        self.account.session(self.account.first_interface(instance_id), target_id)
 
 
 def in_vpc(account: SimulatedAccount, cidr: str, sessions: int) -> str:
