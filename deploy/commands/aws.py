@@ -1,0 +1,204 @@
+"""What the commands have in common: how they end, one session for every call, errors in words."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
+from botocore.exceptions import InvalidRegionError, ProfileNotFound
+
+
+class Exit(IntEnum):
+    """How a command ends. Scripts rely on the numbers, so none is ever given another meaning."""
+
+    text: str
+
+    def __new__(cls, number: int, text: str) -> Exit:
+        member = int.__new__(cls, number)
+        member._value_, member.text = number, text
+        return member
+
+    DONE = 0, "done, or nothing to do"
+    FAILED = 1, "CloudFormation refused or failed; the failed events of this run are shown"
+    WRONG = 2, "wrong call: an option, a parameter or the form of an ID"
+    DARK = 3, "interfaces would stay or go dark; they are shown"
+    NO_REGION = 4, "no Region is set, or there is none of that name"
+    CREDENTIALS = 5, "no credentials, or AWS does not accept them"
+    NO_PYTHON = 6, "Python 3.10 or newer with venv is missing, or its packages"
+    NO_ZIP = 7, "the zip could not be built"
+    NO_BUCKET = 8, "the bucket does not exist"
+    BUCKET_ELSEWHERE = 9, "the bucket is in another Region"
+    DENIED = 10, "AWS denies something; the message names the permission"
+    NO_CODE = 11, "the zip of --code-key is not in the bucket"
+    NOT_FOUND = 12, "a target or the filter is not in this account and Region"
+    STATE = 13, "the state of the stack does not allow it, or it is of another template"
+    NO_ANSWER = 14, "AWS did not answer: throttled, unreachable, a fault. Try again"
+    OTHER_CODE = 15, "the function runs other code than what was deployed"
+    NOT_CONFIRMED = 16, "not confirmed; nothing was deleted"
+    LEFT = 17, "something could not be deleted. Run it again"
+    SWEEP_FAILED = 18, "deployed, but the first sweep failed; its error is shown"
+
+
+class Stop(Exception):
+    """The command cannot go on; the message says why and what to do."""
+
+    def __init__(self, status: Exit, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def note(message: str) -> None:
+    """Tell the operator something that does not keep the command from going on."""
+    print(f"Note: {message}", file=sys.stderr)
+
+
+class Aws:
+    """The account and Region that a command works on, and a client for each service.
+
+    Args:
+        profile: of the AWS configuration; None: the default chain.
+        region: its name; None: AWS_REGION, AWS_DEFAULT_REGION or the profile's.
+
+    Raises:
+        Stop: there is no such profile, or no Region is set.
+    """
+
+    def __init__(self, profile: str | None = None, region: str | None = None) -> None:
+        # botocore reads AWS_DEFAULT_REGION alone.
+        region = region or os.environ.get("AWS_REGION")
+        self.profile = profile or os.environ.get("AWS_PROFILE")
+        try:
+            self.session = boto3.Session(profile_name=profile, region_name=region)
+        except ProfileNotFound as error:
+            raise Stop(Exit.CREDENTIALS, f"{error}. {sign_in(None)}") from None
+        self.region = self.session.region_name or ""
+        if not self.region:
+            raise Stop(Exit.NO_REGION, "no Region is set. Give --region, such as us-east-1")
+
+    def client(self, service: str, **more: Any) -> Any:
+        """A client of a service; `more` are settings of botocore's Config."""
+        # EC2 takes about five deletions of sessions a second, so throttled calls need patience.
+        tries = int(os.environ.get("AWS_MAX_ATTEMPTS", 8))
+        settings = {"retries": {"mode": "standard", "total_max_attempts": tries}, **more}
+        return self.session.client(service, config=Config(**settings))
+
+    def rows(self, service: str, operation: str, key: str, **asked: Any) -> Iterator[Any]:
+        """What a paginated call lists under this key."""
+        for page in self.client(service).get_paginator(operation).paginate(**asked):
+            yield from page.get(key, ())
+
+    def account(self) -> str:
+        """Its number. The first call: it shows whether credentials and Region work."""
+        # A Region that does not exist shows in an address that is unknown at every try.
+        once = {"mode": "standard", "total_max_attempts": 1}
+        try:
+            return str(self.client("sts", retries=once).get_caller_identity()["Account"])
+        except (InvalidRegionError, EndpointConnectionError) as error:
+            known = self.session.get_available_regions("ec2")
+            if self.region in known:
+                raise
+            near = difflib.get_close_matches(self.region, known, 3)
+            hint = f"Did you mean {' or '.join(near)}?" if near else ""
+            text = f"no Region {self.region!r} is known, and it cannot be reached. {hint}"
+            raise Stop(Exit.NO_REGION, text) from error
+
+    def targets(self) -> dict[str, str]:
+        """The owner of each traffic mirror target that is visible here."""
+        rows = self.rows("ec2", "describe_traffic_mirror_targets", "TrafficMirrorTargets")
+        return {row["TrafficMirrorTargetId"]: row.get("OwnerId", "") for row in rows}
+
+    def filters(self) -> list[str]:
+        """The traffic mirror filters of the account."""
+        rows = self.rows("ec2", "describe_traffic_mirror_filters", "TrafficMirrorFilters")
+        return [row["TrafficMirrorFilterId"] for row in rows]
+
+
+# Codes of AWS and names of botocore's exceptions: how a command ends, and what its user does.
+KINDS = (
+    (
+        "ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|AuthFailure|InvalidAcc"
+        "essKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|.*Login",
+        Exit.CREDENTIALS,
+        "No credentials, or they are wrong or expired, or the Region is not enabled. {sign_in}",
+    ),
+    (
+        "AccessDenied|Unauthorized|AuthorizationError|Forbidden|403",
+        Exit.DENIED,
+        "The permission {permission} is missing. docs/operations.md lists what is needed.",
+    ),
+    ("", Exit.NO_ANSWER, "AWS did not answer usefully (see above). Try again."),
+)
+# Where S3 and Lambda name permissions otherwise than operations.
+PERMISSIONS = {
+    "HeadBucket": "s3:ListBucket",
+    "HeadObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "PutObject": "s3:PutObject (and kms:GenerateDataKey, kms:Decrypt for a bucket with a KMS key)",
+    "Invoke": "lambda:InvokeFunction",
+}
+
+
+def code_of(error: ClientError | BotoCoreError) -> str:
+    """AWS's code, such as AccessDenied or 404, or the name of botocore's exception."""
+    response = getattr(error, "response", {})
+    return str(response.get("Error", {}).get("Code", "")) or type(error).__name__
+
+
+def permission_of(error: ClientError | BotoCoreError, aws: Aws) -> str:
+    """The permission that a call lacked: AWS mostly says, else it follows from the operation."""
+    operation = getattr(error, "operation_name", "")
+    # With a service role it is something that CloudFormation was about to do.
+    if said := re.search(r"not authorized to perform: ([\w-]+:\w+)", str(error)):
+        return said[1]
+    services = ("cloudformation", "ec2", "lambda", "logs", "s3", "sqs", "sts")
+    has = (
+        one for one in services if operation in aws.client(one).meta.service_model.operation_names
+    )
+    return PERMISSIONS.get(operation) or f"{next(has, '')}:{operation}"
+
+
+def sign_in(profile: str | None) -> str:
+    """What the operator does to get credentials that work."""
+    session = boto3.Session()
+    profiles = session.available_profiles
+    settings = session._session.full_config["profiles"].get(profile or "default", {})  # noqa: SLF001
+    option = f" --profile {profile}" if profile else ""
+    if "login_session" in settings:
+        return f"Sign in: aws login{option}"
+    if "sso_session" in settings or "sso_start_url" in settings:
+        return f"Sign in: aws sso login{option}"
+    return (
+        f"Give --profile (there are: {', '.join(profiles) or 'none'}; for one with SSO first: "
+        "aws sso login --profile NAME), or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for "
+        "temporary credentials, AWS_SESSION_TOKEN."
+    )
+
+
+def explained(error: ClientError | BotoCoreError, aws: Aws) -> Stop:
+    """How a command ends by an error of AWS or on the way there."""
+    code = code_of(error)
+    status, advice = next((status, text) for codes, status, text in KINDS if re.match(codes, code))
+    advice = advice.replace("{sign_in}", sign_in(aws.profile))
+    if "{permission}" in advice:
+        advice = advice.replace("{permission}", permission_of(error, aws))
+    return Stop(status, f"{error}\n{advice}")
+
+
+@contextmanager
+def asking(options: argparse.Namespace) -> Iterator[tuple[Aws, str]]:
+    """The account of the options, and its number; an error of AWS becomes a Stop."""
+    aws = Aws(options.profile, options.region)
+    try:
+        yield aws, aws.account()
+    except (ClientError, BotoCoreError) as error:
+        raise explained(error, aws) from error
