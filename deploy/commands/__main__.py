@@ -9,44 +9,33 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from .aws import Exit, Stop
-from .template import WrongValue
-
-COMMANDS = ("preview", "deploy", "remove")
-STATUSES = "Exit status:\n" + "\n".join(f"  {one:2}  {one.text}" for one in Exit)
-
-
-def parser_of(name: str) -> argparse.ArgumentParser:
-    """The parser of a command: the options that all have, and its own."""
-    command = import_module(f".{name}", __package__)
-    parser = argparse.ArgumentParser(
-        f"deploy/{name}.sh",
-        description=command.__doc__,
-        epilog=STATUSES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    common = parser.add_argument
-    common("--profile", help="profile of the AWS configuration (default: AWS_PROFILE)")
-    common("--region", help="Region of the instances (default: AWS_REGION, or the profile's)")
-    default = None if name == "preview" else "traffic-mirror"
-    common("--stack", metavar="NAME", default=default, help=f"name of the stack ({default=})")
-    command.add_arguments(parser)
-    parser.set_defaults(run=command.run)
-    return parser
+from .aws import Exit, Stop, WrongValue
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; the exit status."""
     name, *rest = sys.argv[1:] if arguments is None else arguments
-    parser = parser_of(name)
+    command = import_module(f"commands.{name}")
+    parser = argparse.ArgumentParser(
+        f"deploy/{name}.sh",
+        description=command.__doc__,
+        epilog="\n".join(["Exit status:", *(f"  {one:2}  {one.text}" for one in Exit)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    stack = None if name == "preview" else "traffic-mirror"
+    parser.add_argument("--profile", help="profile of the AWS configuration")
+    parser.add_argument("--region", help="Region of the instances (default: the profile's)")
+    parser.add_argument(
+        "--stack", metavar="NAME", default=stack, help="stack (default: %(default)s)"
+    )
+    command.add_arguments(parser)
     # What stood behind -- went to the AWS CLI in earlier versions; these are options now.
     options = parser.parse_intermixed_args([one for one in rest if one != "--"])
+    for option in (key for key, value in vars(options).items() if value == ""):
+        parser.error(f"--{option.replace('_', '-')} needs a value")
     try:
-        for option, value in vars(options).items():
-            if value == "":
-                parser.error(f"--{option.replace('_', '-')} needs a value")
-        return int(options.run(options))
+        return int(command.run(options))
     except WrongValue as wrong:
         parser.error(str(wrong))
     except Stop as stop:

@@ -13,9 +13,9 @@ from enum import IntEnum
 from typing import Any
 
 import boto3
+from botocore import exceptions
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
-from botocore.exceptions import InvalidRegionError, ProfileNotFound
+from botocore.exceptions import BotoCoreError, ClientError
 
 
 class Exit(IntEnum):
@@ -23,7 +23,7 @@ class Exit(IntEnum):
 
     text: str
 
-    def __new__(cls, number: int, text: str) -> Exit:
+    def __new__(cls, number: int, text: str) -> Exit:  # noqa: D102
         member = int.__new__(cls, number)
         member._value_, member.text = number, text
         return member
@@ -57,6 +57,10 @@ class Stop(Exception):
         self.status = status
 
 
+class WrongValue(ValueError):
+    """The call is wrong: an option, a parameter or the form of an ID."""
+
+
 def note(message: str) -> None:
     """Tell the operator something that does not keep the command from going on."""
     print(f"Note: {message}", file=sys.stderr)
@@ -74,71 +78,59 @@ class Aws:
     """
 
     def __init__(self, profile: str | None = None, region: str | None = None) -> None:
-        # botocore reads AWS_DEFAULT_REGION alone.
-        region = region or os.environ.get("AWS_REGION")
         self.profile = profile or os.environ.get("AWS_PROFILE")
         try:
+            # botocore reads AWS_DEFAULT_REGION by itself, and not AWS_REGION.
+            region = region or os.environ.get("AWS_REGION")
             self.session = boto3.Session(profile_name=profile, region_name=region)
-        except ProfileNotFound as error:
-            raise Stop(Exit.CREDENTIALS, f"{error}. {sign_in(None)}") from None
+        except exceptions.ProfileNotFound as error:
+            raise Stop(Exit.CREDENTIALS, f"{error}. {how_to_sign_in(None)}") from None
         self.region = self.session.region_name or ""
         if not self.region:
             raise Stop(Exit.NO_REGION, "no Region is set. Give --region, such as us-east-1")
 
-    def client(self, service: str, **more: Any) -> Any:
-        """A client of a service; `more` are settings of botocore's Config."""
+    def client(self, service: str, *, tries: int = 8, **settings: Any) -> Any:
+        """A client of a service; `settings` are botocore's."""
         # EC2 takes about five deletions of sessions a second, so throttled calls need patience.
-        tries = int(os.environ.get("AWS_MAX_ATTEMPTS", 8))
-        settings = {"retries": {"mode": "standard", "total_max_attempts": tries}, **more}
-        return self.session.client(service, config=Config(**settings))
+        retries = {"mode": "standard", "total_max_attempts": tries}
+        return self.session.client(service, config=Config(retries=retries, **settings))
 
     def rows(self, service: str, operation: str, key: str, **asked: Any) -> Iterator[Any]:
         """What a paginated call lists under this key."""
         for page in self.client(service).get_paginator(operation).paginate(**asked):
             yield from page.get(key, ())
 
-    def account(self) -> str:
-        """Its number. The first call: it shows whether credentials and Region work."""
-        # A Region that does not exist shows in an address that is unknown at every try.
-        once = {"mode": "standard", "total_max_attempts": 1}
+    def sign_in(self) -> str:
+        """The account's number. The first call: it shows whether credentials and Region work."""
         try:
-            return str(self.client("sts", retries=once).get_caller_identity()["Account"])
-        except (InvalidRegionError, EndpointConnectionError) as error:
+            # Once: a Region that does not exist shows in an address that stays unknown.
+            return str(self.client("sts", tries=1).get_caller_identity()["Account"])
+        except (exceptions.InvalidRegionError, exceptions.EndpointConnectionError) as error:
             known = self.session.get_available_regions("ec2")
             if self.region in known:
                 raise
-            near = difflib.get_close_matches(self.region, known, 3)
-            hint = f"Did you mean {' or '.join(near)}?" if near else ""
-            text = f"no Region {self.region!r} is known, and it cannot be reached. {hint}"
-            raise Stop(Exit.NO_REGION, text) from error
+            near = " or ".join(difflib.get_close_matches(self.region, known, 3))
+            text = f"there is no Region {self.region!r}, or it cannot be reached: {error}"
+            raise Stop(Exit.NO_REGION, text + f". Is it {near}?" * bool(near)) from None
 
     def targets(self) -> dict[str, str]:
         """The owner of each traffic mirror target that is visible here."""
         rows = self.rows("ec2", "describe_traffic_mirror_targets", "TrafficMirrorTargets")
         return {row["TrafficMirrorTargetId"]: row.get("OwnerId", "") for row in rows}
 
-    def filters(self) -> list[str]:
-        """The traffic mirror filters of the account."""
+    def filters(self) -> dict[str, str]:
+        """The traffic mirror filters of the account, with their descriptions."""
         rows = self.rows("ec2", "describe_traffic_mirror_filters", "TrafficMirrorFilters")
-        return [row["TrafficMirrorFilterId"] for row in rows]
+        return {row["TrafficMirrorFilterId"]: row.get("Description", "") for row in rows}
 
 
 # Codes of AWS and names of botocore's exceptions: how a command ends, and what its user does.
-KINDS = (
-    (
-        "ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|AuthFailure|InvalidAcc"
-        "essKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|.*Login",
-        Exit.CREDENTIALS,
-        "No credentials, or they are wrong or expired, or the Region is not enabled. {sign_in}",
-    ),
-    (
-        "AccessDenied|Unauthorized|AuthorizationError|Forbidden|403",
-        Exit.DENIED,
-        "The permission {permission} is missing. docs/operations.md lists what is needed.",
-    ),
-    ("", Exit.NO_ANSWER, "AWS did not answer usefully (see above). Try again."),
+REFUSED = "ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|AuthFailure|"
+REFUSED += (
+    "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|.*Login"
 )
-# Where S3 and Lambda name permissions otherwise than operations.
+DENIED = "AccessDenied|Unauthorized|AuthorizationError|Forbidden|403"
+# Where permissions have other names than operations.
 PERMISSIONS = {
     "HeadBucket": "s3:ListBucket",
     "HeadObject": "s3:GetObject",
@@ -160,38 +152,37 @@ def permission_of(error: ClientError | BotoCoreError, aws: Aws) -> str:
     # With a service role it is something that CloudFormation was about to do.
     if said := re.search(r"not authorized to perform: ([\w-]+:\w+)", str(error)):
         return said[1]
-    services = ("cloudformation", "ec2", "lambda", "logs", "s3", "sqs", "sts")
-    has = (
-        one for one in services if operation in aws.client(one).meta.service_model.operation_names
-    )
-    return PERMISSIONS.get(operation) or f"{next(has, '')}:{operation}"
+    for service in ("cloudformation", "ec2", "lambda", "logs", "s3", "sqs", "sts"):
+        if operation in aws.client(service).meta.service_model.operation_names:
+            return PERMISSIONS.get(operation, f"{service}:{operation}")
+    return operation
 
 
-def sign_in(profile: str | None) -> str:
+def how_to_sign_in(profile: str | None) -> str:
     """What the operator does to get credentials that work."""
-    session = boto3.Session()
-    profiles = session.available_profiles
-    settings = session._session.full_config["profiles"].get(profile or "default", {})  # noqa: SLF001
+    configured = boto3.Session()._session.full_config["profiles"]  # noqa: SLF001
+    settings = configured.get(profile or "default", {})
     option = f" --profile {profile}" if profile else ""
-    if "login_session" in settings:
-        return f"Sign in: aws login{option}"
     if "sso_session" in settings or "sso_start_url" in settings:
         return f"Sign in: aws sso login{option}"
+    if "login_session" in settings:
+        return f"Sign in: aws login{option}"
     return (
-        f"Give --profile (there are: {', '.join(profiles) or 'none'}; for one with SSO first: "
+        f"Give --profile (there are: {', '.join(configured) or 'none'}; where it has SSO, first: "
         "aws sso login --profile NAME), or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for "
-        "temporary credentials, AWS_SESSION_TOKEN."
+        "temporary credentials, AWS_SESSION_TOKEN"
     )
 
 
 def explained(error: ClientError | BotoCoreError, aws: Aws) -> Stop:
     """How a command ends by an error of AWS or on the way there."""
-    code = code_of(error)
-    status, advice = next((status, text) for codes, status, text in KINDS if re.match(codes, code))
-    advice = advice.replace("{sign_in}", sign_in(aws.profile))
-    if "{permission}" in advice:
-        advice = advice.replace("{permission}", permission_of(error, aws))
-    return Stop(status, f"{error}\n{advice}")
+    if re.match(REFUSED, code_of(error)):
+        why = "The credentials are missing, wrong or expired, or the Region is not enabled"
+        return Stop(Exit.CREDENTIALS, f"{error}\n{why}. {how_to_sign_in(aws.profile)}")
+    if re.match(DENIED, code_of(error)):
+        why = f"The permission {permission_of(error, aws)} is missing"
+        return Stop(Exit.DENIED, f"{error}\n{why}. docs/operations.md lists what is needed")
+    return Stop(Exit.NO_ANSWER, f"{error}\nAWS did not answer usefully. Try again")
 
 
 @contextmanager
@@ -199,6 +190,8 @@ def asking(options: argparse.Namespace) -> Iterator[tuple[Aws, str]]:
     """The account of the options, and its number; an error of AWS becomes a Stop."""
     aws = Aws(options.profile, options.region)
     try:
-        yield aws, aws.account()
+        account = aws.sign_in()
+        print(f"Account {account}, Region {aws.region}")
+        yield aws, account
     except (ClientError, BotoCoreError) as error:
         raise explained(error, aws) from error

@@ -22,12 +22,13 @@ from botocore.exceptions import ClientError
 
 from . import preview, template
 from . import stack as stacks
-from .aws import Aws, Exit, Stop, asking, code_of, explained, note
+from .aws import Aws, Exit, Stop, WrongValue, asking, code_of, explained, note
 from .deploy import FOLDER
 from .stack import Stack
-from .template import WrongValue, sorted_targets
+from .template import sorted_targets
 
 SHOWN = 50  # lines of a list
+REMOVABLE = ".*_FAILED|ROLLBACK_COMPLETE|DELETE_IN_PROGRESS"  # though it cannot be updated
 OUTLIVES = ("filter", "queues", "log", "zips")
 SESSIONS = ("ec2", "describe_traffic_mirror_sessions", "TrafficMirrorSessions")
 Row = dict[str, Any]  # as AWS describes a session
@@ -42,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     more("--targets", metavar="LIST", help="targets and accounts of a stack that is gone")
     for what in OUTLIVES:
         more(f"--with-{what}", action="store_true", help=f"delete the {what} that outlive it, too")
-    more("--force", action="store_true", help="with --target: also if interfaces go dark; otherwise:"
-         " leave behind what keeps a stack in DELETE_FAILED from being deleted")  # fmt: skip
+    text = "also if interfaces go dark, or what a stack in DELETE_FAILED still holds is left behind"
+    more("--force", action="store_true", help=text)
     more("--yes", action="store_true", help="do not ask")
 
 
@@ -69,7 +70,6 @@ def run(options: argparse.Namespace) -> Exit:
         if set(chosen) - {"filter"}:
             raise WrongValue("of a stack that is gone only the filter is known: --with-filter")
     with asking(options) as (aws, account):
-        print(f"Account {account}, Region {aws.region}, stack {options.stack}")
         remove = free_target if options.target else remove_all
         return remove(options, aws, account)
 
@@ -93,33 +93,34 @@ class Claim(NamedTuple):
         return cls(frozenset(ids) | {one for one in owners if owners[one] in accounts}, filter_id)
 
 
-class Sessions(NamedTuple):
-    """Sessions that may be deleted, and those of others, each with the reason."""
-
-    ours: list[Row]
-    others: list[tuple[Row, str]]
-
-
-def sessions(aws: Aws, account: str, claims: list[Claim]) -> Sessions:
-    """Sort all sessions: one is ours if it is claimed, belongs to this account and has the Name that
-    the function gives."""
-    found = Sessions([], [])
+def sessions(aws: Aws, account: str, claims: list[Claim]) -> tuple[list[Row], list[str]]:
+    """The sessions that may be deleted, since they are claimed, belong to this account and have the
+    Name that the function gives; and those of others, as lines with the reason."""
+    ours, others = [], []
     for row in aws.rows(*SESSIONS):
         target, interface = row["TrafficMirrorTargetId"], row["NetworkInterfaceId"]
-        filter_id, owner = row["TrafficMirrorFilterId"], row.get("OwnerId", account)
         name = {tag["Key"]: tag["Value"] for tag in row.get("Tags", ())}.get("Name")
-        claiming = [claim for claim in claims if target in claim.targets]
+        claiming = [claim.filter_id for claim in claims if target in claim.targets]
+        why = ""
         if not claiming:
-            found.others.append((row, "another target"))
-        elif not any(claim.filter_id in ("", filter_id) for claim in claiming):
-            found.others.append((row, f"another filter, {filter_id}"))
-        elif owner != account:
-            found.others.append((row, f"of account {owner}"))
+            why = "another target"
+        elif not {"", row["TrafficMirrorFilterId"]}.intersection(claiming):
+            why = f"another filter, {row['TrafficMirrorFilterId']}"
+        elif row.get("OwnerId", account) != account:
+            why = f"of account {row['OwnerId']}"
         elif name != f"eh-mirror-{interface[4:8]}{target[4:8]}":
-            found.others.append((row, "another Name"))
+            why = "another Name"
+        if why:
+            others.append(f"{line_of(row)}  ({why})")
         else:
-            found.ours.append(row)
-    return found
+            ours.append(row)
+    return sorted(ours, key=line_of), others
+
+
+def line_of(row: Row) -> str:
+    """A session in a list."""
+    ids = (row["TrafficMirrorSessionId"], row["NetworkInterfaceId"], row["TrafficMirrorTargetId"])
+    return "{}  {} -> {}".format(*ids)
 
 
 def show(lines: list[str], indent: str = "    ") -> None:
@@ -128,12 +129,6 @@ def show(lines: list[str], indent: str = "    ") -> None:
         print(indent + line)
     if len(lines) > SHOWN:
         print(f"{indent}... and {len(lines) - SHOWN} more")
-
-
-def line_of(row: Row, why: str = "") -> str:
-    """A session in a list."""
-    ids = (row["TrafficMirrorSessionId"], row["NetworkInterfaceId"], row["TrafficMirrorTargetId"])
-    return "{}  {} -> {}".format(*ids) + (f"  ({why})" if why else "")
 
 
 def confirm(options: argparse.Namespace) -> None:
@@ -181,9 +176,8 @@ def delete_sessions(aws: Aws, ours: list[Row]) -> None:
 
 def free_target(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
     """Delete the sessions to a target, if other sensors can take their interfaces."""
-    found = sessions(aws, account, [Claim(frozenset([options.target]), "")])
-    ours = sorted(found.ours, key=line_of)
-    others = [line_of(row, why) for row, why in found.others if why != "another target"]
+    ours, others = sessions(aws, account, [Claim(frozenset([options.target]), "")])
+    others = [line for line in others if not line.endswith("(another target)")]
     if options.above is not None:
         ours = ours[: max(0, len(ours) + len(others) - options.above)]
     print(f"Sessions to {options.target}: {len(ours)} of ours to be deleted")
@@ -193,7 +187,7 @@ def free_target(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
     if not ours:
         print("Nothing to delete.")
         return Exit.DONE
-    dark = list(goes_dark(options, aws, [str(row["NetworkInterfaceId"]) for row in ours]))
+    dark = goes_dark(options, aws, [str(row["NetworkInterfaceId"]) for row in ours])
     print(f"Would go dark: {len(dark)} of {len(ours)} interfaces")
     show(dark)
     if dark and not options.force:
@@ -204,60 +198,68 @@ def free_target(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
     return Exit.DONE
 
 
-def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> Iterator[str]:
+def is_on(variables: dict[str, str], name: str) -> bool:
+    """Whether a boolean variable of the function is true."""
+    return variables.get(name, "").strip().lower() in ("true", "yes", "on", "1")
+
+
+def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> list[str]:
     """The interfaces that no other sensor can take, with the reason; says how it knows.
 
     The function itself judges them, as in a preview, with the variables of the stack less the
-    target. It judges interfaces that have a session only in favour of a target of its own: so
+    target. An interface that has a session is judged only for a session besides, so
     MIRROR_ALONGSIDE is on, with a session number that is free.
     """
     stack = stacks.read(aws, options.stack)
-    if not stack or not stack.is_ours:
-        why = f"there is no stack {options.stack} here that would mirror it anew (see --stack)"
-        yield from (f"{one}: {why}" for one in interfaces)
-        return
-    variables = stacks.variables(aws, stack)
+    if not stack or not (names := stack.made("AWS::Lambda::Function")) or not stack.is_ours:
+        why = f"there is no stack {options.stack} with a function to mirror it anew (see --stack)"
+        return [f"{one}: {why}" for one in interfaces]
+    function = aws.client("lambda").get_function_configuration(FunctionName=names[0])
+    variables: dict[str, str] = function["Environment"]["Variables"]
     named = Claim.of(aws, variables["targets"], "").targets
     rest = sorted(named - {options.target})
+    if is_on(variables, "DRY_RUN"):
+        return [
+            f"{one}: stack {stack.name} is on DRY_RUN, and creates nothing" for one in interfaces
+        ]
+    if not rest:
+        return [f"{one}: stack {stack.name} has no other target" for one in interfaces]
     if options.above is None and options.target in named:
         take_out = "deploy/deploy.sh --bucket ... --targets ..."
         note(f"the next sweep may choose {options.target} again. Take it out first: {take_out}")
-    why = "" if rest else f"stack {stack.name} has no other target"
-    if variables.get("DRY_RUN", "").strip().lower() in ("true", "yes", "on", "1"):
-        why = f"stack {stack.name} is on DRY_RUN, so its sweeps create nothing"
-    if not why:
-        rows = list(aws.rows(*SESSIONS))
-        numbers = {row["SessionNumber"] for row in rows}
-        number = next(one for one in range(32766, 0, -1) if one not in numbers)
-        pretended = {"targets": ",".join(rest), "MIRROR_ALONGSIDE": "true"}
-        pretended |= {"SESSION_NUMBER": str(number), "DRY_RUN": "true"}
-        survey = preview.survey(aws.session, variables | pretended)
-        print(
-            f"This is judged by the function itself, run here over what AWS shows now, as a sweep of "
-            f"stack {stack.name} without {options.target}; nothing is created by that."
-        )
-        why = survey.unread[0] if survey.unread else ""
-    if why:
-        yield from (f"{one}: {why}" for one in interfaces)
-        return
+    rows = list(aws.rows(*SESSIONS))
+    number = min(set(range(1, 32767)) - {row["SessionNumber"] for row in rows})
+    pretended = {"targets": ",".join(rest), "MIRROR_ALONGSIDE": "true"}
+    survey = preview.survey(aws.session, variables | pretended | {"SESSION_NUMBER": str(number)})
+    print(
+        "Judged by the function itself, run here over what AWS shows now, as a sweep of stack "
+        f"{stack.name} without {options.target}. Nothing was created by that."
+    )
     judged = {item.interface_id: item for item in survey.interfaces}
     elsewhere = {
         row["NetworkInterfaceId"]
         for row in rows
         if row["TrafficMirrorTargetId"] not in (*rest, options.target)
     }
-    alone = variables.get("MIRROR_ALONGSIDE", "").strip().lower() not in ("true", "yes", "on", "1")
+    dark = []
     for one in interfaces:
         item = judged.get(one)
-        # An interface of no running instance sends nothing. It is mirrored when that starts.
-        if item is None or (item.outcome == "exists" and item.target_id in rest):
-            continue
-        if item.outcome != "planned":
-            yield f"{one} of {item.instance_id}: {item.reason}"
-        elif item.fate == "maybe":
-            yield f"{one} of {item.instance_id}: {item.target_id} may be full"
-        elif alone and one in elsewhere:
-            yield f"{one} of {item.instance_id}: it has another tool's session (MIRROR_ALONGSIDE)"
+        if item is None:
+            # An interface of no running instance sends nothing. It is mirrored when that starts.
+            why = survey.unread[0] if survey.unread else ""
+        elif item.outcome not in ("planned", "exists"):
+            why = item.reason
+        elif item.target_id not in rest or (
+            one in elsewhere
+            and item.outcome == "planned"
+            and not is_on(variables, "MIRROR_ALONGSIDE")
+        ):
+            why = "another tool mirrors it, so the function leaves it alone (MIRROR_ALONGSIDE)"
+        else:
+            why = "the sensors that can take it may be full" if item.fate == "maybe" else ""
+        if why:
+            dark.append(f"{one}: {why}")
+    return dark
 
 
 # ======================================================================================
@@ -279,74 +281,84 @@ def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
     if stack and options.filter:
         text = "it is removed with its sessions without --filter and --targets"
         raise WrongValue(f"stack {stack.name} is there: {text}")
-    if stack and (not stack.is_ours or stack.status.endswith("_IN_PROGRESS")):
-        if stack.status not in ("REVIEW_IN_PROGRESS", "DELETE_IN_PROGRESS"):
-            raise Stop(Exit.STATE, str(stacks.what_to_do(aws, stack)))
-    others = stacks.others(aws, options.stack)
-    known = [*([stack] if stack else []), *stacks.deleted(aws, options.stack)]
+    # What cannot be updated can be deleted, unless it is being changed or something else's.
+    wrong = stack and stacks.what_to_do(aws, stack)
+    if stack and wrong and not (stack.is_ours and re.fullmatch(REMOVABLE, stack.status)):
+        raise Stop(Exit.STATE, wrong)
+    deleted, others = stacks.family(aws, options.stack)
+    known = [*([stack] if stack else []), *deleted]
+    # A filter can outlive its stack and serve another one, whose sessions stay.
+    used = {one.filter_id for one in others}
+    mine = [one for one in known if one.filter_id and (one is stack or one.filter_id not in used)]
+    claims = [Claim.of(aws, one.targets, one.filter_id) for one in mine]
     if options.filter:
         known, claims = [], [Claim.of(aws, options.targets, options.filter)]
-    elif known:
-        # A filter can outlive its stack and serve another one, whose sessions stay.
-        used = {one.filter_id for one in others}
-        mine = [
-            one for one in known if one.filter_id and (one is stack or one.filter_id not in used)
-        ]
-        claims = [Claim.of(aws, one.targets, str(one.filter_id)) for one in mine]
-    else:
+    elif not known:
         raise Stop(Exit.STATE, unknown_stack(options, aws, account, others))
-    found = sessions(aws, account, claims)
+    ours, theirs = sessions(aws, account, claims)
     left = list(left_behind(aws, known, others, options.filter))
     goes = [one for one in left if getattr(options, f"with_{one.option}")]
     stays = [one for one in left if one not in goes]
     print("To be deleted:")
     show([f"stack {stack.name} ({stack.status})"] if stack else [], "  ")
-    show([f"{len(found.ours)} mirror sessions", *(one.name for one in goes)], "  ")
-    show([line_of(row) for row in found.ours])
+    show([f"{len(ours)} mirror sessions", *(one.name for one in goes)], "  ")
+    show([line_of(row) for row in ours])
     print("What stays:")
     show([f"{one.name} (--with-{one.option} deletes it)" for one in stays], "  ")
-    show([f"{len(found.others)} mirror sessions of others"], "  ")
-    show([line_of(row, why) for row, why in found.others])
-    again = f"deploy/remove.sh --stack {options.stack} --region {aws.region}"
-    if stack or found.ours or goes:
+    print(f"  {len(theirs)} mirror sessions of others")
+    show(theirs)
+    if stack or ours or goes:
         confirm(options)
-    elif not stays:
-        print("Nothing is left.")
     if stack:
         delete_stack(options, aws, stack)
+        ours, _ = sessions(aws, account, claims)
+    # An invocation that was under way when its function was deleted goes on making sessions.
     for _ in range(3):
-        # An invocation that was under way when its function was deleted goes on making sessions.
-        if found.ours:
-            delete_sessions(aws, found.ours)
-        if stack or found.ours:
-            found = sessions(aws, account, claims)
+        if ours:
+            delete_sessions(aws, ours)
+            ours, _ = sessions(aws, account, claims)
     failed = [one.name for one in goes if not delete_left(one)]
     if failed:
         raise Stop(Exit.LEFT, f"{', '.join(failed)} could not be deleted. Run it again")
-    if stack:
-        minutes = int(stack.parameters.get("Timeout", 300)) // 60 + 1
-        print(f"A sweep that was under way may make last sessions. In {minutes} minutes: {again}")
+    say_what_is_left(options, aws, stack, stays)
+    return Exit.DONE
+
+
+def say_what_is_left(
+    options: argparse.Namespace, aws: Aws, stack: Stack | None, stays: list[Left]
+) -> None:
+    """What there is still to do, and the command that does it."""
+    again = f"deploy/remove.sh --stack {options.stack} --region {aws.region}"
     if stays:
         needed = " ".join(dict.fromkeys(f"--with-{one.option}" for one in stays))
         print(f"{len(stays)} things are left, see above. To delete them, too: {again} {needed}")
-    return Exit.DONE
+    if stack:
+        minutes = int(stack.parameters.get("Timeout", 300)) // 60 + 1
+        print(f"A sweep that was under way may make last sessions. In {minutes} minutes: {again}")
+    elif not stays:
+        print("Nothing is left.")
 
 
 def unknown_stack(options: argparse.Namespace, aws: Aws, account: str, others: list[Stack]) -> str:
     """What to do where CloudFormation knows no stack of this name."""
     says = [f"there is no stack {options.stack} in {aws.region}, nor was one deleted in 90 days."]
     if others:
-        says.append(f"Stacks of this template are: {', '.join(one.name for one in others)}.")
-    used = {one.filter_id for one in others}
-    by_filter: dict[str, set[str]] = {}
-    for row in sessions(aws, account, [Claim(frozenset(aws.targets()), "")]).ours:
-        if row["TrafficMirrorFilterId"] not in used:
-            targets = by_filter.setdefault(row["TrafficMirrorFilterId"], set())
-            targets.add(row["TrafficMirrorTargetId"])
-    for filter_id, targets in by_filter.items():
-        command = f'deploy/remove.sh --filter {filter_id} --targets "{" ".join(sorted(targets))}"'
-        says.append(f"Sessions of a stack that is gone: {command} --region {aws.region}")
+        says.append(f"Stacks of template.yaml here: {', '.join(one.name for one in others)}.")
+    targets: dict[str, set[str]] = {}
+    for row in sessions(aws, account, [Claim(frozenset(aws.targets()), "")])[0]:
+        targets.setdefault(row["TrafficMirrorFilterId"], set()).add(row["TrafficMirrorTargetId"])
+    for filter_id in targets.keys() - {one.filter_id for one in others}:
+        command = f"deploy/remove.sh --region {aws.region} --filter {filter_id} --targets"
+        says.append(f'Sessions of a stack that is gone: {command} "{" ".join(targets[filter_id])}"')
     return "\n".join(says)
+
+
+def outliving(stack: Stack, kind: str) -> list[str]:
+    """Physical IDs of what the template does not have deleted with the stack, of this type."""
+    declared = template.template()["Resources"]
+    policies = {name: declared[name].get("DeletionPolicy", "Delete") for name in declared}
+    goes = {one.physical for one in stack.resources if policies.get(one.logical) == "Delete"}
+    return [one for one in stack.made(kind) if one not in goes]
 
 
 def left_behind(
@@ -355,19 +367,23 @@ def left_behind(
     """What outlives these stacks and is there, also while they are there."""
     ec2, sqs, logs, s3 = (aws.client(name) for name in ("ec2", "sqs", "logs", "s3"))
     wanted = {filter_id, *(one.filter_id for one in known)} - {one.filter_id for one in others}
-    for one in sorted(wanted.intersection(aws.filters())):
-        delete = partial(ec2.delete_traffic_mirror_filter, TrafficMirrorFilterId=one)
-        yield Left("filter", f"filter {one}", delete)
-    for one in sorted({url for stack in known for url in stack.kept("AWS::SQS::Queue")}):
+    for one in aws.filters():
+        if one in wanted:
+            delete = partial(ec2.delete_traffic_mirror_filter, TrafficMirrorFilterId=one)
+            yield Left("filter", f"filter {one}", delete)
+    for one in sorted({url for stack in known for url in outliving(stack, "AWS::SQS::Queue")}):
         if exists(partial(sqs.get_queue_attributes, QueueUrl=one)):
             yield Left("queues", f"queue {one}", partial(sqs.delete_queue, QueueUrl=one))
-    for one in sorted({name for stack in known for name in stack.kept("AWS::Logs::LogGroup")}):
+    for one in sorted(
+        {name for stack in known for name in outliving(stack, "AWS::Logs::LogGroup")}
+    ):
         if exists(partial(logs.describe_log_streams, logGroupName=one, limit=1)):
             yield Left("log", f"log group {one}", partial(logs.delete_log_group, logGroupName=one))
-    buckets = {one.parameters["CodeBucket"] for one in known if one.is_ours}
-    for one in sorted(buckets - {other.parameters.get("CodeBucket") for other in others}):
-        look = partial(s3.list_objects_v2, Bucket=one, Prefix=FOLDER)
-        for row in exists(look).get("Contents", ()):
+    used = {other.parameters["CodeBucket"] for other in others}
+    for one in sorted({one.parameters.get("CodeBucket", "") for one in known} - used - {""}):
+        for row in exists(partial(s3.list_objects_v2, Bucket=one, Prefix=FOLDER)).get(
+            "Contents", ()
+        ):
             delete = partial(s3.delete_object, Bucket=one, Key=row["Key"])
             yield Left("zips", f"zip s3://{one}/{row['Key']}", delete)
 

@@ -8,17 +8,23 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from .aws import Aws, Exit, Stop
-from .template import template
+from .aws import Aws
 
 POLL = 3.0  # seconds between two looks at a stack that is being changed
+
+
+class Resource(NamedTuple):
+    """A resource of a stack: its name in the template, its type and its physical ID."""
+
+    logical: str
+    kind: str
+    physical: str
 
 
 class Stack(NamedTuple):
     """A stack, also one that was deleted.
 
-    `resources` has type and physical ID by logical ID. Names and IDs are taken from there, not from
-    outputs: older versions of the template had fewer, and a deleted stack may show none.
+    IDs are taken from its resources, not from outputs: older versions of the template had fewer.
     """
 
     name: str
@@ -26,7 +32,7 @@ class Stack(NamedTuple):
     status: str
     parameters: dict[str, str]
     outputs: dict[str, str]
-    resources: dict[str, tuple[str, str]]
+    resources: set[Resource]
 
     @property
     def is_ours(self) -> bool:
@@ -34,28 +40,15 @@ class Stack(NamedTuple):
         return "CodeKey" in self.parameters
 
     def made(self, kind: str) -> list[str]:
-        """Physical IDs of what it has made of a type, such as AWS::SQS::Queue."""
-        return [physical for of, physical in self.resources.values() if of == kind]
-
-    def kept(self, kind: str) -> list[str]:
-        """The same, without what goes with the stack. Of a deleted one, some of it may be gone."""
-        declared = template()["Resources"]
-        return [
-            physical
-            for logical, (of, physical) in self.resources.items()
-            if of == kind and declared.get(logical, {}).get("DeletionPolicy", "")[:6] == "Retain"
-        ]
+        """Physical IDs of what it has made of a type, such as AWS::SQS::Queue. Of a deleted stack,
+        some of that may be gone."""
+        return sorted(one.physical for one in self.resources if one.kind == kind)
 
     @property
-    def function(self) -> str | None:
-        """Name of the function."""
-        return next(iter(self.made("AWS::Lambda::Function")), None)
-
-    @property
-    def filter_id(self) -> str | None:
-        """The traffic mirror filter of the sessions: given, or the stack's own."""
-        own = self.made("AWS::EC2::TrafficMirrorFilter")
-        return self.parameters.get("FilterId") or next(iter(own), self.outputs.get("FilterId"))
+    def filter_id(self) -> str:
+        """The traffic mirror filter of the sessions: given, or the stack's own; or empty."""
+        own = [*self.made("AWS::EC2::TrafficMirrorFilter"), self.outputs.get("FilterId", "")]
+        return self.parameters.get("FilterId") or own[0]
 
     @property
     def targets(self) -> str:
@@ -73,6 +66,10 @@ def read(aws: Aws, name_or_id: str) -> Stack | None:
             return None
         raise
     listed = ("cloudformation", "list_stack_resources", "StackResourceSummaries")
+    made = aws.rows(*listed, StackName=row["StackId"])
+    if row["StackStatus"] == "DELETE_COMPLETE":
+        # Events also tell what an update has replaced and left behind.
+        made = iter(events(aws, row["StackId"]))
     return Stack(
         row["StackName"],
         row["StackId"],
@@ -80,61 +77,38 @@ def read(aws: Aws, name_or_id: str) -> Stack | None:
         {one["ParameterKey"]: one["ParameterValue"] for one in row.get("Parameters", ())},
         {one["OutputKey"]: one["OutputValue"] for one in row.get("Outputs", ())},
         {
-            one["LogicalResourceId"]: (one["ResourceType"], one["PhysicalResourceId"])
-            for one in aws.rows(*listed, StackName=row["StackId"])
+            Resource(one["LogicalResourceId"], one["ResourceType"], one["PhysicalResourceId"])
+            for one in made
             if one.get("PhysicalResourceId")  # otherwise it was never made
         },
     )
 
 
-def others(aws: Aws, name: str) -> list[Stack]:
-    """The other stacks of template.yaml in this account and Region."""
-    rows = aws.rows("cloudformation", "describe_stacks", "Stacks")
-    ids = [
-        row["StackId"]
-        for row in rows
-        if row["StackName"] != name
-        and any(one["ParameterKey"] == "CodeKey" for one in row.get("Parameters", ()))
-    ]
-    return [one for stack_id in ids if (one := read(aws, stack_id))]
-
-
-def deleted(aws: Aws, name: str) -> list[Stack]:
-    """The stacks of this name that were deleted; CloudFormation remembers them for 90 days."""
-    rows = aws.rows(
-        "cloudformation", "list_stacks", "StackSummaries", StackStatusFilter=["DELETE_COMPLETE"]
-    )
-    found = [read(aws, row["StackId"]) for row in rows if row["StackName"] == name]
-    return [one for one in found if one and one.is_ours]
-
-
-def variables(aws: Aws, stack: Stack) -> dict[str, str]:
-    """The environment variables that the stack's function runs with.
-
-    Raises:
-        Stop: the stack has no function.
-    """
-    if not stack.function:
-        text = f"stack {stack.name} is in {stack.status} and has no function. Deploy it first"
-        raise Stop(Exit.STATE, text)
-    answer = aws.client("lambda").get_function_configuration(FunctionName=stack.function)
-    found: dict[str, str] = answer.get("Environment", {}).get("Variables", {})
-    return found
+def family(aws: Aws, name: str) -> tuple[list[Stack], list[Stack]]:
+    """The stacks of this name that were deleted in the last 90 days, which is how long
+    CloudFormation remembers them, and the stacks of template.yaml that have other names."""
+    cloudformation, only = "cloudformation", ["DELETE_COMPLETE"]
+    gone = aws.rows(cloudformation, "list_stacks", "StackSummaries", StackStatusFilter=only)
+    deleted = [read(aws, row["StackId"]) for row in gone if row["StackName"] == name]
+    live = list(aws.rows(cloudformation, "describe_stacks", "Stacks"))
+    keys = [{one["ParameterKey"] for one in row.get("Parameters", ())} for row in live]
+    ids = [row["StackId"] for row, has in zip(live, keys, strict=True) if "CodeKey" in has]
+    others = [stack for one in ids if (stack := read(aws, one)) and stack.name != name]
+    return [stack for stack in deleted if stack and stack.is_ours], others
 
 
 def events(aws: Aws, stack_id: str, seen: str | None = None) -> list[dict[str, Any]]:
     """Events of a stack after the one that was seen, the oldest first."""
     found: list[dict[str, Any]] = []
-    for event in aws.rows(
-        "cloudformation", "describe_stack_events", "StackEvents", StackName=stack_id
-    ):
+    listed = ("cloudformation", "describe_stack_events", "StackEvents")
+    for event in aws.rows(*listed, StackName=stack_id):
         if event["EventId"] == seen:
             break
         found.insert(0, event)
     return found
 
 
-def follow(aws: Aws, stack_id: str, seen: str | None) -> str:
+def follow(aws: Aws, stack_id: str, seen: str) -> str:
     """Show the stack's events until CloudFormation has done its work; the status it ends in.
 
     What failed is shown once more in the end, the first first: the others mostly follow from it.
@@ -161,25 +135,21 @@ def follow(aws: Aws, stack_id: str, seen: str | None) -> str:
 def what_to_do(aws: Aws, stack: Stack) -> str | None:
     """What keeps a stack from being updated, and the command that mends it; None: nothing does."""
     remove = f"deploy/remove.sh --stack {stack.name} --region {aws.region}"
+    back = f"aws cloudformation continue-update-rollback --stack-name {stack.name}"
     mend = {
-        "ROLLBACK_COMPLETE": "its first deployment failed, and it holds nothing. Mend what its "
-        f"events name, remove it, and deploy again: {remove}",
-        "UPDATE_ROLLBACK_FAILED": "the way back failed, too. Mend what its events name, then: aws "
-        f"cloudformation continue-update-rollback --stack-name {stack.name} --region {aws.region} "
-        "(or in the CloudFormation console: Stack actions, Continue update rollback)",
+        "ROLLBACK_COMPLETE": f"its first deployment failed, it holds nothing. Remove it: {remove}",
+        "UPDATE_ROLLBACK_FAILED": "the way back failed, too. Mend what its events name, then "
+        f"'Continue update rollback' in the console, or: {back} --region {aws.region}",
         **dict.fromkeys(
             ("ROLLBACK_FAILED", "DELETE_FAILED", "IMPORT_ROLLBACK_FAILED"),
-            f"it cannot be updated. Its events say why. Remove it, and deploy again: {remove}",
+            f"it cannot be updated; its events say why. Remove it, and deploy again: {remove}",
         ),
     }
     if stack.status == "REVIEW_IN_PROGRESS":  # only a change set was made: nothing is there yet
         return None
     if not stack.is_ours:
-        return (
-            f"stack {stack.name} has no parameter CodeKey, so it is none of ours. Is --stack right?"
-        )
+        return f"stack {stack.name} has no parameter CodeKey: it is none of ours. Is --stack right?"
     if stack.status.endswith("_IN_PROGRESS"):
-        return f"stack {stack.name} is in {stack.status}: something else is changing it. Try later"
-    if stack.status in mend:
-        return f"stack {stack.name} is in {stack.status}: {mend[stack.status]}"
-    return None
+        return f"stack {stack.name} is in {stack.status}: it is being changed. Try later"
+    found = mend.get(stack.status)
+    return f"stack {stack.name} is in {stack.status}: {found}" if found else None

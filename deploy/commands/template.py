@@ -9,17 +9,14 @@ from typing import Any
 
 import yaml
 
+from .aws import WrongValue
+
 DEPLOY = Path(__file__).resolve().parent.parent
 TEMPLATE = DEPLOY / "template.yaml"
 
 
-class WrongValue(ValueError):
-    """The call is wrong: an option, a parameter or the form of an ID."""
-
-
 class Loader(yaml.SafeLoader):
-    """YAML in which CloudFormation's short forms, such as !Ref, are left out: parameters have
-    none."""
+    """YAML, with nothing in place of CloudFormation's short forms, such as !Ref."""
 
 
 Loader.add_multi_constructor("!", lambda *_: None)
@@ -28,7 +25,7 @@ Loader.add_multi_constructor("!", lambda *_: None)
 @lru_cache
 def template() -> dict[str, Any]:
     """The template, parsed."""
-    loaded: dict[str, Any] = yaml.load(TEMPLATE.read_text("utf-8"), Loader)  # noqa: S506  safe
+    loaded: dict[str, Any] = yaml.load(TEMPLATE.read_text("utf-8"), Loader)  # noqa: S506  it is safe
     return loaded
 
 
@@ -48,23 +45,27 @@ def check(name: str, value: str) -> None:
         raise WrongValue(f"template.yaml has no parameter {name}. It has {', '.join(parameters())}")
     declared = parameters()[name]
     allowed = [str(one) for one in declared.get("AllowedValues", ())]
-    least, most = declared.get("MinValue", float("-inf")), declared.get("MaxValue", float("inf"))
-    longest = declared.get("MaxLength", 4096)  # CloudFormation's own limit
-    has = declared.get("ConstraintDescription", f"has to match {declared.get('AllowedPattern')}")
-    is_number = declared["Type"] != "Number" or re.fullmatch(r"-?\d+(\.\d+)?", value)
+    least, most = (float(declared.get(key, "nan")) for key in ("MinValue", "MaxValue"))
+    pattern = declared.get("AllowedPattern", "(?s:.*)")
+    wrong = declared.get("ConstraintDescription", f"has to match {pattern}")
     if allowed and value not in allowed:
-        has = f"has to be one of {', '.join(allowed)}"
-    elif len(value) > longest:
-        has = f"may have {longest} characters, not {len(value)}"
-    elif is_number and re.fullmatch(declared.get("AllowedPattern", "(?s:.*)"), value):
-        if declared["Type"] != "Number" or least <= float(value) <= most:
-            return
-    raise WrongValue(f"{name}={value}: {name} {has}")
+        wrong = f"has to be one of {', '.join(allowed)}"
+    elif len(value) > declared.get("MaxLength", 4096):  # CloudFormation's own limit
+        wrong = f"has {len(value)} characters, more than it may"
+    elif declared["Type"] == "Number" and not re.fullmatch(r"-?\d+", value):
+        wrong = "has to be a number"
+    elif re.fullmatch(pattern, value) and not (
+        declared["Type"] == "Number" and (float(value) < least or float(value) > most)
+    ):
+        return
+    raise WrongValue(f"{name}={value}: {name} {wrong}")
 
 
 def sorted_targets(text: str) -> tuple[list[str], list[str]]:
     """IDs of targets and numbers of accounts in a text, as the function's variable takes them:
     separated by commas or white space, without duplicates.
+
+    IDs are not held to the form that AWS uses today, since simulators use others.
 
     Raises:
         WrongValue: something in it is neither, or there is nothing in it.
@@ -76,22 +77,11 @@ def sorted_targets(text: str) -> tuple[list[str], list[str]]:
         if len(one) != 12:
             raise WrongValue(f"{one!r} has {len(one)} digits, an account has 12")
     for one in ids:
-        check_id(one, "traffic mirror target (tmt-...) and no account (12 digits)", "tmf-")
+        if not re.fullmatch("(?!tmf-|tms-|eni-|i-|vpce-|-)[0-9A-Za-z-]+", one):
+            raise WrongValue(f"{one!r} is no traffic mirror target (tmt-...) and no account")
     if not found:
         raise WrongValue(f"{text!r} names no target")
     return ids, accounts
-
-
-def check_id(text: str, what: str, *others: str) -> None:
-    """Refuse what can be no ID of this kind. It is not held to the form that AWS uses today, since
-    simulators use others; only mix-ups are ruled out.
-
-    Raises:
-        WrongValue: it can be none.
-    """
-    mistaken = text.startswith(("tms-", "eni-", "i-", "vpce-", *others))
-    if mistaken or not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z-]*", text):
-        raise WrongValue(f"{text!r} is no {what}")
 
 
 def sweep_rate(before: str) -> str | None:
