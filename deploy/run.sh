@@ -59,6 +59,6 @@ if ! cmp -s "$here/requirements.txt" "$venv/installed.txt" ||
 fi
 
 # Not `-m commands`, which would look for modules in the user's current folder first.
-exec "$venv/bin/python" -c \
-  'import sys; sys.path[0] = sys.argv.pop(1); from commands.__main__ import main; sys.exit(main())' \
-  "$here" "$@"
+exec "$venv/bin/python" -c 'import runpy, sys
+sys.path[0] = sys.argv.pop(1)
+runpy.run_module("commands", run_name="__main__", alter_sys=True)' "$here" "$@"

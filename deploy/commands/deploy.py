@@ -106,19 +106,18 @@ def deploy(aws: Aws, options: argparse.Namespace, given: dict[str, str]) -> Exit
     was_key = stack.parameters.get("CodeKey", "") if stack else ""
     if was_key:
         print(f"Now there: version {version_of(was_key)}, {was_key}")
-    kept = kept_values(stack, given) if stack else []
+    values = all_values(stack, given)
     look_at_ec2(aws, given)
     look_at_bucket(aws, given)
-    if not options.code_key:
-        given["CodeKey"] = build()
-    given["CodeVersion"] = version_of(given["CodeKey"])
+    bucket, key = given["CodeBucket"], given["CodeKey"] if options.code_key else build()
+    values |= {"CodeKey": key, "CodeVersion": version_of(key)}
     # CloudFormation holds the parameters to the template's rules when it makes the change set, and
     # reads the zip only when that is executed: so the upload comes in between.
-    change_set = make_change_set(aws, options, stack, given, kept)
+    change_set = make_change_set(aws, options, stack, values)
     if not options.code_key:
         body = (PROJECT / "lambda_traffic_mirror.zip").read_bytes()
-        aws.client("s3").put_object(Bucket=given["CodeBucket"], Key=given["CodeKey"], Body=body)
-    print(f"Code s3://{given['CodeBucket']}/{given['CodeKey']}")
+        aws.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+    print(f"Code s3://{bucket}/{key}")
     if change_set and options.no_execute_changeset:
         print(f"Nothing has been changed. To be looked at and executed: {change_set}")
         return Exit.DONE
@@ -130,9 +129,9 @@ def deploy(aws: Aws, options: argparse.Namespace, given: dict[str, str]) -> Exit
             says = (stack and stacks.what_to_do(aws, stack)) or "the stack is as it was before"
             raise Stop(Exit.FAILED, f"not deployed: {says}")
     print("Deployed." if change_set else "No changes to deploy.")
-    show(aws, options, given)
-    if was_key not in ("", given["CodeKey"]):
-        place = f"--bucket {given['CodeBucket']} --stack {options.stack} --region {aws.region}"
+    show(aws, options, values)
+    if was_key not in ("", key):
+        place = f"--bucket {bucket} --stack {options.stack} --region {aws.region}"
         print(f"The way back: deploy/deploy.sh {place} --code-key {was_key}")
     return Exit.DONE
 
@@ -142,18 +141,22 @@ def deploy(aws: Aws, options: argparse.Namespace, given: dict[str, str]) -> Exit
 # ======================================================================================
 
 
-def kept_values(stack: Stack, given: dict[str, str]) -> list[str]:
-    """Names of the parameters that keep their values, which the template still has to accept. A
-    rate in the form of version 1 is added to `given` in the present one."""
-    rate = stack.parameters.get("SweepRate", "")
+def all_values(stack: Stack | None, given: dict[str, str]) -> dict[str, str]:
+    """A value for each parameter: given, else what the stack has, else the default."""
+    declared = template.parameters()
+    values = {name: str(row["Default"]) for name, row in declared.items() if "Default" in row}
+    kept = (
+        {name: value for name, value in stack.parameters.items() if name in declared}
+        if stack
+        else {}
+    )
+    rate = kept.get("SweepRate", "")
     if "SweepRate" not in given and (minutes := template.sweep_rate(rate)):
-        given["SweepRate"] = minutes
+        kept["SweepRate"] = minutes
         note(f"a sweep every {minutes} minutes instead of {rate}, which the template had before")
-    kept = stack.parameters.keys() & template.parameters().keys() - given
-    kept -= {"CodeKey", "CodeVersion"}  # always given anew
-    for name in kept:
-        template.check(name, stack.parameters[name])
-    return sorted(kept)
+    for name, value in kept.items():
+        template.check(name, value)
+    return values | kept | given
 
 
 def look_at_ec2(aws: Aws, given: dict[str, str]) -> None:
@@ -236,8 +239,7 @@ def make_change_set(
     aws: Aws,
     options: argparse.Namespace,
     stack: Stack | None,
-    given: dict[str, str],
-    kept: list[str],
+    values: dict[str, str],
 ) -> str | None:
     """The ID of the change set; None if there is nothing to change."""
     cloudformation = aws.client("cloudformation")
@@ -253,10 +255,7 @@ def make_change_set(
             ChangeSetType="CREATE" if is_new else "UPDATE",
             TemplateBody=template.TEMPLATE.read_text("utf-8"),
             Capabilities=["CAPABILITY_IAM"],
-            Parameters=[
-                *({"ParameterKey": name, "ParameterValue": given[name]} for name in given),
-                *({"ParameterKey": name, "UsePreviousValue": True} for name in kept),
-            ],
+            Parameters=[{"ParameterKey": name, "ParameterValue": values[name]} for name in values],
             **asked,
         )
         waiter = cloudformation.get_waiter("change_set_create_complete")
@@ -278,7 +277,7 @@ def make_change_set(
 # ======================================================================================
 
 
-def show(aws: Aws, options: argparse.Namespace, given: dict[str, str]) -> None:
+def show(aws: Aws, options: argparse.Namespace, values: dict[str, str]) -> None:
     """Show the outputs, compare the code, and have a first sweep."""
     stack = stacks.read(aws, options.stack)
     if stack is None or not (names := stack.made("AWS::Lambda::Function")):
@@ -292,7 +291,7 @@ def show(aws: Aws, options: argparse.Namespace, given: dict[str, str]) -> None:
         note(f"the code could not be compared: {error}")
     else:
         # Lambda shows in base64 what the key has in digits.
-        digest = re.search(r"([0-9a-f]{64})\.zip$", given["CodeKey"])
+        digest = re.search(r"([0-9a-f]{64})\.zip$", values["CodeKey"])
         wanted = base64.b64encode(bytes.fromhex(digest[1])).decode() if digest else runs
         if runs != wanted:
             text = f"the function runs code with CodeSha256 {runs}, and the zip has {wanted}"
@@ -313,7 +312,7 @@ def show(aws: Aws, options: argparse.Namespace, given: dict[str, str]) -> None:
             why = "no instance runs, or tags leave all of them out (IncludeTags, ExcludeTags)"
             print(f"Nothing is meant to be mirrored: {why}.")
     if stack.parameters.get("DryRun") == "true":
-        begin = f"deploy/deploy.sh --bucket {given['CodeBucket']} {place} DryRun=false"
+        begin = f"deploy/deploy.sh --bucket {values['CodeBucket']} {place} DryRun=false"
         print(f"DRY_RUN is on, so nothing is mirrored. To begin: {begin}")
 
 
