@@ -85,6 +85,7 @@ class Aws:
             self.session = boto3.Session(profile_name=profile, region_name=region)
         except exceptions.ProfileNotFound as error:
             raise Stop(Exit.CREDENTIALS, f"{error}. {how_to_sign_in(None)}") from None
+        self.clients: dict[str, Any] = {}
         self.region = self.session.region_name or ""
         if not self.region:
             raise Stop(Exit.NO_REGION, "no Region is set. Give --region, such as us-east-1")
@@ -93,7 +94,10 @@ class Aws:
         """A client of a service; `settings` are botocore's."""
         # EC2 takes about five deletions of sessions a second, so throttled calls need patience.
         retries = {"mode": "standard", "total_max_attempts": tries}
-        return self.session.client(service, config=Config(retries=retries, **settings))
+        if service not in self.clients or settings:
+            config = Config(retries=retries, **settings)
+            self.clients[service] = self.session.client(service, config=config)
+        return self.clients[service]
 
     def rows(self, service: str, operation: str, key: str, **asked: Any) -> Iterator[Any]:
         """What a paginated call lists under this key."""

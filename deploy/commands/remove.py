@@ -211,11 +211,10 @@ def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> l
     MIRROR_ALONGSIDE is on, with a session number that is free.
     """
     stack = stacks.read(aws, options.stack)
-    if not stack or not (names := stack.made("AWS::Lambda::Function")) or not stack.is_ours:
-        why = f"there is no stack {options.stack} with a function to mirror it anew (see --stack)"
+    if not stack or not stack.is_ours:
+        why = f"there is no stack {options.stack} here to mirror it anew (see --stack)"
         return [f"{one}: {why}" for one in interfaces]
-    function = aws.client("lambda").get_function_configuration(FunctionName=names[0])
-    variables: dict[str, str] = function["Environment"]["Variables"]
+    variables = stacks.variables(aws, stack)
     named = Claim.of(aws, variables["targets"], "").targets
     rest = sorted(named - {options.target})
     if is_on(variables, "DRY_RUN"):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from .aws import Aws
+from .aws import Aws, Exit, Stop
 
 POLL = 3.0  # seconds between two looks at a stack that is being changed
 
@@ -95,6 +95,19 @@ def family(aws: Aws, name: str) -> tuple[list[Stack], list[Stack]]:
     ids = [row["StackId"] for row, has in zip(live, keys, strict=True) if "CodeKey" in has]
     others = [stack for one in ids if (stack := read(aws, one)) and stack.name != name]
     return [stack for stack in deleted if stack and stack.is_ours], others
+
+
+def variables(aws: Aws, stack: Stack) -> dict[str, str]:
+    """The environment variables that the stack's function runs with.
+
+    Raises:
+        Stop: the stack has no function.
+    """
+    if not (names := stack.made("AWS::Lambda::Function")):
+        raise Stop(Exit.STATE, f"stack {stack.name} is in {stack.status} and has no function")
+    answer = aws.client("lambda").get_function_configuration(FunctionName=names[0])
+    found: dict[str, str] = answer["Environment"]["Variables"]
+    return found
 
 
 def events(aws: Aws, stack_id: str, seen: str | None = None) -> list[dict[str, Any]]:
