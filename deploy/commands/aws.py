@@ -132,6 +132,7 @@ class Aws:
 REFUSED = "ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|AuthFailure|"
 REFUSED += (
     "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|.*Login"
+REFUSED += "|.*Config"
 )
 DENIED = "AccessDenied|Unauthorized|AuthorizationError|Forbidden|403"
 # Where permissions have other names than operations.

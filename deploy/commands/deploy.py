@@ -145,18 +145,14 @@ def all_values(stack: Stack | None, given: dict[str, str]) -> dict[str, str]:
     """A value for each parameter: given, else what the stack has, else the default."""
     declared = template.parameters()
     values = {name: str(row["Default"]) for name, row in declared.items() if "Default" in row}
-    kept = (
-        {name: value for name, value in stack.parameters.items() if name in declared}
-        if stack
-        else {}
-    )
-    rate = kept.get("SweepRate", "")
-    if "SweepRate" not in given and (minutes := template.sweep_rate(rate)):
-        kept["SweepRate"] = minutes
-        note(f"a sweep every {minutes} minutes instead of {rate}, which the template had before")
-    for name, value in kept.items():
-        template.check(name, value)
-    return values | kept | given
+    before = stack.parameters if stack else {}
+    for name in before.keys() & declared.keys() - given:
+        values[name] = before[name]
+        if name == "SweepRate" and (minutes := template.sweep_rate(before[name])):
+            values[name] = minutes
+            note(f"a sweep every {minutes} minutes instead of {before[name]}, as it was before")
+        template.check(name, values[name])
+    return values | given
 
 
 def look_at_ec2(aws: Aws, given: dict[str, str]) -> None:

@@ -347,7 +347,7 @@ WRONG = {
     "--bucket bucket PacketLength=9000": "PacketLength has to be empty or a number from 1 to 8500",
     "--bucket bucket --tags DryRun=true": "DryRun is a parameter, no tag: it goes before --tags",
     "--bucket bucket --targets ', '": "', ' names no target",
-    "--bucket bucket --targets 'tmt-1,i-1'": "'i-1' is no traffic mirror target (tmt-...) and no acc",
+    "--bucket bucket --targets 'tmt-1,i-1'": "'i-1' is no traffic mirror target (tmt-...) and",
     "--bucket bucket --targets '*'": "'*' is no traffic mirror target",
     "--bucket bucket --targets 12345678901": "'12345678901' has 11 digits, an account has 12",
     "--bucket bucket --filter tmt-1": "FilterId has to be empty or the ID of a traffic mirror filter",
