@@ -1,27 +1,24 @@
-"""The role's policy against the calls that the function makes: neither lacks anything.
+"""Policies: what is allowed and what is refused, and that the function needs neither more nor less.
 
-Before each call the simulated account holds the policy against the actions, resources and condition
-keys that the call has in the Service Authorization Reference, as AWS does.
+The simulated account holds the role's policy against each call, with the actions, resources and
+condition keys that the call has in the Service Authorization Reference, as AWS does.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 import pytest
 from aws import (
     ACCOUNT_ID,
-    OTHER_ACCOUNT_ID,
     REGION,
-    LambdaContext,
     Refusal,
     SimulatedAccount,
     acl_entry,
@@ -29,48 +26,240 @@ from aws import (
     rule,
     running_event,
     scheduled_event,
-    sqs_event,
 )
-from checks import DESCRIBES, PREFIX_LISTS, ROUTES
 from cloudformation import DEPLOY, allows, as_list, resolve, role_statements
-from conftest import Answer, Scene, Sleeps
+from conftest import Scene
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import MirroringError
 
-CREATES = ("ec2:CreateTrafficMirrorSession", "ec2:CreateTags")
-EIGHT = (*DESCRIBES, *CREATES)
-
 Statements = list[dict[str, Any]]
-Request = tuple[str, str, tuple[tuple[str, str], ...]]  # action, resource, condition keys
+
+DESCRIBES = (
+    "ec2:DescribeInstances",
+    "ec2:DescribeNetworkAcls",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeTrafficMirrorSessions",
+    "ec2:DescribeTrafficMirrorTargets",
+)
+CREATE, TAG = "ec2:CreateTrafficMirrorSession", "ec2:CreateTags"
+EIGHT = (*DESCRIBES, CREATE, TAG)
+PREFIX_LISTS, ROUTES = "ec2:GetManagedPrefixListEntries", "ec2:DescribeRouteTables"
+
+HERE = f"{REGION}:{ACCOUNT_ID}"
+EC2, SQS = f"arn:aws:ec2:{HERE}:", f"arn:aws:sqs:{HERE}:traffic-mirror-"
+LOG = f"arn:aws:logs:{HERE}:log-group:traffic-mirror-LogGroup"
+ROLE = "arn:aws:iam::111122223333:role/sensors"
+CREATING = {"ec2:CreateAction": "CreateTrafficMirrorSession"}
+GIVEN = {
+    "CodeBucket": "my-bucket",
+    "CodeKey": "lambda_traffic_mirror.zip",
+    "FilterId": "tmf-1",
+    "Targets": "tmt-1, tmt-2",
+    "TargetAccounts": "111122223333",
+    "SensorRoleArns": ROLE,
+}
 
 
-def template_role(filter_id: str, *targets: str, **parameters: str) -> Statements:
-    """What the template's role may do in EC2. The rest is what Lambda itself does with the role."""
-    parameters |= {"FilterId": filter_id, "Targets": ",".join(targets)}
-    code = {"CodeBucket": "my-bucket", "CodeKey": "lambda_traffic_mirror.zip"}
-    resolved = resolve(parameters=parameters | code, region=REGION, account=ACCOUNT_ID)
-    return [
-        statement
-        for statement in role_statements(resolved)
-        if as_list(statement["Action"])[0].startswith("ec2:")
-    ]
+def made(**parameters: str) -> dict[str, Any]:
+    return resolve(parameters=GIVEN | parameters, region=REGION, account=ACCOUNT_ID)
 
 
-def without(statements: Statements, permission: str) -> Statements:
-    """The statements with one action taken away."""
-    less = copy.deepcopy(statements)
-    for statement in less:
-        statement["Action"] = [one for one in as_list(statement["Action"]) if one != permission]
-    return [statement for statement in less if statement["Action"]]
+def pasted(name: str) -> Statements:
+    """The statements of a policy for the console, with the filter filled in."""
+    text = (DEPLOY / name).read_text(encoding="utf-8").replace("FILTER_ID", "tmf-1")
+    document = json.loads(text)
+    assert document["Version"] == "2012-10-17"
+    statements: Statements = document["Statement"]
+    return statements
 
 
-def permissions_in(text: str) -> set[str]:
-    """The permissions that a text names."""
-    return set(re.findall(r"\bec2:[A-Z]\w+", text))
+# The function's role
 
 
-# The policy in force
+class Row(NamedTuple):
+    """An action on a resource (`*` where it takes none), with condition keys and parameters."""
+
+    action: str
+    resource: str
+    keys: Mapping[str, str] = {}
+    parameters: Mapping[str, str] = {}
+
+
+ALLOWED = [
+    *(Row(action, "*") for action in DESCRIBES),
+    Row(CREATE, EC2 + "network-interface/eni-1"),
+    Row(CREATE, EC2 + "traffic-mirror-session/tms-1"),
+    Row(CREATE, EC2 + "traffic-mirror-filter/tmf-1"),
+    Row(CREATE, EC2 + "traffic-mirror-target/tmt-1"),
+    Row(CREATE, EC2 + "traffic-mirror-target/tmt-2"),
+    Row(CREATE, f"arn:aws:ec2:{REGION}:999999999999:traffic-mirror-target/tmt-1"),  # shared
+    Row(CREATE, f"arn:aws:ec2:{REGION}:111122223333:traffic-mirror-target/tmt-any"),
+    Row(CREATE, EC2 + "traffic-mirror-filter/tmf-2", parameters={"FilterTag": "filter"}),
+    Row(TAG, EC2 + "traffic-mirror-session/tms-1", CREATING),
+    Row(ROUTES, "*"),
+    Row(PREFIX_LISTS, EC2 + "prefix-list/pl-1", parameters={"AllowPrefixLists": "true"}),
+    Row(
+        PREFIX_LISTS,
+        f"arn:aws:ec2:{REGION}:aws:prefix-list/pl-1",
+        parameters={"AllowPrefixLists": "true"},
+    ),
+    Row("sts:AssumeRole", ROLE),
+    Row("logs:CreateLogStream", LOG + ":log-stream:x"),
+    Row("logs:PutLogEvents", LOG + ":log-stream:2026/01/01/[$LATEST]0"),
+    *(
+        Row(f"sqs:{verb}", SQS + "Queue")
+        for verb in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
+    ),
+    Row("sqs:SendMessage", SQS + "FailedSweepQueue"),
+]
+ELSEWHERE = (f"eu-west-1:{ACCOUNT_ID}", f"{REGION}:999999999999")
+REFUSED = [
+    # Sources and filter only here, only the given filter, targets and accounts.
+    *(
+        Row(CREATE, f"arn:aws:ec2:{place}:{name}", parameters={"FilterTag": tag})
+        for place in ELSEWHERE
+        for name in ("network-interface/eni-1", "traffic-mirror-filter/tmf-1")
+        for tag in ("", "filter")
+    ),
+    *(
+        Row(CREATE, EC2 + name)
+        for name in (
+            "traffic-mirror-filter/tmf-2", "traffic-mirror-filter/tmf-10",
+            "traffic-mirror-target/tmt-10", "traffic-mirror-target/tmt-3",
+            "traffic-mirror-target/", "instance/i-1",
+        )
+    ),
+    Row(CREATE, EC2 + "traffic-mirror-filter/tmf-1", parameters={"FilterId": ""}),
+    Row(CREATE, EC2 + "traffic-mirror-target/tmt-1", parameters={"Targets": ""}),
+    Row(
+        CREATE,
+        f"arn:aws:ec2:{REGION}:111122223333:traffic-mirror-target/tmt-any",
+        parameters={"TargetAccounts": ""},
+    ),
+    # Tags only on a session, only while it is created.
+    Row(TAG, EC2 + "traffic-mirror-session/tms-1"),
+    Row(TAG, EC2 + "traffic-mirror-session/tms-1", {"ec2:CreateAction": "RunInstances"}),
+    *(Row(TAG, EC2 + name, CREATING) for name in ("instance/i-1", "traffic-mirror-filter/tmf-1")),
+    *(Row(TAG, f"arn:aws:ec2:{place}:traffic-mirror-session/tms-1", CREATING) for place in ELSEWHERE),
+    # Never a change, never a deletion, never what is not asked for.
+    *(
+        Row(f"ec2:{verb}", EC2 + "traffic-mirror-session/tms-1", CREATING)
+        for verb in ("DeleteTrafficMirrorSession", "ModifyTrafficMirrorSession", "DeleteTags")
+    ),
+    Row("ec2:DescribeVpcs", "*"),
+    Row("iam:PassRole", f"arn:aws:iam::{ACCOUNT_ID}:role/traffic-mirror-Role"),
+    Row(ROUTES, "*", parameters={"AllowRoutes": "false"}),
+    Row(PREFIX_LISTS, EC2 + "prefix-list/pl-1"),
+    *(
+        Row(PREFIX_LISTS, f"arn:aws:ec2:{place}", parameters={"AllowPrefixLists": "true"})
+        for place in (f"eu-west-1:{ACCOUNT_ID}:prefix-list/pl-1", f"{HERE}:vpc/vpc-1")
+    ),
+    Row("sts:AssumeRole", ROLE + "x"),
+    Row("sts:AssumeRole", "arn:aws:iam::111122223333:role/admin"),
+    Row("sts:AssumeRole", ROLE, parameters={"SensorRoleArns": ""}),
+    # Only its own log and queues.
+    Row("logs:CreateLogGroup", LOG),
+    Row("logs:DeleteLogStream", LOG + ":log-stream:x"),
+    Row("logs:PutLogEvents", LOG.replace("LogGroup", "LogGroup2") + ":log-stream:x"),
+    *(Row("sqs:SendMessage", SQS + name) for name in ("Queue", "DeadLetterQueue", "Other")),
+    *(Row("sqs:ReceiveMessage", SQS + name) for name in ("DeadLetterQueue", "FailedSweepQueue")),
+    Row("sqs:PurgeQueue", SQS + "Queue"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("allowed", [True, False], ids=["allowed", "refused"])
+def test_the_role_may_do_this_and_nothing_next_to_it(allowed: bool) -> None:
+    for row in ALLOWED if allowed else REFUSED:
+        statements = role_statements(made(**row.parameters))
+        assert allows(statements, row.action, row.resource, dict(row.keys)) == allowed, row
+
+
+def test_only_lambda_assumes_the_role() -> None:
+    role = made()["Resources"]["Role"]["Properties"]
+    trust = role["AssumeRolePolicyDocument"]["Statement"]
+    for action, principal, allowed in (
+        ("sts:AssumeRole", {"Service": "lambda.amazonaws.com"}, True),
+        ("sts:AssumeRole", {"Service": "ec2.amazonaws.com"}, False),
+        ("sts:AssumeRole", {"AWS": ACCOUNT_ID}, False),
+        ("sts:TagSession", {"Service": "lambda.amazonaws.com"}, False),
+    ):
+        assert allows(trust, action, "", {}, principal) == allowed, principal
+    assert set(role) == {"Description", "Path", "AssumeRolePolicyDocument", "Policies"}
+
+
+# The queues
+
+RULES = {
+    "Queue": ["StartRule", "ChangeRule"],
+    "DeadLetterQueue": ["StartRule", "ChangeRule", "SweepRule"],
+    "FailedSweepQueue": [],
+}
+
+
+@pytest.mark.parametrize("queue", RULES)
+@pytest.mark.parametrize("trail", ["true", "false"])
+def test_rules_reach_their_queues_and_only_encrypted(queue: str, trail: str) -> None:
+    resources = made(CloudTrailEvents=trail)["Resources"]
+    policy = resources[queue + "Policy"]["Properties"]
+    assert [one.rsplit("/", 1)[-1] for one in policy["Queues"]] == [f"traffic-mirror-{queue}"]
+    statements = policy["PolicyDocument"]["Statement"]
+    events = {"Service": "events.amazonaws.com"}
+
+    def lets_in(
+        source: str,
+        action: str = "sqs:SendMessage",
+        principal: Mapping[str, str] = events,
+        secure: str = "true",
+        more: Statements = [],
+    ) -> bool:
+        arn = f"arn:aws:events:{HERE}:rule/traffic-mirror-{source}"
+        keys = {"aws:SourceArn": arn, "aws:SecureTransport": secure}
+        return allows([*statements, *more], action, SQS + queue, keys, dict(principal))
+
+    for source in ("StartRule", "ChangeRule", "SweepRule", "OtherRule"):
+        wanted = source in RULES[queue] and (source != "ChangeRule" or trail == "true")
+        assert lets_in(source) == wanted, source
+        assert not lets_in(source, secure="false")
+    assert not lets_in("StartRule", principal={"Service": "sns.amazonaws.com"})
+    assert not lets_in("StartRule", principal={"AWS": "999999999999"})
+    assert not lets_in("StartRule", action="sqs:ReceiveMessage")
+    # An identity with permissions of its own is held to encryption as well.
+    own = [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}]
+    for action in ("sqs:SendMessage", "sqs:ReceiveMessage"):
+        for secure in ("true", "false"):
+            allowed = lets_in("x", action, {"AWS": ACCOUNT_ID}, secure, own)
+            assert allowed == (secure == "true")
+
+
+# The policies to paste
+
+
+def test_permissions_to_paste_are_the_guides_eight() -> None:
+    """They name no account or Region; otherwise they are the template's."""
+    statements = pasted("permissions.json")
+    actions = {action for one in statements for action in as_list(one["Action"])}
+    assert actions == set(EIGHT)
+    ec2 = [row for row in ALLOWED if row.action in EIGHT and not row.parameters]
+    for row in ec2:
+        assert allows(statements, row.action, row.resource, dict(row.keys)), row
+    for row in REFUSED:
+        if row.resource.startswith(EC2) and "target" not in row.resource and not row.parameters:
+            assert not allows(statements, row.action, row.resource, dict(row.keys)), row
+
+
+def test_a_preview_may_read_and_nothing_else() -> None:
+    statements = pasted("preview-policy.json")
+    actions = {action for one in statements for action in as_list(one["Action"])}
+    stack = {"cloudformation:DescribeStacks", "cloudformation:ListStackResources"}
+    assert actions == {*DESCRIBES, PREFIX_LISTS, ROUTES, "sts:AssumeRole", *stack}
+    sensors = "arn:aws:iam::111122223333:role/traffic-mirror-sensors"
+    assert allows(statements, "sts:AssumeRole", sensors)
+    assert not allows(statements, "sts:AssumeRole", sensors.replace("-sensors", "-admin"))
+
+
+# The policy in force in the simulated account
 
 
 @dataclass
@@ -79,45 +268,43 @@ class Enforced:
 
     statements: Statements
     owners: Mapping[str, str]  # of the targets
-    requests: set[Request] = field(default_factory=set)
-    refused: set[Request] = field(default_factory=set)
+    actions: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
 
     def __call__(self, operation: str, parameters: dict[str, Any]) -> None:
-        for request in self.requests_of(operation, parameters):
-            self.requests.add(request)
-            action, resource, keys = request
-            if not allows(self.statements, action, resource, dict(keys)):
-                self.refused.add(request)
+        for action, resource, keys in self.requests_of(operation, parameters):
+            self.actions.add(action)
+            if not allows(self.statements, action, resource, keys):
+                self.refused.add(action)
                 raise Refusal(
                     "UnauthorizedOperation",
                     "You are not authorized to perform this operation. User: "
                     f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/traffic-mirror/traffic-mirror is not "
                     f"authorized to perform: {action} on resource: {resource} because no "
-                    f"identity-based policy allows the {action} action. Encoded authorization "
-                    "failure message: " + 40 * "abcdefgh",
+                    f"identity-based policy allows the {action} action.",
                     403,
                 )
 
-    def requests_of(self, operation: str, parameters: Mapping[str, Any]) -> Iterator[Request]:
+    def requests_of(
+        self, operation: str, parameters: Mapping[str, Any]
+    ) -> Iterator[tuple[str, str, dict[str, str]]]:
         """Every action and resource that a call has."""
         action = f"ec2:{operation}"
-        here = f"arn:aws:ec2:{REGION}:{ACCOUNT_ID}"
         if operation == "CreateTrafficMirrorSession":
             target = parameters["TrafficMirrorTargetId"]
             owner = self.owners.get(target, ACCOUNT_ID)
-            session = f"{here}:traffic-mirror-session/tms-0123456789abcdef0"
-            yield action, f"{here}:network-interface/{parameters['NetworkInterfaceId']}", ()
-            yield action, f"arn:aws:ec2:{REGION}:{owner}:traffic-mirror-target/{target}", ()
-            filter_id = parameters["TrafficMirrorFilterId"]
-            yield action, f"{here}:traffic-mirror-filter/{filter_id}", ()
-            yield action, session, ()
+            session = EC2 + "traffic-mirror-session/tms-0123456789abcdef0"
+            yield action, EC2 + f"network-interface/{parameters['NetworkInterfaceId']}", {}
+            yield action, f"arn:aws:ec2:{REGION}:{owner}:traffic-mirror-target/{target}", {}
+            yield action, EC2 + f"traffic-mirror-filter/{parameters['TrafficMirrorFilterId']}", {}
+            yield action, session, {}
             if parameters.get("TagSpecifications"):
-                yield "ec2:CreateTags", session, (("ec2:CreateAction", operation),)
+                yield TAG, session, {"ec2:CreateAction": operation}
         elif operation == "GetManagedPrefixListEntries":
-            yield action, f"{here}:prefix-list/{parameters['PrefixListId']}", ()
+            yield action, EC2 + f"prefix-list/{parameters['PrefixListId']}", {}
         else:
             assert operation.startswith("Describe"), operation
-            yield action, "*", ()
+            yield action, "*", {}
 
 
 def enforce(account: SimulatedAccount, statements: Statements) -> Enforced:
@@ -128,166 +315,40 @@ def enforce(account: SimulatedAccount, statements: Statements) -> Enforced:
     return gate
 
 
-# Every call is allowed, and nothing is allowed in vain
+def role_for(scene: Scene, *targets: str, **parameters: str) -> Statements:
+    parameters |= {"FilterId": scene.filter_id, "Targets": ",".join(targets)}
+    return role_statements(made(**parameters))
 
 
-class NoTimeLeft(LambdaContext):
-    """A context whose time is over after the first look at it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._looks = 0
-
-    def get_remaining_time_in_millis(self) -> int:
-        self._looks += 1
-        return 60_000 if self._looks == 1 else 0
-
-
-@dataclass
-class Played:
-    """What came of the scenarios."""
-
-    gate: Enforced
-    outcomes: set[str]
-    statements: Statements
-
-
-@pytest.fixture
-def play(
-    scene: Scene, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Played]:
-    """Runs the handler through every kind of event and outcome, with the policy in force."""
-
-    def play(allow_prefix_lists: str, allow_routes: str = "true") -> Played:
-        monkeypatch.setattr(lambda_traffic_mirror, "_client", scene.client())
-        far = "10.0.200.0/24"
-        acl = [acl_entry(90, "deny", far), acl_entry(100, "allow")]
-        near = scene.sensor(scene.subnet("a", acl=acl))
-        full = scene.sensor(zone="a", quota=0)
-        nlb = scene.nlb_sensor([scene.subnet("a")], [scene.group(rule())])
-        gwlb = scene.gwlb_sensor([scene.subnet("a")])
-        foreign = scene.foreign_sensor(zone="b")
-        listed = scene.sensor(
-            zone="c", groups=[scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))]
-        )
-        vpc = scene.vpc("10.9.0.0/16")
-        scene.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
-        distant = scene.sensor(scene.subnet("a", vpc=vpc))
-        targets = [near, nlb, gwlb, foreign, listed, distant]
-        allowed = {"AllowPrefixLists": allow_prefix_lists, "AllowRoutes": allow_routes}
-        statements = template_role(scene.filter_id, *targets, full, **allowed)
-        gate = enforce(scene, statements)
-        assert gate.owners[foreign] == OTHER_ACCOUNT_ID
-        outcomes: set[str] = set()
-
-        def send(event: object, context: object = None) -> Answer:
-            answer = scene.run(event, context)
-            outcomes.update(answer.outcomes)
-            return answer
-
-        def fails(event: object) -> None:
-            with pytest.raises(MirroringError, match="1 failed"):
-                scene.run(event)
-            outcomes.add("failed")
-
-        def instance(zone: str = "a") -> str:
-            return scene.instance(scene.subnet(zone), interfaces=2)
-
-        # One sensor after the other takes a session; the load balancers need a tag.
-        tags = {"EXCLUDE_TAGS": "traffic-mirror=sensor"}
-        for target in (near, nlb, gwlb, distant):
-            scene.configure(target, **tags)
-            assert send(instance()).outcomes == ["created", "created"]
-        scene.configure(foreign, ALLOW_UNVERIFIED="true")
-        assert send(instance("b")).outcomes == ["created", "created"]
-        scene.configure(listed)
-        answer = send(instance("c"))
-        expected = "created" if allow_prefix_lists == "true" else "unmirrored"
-        assert answer.outcomes == [expected, expected]
-
-        # Further events: twice, by hand, as a batch, from the cache, with a full sensor.
-        options = {"CACHE_SECONDS": "60", "VIRTUAL_NETWORK_ID": "7", "PACKET_LENGTH": "100"}
-        scene.configure([full, near], **options)
-        event = running_event(instance())
-        assert send(event).outcomes == ["created", "created"]
-        assert send(event).outcomes == ["exists", "exists"]
-        by_hand = {"instance-ids": [instance(), instance()], "dry_run": True}
-        assert set(send(by_hand).outcomes) == {"planned"}
-        assert send(scene.missing_sensor().replace("tmt", "i")).outcomes == ["skipped"]
-        assert set(send(instance("e")).outcomes) == {"unmirrored"}
-        batch = sqs_event(running_event(instance()), running_event(instance()), "not JSON")
-        result = lambda_traffic_mirror.lambda_handler(batch, LambdaContext())
-        assert [one["itemIdentifier"] for one in result["batchItemFailures"]] == [
-            batch["Records"][2]["messageId"]
-        ]
-
-        # AWS does not answer, or refuses.
-        scene.configure(near)
-        scene.fail("DescribeNetworkAcls", status=500)
-        fails(running_event(scene.instance()))
-        scene.heal()
-        scene.time_out("CreateTrafficMirrorSession", times=5, lose_answer=True)
-        assert send(scene.instance()).outcomes == ["created"]
-        scene.heal()
-        scene.fail("CreateTrafficMirrorSession", "InvalidParameterValue", status=400)
-        assert send(scene.instance()).outcomes == ["unmirrored"]
-        scene.heal()
-
-        # A sweep heals what is left, finds a session that packets cannot take, and stops in time.
-        far_instance = scene.instance(scene.subnet("a", cidr=far))
-        scene.session(scene.first_interface(far_instance), near)
-        scene.configure([near, nlb, gwlb], **tags)
-        answer = send(scheduled_event())
-        assert {"blocked", "exists", "skipped"} <= set(answer.outcomes)
-        scene.instance()
-        send({"sweep": True}, NoTimeLeft())
-        return Played(gate, outcomes, statements)
-
-    return play
-
-
-def test_every_call_is_allowed_and_nothing_is_allowed_in_vain(
-    play: Callable[[str], Played],
-) -> None:
-    played = play("true")
-    assert played.outcomes == set(lambda_traffic_mirror.OUTCOMES)
-    assert played.gate.refused == set()
-    assert {action for action, _, _ in played.gate.requests} == {*EIGHT, PREFIX_LISTS, ROUTES}
-
-    def all_allowed(statements: Statements) -> bool:
-        return all(
-            allows(statements, action, resource, dict(keys))
-            for action, resource, keys in played.gate.requests
-        )
-
-    assert all_allowed(played.statements)
-    tried = 0
-    for number, statement in enumerate(played.statements):
-        for key in ("Action", "Resource"):
-            for part in as_list(statement[key]):
-                less = copy.deepcopy(played.statements)
-                less[number][key] = [one for one in as_list(statement[key]) if one != part]
-                assert not all_allowed(less), (statement["Sid"], part)
-                tried += 1
-    assert tried > 15
-
-
-@pytest.mark.parametrize("allow_routes", ["true", "false"])
-def test_without_the_optional_permissions_only_they_are_missed(
-    play: Callable[..., Played], allow_routes: str
-) -> None:
-    """The guide's eight are enough for all that needs no other, sensors in other VPCs included."""
-    played = play("false", allow_routes)
-    assert played.outcomes == set(lambda_traffic_mirror.OUTCOMES)
-    refused = {PREFIX_LISTS} if allow_routes == "true" else {PREFIX_LISTS, ROUTES}
-    assert {action for action, _, _ in played.gate.refused} == refused
-    assert {action for action, _, _ in played.gate.requests} == {*EIGHT, PREFIX_LISTS, ROUTES}
-    # The policy to paste allows the same.
-    text = (DEPLOY / "permissions.json").read_text(encoding="utf-8")
-    pasted = json.loads(text.replace("FILTER_ID", "*"))["Statement"]
-    for action, resource, keys in played.gate.requests:
-        allowed = allows(pasted, action, resource, dict(keys))
-        assert allowed == (action not in (PREFIX_LISTS, ROUTES)), action
+@pytest.mark.parametrize("allowed", ["true", "false"])
+def test_every_call_is_allowed_but_for_what_parameters_refuse(scene: Scene, allowed: str) -> None:
+    """Sensors of every kind: in another subnet, behind load balancers, shared, in another VPC."""
+    near = scene.sensor(scene.subnet("a", acl=[acl_entry(100, "allow")]))
+    balanced = scene.nlb_sensor([scene.subnet("a")], [scene.group(rule())])
+    foreign = scene.foreign_sensor(zone="b")
+    listed = scene.sensor(
+        zone="c", groups=[scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))]
+    )
+    scene.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
+    distant = scene.sensor(scene.subnet("a", vpc=scene.vpc("10.9.0.0/16")))
+    targets = [near, balanced, foreign, listed, distant]
+    parameters = {"AllowPrefixLists": allowed, "AllowRoutes": allowed}
+    gate = enforce(scene, role_for(scene, *targets, **parameters))
+    tags = {"EXCLUDE_TAGS": "traffic-mirror=sensor"}
+    for target in (near, balanced, distant):
+        scene.configure(target, **tags)
+        event = running_event(scene.instance(scene.subnet("a")))
+        assert [scene.run(event).outcomes for _ in (1, 2)] == [["created"], ["exists"]]
+    scene.configure(foreign, ALLOW_UNVERIFIED="true")
+    assert scene.run(scene.instance(scene.subnet("b"))).outcomes == ["created"]
+    scene.configure(listed)
+    expected = ["created"] if allowed == "true" else ["unmirrored"]
+    assert scene.run(scene.instance(scene.subnet("c"))).outcomes == expected
+    scene.configure([near, balanced], **tags)
+    scene.instance(scene.subnet("a"))
+    assert "created" in scene.run(scheduled_event()).outcomes
+    assert gate.actions == {*EIGHT, PREFIX_LISTS, ROUTES}
+    assert gate.refused == (set() if allowed == "true" else {PREFIX_LISTS, ROUTES})
 
 
 def test_the_module_holds_no_call_that_the_policy_lacks() -> None:
@@ -297,107 +358,31 @@ def test_the_module_holds_no_call_that_the_policy_lacks() -> None:
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     called = {f"ec2:{operations[text]}" for text in texts if text in operations}
     # A tag is given while the session is created, which takes a permission and no call.
-    statements = template_role("tmf-1", "tmt-1", AllowPrefixLists="true")
-    allowed = {action for statement in statements for action in as_list(statement["Action"])}
-    assert called | {"ec2:CreateTags"} == allowed == {*EIGHT, PREFIX_LISTS, ROUTES}
-
-
-# What is taken away is missed by name
-
-
-@dataclass
-class Guarded:
-    """An account with one sensor, whose policy is in force."""
-
-    account: SimulatedAccount
-    statements: Statements
-    target: str
-
-    def instance(self) -> str:
-        """An instance in another subnet than the sensor, so that network ACLs count."""
-        return self.account.instance(self.account.subnet("a"))
-
-
-@pytest.fixture
-def guarded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Guarded:
-    monkeypatch.setattr(lambda_traffic_mirror, "_client", scene.client())
-    target = scene.sensor()
-    scene.configure(target)
-    statements = template_role(scene.filter_id, target)
-    return Guarded(scene, statements, target)
-
-
-def test_with_its_policy_it_works(guarded: Guarded, scene: Scene) -> None:
-    gate = enforce(guarded.account, guarded.statements)
-    assert scene.run(guarded.instance()).outcomes == ["created"]
-    assert gate.refused == set()
-    assert {action for action, _, _ in gate.requests} == set(EIGHT)
+    assert called | {TAG} == {*EIGHT, PREFIX_LISTS, ROUTES}
 
 
 @pytest.mark.parametrize("permission", EIGHT)
-def test_a_permission_taken_away_is_named(guarded: Guarded, scene: Scene, permission: str) -> None:
-    gate = enforce(guarded.account, without(guarded.statements, permission))
-    instance = guarded.instance()
-    with pytest.raises(MirroringError) as caught:
-        scene.run(instance)
-    assert permissions_in(str(caught.value)) == {permission}
-    assert str(caught.value).startswith("1 failed. ")
-    assert "Encoded authorization failure" not in str(caught.value)
-    with pytest.raises(MirroringError) as caught:
-        scene.run({"sweep": True})
-    assert permissions_in(str(caught.value)) == {permission}
-    batch = sqs_event(running_event(instance))
-    result = lambda_traffic_mirror.lambda_handler(batch, LambdaContext())
-    assert len(result["batchItemFailures"]) == 1
-    # Nobody asked for anything else that is not allowed, and nothing was created.
-    assert {action for action, _, _ in gate.refused} == {permission}
-    assert guarded.account.sessions() == []
-
-
-def test_a_tag_outside_of_a_create_is_not_allowed(guarded: Guarded, scene: Scene) -> None:
-    """The condition is what keeps the role from tagging sessions that exist."""
-    statements = copy.deepcopy(guarded.statements)
-    (tagging,) = [one for one in statements if one["Action"] == "ec2:CreateTags"]
-    tagging["Condition"]["StringEquals"]["ec2:CreateAction"] = "CreateTrafficMirrorTarget"
-    gate = enforce(guarded.account, statements)
-    with pytest.raises(MirroringError, match="needs ec2:CreateTags"):
-        scene.run(guarded.instance())
-    assert {action for action, _, _ in gate.refused} == {"ec2:CreateTags"}
-
-
-@pytest.mark.parametrize("lacking", ["filter", "target"])
-def test_a_policy_for_another_filter_or_target(
-    guarded: Guarded, scene: Scene, lacking: str
-) -> None:
-    """Who changes a variable in the console and not the stack is told which permission lacks."""
-    filter_id, target = guarded.account.filter_id, guarded.target
-    if lacking == "filter":
-        filter_id = "tmf-0123456789abcdef0"
-    else:
-        target = "tmt-0123456789abcdef0"
-    gate = enforce(guarded.account, template_role(filter_id, target))
-    with pytest.raises(MirroringError) as caught:
-        scene.run(guarded.instance())
-    assert permissions_in(str(caught.value)) == {"ec2:CreateTrafficMirrorSession"}
-    ((action, resource, _),) = gate.refused
-    assert action == "ec2:CreateTrafficMirrorSession"
-    assert f":traffic-mirror-{lacking}/" in resource
-
-
-def test_the_ninth_permission_is_named_by_the_verdict(guarded: Guarded, scene: Scene) -> None:
-    account = guarded.account
-    group = account.group(rule(prefix_list=account.prefix_list("10.0.0.0/8")))
-    target = account.sensor(groups=[group])
+def test_a_permission_taken_away_is_named(scene: Scene, permission: str) -> None:
+    target = scene.sensor()
     scene.configure(target)
-    instance = guarded.instance()
-    gate = enforce(account, template_role(account.filter_id, target))
-    answer = scene.run(instance)
-    assert (answer.status, answer.outcomes) == (400, ["unmirrored"])
-    verdict = answer.sensors[target]
-    assert (verdict["verdict"], verdict["stage"]) == ("rejected", "security_group")
-    assert permissions_in(verdict["reason"]) == {PREFIX_LISTS}
-    assert {action for action, _, _ in gate.refused} == {PREFIX_LISTS}
+    less = [
+        {**one, "Action": [each for each in as_list(one["Action"]) if each != permission]}
+        for one in role_for(scene, target)
+    ]
+    gate = enforce(scene, less)
+    instance = scene.instance(scene.subnet("a"))  # another subnet than the sensor's: ACLs count
+    for event in (running_event(instance), {"sweep": True}):
+        with pytest.raises(MirroringError) as caught:
+            scene.run(event)
+        assert set(re.findall(r"\bec2:[A-Z]\w+", str(caught.value))) == {permission}
+    assert gate.refused == {permission}
+    assert scene.sessions() == []
 
-    gate = enforce(account, template_role(account.filter_id, target, AllowPrefixLists="true"))
-    assert scene.run(instance).outcomes == ["created"]
-    assert gate.refused == set()
+
+def test_a_variable_changed_in_the_console_and_not_in_the_stack_is_told(scene: Scene) -> None:
+    target, other = scene.sensor(), scene.sensor()
+    scene.configure(other)
+    gate = enforce(scene, role_for(scene, target))
+    with pytest.raises(MirroringError, match=CREATE):
+        scene.run(scene.instance(scene.subnet("a")))
+    assert gate.refused == {CREATE}
