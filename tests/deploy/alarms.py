@@ -1,12 +1,9 @@
-"""What CloudWatch makes of an alarm: its state, period after period, for given metrics.
+"""What CloudWatch makes of an alarm: whether it rings, for given metrics.
 
 Time is counted in periods of five minutes, the only period that the template uses. An alarm is
 evaluated as the CloudWatch guide says under 'Configuring how CloudWatch alarms treat missing data':
 it looks back a little further than its evaluation periods, real data points go before missing ones,
 and missing ones count as `TreatMissingData` says, as few of them as possible.
-
-Of metric math, `Series` knows what the template uses. It takes the less favourable reading where
-AWS's guide leaves one open: a comparison or an IF without a data point has none.
 """
 
 from __future__ import annotations
@@ -16,19 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-PERIOD = 300
 # How much further than the evaluation periods an alarm looks: the guide's examples have two.
 FURTHER = 2
 
-Metric = tuple[str, str]  # namespace and name
+Metric = tuple[str, str]  # namespace and name; dimensions are in the snapshots
 Data = Mapping[Metric, Mapping[int, Iterable[float]]]  # the values of each metric by period
 
-STATISTICS: dict[str, Callable[[Iterable[float]], float]] = {
-    "Maximum": max,
-    "Minimum": min,
-    "Sum": sum,
-}
-COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+STATISTICS = {"Maximum": max, "Minimum": min, "Sum": sum}
+COMPARISONS = {
     "GreaterThanThreshold": operator.gt,
     "GreaterThanOrEqualToThreshold": operator.ge,
     "LessThanThreshold": operator.lt,
@@ -43,74 +35,61 @@ class Series(list[float | None]):
         return Series([None if point is None else float(point > limit) for point in self])
 
 
-def aggregated(function: Callable[[Iterable[float]], float]) -> Callable[[list[Series]], Series]:
-    """SUM, MAX of a list of series: of each period, the data points that exist."""
+def of_a_list(function: Callable[[list[float]], float]) -> Callable[[list[Series]], Series]:
+    """SUM, MAX: of each period, of the data points that exist."""
 
-    def aggregate(several: list[Series]) -> Series:
-        columns = [[one for one in column if one is not None] for column in zip(*several)]
+    def aggregated(several: list[Series]) -> Series:
+        columns = ([point for point in row if point is not None] for row in zip(*several))  # noqa: B905
         return Series([function(column) if column else None for column in columns])
 
-    return aggregate
+    return aggregated
 
 
-def chosen(condition: Series, true: float, false: Series) -> Series:
-    """IF, in the form that the template uses."""
-    return Series([
-        None if decides is None else true if decides else point
-        for decides, point in zip(condition, false)
-    ])  # fmt: skip
-
-
+# The metric math that the template uses. Where the guide leaves it open, a comparison or an IF
+# without a data point has none, which is the reading that is less in favour of ringing.
 FUNCTIONS: dict[str, Callable[..., Series]] = {
-    "SUM": aggregated(sum),
-    "MAX": aggregated(max),
-    "IF": chosen,
+    "SUM": of_a_list(sum),
+    "MAX": of_a_list(max),
     "FILL": lambda series, value: Series([value if one is None else one for one in series]),
     "DIFF": lambda series: Series(
         [None, *(None if None in pair else pair[1] - pair[0] for pair in pairwise(series))]
+    ),
+    "IF": lambda condition, true, false: Series(
+        None if decides is None else true if decides else point
+        for decides, point in zip(condition, false, strict=True)
     ),
 }
 
 
 def metric_of(query: dict[str, Any]) -> Metric:
-    """The metric of an alarm, or of a `Metric` in it. Dimensions are in the snapshots."""
+    """The metric of an alarm, or of a `Metric` in it."""
     return query["Namespace"], query["MetricName"]
 
 
-def points(alarm: dict[str, Any], data: Data, first: int, last: int) -> Series:
-    """The data points of an alarm from the first period to the last."""
+def data_points(alarm: dict[str, Any], data: Data, periods: range) -> Series:
+    """The data points that an alarm compares with its threshold."""
 
     def read(metric: dict[str, Any], statistic: str, period: int) -> Series:
-        assert period == PERIOD
-        values = data.get(metric_of(metric), {})
-        return Series([
-            STATISTICS[statistic](values[now]) if now in values else None
-            for now in range(first, last + 1)
-        ])  # fmt: skip
+        assert period == 300
+        values, function = data.get(metric_of(metric), {}), STATISTICS[statistic]
+        return Series([function(values[now]) if now in values else None for now in periods])
 
     if "Metrics" not in alarm:
         return read(alarm, alarm["Statistic"], alarm["Period"])
-    known: dict[str, Any] = dict(FUNCTIONS)
-    (returned,) = [one for one in alarm["Metrics"] if one.get("ReturnData", True)]
-    for one in alarm["Metrics"]:
-        if "MetricStat" in one:
-            stat = one["MetricStat"]
-            known[one["Id"]] = read(stat["Metric"], stat["Stat"], stat["Period"])
-    result = eval(returned["Expression"], {"__builtins__": {}}, known)
-    assert isinstance(result, Series)
-    return result
+    (result,) = [one["Expression"] for one in alarm["Metrics"] if one.get("ReturnData", True)]
+    stats = {one["Id"]: one["MetricStat"] for one in alarm["Metrics"] if "MetricStat" in one}
+    known = {key: read(one["Metric"], one["Stat"], one["Period"]) for key, one in stats.items()}
+    found = eval(result, {"__builtins__": {}}, FUNCTIONS | known)
+    assert isinstance(found, Series)
+    return found
 
 
 def rings(alarm: dict[str, Any], data: Data, now: int) -> bool:
     """Whether an alarm, given by its properties, is in ALARM at the end of a period."""
     wanted, needed = int(alarm["EvaluationPeriods"]), int(alarm["DatapointsToAlarm"])
-    assert alarm["TreatMissingData"] in ("breaching", "notBreaching")
+    missing_breaches = {"breaching": True, "notBreaching": False}[alarm["TreatMissingData"]]
     exceeds, threshold = COMPARISONS[alarm["ComparisonOperator"]], float(alarm["Threshold"])
-    found = [
-        exceeds(point, threshold)
-        for point in points(alarm, data, now - wanted - FURTHER + 1, now)
-        if point is not None
-    ]
+    points = data_points(alarm, data, range(now - wanted - FURTHER + 1, now + 1))
+    found = [exceeds(point, threshold) for point in points if point is not None]
     missing = max(0, wanted - len(found))
-    breaching = found[-wanted:] + [alarm["TreatMissingData"] == "breaching"] * missing
-    return sum(breaching) >= needed
+    return sum(found[-wanted:] + [missing_breaches] * missing) >= needed
