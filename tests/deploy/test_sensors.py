@@ -11,6 +11,7 @@ import boto3
 import pytest
 from cloudformation import DEPLOY, ParameterError, allows, as_list, load, resolve
 from test_policy import DESCRIBES, PREFIX_LISTS
+from test_template import as_yaml, hold
 
 TEMPLATE = DEPLOY / "sensors.yaml"
 ORGANIZATION = "o-exampleorg1"
@@ -151,6 +152,16 @@ def test_it_shares_with_accounts_organizations_and_units(principals: list[str]) 
     share = made["Resources"]["Share"]["Properties"]
     assert (share["ResourceArns"], share["Principals"]) == (arns, principals)
     assert list(stack(**TRUSTED)["Resources"]) == ["Role"]
+
+
+def test_what_is_created_is_what_the_snapshot_shows() -> None:
+    share = {"TargetArns": ARN, "SharePrincipals": "123456789012"}
+    made = [stack(**who, **share, **PEOPLE) for who in (TRUSTED, BY_ORGANIZATION)]
+    shown = [{key: one[key] for key in ("Resources", "Outputs")} for one in made]
+    hold(
+        as_yaml(dict(zip(("accounts", "organization"), shown, strict=True))).splitlines(),
+        "sensors.yaml",
+    )
 
 
 @pytest.mark.parametrize("partition", boto3.session.Session().get_available_partitions())

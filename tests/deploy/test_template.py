@@ -171,55 +171,29 @@ def test_a_message_in_work_stays_hidden_and_a_failed_one_comes_soon(timeout: int
 
 THE_LEAST = "default"
 # Between them, these settle every condition both ways, and no two conditions alike.
-SETTINGS: dict[str, dict[str, str]] = {
-    THE_LEAST: {"Targets": TARGETS},
-    "accounts-in-china": {
-        "FilterId": FILTER,
-        "TargetAccounts": "111122223333, 222233334444",
-        "SensorRoleArns": ROLES.replace("arn:aws:", "arn:aws-cn:"),
-        "RolePath": "/traffic-mirror/",
-        "AllowPrefixLists": "true",
-        "AlarmTopicArn": "arn:aws-cn:sns:cn-north-1:123456789012:alarms",
-        "PermissionsBoundaryArn": "arn:aws-cn:iam::123456789012:policy/bound",
-    },
-    "tags-and-trail": {
-        "FilterId": FILTER,
-        "FilterTag": "mirror-filter",
-        "TargetsTag": "mirror-to",
-        "Targets": "tmt-1",
-        "TargetAccounts": "111122223333",
-        "SensorRoleArns": "arn:aws:iam::111122223333:role/sensors",
-        "AllowRoutes": "false",
-        "CloudTrailEvents": "true",
-        "AlarmTopicArn": TOPIC,
-        "SweepRate": "60",
-        "Timeout": "120",
-    },
-    "every-variable": {
-        "Targets": "tmt-1",
-        "FilterTag": "mirror-filter",
-        "IncludeTags": "env=prod,team",
-        "ExcludeTags": "",
-        "MirrorDatabases": "true",
-        "MirrorAlongside": "true",
-        "LocalZoneOnly": "false",
-        "LocalVpcOnly": "true",
-        "AllowUnverified": "true",
-        "AllowPrefixLists": "true",
-        "SessionNumber": "7",
-        "VirtualNetworkId": "4711",
-        "PacketLength": "128",
-        "SessionTags": "team=net",
-        "DryRun": "true",
-        "CacheSeconds": "0",
-        "MemorySize": "1024",
-        "LogRetentionDays": "30",
-        "LogLevel": "DEBUG",
-        "LogKeyArn": "arn:aws:kms:us-east-1:123456789012:key/0a1b",
-        "CodeVersion": "3.0.0",
-        "AlarmTopicArn": TOPIC,
-        "Dashboard": "false",
-    },
+IN_FULL = {
+    THE_LEAST: f"Targets={TARGETS}",
+    "accounts-in-china": f"""
+        FilterId={FILTER} | TargetAccounts=111122223333, 222233334444 | RolePath=/traffic-mirror/
+        SensorRoleArns={ROLES.replace("arn:aws:", "arn:aws-cn:")} | AllowPrefixLists=true
+        AlarmTopicArn={TOPIC.replace("aws:", "aws-cn:").replace("us-east-1", "cn-north-1")}
+        PermissionsBoundaryArn=arn:aws-cn:iam::123456789012:policy/bound""",
+    "tags-and-trail": f"""
+        FilterId={FILTER} | FilterTag=mirror-filter | TargetsTag=mirror-to | Targets=tmt-1
+        TargetAccounts=111122223333 | SensorRoleArns=arn:aws:iam::111122223333:role/sensors
+        AllowRoutes=false | CloudTrailEvents=true | AlarmTopicArn={TOPIC}
+        SweepRate=60 | Timeout=120""",
+    "every-variable": f"""
+        Targets=tmt-1 | FilterTag=mirror-filter | IncludeTags=env=prod,team | ExcludeTags=
+        MirrorDatabases=true | MirrorAlongside=true | LocalZoneOnly=false | LocalVpcOnly=true
+        AllowUnverified=true | AllowPrefixLists=true | SessionNumber=7 | VirtualNetworkId=4711
+        PacketLength=128 | SessionTags=team=net | DryRun=true | CacheSeconds=0 | MemorySize=1024
+        LogRetentionDays=30 | LogLevel=DEBUG | CodeVersion=3.0.0 | Dashboard=false
+        LogKeyArn=arn:aws:kms:us-east-1:123456789012:key/0a1b | AlarmTopicArn={TOPIC}""",
+}
+SETTINGS = {
+    name: dict(one.strip().split("=", 1) for one in re.split(r"\n| \| ", text) if one.strip())
+    for name, text in IN_FULL.items()
 }
 
 
@@ -234,6 +208,10 @@ class _Plain(yaml.SafeDumper):
 
     def ignore_aliases(self, data: object) -> bool:
         return True
+
+
+def as_yaml(shown: Any) -> str:
+    return yaml.dump(shown, sort_keys=False, width=100, Dumper=_Plain)
 
 
 def rendered(name: str) -> list[str]:
@@ -253,20 +231,26 @@ def rendered(name: str) -> list[str]:
         }
     }
     # Everything is of the partition and Region: a test of its own.
-    text = yaml.dump(shown, sort_keys=False, width=100, Dumper=_Plain).replace("aws-cn", "aws")
-    return text.replace("cn-north-1", "us-east-1").splitlines()
+    text = as_yaml(shown).replace("aws-cn", "aws").replace("cn-north-1", "us-east-1")
+    return text.splitlines()
+
+
+def hold(lines: list[str], name: str) -> None:
+    """Holds lines to a snapshot, or writes it anew."""
+    path = SNAPSHOTS / name
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert lines == path.read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_what_is_taken_and_created_is_what_the_snapshot_shows(name: str) -> None:
-    lines, path = rendered(name), SNAPSHOTS / f"{name}.yaml"
-    if name != THE_LEAST:
-        before = rendered(THE_LEAST)
-        lines = list(difflib.unified_diff(before, lines, THE_LEAST, name, n=2, lineterm=""))
-        path = path.with_suffix(".diff")
-    if os.environ.get("UPDATE_SNAPSHOTS"):
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert lines == path.read_text(encoding="utf-8").splitlines()
+    lines, before = rendered(name), rendered(THE_LEAST)
+    if name == THE_LEAST:
+        hold(lines, f"{name}.yaml")
+    else:
+        changes = difflib.unified_diff(before, lines, THE_LEAST, name, n=2, lineterm="")
+        hold(list(changes), f"{name}.diff")
 
 
 def test_the_settings_tell_every_two_conditions_apart() -> None:
