@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from typing import Any
 
-import boto3
 import pytest
 from cloudformation import DEPLOY, ParameterError, allows, as_list, load, resolve
 from test_policy import DESCRIBES, PREFIX_LISTS
@@ -162,13 +160,6 @@ def test_what_is_created_is_what_the_snapshot_shows() -> None:
         as_yaml(dict(zip(("accounts", "organization"), shown, strict=True))).splitlines(),
         "sensors.yaml",
     )
-
-
-@pytest.mark.parametrize("partition", boto3.session.Session().get_available_partitions())
-def test_everything_is_of_the_partition(partition: str) -> None:
-    made = resolve(load(TEMPLATE), TRUSTED, partition=partition)
-    text = json.dumps([made["Resources"], made["Outputs"]])
-    assert set(re.findall(r"\barn:([^:]+):", text)) == {partition}
 
 
 def parameters_in(words: list[str]) -> dict[str, str]:

@@ -271,9 +271,13 @@ def test_variables_are_those_that_the_function_knows() -> None:
 
 @pytest.mark.parametrize("partition", boto3.session.Session().get_available_partitions())
 def test_everything_is_of_the_partition(partition: str) -> None:
-    parameters = REQUIRED | {"Targets": TARGETS, "AllowPrefixLists": "true"}
-    resolved = resolve(parameters=parameters, partition=partition)
-    text = json.dumps([resolved["Resources"], resolved["Outputs"]])
+    functions = REQUIRED | {"Targets": TARGETS, "AllowPrefixLists": "true"}
+    sensors = {"TrustedAccounts": ACCOUNT}
+    both = [
+        resolve(load(path), parameters, partition=partition)
+        for path, parameters in ((TEMPLATE, functions), (SENSORS, sensors))
+    ]
+    text = json.dumps([[one["Resources"], one["Outputs"]] for one in both])
     # IAM lets a policy leave the partition open. Only a list of targets needs it.
     text = re.sub(r"arn:\*:ec2:\*:\d*\*?:traffic-mirror-target/", "", text)
     assert set(re.findall(r"\barn:([^:]+):", text)) == {partition}
