@@ -1884,7 +1884,7 @@ class Region:
         self._sessions: Sessions | Unanswered = OutOfTime()  # until they are read
         self._targets: Targets | Unanswered = OutOfTime()
         self.sensors: Sensors = {}
-        self._renewed: Sensors | None = None
+        self._renewed: Sensors | Unanswered | None = None
 
     # What every outcome needs
 
@@ -1940,7 +1940,8 @@ class Region:
     def count(self, target_id: str) -> int:
         """How many sessions a sensor has, as far as its owner or the own account sees them, and
         with those that the function chose in this invocation."""
-        faces = (self._renewed or {}).get(target_id) or self.sensors[target_id]
+        renewed = {} if isinstance(self._renewed, Unanswered) else self._renewed or {}
+        faces = renewed.get(target_id) or self.sensors[target_id]
         return self.sessions.count(target_id) + told(faces[0].sensor.hidden_sessions)
 
     def sessions_per_own_target(self) -> dict[str, int]:
@@ -1975,8 +1976,9 @@ class Region:
         if self._renewed is None:
             for account in (self.home, *self.accounts.values()):
                 account.forget()
-            self._renewed = self._read_sensors(self._read_targets(), vpc_ids)
-        return self._joined([source], vpc_ids, self._renewed)[0], self._renewed
+            self._renewed = asked(lambda: self._read_sensors(self._read_targets(), vpc_ids))
+        sensors = told(self._renewed)
+        return self._joined([source], vpc_ids, sensors)[0], sensors
 
     @property
     def may_be_renewed(self) -> bool:
@@ -2565,10 +2567,7 @@ def rejection(stage: Stage, finding: Finding) -> Verdict:
 
 
 def judge_face(
-    source: Source,
-    face: Face,
-    configuration: Configuration,
-    pipeline: Sequence[Stage] = PIPELINE,
+    source: Source, face: Face, configuration: Configuration, pipeline: Sequence[Stage] = PIPELINE
 ) -> Verdict:
     """The verdict on one interface of a sensor. A stage that lacks an answer is passed over, as is
     one that cannot see what would decide, since a later stage may reject for certain."""
