@@ -155,7 +155,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
             SessionStore() if first else self._simulation.first._store  # one for all
         )
         self._simulation.accounts[account_id] = self
-        self._simulation.keys[self._access_key] = self
+        self._simulation.callers[self._access_key] = lambda: self.own_caller
         self._operations: dict[str, Callable[[dict[str, Any], bool], dict[str, Any]]] = {
             "DescribeInstances": self._describe_instances,
             "DescribeNetworkInterfaces": self._describe_interfaces,
@@ -295,7 +295,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
         key, token = f"ASIASIM{uuid.uuid4().int % 10**13:013}", f"simulated-{uuid.uuid4().hex}"
         expires = self.clock() + seconds
         made = owner._caller(role_arn, name, token=token, expires=expires)
-        self._simulation.callers[key] = made
+        self._simulation.callers[key] = lambda: made
         return {
             "Credentials": {
                 "AccessKeyId": key,
