@@ -93,6 +93,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
     - `quota`: sources per target (`default_quota` for targets not named; none for load balancers)
     - `account_quota`: sessions per account
     - `unsupported_types`: instance types that AWS does not mirror
+    - `tag_policy`: values that the organization's tag policy allows, by tag key
     - `session_lag`: how many DescribeTrafficMirrorSessions calls that would show a new session
       do not show it yet
     - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
@@ -128,6 +129,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self.default_quota = 10
         self.account_quota = 10_000
         self.unsupported_types: set[str] = set()
+        self.tag_policy: dict[str, set[str]] = {}
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
         self.interface_owners: dict[str, str] = {}
@@ -214,8 +216,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
     def _open(self) -> None:
         self.ec2 = looking_client(self.region, self._access_key)
         self._backend: Any = ec2_backends[self.account_id][self.region]
-        made = self._backend.create_traffic_mirror_filter("everything", [], None)
-        self.filter_id = str(made.id)
+        self.filter_id = self.filter()
 
     def other(
         self, account_id: str = OTHER_ACCOUNT_ID, *, zones: Mapping[str, str] | None = None
@@ -753,7 +754,13 @@ class SimulatedAccount(Requests, Describe, Sessions):
                 f"arn:aws:elasticloadbalancing:{self.region}:{self.account_id}:loadbalancer/{name}"
             )
             for subnet_id in subnets:
-                self._requester_managed(subnet_id, groups, f"ELB {name}", "network_load_balancer")
+                self.requester_managed(
+                    subnet_id,
+                    groups,
+                    requester="amazon-elb",
+                    description=f"ELB {name}",
+                    type="network_load_balancer",
+                )
             return str(self._target(network_load_balancer_arn=arn).id)
 
     def gwlb_sensor(self, subnets: Iterable[str], colon: bool = False) -> str:
@@ -762,18 +769,81 @@ class SimulatedAccount(Requests, Describe, Sessions):
             endpoint = new_id("vpce")
             text = f"VPC Endpoint Interface{':' if colon else ''} {endpoint}"
             for subnet_id in subnets:
-                self._requester_managed(subnet_id, (), text, "gateway_load_balancer_endpoint")
+                self.requester_managed(
+                    subnet_id,
+                    requester="727180483921",  # an account of AWS
+                    description=text,
+                    type="gateway_load_balancer_endpoint",
+                )
             return str(self._target(gateway_load_balancer_endpoint_id=endpoint).id)
 
-    def _requester_managed(
-        self, subnet_id: str, groups: Iterable[str], description: str, kind: str
-    ) -> None:
-        group_ids = list(groups)
-        made = self._backend.enis[self.interface(subnet_id, group_ids, description, kind)]
-        made.requester_managed = True
-        made.status = "in-use"
-        if not group_ids:
-            made._group_set = []
+    def requester_managed(
+        self,
+        subnet: str | None = None,
+        groups: Iterable[str] = (),
+        *,
+        requester: str,
+        description: str,
+        type: str = "interface",  # noqa: A002
+        address: str | None = None,
+    ) -> str:
+        """An interface that a service has made (`requester`: amazon-elb, say) and runs.
+
+        Without groups it has none. What it is attached to the service does not show.
+        """
+        with self._lock:
+            group_ids = list(groups)
+            made_id = self.interface(subnet, group_ids, description, type, address)
+            made = self._backend.enis[made_id]
+            made.requester_managed, made.requester_id = True, requester
+            made.status = "in-use"
+            if not group_ids:
+                made._group_set = []
+            return made_id
+
+    def database(
+        self,
+        subnet: str | None = None,
+        groups: Iterable[str] | None = None,
+        *,
+        zone: str = "a",
+        elasticache: bool = False,
+        custom: bool = False,
+        address: str | None = None,
+    ) -> str:
+        """The interface of a database of RDS, or of a node of ElastiCache; AWS mirrors both.
+
+        `groups`: without them its VPC's default one. `custom`: RDS Custom, whose interface is
+        attached to an instance of this account.
+        """
+        subnet_id = subnet or self.zone_subnet(zone)
+        requester = "amazon-elasticache" if elasticache else "amazon-rds"
+        description = "RDSNetworkInterface"
+        if elasticache:
+            description = f"ElastiCache cache-{next(self._numbers)}-001"
+        if not custom:
+            group_ids = [self._vpc_group(subnet_id)] if groups is None else groups
+            return self.requester_managed(
+                subnet_id,
+                group_ids,
+                requester=requester,
+                description=description,
+                address=address,
+            )
+        with self._lock:
+            made = self._instance(self.instance(subnet_id, groups, address=address)).nics[0]
+            made.description, made.requester_id = description, requester
+            made.requester_managed = True
+            return str(made.id)
+
+    def _vpc_group(self, subnet_id: str) -> str:
+        """The default security group of a subnet's VPC."""
+        groups = self._backend.groups[self._backend.get_subnet(subnet_id).vpc_id].values()
+        return next(str(group.id) for group in groups if group.name == "default")
+
+    def filter(self) -> str:
+        """One more traffic mirror filter, besides `filter_id`."""
+        return str(self._backend.create_traffic_mirror_filter("everything", [], None).id)
 
     def missing_sensor(self) -> str:
         """The ID of no target."""
