@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -38,6 +39,9 @@ VARIABLES = (
     "LOCAL_VPC_ONLY",
     "INCLUDE_TAGS",
     "EXCLUDE_TAGS",
+    "FILTER_TAG",
+    "TARGETS_TAG",
+    "MIRROR_DATABASES",
     "SESSION_NUMBER",
     "VIRTUAL_NETWORK_ID",
     "PACKET_LENGTH",
@@ -276,16 +280,23 @@ def children_are_not_covered() -> None:
     os.environ.pop("COVERAGE_PROCESS_START", None)
 
 
+# What an execution environment keeps from one invocation to the next.
+KEPT = {"_client": None, "_cache": None, "_clients": {}, "_credentials": {}, "_unsupported": {}}
+
+
 @pytest.fixture(autouse=True)
 def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fresh execution environment: nothing configured, no client, nothing cached."""
+    """A fresh execution environment: nothing configured, no client, nothing remembered."""
     # The workers of pytest-xdist tell what they start how wide a terminal is.
     for variable in (*VARIABLES, "AWS_LAMBDA_FUNCTION_NAME", "COLUMNS"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(lambda_traffic_mirror, "_client", None)
-    monkeypatch.setattr(lambda_traffic_mirror, "_cache", None)
-    for kept in ("_clients", "_credentials", "_unsupported"):
-        monkeypatch.setattr(lambda_traffic_mirror, kept, {})
+    for name, empty in KEPT.items():
+        monkeypatch.setattr(lambda_traffic_mirror, name, copy(empty))
+
+
+def warm(client: Any) -> None:
+    """Let the execution environment have this client for its own account."""
+    lambda_traffic_mirror._client = client
 
 
 @pytest.fixture
@@ -324,60 +335,15 @@ KINDS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
 # Time and retries
 # --------------------------------------------------------------------------------------
 
-
-@cache
-def one_client() -> Any:
-    """A client for all tests that need no fresh one: making it takes longer than a test. It does
-    not try again, since what one test throttles must not slow down the next."""
-    return SimulatedAccount().client(retries={"total_max_attempts": 1})
-
-
-@pytest.fixture
-def shared_client(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The execution environment is warm: its client is there."""
-    monkeypatch.setattr(lambda_traffic_mirror, "_client", one_client())
-
-
-@dataclass
-class Sleeps:
-    """The seconds that the function and botocore would have slept."""
-
-    seconds: list[float] = field(default_factory=list)
-
-    def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-
-
-@pytest.fixture
-def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
-    """Nobody sleeps: not the function between two looks, not botocore between two attempts."""
-    sleeps = Sleeps()
-    monkeypatch.setattr("time.sleep", sleeps)
-    return sleeps
-
-
-@cache
-def retrying_client() -> Any:
-    """The function's own client, for all tests of retries: making one takes longer than a test."""
-    with patch.object(lambda_traffic_mirror, "_client", None):  # not the one that is shared
-        return lambda_traffic_mirror.ec2_client()
-
-
-@pytest.fixture
-def quick(scene: Scene, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
-    """Nobody waits: not for a client, not for a pace that throttling sets. And what one test has
-    used up of botocore's allowance of retries is not missing in the next."""
-    monkeypatch.setattr(lambda_traffic_mirror, "_client", retrying_client())
-    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
-        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
-    return no_sleep
+EPOCH = 1_750_000_000.0  # the time of day at which a clock shows 0
 
 
 class Clock:
-    """Seconds that pass only when somebody says so."""
+    """Seconds that pass only when something sleeps, or a test says so."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
+        self.seconds: list[float] = []  # that were slept, one by one
         self.lock = threading.Lock()
 
     def __call__(self) -> float:
@@ -387,18 +353,59 @@ class Clock:
         with self.lock:
             self.now += seconds
 
+    def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.advance(seconds)
+
+
+Sleeps = Clock
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that sleeping moves on."""
+    """The time of day, which sleeping moves on: neither the function, between two looks, nor
+    botocore, between two attempts, waits for real. `LambdaContext(60, clock=clock)` goes by it."""
     clock = Clock()
-    monkeypatch.setattr("time.sleep", clock.advance)
+    monkeypatch.setattr("time.sleep", clock.sleep)
+    monkeypatch.setattr("time.time", lambda: EPOCH + clock())
     return clock
 
 
 @pytest.fixture
-def clock_of_day(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time by which what is known is kept."""
-    clock = Clock()
-    monkeypatch.setattr("time.time", clock)
+def no_sleep(clock: Clock) -> Clock:
+    return clock
+
+
+@pytest.fixture
+def clock_of_day(clock: Clock) -> Clock:
+    return clock
+
+
+@cache
+def one_client() -> Any:
+    """A client for all tests that need no fresh one: making it takes longer than a test. It does
+    not try again, since what one test throttles must not slow down the next."""
+    return SimulatedAccount().client(retries={"total_max_attempts": 1})
+
+
+@pytest.fixture
+def shared_client(scene: Scene) -> None:
+    """The execution environment is warm: its client is there."""
+    warm(one_client())
+
+
+@cache
+def retrying_client() -> Any:
+    """The function's own client, for all tests of retries: making one takes longer than a test."""
+    warm(None)  # not the one that is shared
+    return lambda_traffic_mirror.ec2_client()
+
+
+@pytest.fixture
+def quick(scene: Scene, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """No test waits: not for a client, not for a pace that throttling sets. And what one test has
+    used up of botocore's allowance of retries is not missing in the next."""
+    warm(retrying_client())
+    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
+        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
     return clock
