@@ -13,7 +13,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -280,23 +279,20 @@ def children_are_not_covered() -> None:
     os.environ.pop("COVERAGE_PROCESS_START", None)
 
 
-# What an execution environment keeps from one invocation to the next.
-KEPT = {"_client": None, "_cache": None, "_clients": {}, "_credentials": {}, "_unsupported": {}}
-
-
 @pytest.fixture(autouse=True)
 def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fresh execution environment: nothing configured, no client, nothing remembered."""
     # The workers of pytest-xdist tell what they start how wide a terminal is.
     for variable in (*VARIABLES, "AWS_LAMBDA_FUNCTION_NAME", "COLUMNS"):
         monkeypatch.delenv(variable, raising=False)
-    for name, empty in KEPT.items():
-        monkeypatch.setattr(lambda_traffic_mirror, name, copy(empty))
+    lambda_traffic_mirror.warn_of_old_boto3.cache_clear()
+    for kept in ("_clients", "_memory", "_unsupported"):
+        monkeypatch.setattr(lambda_traffic_mirror, kept, {})
 
 
 def warm(client: Any) -> None:
     """Let the execution environment have this client for its own account."""
-    lambda_traffic_mirror._client = client
+    lambda_traffic_mirror._clients[None] = client, None
 
 
 @pytest.fixture
@@ -397,15 +393,14 @@ def shared_client(scene: Scene) -> None:
 @cache
 def retrying_client() -> Any:
     """The function's own client, for all tests of retries: making one takes longer than a test."""
-    warm(None)  # not the one that is shared
-    return lambda_traffic_mirror.ec2_client()
+    with patch.object(lambda_traffic_mirror, "_clients", {}):
+        return lambda_traffic_mirror.client_of()
 
 
 @pytest.fixture
 def quick(scene: Scene, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """No test waits: not for a client, not for a pace that throttling sets. And what one test has
-    used up of botocore's allowance of retries is not missing in the next."""
+    """No test waits, not even for a client. And what one test has used up of botocore's allowance
+    of retries is not missing in the next."""
     warm(retrying_client())
-    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
-        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
+    monkeypatch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda *_, **__: True)
     return clock

@@ -162,7 +162,7 @@ def invoke(event: Event) -> float:
 
 def forget() -> None:
     """A fresh execution environment, but for the client."""
-    lambda_traffic_mirror._cache = None
+    lambda_traffic_mirror._memory.clear()
     lambda_traffic_mirror._unsupported.clear()
 
 
