@@ -15,6 +15,7 @@ from time import perf_counter, sleep, time  # bound here: a patched time.sleep c
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import parse_qsl, urlsplit
+from xml.sax.saxutils import escape
 
 import boto3
 import xmltodict
@@ -123,8 +124,23 @@ def looking_client(region: str, key: str) -> Any:
     return shared_session().client("ec2", region_name=region, config=config, **credentials)
 
 
+def _xml(tree: Mapping[str, Any]) -> str:
+    """What xmltodict writes, in a fraction of the time: thousands of rows are common here."""
+    out = []
+    for tag, value in tree.items():
+        for each in value if isinstance(value, list) else [value]:
+            inside = _xml(each) if isinstance(each, dict) else escape(str(each))
+            out.append(f"<{tag}>{inside}</{tag}>")
+    return "".join(out)
+
+
 class _Serializer(EC2Serializer):
     """moto's, for answers that are dictionaries: it need not search objects for attributes."""
+
+    def _serialize_body(self, body: Any) -> str:
+        ((name, answer),) = body.items()
+        namespace = answer.pop("@xmlns")
+        return f'<{name} xmlns="{namespace}">{_xml(answer)}</{name}>'
 
     def _serialize_structure_member(
         self, serialized: Any, value: Any, shape: Any, key: str
