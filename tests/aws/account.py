@@ -459,16 +459,14 @@ class SimulatedAccount(Requests, Describe, Sessions):
         *,
         subnets: Iterable[str] = (),
         main: bool = False,
-        gateways: Iterable[str] = (),
     ) -> str:
         """A new route table with the VPC's local route and these (see `route`), in this order.
 
         It takes over `subnets`; `main`: and all subnets of the VPC that have no table of their own.
-        `gateways`: it judges what comes in through these, which is no subnet's concern.
         """
         with self._lock:
             made = self._new_table(vpc or self.default_vpc, routes)
-            made.subnets, made.gateways = list(subnets), list(gateways)
+            made.subnets = list(subnets)
             for table in self._route_tables().values():
                 table.subnets = [one for one in table.subnets if one not in made.subnets]
                 table.main = table.main and not (main and table.vpc_id == made.vpc_id)
