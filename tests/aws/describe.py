@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aws.sessions import Session
+from aws.sessions import DATABASES, Session
 from aws.transport import Refusal
 
 # ---------------------------------------------------------------------------------------------
@@ -341,11 +341,12 @@ class Describe:
                 "InstanceOwnerId": self.account_id,
             }
         elif managed:  # to something that the service runs, and does not show
+            of_database = interface.requester_id in DATABASES
             attachment = {
-                "AttachmentId": "ela-attach-" + interface.id[len("eni-") :],
+                "AttachmentId": f"{'eni' if of_database else 'ela'}-attach-{interface.id[4:]}",
                 "DeleteOnTermination": False,
                 "DeviceIndex": 1,
-                "InstanceOwnerId": interface.requester_id,
+                "InstanceOwnerId": interface.requester_id if of_database else "amazon-aws",
                 "Status": "attached",
             }
         return {
