@@ -207,7 +207,7 @@ class Describe:
             raise Refusal("InvalidPaginationToken", "The specified pagination token is invalid.")
         if not token:
             found = find()
-        end = len(found) if size is None else offset + size
+        end = len(found) if size is None else offset + min(size, self._simulation.largest_page)
         next_token = None
         if end < len(found):
             next_token = f"eyJ2IjoiMiIs{uuid.uuid4().hex}"
