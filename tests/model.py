@@ -471,55 +471,38 @@ def settle(found: Iterable[tuple[str, str]], settings: Settings) -> Judged:
     return Judged(rank=2 * ("elsewhere" in findings) + ("behind" in findings))
 
 
-def judge_sensor(world: World, settings: Settings, source: Source, target_id: str) -> Judged:
-    """Take one configured target through every stage."""
+def judge_sensor(
+    world: World, settings: Settings, source: Source, target_id: str, exists: bool = False
+) -> Judged:
+    """Take one configured target through every stage.
+
+    `exists`: there is a session already, and the question is only whether packets arrive (7).
+    """
     named = source.tag(settings.targets_tag)
-    if named.strip() and target_id not in named.split():
+    if named.strip() and target_id not in named.split() and not exists:
         return Judged(stage="tag")
     target = find(world.targets, "TrafficMirrorTargetId", target_id)
-    tag_rules = settings.include_tags or settings.exclude_tags
-    if target is None or (behind_load_balancer(target) and not tag_rules):
+    recognised = settings.include_tags or settings.exclude_tags or exists
+    if target is None or (behind_load_balancer(target) and not recognised):
         return Judged(stage="unavailable")
     view, faces = owner_of(world, target), faces_of(world, target)
     if isinstance(faces, str):
         return settle([("unavailable", faces)], settings)
     judged = []
     for face in faces:
-        elsewhere = settings.local_vpc_only and source.row["VpcId"] != face["VpcId"]
-        found = [
-            ("unavailable", host_runs(view, face)),
+        far = settings.local_vpc_only and source.row["VpcId"] != face["VpcId"]
+        choosing = [
             ("unavailable", (view is not world and view.lacks("sessions")) or "yes"),
             ("zone", in_zone(world, view, settings, source, face)),
-            ("vpc", "no" if elsewhere else "yes"),
+            ("vpc", "no" if far else "yes"),
+        ]
+        reaching = [
             ("security_group", groups_admit(view, source, face)),
             ("network_acl", acls_allow(world, view, source, face)),
             ("route", route_leads(world, source, face)),
         ]
-        judged.append(settle(found, settings))
-    return min(judged, key=Judged.order)
-
-
-def session_leads(world: World, source: Source, target_id: str) -> Judged:
-    """Section 7: whether a session that exists to one of our targets leads anywhere."""
-    target = find(world.targets, "TrafficMirrorTargetId", target_id)
-    if target is None:
-        return Judged(stage="unavailable")
-    settings = Settings(allow_unverified=True)  # what cannot be seen blocks nothing
-    view, faces = owner_of(world, target), faces_of(world, target)
-    if isinstance(faces, str):
-        return settle([("unavailable", faces)], settings)
-    judged = [
-        settle(
-            [
-                ("unavailable", host_runs(view, face)),
-                ("security_group", groups_admit(view, source, face)),
-                ("network_acl", acls_allow(world, view, source, face)),
-                ("route", route_leads(world, source, face)),
-            ],
-            settings,
-        )
-        for face in faces
-    ]
+        host = ("unavailable", host_runs(view, face))
+        judged.append(settle([host, *([] if exists else choosing), *reaching], settings))
     return min(judged, key=Judged.order)
 
 
@@ -588,9 +571,10 @@ def existing(
     if not to_ours:
         shown = [find(world.targets, "TrafficMirrorTargetId", target_id) for target_id, _ in pairs]
         return found if any(shown) else replace(found, outcome="blocked", sensors=None)
+    reachable = Settings(allow_unverified=True)  # what cannot be seen blocks nothing
     judged = {
-        row["TrafficMirrorTargetId"]: session_leads(world, source, row["TrafficMirrorTargetId"])
-        for row in to_ours
+        target_id: judge_sensor(world, reachable, source, target_id, exists=True)
+        for target_id in [row["TrafficMirrorTargetId"] for row in to_ours]
     }
     blocked = [key for key, one in judged.items() if one.rank is None and not one.lacks]
     if blocked:

@@ -36,6 +36,7 @@ from aws import (
     running_event,
     scheduled_event,
 )
+from aws.transport import CREDENTIALS
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from model import Creates, ExpectedInterface, ExpectedSensor, Settings, World
@@ -79,7 +80,6 @@ CREATE = "CreateTrafficMirrorSession"
 # Refusals of one create that AWS may answer with, whatever the account looks like.
 REFUSALS = ("InterfaceInUseByTrafficMirrorTarget", "InvalidNetworkInterfaceID.NotFound")
 REFUSALS += ("AuthFailure", "OperationNotPermitted", "NetworkInterfaceNotSupported")
-TRUE_WORDS, FALSE_WORDS = ("true", "Yes", "on", "1"), ("false", "NO", "off", "0")
 
 
 @dataclass
@@ -202,18 +202,18 @@ class Builder:
 
     def database(self) -> None:
         """An interface of RDS or ElastiCache, or one that only looks like it."""
-        rng = self.random
-        subnet, _, _ = rng.choice(self.subnets)
-        kind = rng.choice(("amazon-rds", "amazon-rds", "amazon-elasticache", "other"))
-        texts = {"amazon-rds": "RDSNetworkInterface", "amazon-elasticache": "ElastiCache cluster-1"}
-        description = texts.get(kind, rng.choice(("RDSNetworkInterface", "ElastiCache cluster-2")))
-        made = self.account.interface(subnet, self.some_source_groups(), description)
-        if kind != "other":
-            nic = self.account._backend.enis[made]
-            nic.requester_managed, nic.requester_id, nic.status = True, kind, "in-use"
-        if self.instances and self.often(0.2):  # RDS Custom
-            self.account.ec2.attach_network_interface(
-                NetworkInterfaceId=made, InstanceId=rng.choice(self.instances), DeviceIndex=6
+        account, (subnet, _, _) = self.account, self.random.choice(self.subnets)
+        groups = self.some_source_groups()
+        kind = self.random.choice(("rds", "rds", "elasticache", "custom", "own", "other service"))
+        if kind == "own":
+            account.interface(subnet, groups, "RDSNetworkInterface")
+        elif kind == "other service":
+            account.requester_managed(
+                subnet, groups, requester="amazon-elb", description="ElastiCache cluster-1"
+            )
+        else:
+            account.database(
+                subnet, groups, elasticache=kind == "elasticache", custom=kind == "custom"
             )
 
     def addresses(self, account: SimulatedAccount) -> list[tuple[str, str]]:
@@ -372,8 +372,11 @@ class Builder:
                 return account.gwlb_sensor(inside, colon=self.often(0.5))
             made = account.nlb_sensor(inside, groups or ())
             account._load(made, sessions)
-            if kind == "foreign nlb":
-                self.disown(made)
+            if kind == "foreign nlb":  # shared by an account that is not simulated
+                target = account._backend.traffic_mirror_targets[made]
+                target.simulated_owner = OTHER_ACCOUNT_ID
+                for interface in account._sensor_interfaces(made):
+                    account.hide(interface)
             if kind == "deleted nlb":
                 account.delete_sensor_interface(made)
             return made
@@ -390,27 +393,16 @@ class Builder:
             account.delete_sensor_interface(made)
         return made
 
-    def disown(self, target_id: str) -> None:
-        """Make a load balancer's target one that an account which is not simulated shares."""
-        target = self.account._backend.traffic_mirror_targets[target_id]
-        for interface in self.account._sensor_interfaces(target_id):
-            self.account.hide(interface)
-        target.simulated_owner = OTHER_ACCOUNT_ID
-        arn = target.network_load_balancer_arn
-        target.network_load_balancer_arn = arn.replace(target.owner_id, OTHER_ACCOUNT_ID)
-
-    def look_alikes(self) -> None:
-        """Interfaces whose descriptions nearly are those of a load balancer of ours."""
-        rows = self.account.ec2.describe_traffic_mirror_targets()["TrafficMirrorTargets"]
-        for row in rows:
-            if not model.behind_load_balancer(row) or self.often(0.7):
-                continue
-            text = f"VPC Endpoint Interface {row.get('GatewayLoadBalancerEndpointId')}"
-            if arn := row.get("NetworkLoadBalancerArn"):
-                text = "ELB " + arn.split(":loadbalancer/")[1]
-            texts = (text + "0", text[:-1], "my " + text, text.rsplit("/")[0])
-            subnet, _, _ = self.random.choice(self.subnets)
-            self.account.interface(subnet, description=self.random.choice(texts))
+    def look_alike(self) -> None:
+        """An interface whose description nearly is that of a load balancer of ours."""
+        rows = self.account.ec2.describe_network_interfaces()["NetworkInterfaces"]
+        texts = [
+            row["Description"] for row in rows if row["Description"].startswith(("ELB", "VPC"))
+        ]
+        if texts:
+            text = self.random.choice(texts)
+            near = self.random.choice((text + "0", text[:-1], "my " + text, text.rsplit("/")[0]))
+            self.account.interface(self.random.choice(self.subnets)[0], description=near)
 
     def sessions(self) -> None:
         """Some interfaces have sessions already, to our sensors, to those of others, to none."""
@@ -455,12 +447,10 @@ class Builder:
         for one in self.accounts:
             self.acls(one)
         self.adopt_sensor()
-        self.look_alikes()
-        if theme in ("sweep", "everything"):
-            for _ in range(rng.choice((0, 1, 2))):
-                self.database()
-            self.sources = self.addresses(account)[: len(self.sources) + 2]
-        self.sources = [pair for pair in self.sources if self.is_source(pair[0])]
+        self.look_alike()
+        for _ in range(rng.choice((0, 1, 2)) if theme in ("sweep", "everything") else 0):
+            self.database()
+        self.sources = [pair for pair in self.addresses(account) if self.is_source(pair[0])]
         self.sessions()
         self.route_tables()
         settings = self.settings()
@@ -473,7 +463,8 @@ class Builder:
 
     def is_source(self, interface_id: str) -> bool:
         nic = self.account._backend.enis[interface_id]
-        return nic.instance is not None or bool(getattr(nic, "requester_id", ""))
+        of_database = bool(getattr(nic, "requester_id", ""))
+        return of_database or bool(nic.instance and nic.instance.id in self.instances)
 
     def settings(self) -> Settings:
         rng, theme = self.random, self.theme
@@ -518,8 +509,8 @@ class Builder:
         if not self.often(0.8 if self.theme == "tags" else 0.1):
             return
         settings.filter_tag, settings.targets_tag = rng.choice(("filter", "")), "sensors"
-        further = self.account._backend.create_traffic_mirror_filter("further", [], None)
-        filters = (str(further.id), str(further.id), "tmf-0123456789abcdef0", " ", "")
+        further = self.account.filter()
+        filters = (further, further, "tmf-0123456789abcdef0", " ", "")
         words = [
             *self.sensors,
             *self.sensors,
@@ -584,7 +575,7 @@ class Builder:
         if case.settings.dry_run and self.often(0.5):
             case.event["dry_run"] = True
         elif case.settings.dry_run:
-            case.environment["DRY_RUN"] = rng.choice(TRUE_WORDS)
+            case.environment["DRY_RUN"] = "true"
         if self.theme == "warm":
             case.environment["CACHE_SECONDS"] = rng.choice(("0", "60", "60"))
             case.change = self.change
@@ -661,48 +652,35 @@ class Builder:
     def damage(self) -> None:
         """Some rows about sensors lack what the rules need, or hold what is no address."""
         rows: dict[str, Callable[[dict[str, Any]], Any]] = {}
-        backend = self.account._backend
         bad_rule = {"IpProtocol": "udp", "IpRanges": [{"CidrIp": "no block"}]}
-        bad_entry = {**acl_entry(1, "allow", "no block", "17"), "RuleNumber": 0}
-        for one in self.sensors:
-            if not self.is_hosted(one) or self.often(0.5):
-                continue
-            interface_id = self.account.sensor_interface(one)
-            kind = self.random.choice(("host", "face", "group", "acl", "target"))
+        bad_entry = {**acl_entry(1, "allow", "no block"), "RuleNumber": 0}
+        for one in filter(self.is_hosted, self.sensors):
+            nic = self.account._backend.enis[self.account.sensor_interface(one)]
+            kind = self.random.choice(("host", "face", "group", "acl", "target", "", "", ""))
             if kind == "host":
-                rows[self.account.sensor_instance(one)] = lambda row: row.update(State={})
+                rows[nic.instance.id] = lambda row: row.update(State={})
             elif kind == "face":
-                rows[interface_id] = lambda row: row.pop("AvailabilityZone", None)
-            elif kind == "group":
-                for group in backend.enis[interface_id]._group_set:
-                    rows[group.id] = lambda row: row.update(IpPermissions=[bad_rule])
+                rows[nic.id] = lambda row: row.pop("AvailabilityZone")
+            elif kind == "target":
+                rows[one] = lambda row: row.pop("NetworkInterfaceId")
             elif kind == "acl":
-                subnet = backend.enis[interface_id].subnet.id
-                rows[subnet] = lambda row: row["Entries"].insert(0, bad_entry)
-            else:
-                rows[one] = lambda row: row.pop("NetworkInterfaceId", None)
+                rows[nic.subnet.id] = lambda row: row["Entries"].insert(0, bad_entry)
+            elif kind == "group":
+                change = lambda row: row.update(IpPermissions=[bad_rule])  # noqa: E731
+                rows.update(dict.fromkeys([group.id for group in nic._group_set], change))
         self.account._stack.enter_context(rows_instead(rows))
 
     def environment(self, settings: Settings) -> dict[str, str]:
-        """The settings as environment variables, in one of the spellings that are accepted."""
-        rng = self.random
-        separator = rng.choice((",", ", ", " ", "\n"))
+        """The settings as environment variables, some of the defaults left out."""
+        separator = self.random.choice((",", ", ", " ", "\n"))
         result = {"filter_id": settings.filter_id, "targets": separator.join(settings.targets)}
-        if self.often(0.1):
-            result["targets"] += "," + settings.targets[0]
         for one in fields(settings):
-            value, name = getattr(settings, one.name), one.name.upper()
-            usual = getattr(Settings(), one.name)
+            value = getattr(settings, one.name)
             if one.name in ("filter_id", "targets", "dry_run"):
                 continue
-            if isinstance(value, bool):
-                value = rng.choice(TRUE_WORDS if value else FALSE_WORDS)
-            elif isinstance(value, Sequence) and not isinstance(value, str):
-                value = ",".join(value)
-            if getattr(settings, one.name) != usual or self.often(0.3):
-                result[name] = str(value)
-            elif self.often(0.2):
-                result[name] = " "
+            if value != getattr(Settings(), one.name) or self.often(0.3):
+                text = value if isinstance(value, (str, int)) else ",".join(value)
+                result[one.name.upper()] = str(text)
         return result
 
 
@@ -712,32 +690,25 @@ def operation(method: str) -> str:
 
 
 def rows_instead(rows: dict[str, Callable[[dict[str, Any]], Any]]) -> Any:
-    """Whoever looks, the function or the model, is shown these rows with a change."""
+    """The function and the model are shown these rows, by ID (an ACL: its subnet), changed."""
     ask = BaseClient._make_api_call
 
     def shown(client: Any, name: str, parameters: Any) -> Any:
         found = ask(client, name, parameters)
-        if not str(client.meta.config.user_agent_extra).startswith("simulated"):
-            change(found)
+        instances = [row for group in found.get("Reservations", ()) for row in group["Instances"]]
+        for row in instances:
+            rows.get(row["InstanceId"], len)(row)
+        for row in found.get("NetworkAcls", ()):
+            for association in row["Associations"]:
+                rows.get(association["SubnetId"], len)(row)
+        for kind, key in (
+            ("NetworkInterfaces", "NetworkInterfaceId"),
+            ("SecurityGroups", "GroupId"),
+            ("TrafficMirrorTargets", "TrafficMirrorTargetId"),
+        ):
+            for row in found.get(kind, ()):
+                rows.get(row[key], len)(row)
         return found
-
-    def change(found: Any) -> None:
-        if isinstance(found, list):
-            for each in found:
-                change(each)
-        elif isinstance(found, dict):
-            ids = {found.get(key) for key in ("InstanceId", "GroupId", "TrafficMirrorTargetId")}
-            if "Attachment" not in found or "AvailabilityZone" in found:
-                ids.add(found.get("NetworkInterfaceId"))
-            if "State" not in found:
-                ids.discard(found.get("InstanceId"))
-            if "IpPermissions" not in found:
-                ids.discard(found.get("GroupId"))
-            ids |= {one["SubnetId"] for one in found.get("Associations", ()) if "Entries" in found}
-            for each in found.values():
-                change(each)
-            for one in ids & set(rows):
-                rows[one](found)
 
     return patch.object(BaseClient, "_make_api_call", shown)
 
@@ -748,29 +719,24 @@ def rows_instead(rows: dict[str, Callable[[dict[str, Any]], Any]]) -> Any:
 
 
 @cache
-def reader(key: str = "") -> Any:
-    """A client that sees what the function sees, with the key of another account or our own; one
-    for all, as making one is slow."""
-    secrets = {"aws_access_key_id": key, "aws_secret_access_key": "simulated"} if key else {}
-    return boto3.Session().client("ec2", region_name=REGION, **secrets)
+def reader(key: str = CREDENTIALS["aws_access_key_id"]) -> Any:
+    """A client that sees what the function sees, with the key of an account; one for all worlds,
+    as making one is slow."""
+    credentials = {**CREDENTIALS, "aws_access_key_id": key}
+    return boto3.Session().client("ec2", region_name=REGION, **credentials)
 
 
 def read_world(case: Case) -> World:
     """What the function could know: hidden resources are left out."""
-    world = read_account(case.account, reader())
+    world = read_account(case.account)
     world.missing |= case.missing
-    accounts = {
-        account_id: (
-            read_account(other, reader(other._access_key))
-            if other
-            else World(missing={"account": True})
-        )
-        for account_id, other in case.others.items()
-    }
+    unasked = World(missing={"account": True})
+    accounts = {key: read_account(one) if one else unasked for key, one in case.others.items()}
     return replace(world, accounts=accounts)
 
 
-def read_account(account: SimulatedAccount, client: Any) -> World:
+def read_account(account: SimulatedAccount) -> World:
+    client = reader(account._access_key)
     found: dict[str, Any] = {}
     missing: dict[str, bool] = {}
 
@@ -997,9 +963,7 @@ class Compared:
                 yield f"{item.instance_id} is not mentioned"
                 continue
             for difference in self.of_interface(item, entry):
-                yield f"{item.interface_id or item.instance_id}: {difference}\n" + self.describe(
-                    item
-                )
+                yield f"{item.interface_id or item.instance_id}: {difference}\n{self.about(item)}"
         outcomes = Counter(item.outcome for item in results)
         if not sweep and {k: v for k, v in body["summary"].items() if v} != dict(outcomes):
             yield f"summary {body['summary']}, expected {dict(outcomes)}"
@@ -1047,7 +1011,7 @@ class Compared:
             return
         for sensor, found in zip(item.sensors, shown, strict=True):
             for difference in self.of_sensor(sensor, found):
-                yield f"{sensor.target_id}: {difference}\n" + self.describe_sensor(sensor.target_id)
+                yield f"{sensor.target_id}: {difference}\n{self.about(item, sensor.target_id)}"
 
     @staticmethod
     def of_sensor(sensor: ExpectedSensor, found: Body) -> Iterator[str]:
@@ -1058,44 +1022,35 @@ class Compared:
                 f"{found['verdict']} at {found['stage']} ({found['reason']}), "
                 f"expected {sensor.verdict} at {sensor.stage}"
             )
-        elif not found["stage"] and sensor.behind != ("ranked behind" in found["reason"]):
+        elif not found["stage"] and sensor.behind != ("ranked last" in found["reason"]):
             yield f"behind {sensor.behind}, not {found['reason']}"
         elif found["sessions"] not in (None, sensor.sessions):
             yield f"{found['sessions']} sessions, expected {sensor.sessions}"
 
-    def describe(self, item: ExpectedInterface) -> str:
-        """What matters of a source, on a few lines."""
-        row = model.find(self.world.interfaces, "NetworkInterfaceId", item.interface_id)
-        instance = self.world.instance(item.instance_id or "") or {}
-        what = [instance.get("InstanceType"), instance.get("Tags")]
-        text = f"    source {what} {describe_interface(self.world, row)}\n" if row else ""
-        return f"{text}    {self.case.settings}\n    not answered {self.world.missing}"
-
-    def describe_sensor(self, target_id: str) -> str:
-        """What matters of a sensor: interfaces, hosts, rules, ACLs, routes."""
+    def about(self, item: ExpectedInterface, target_id: str = "") -> str:
+        """What matters of a source, and of a sensor: rows as AWS shows them."""
+        lines: list[Any] = [self.case.settings, f"not answered: {self.world.missing}"]
+        lines += rows_about(self.world, item.interface_id)
+        lines += [(self.world.instance(item.instance_id or "") or {}).get("Tags")]
         target = model.find(self.world.targets, "TrafficMirrorTargetId", target_id)
-        if target is None:
-            return "    no such target"
-        view = model.owner_of(self.world, target)
-        lines = [f"    {dict(target)}", f"    not answered there {view.missing}"]
-        faces = model.faces_of(self.world, target)
-        for face in [] if isinstance(faces, str) else faces:
-            host = view.instance((face.get("Attachment") or {}).get("InstanceId", "")) or {}
-            lines.append(f"    host {host.get('State')} {describe_interface(view, face)}")
-            for group in face["Groups"]:
-                found = model.find(view.groups, "GroupId", group["GroupId"])
-                lines.append(f"      {group['GroupId']} {found and found['IpPermissions']}")
-        for table in self.world.route_tables:
-            ways = [tuple(each.values()) for each in table["Routes"]]
-            lines.append(f"      {table['VpcId']} {table['Associations']} {ways}"[:1500])
-        return "\n".join(lines)
+        if target:
+            view, faces = model.owner_of(self.world, target), model.faces_of(self.world, target)
+            lines += [dict(target), f"not answered there: {view.missing}"]
+            for face in [] if isinstance(faces, str) else faces:
+                host = view.instance((face.get("Attachment") or {}).get("InstanceId", "")) or {}
+                lines += [
+                    f"host: {host.get('State')}",
+                    *rows_about(view, face["NetworkInterfaceId"]),
+                ]
+            lines += [(t["VpcId"], t["Associations"], t["Routes"]) for t in self.world.route_tables]
+        return "\n".join(f"    {str(line)[:1500]}" for line in lines)
 
 
-def describe_interface(world: World, row: model.Row) -> str:
-    """What matters of an interface, ACL included."""
-    acl = model.acl_of(world, row["SubnetId"])
-    names = ("NetworkInterfaceId", "PrivateIpAddress", "AvailabilityZone", "AvailabilityZoneId")
-    names += ("SubnetId", "VpcId", "InterfaceType", "Description")
-    groups = [group["GroupId"] for group in row.get("Groups", ())]
-    entries = [tuple(entry.values()) for entry in acl["Entries"]] if acl else "unseen"
-    return f"{[row.get(name) for name in names]} groups {groups}\n      ACL {entries}"
+def rows_about(world: World, interface_id: str | None) -> list[Any]:
+    """An interface, the rules of its groups, and the entries of its subnet's ACL."""
+    row = model.find(world.interfaces, "NetworkInterfaceId", interface_id) or {}
+    group_ids = [group["GroupId"] for group in row.get("Groups", ())]
+    groups = [group for group in world.groups if group["GroupId"] in group_ids]
+    acl = model.acl_of(world, row.get("SubnetId", "")) or {}
+    rules = [f"{group['GroupId']}: {group['IpPermissions']}" for group in groups]
+    return [dict(row), *rules, f"ACL: {acl.get('Entries')}"]
