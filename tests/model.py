@@ -118,7 +118,7 @@ class ExpectedSensor:
     verdict: str
     stage: str | None
     sessions: int
-    behind: bool = False
+    behind: bool | None = None  # None: either will do
 
 
 @dataclass
@@ -306,7 +306,7 @@ def in_zone(world: World, view: World, settings: Settings, source: Source, face:
     key = "AvailabilityZone" if view is world else "AvailabilityZoneId"
     here, there = source.place.get(key), face.get(key)
     if not (here and there):
-        return "lacks" if view is world else "unseen"
+        return "unseen"  # an old boto3 drops IDs
     if here == there:
         return "yes"
     return "no" if settings.local_zone_only else "elsewhere"
@@ -438,12 +438,14 @@ def route_leads(world: World, source: Source, face: Row) -> str:
 class Judged:
     """What is said of a sensor: its rank if it passes, else the stage where it falls.
 
-    `lacks` is the finding of a sensor that nothing rejects and whose answer is missing.
+    `lacks` is the finding of a sensor that nothing rejects and whose answer is missing; `unseen`
+    says that what cannot be seen would decide.
     """
 
     rank: int | None = None
     stage: str | None = None
     lacks: str | None = None
+    unseen: bool = False
 
     def order(self) -> tuple[int, int]:
         """Lowest is the one that stands for a load balancer: passing, best; else the farthest."""
@@ -451,7 +453,7 @@ class Judged:
             return 0, self.rank
         if self.lacks:
             return 1, int(self.lacks == "lacks")
-        return 2, -STAGES.index(str(self.stage))
+        return (2, 0) if self.unseen else (3, -STAGES.index(str(self.stage)))
 
 
 def settle(found: Iterable[tuple[str, str]], settings: Settings) -> Judged:
@@ -462,7 +464,7 @@ def settle(found: Iterable[tuple[str, str]], settings: Settings) -> Judged:
             return Judged(stage=stage)
     findings = [finding for _, finding in found]
     if "unseen" in findings and not settings.allow_unverified:
-        return Judged(stage="unavailable")
+        return Judged(stage="unavailable", unseen=True)
     for lacks in ("lacks for now", "lacks"):
         if lacks in findings:
             return Judged(stage="unavailable", lacks=lacks)
@@ -490,6 +492,9 @@ def judge_sensor(
         return settle([("unavailable", faces)], settings)
     judged = []
     for face in faces:
+        if not all(map(face.get, ("SubnetId", "VpcId", "AvailabilityZone"))):
+            judged.append(settle([("unavailable", "lacks")], settings))  # the row is unreadable
+            continue
         far = settings.local_vpc_only and source.row["VpcId"] != face["VpcId"]
         choosing = [
             ("unavailable", (view is not world and view.lacks("sessions")) or "yes"),
@@ -696,7 +701,7 @@ class Invocation:
             if key in self.refused_targets and (one.rank is not None or one.lacks):
                 stage = "create"
             verdict = "rejected" if stage else "selected" if key == selected else "eligible"
-            behind = one.rank in (1, 3)
+            behind = None if one.rank == UNVERIFIED else one.rank in (1, 3)
             verdicts.append(ExpectedSensor(key, verdict, stage, self.count(key), behind))
         item.expected = expected(source, outcome, target_id=selected, sensors=verdicts)
 

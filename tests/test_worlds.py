@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 from model import Creates, ExpectedInterface, Settings, World, expect, sweep_metrics
-from worlds import play, smallest
+from worlds import play, reader, smallest
+
+import lambda_traffic_mirror
 
 
 def seeds() -> range:
@@ -27,6 +29,7 @@ def seeds() -> range:
 @pytest.mark.parametrize("seed", seeds())
 def test_the_handler_decides_as_the_model_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(lambda_traffic_mirror, "_clients", {None: (reader(), None)})
     if play(seed):
         without, found = smallest(seed)
         pytest.fail(f"seed {seed} without {sorted(without)}\n\n" + "\n\n".join(found[:3]))
@@ -101,6 +104,7 @@ def world(*sensors: dict[str, Any], tags: dict[str, str] | None = None, **more: 
 CLOSED = {"Groups": [{"GroupId": "closed"}]}
 UNSEEN = {"Groups": [{"GroupId": "hidden"}]}
 UNREADABLE = {"AvailabilityZone": ""}
+HOST = {"Attachment": {"InstanceId": "h"}}
 AFAR = {"VpcId": "w"}
 
 
@@ -156,27 +160,23 @@ EXAMPLES: dict[str, tuple[World, dict[str, Any], tuple[str, ...]]] = {
         ("planned", "unavailable", "selected"),
     ),
     "an unreadable sensor alone": (world(face("e1", **UNREADABLE)), {}, ("failed", "unavailable")),
-    "an unreadable sensor that a later stage rejects": (
-        world(face("e1", **UNREADABLE, **CLOSED)),
+    "an answer about the host is missing, and a later stage rejects": (
+        world(face("e1", **HOST, **CLOSED), missing={"hosts": False}),
         {},
         ("unmirrored", "security_group"),
     ),
     "a denied answer lets another zone take over": (
-        world(face("e1", Attachment={"InstanceId": "h"}), face("e2", "y"), missing={"hosts": True}),
+        world(face("e1", **HOST), face("e2", "y"), missing={"hosts": True}),
         {"local_zone_only": False},
         ("planned", "unavailable", "selected"),
     ),
     "a throttled answer does not": (
-        world(
-            face("e1", Attachment={"InstanceId": "h"}), face("e2", "y"), missing={"hosts": False}
-        ),
+        world(face("e1", **HOST), face("e2", "y"), missing={"hosts": False}),
         {"local_zone_only": False},
         ("failed", "unavailable", "eligible"),
     ),
     "a throttled answer about another zone harms nobody": (
-        world(
-            face("e1"), face("e2", "y", Attachment={"InstanceId": "h"}), missing={"hosts": False}
-        ),
+        world(face("e1"), face("e2", "y", **HOST), missing={"hosts": False}),
         {},
         ("planned", "selected", "zone"),
     ),

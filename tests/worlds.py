@@ -634,7 +634,7 @@ class Builder:
             call = "rows"  # AMBIGUOUS: whether the source's own outbound ACL is needed
         denied = self.often(0.5)
         if call == "rows":
-            self.damage()
+            self.damage(case.instance_ids or ())
         elif call == "hosts":
             hosts = [account.sensor_instance(one) for one in self.sensors if self.is_hosted(one)]
             case.missing["hosts"] = denied
@@ -649,7 +649,7 @@ class Builder:
         else:
             account.fail(call)
 
-    def damage(self) -> None:
+    def damage(self, instance_ids: Sequence[str]) -> None:
         """Some rows about sensors lack what the rules need, or hold what is no address."""
         rows: dict[str, Callable[[dict[str, Any]], Any]] = {}
         bad_rule = {"IpProtocol": "udp", "IpRanges": [{"CidrIp": "no block"}]}
@@ -657,7 +657,7 @@ class Builder:
         for one in filter(self.is_hosted, self.sensors):
             nic = self.account._backend.enis[self.account.sensor_interface(one)]
             kind = self.random.choice(("host", "face", "group", "acl", "target", "", "", ""))
-            if kind == "host":
+            if kind == "host" and nic.instance.id not in instance_ids:
                 rows[nic.instance.id] = lambda row: row.update(State={})
             elif kind == "face":
                 rows[nic.id] = lambda row: row.pop("AvailabilityZone")
@@ -1022,7 +1022,7 @@ class Compared:
                 f"{found['verdict']} at {found['stage']} ({found['reason']}), "
                 f"expected {sensor.verdict} at {sensor.stage}"
             )
-        elif not found["stage"] and sensor.behind != ("ranked last" in found["reason"]):
+        elif not found["stage"] and sensor.behind not in (None, "ranked last" in found["reason"]):
             yield f"behind {sensor.behind}, not {found['reason']}"
         elif found["sessions"] not in (None, sensor.sessions):
             yield f"{found['sessions']} sessions, expected {sensor.sessions}"
@@ -1031,6 +1031,7 @@ class Compared:
         """What matters of a source, and of a sensor: rows as AWS shows them."""
         lines: list[Any] = [self.case.settings, f"not answered: {self.world.missing}"]
         lines += rows_about(self.world, item.interface_id)
+        source = model.find(self.world.interfaces, "NetworkInterfaceId", item.interface_id) or {}
         lines += [(self.world.instance(item.instance_id or "") or {}).get("Tags")]
         target = model.find(self.world.targets, "TrafficMirrorTargetId", target_id)
         if target:
@@ -1042,7 +1043,9 @@ class Compared:
                     f"host: {host.get('State')}",
                     *rows_about(view, face["NetworkInterfaceId"]),
                 ]
-            lines += [(t["VpcId"], t["Associations"], t["Routes"]) for t in self.world.route_tables]
+        vpc = source.get("VpcId")
+        tables = [table for table in self.world.route_tables if table["VpcId"] == vpc]
+        lines += [f"{table['Associations']}: {table['Routes']}" for table in tables]
         return "\n".join(f"    {str(line)[:1500]}" for line in lines)
 
 
