@@ -48,6 +48,8 @@ ZONES = ("a", "b", "c", "d")
 PORT_RANGES = ((4789, 4789), (4789, 4789), (4788, 4788), (4790, 4790), (4788, 4789), (4789, 4790))
 PORT_RANGES += ((4788, 4790), (0, 4788), (0, 65535), (4790, 65535), None)
 TAGS = {"mirror": ("yes", "no", ""), "team": ("blue", "red=green"), "Name": ("web",)}
+# What becomes of the role in an account with sensors: whether there is one, and what it may read.
+FATES = ("works",) * 5 + ("denied", "a read is denied", "a read fails", "none")
 TAG_RULES = ("mirror=yes", "mirror", "mirror=", "team=red=green", "team", "Mirror=yes")
 TAG_RULES += ("mirror=yes,team=blue", "absent,Name")
 # What a world is mostly about: one after the other, so that few worlds cover every rule.
@@ -58,6 +60,7 @@ SENSOR_KINDS = {
     "everything": ("plain",) * 12
     + ("unattached", "unattached", "stopped", "missing", "deleted", "nlb", "nlb")
     + ("gwlb", "foreign", "foreign", "foreign nlb", "deleted nlb"),
+    "sweep": ("plain",) * 5 + ("unattached", "stopped", "missing", "deleted", "nlb", "foreign"),
     "unseen": ("plain", "plain", "plain", "foreign", "deleted", "foreign nlb"),
     "load balancers": ("nlb", "nlb", "nlb", "gwlb"),
     # Of another account: some of what is there is not shared.
@@ -80,6 +83,7 @@ CREATE = "CreateTrafficMirrorSession"
 # Refusals of one create that AWS may answer with, whatever the account looks like.
 REFUSALS = ("InterfaceInUseByTrafficMirrorTarget", "InvalidNetworkInterfaceID.NotFound")
 REFUSALS += ("AuthFailure", "OperationNotPermitted", "NetworkInterfaceNotSupported")
+REFUSALS += ("TagPolicyViolation",)
 
 
 @dataclass
@@ -120,7 +124,7 @@ class Builder:
         self.zones = ZONES[: rng.choice((1, 2, 2, 3, 4) if mixed else (1, 1, 2))]
         self.abroad = 0.7 if theme == "accounts" else 0.3  # how many sensors are there
         self.others: list[SimulatedAccount] = []
-        if not alone and self.often(1.0 if theme == "accounts" else 0.15):
+        if not alone and self.often({"accounts": 1.0, "sweep": 0.4}.get(theme, 0.15)):
             for number in range(rng.choice((1, 1, 2))):
                 ids = [account.zone_id(zone) for zone in self.zones]
                 rng.shuffle(ids)
@@ -180,7 +184,8 @@ class Builder:
             interface_type="efa" if self.often(odd / 2) else "interface",
             ipv6_only=self.often(odd / 2),
         )
-        for index in range(1, rng.choice((1, 1, 1, 2, 3, 4))):
+        sizes = (1, 1, 2) if self.theme == "sweep" else (1, 1, 1, 2, 3, 4)
+        for index in range(1, rng.choice(sizes)):
             near = [s for s, z, v in self.subnets if z == zone and (v == vpc or self.often(0.2))]
             extra = account.interface(
                 rng.choice(near),
@@ -533,9 +538,7 @@ class Builder:
         rng, arns = self.random, []
         accounts: dict[str, SimulatedAccount | None] = {}
         for other in self.others:
-            fate = rng.choice(
-                ("works",) * 5 + ("denied", "a read is denied", "a read fails", "none")
-            )
+            fate = rng.choice(FATES)
             if fate == "none":
                 continue
             trusted = None if fate != "denied" else ["999999999999"]
@@ -552,6 +555,8 @@ class Builder:
         if arns and self.often(0.05):
             self.account.deny("sts:AssumeRole")
             accounts = dict.fromkeys(accounts)
+        if self.often(0.1):  # a boto3 that does not know the IDs of zones
+            self.account._stack.enter_context(self.account.old_botocore("AvailabilityZoneId"))
         if arns:
             environment["SENSOR_ROLE_ARNS"] = rng.choice((",", " ", "\n")).join(arns)
         return accounts
@@ -612,7 +617,7 @@ class Builder:
     def trouble(self, case: Case) -> None:
         """What AWS refuses to create, what it does not answer, and rows that cannot be read."""
         rng, account, theme = self.random, self.account, self.theme
-        limited = 0.3 if theme == "limits" else 0.03
+        limited = {"limits": 0.3, "tags": 0.1, "sweep": 0.1}.get(theme, 0.03)
         if self.often(limited):
             account.unsupported_types = {"t3.micro"}
         elif self.often(limited):
@@ -624,17 +629,19 @@ class Builder:
                 one.deny("ec2:GetManagedPrefixListEntries")
         if self.often(0.1):
             account.deny("ec2:DescribeRouteTables")
-        if theme != "unanswered":
+        if not self.often({"unanswered": 1.0, "sweep": 0.2}.get(theme, 0.0)):
             return
         calls = [
             operation(READS[name][0]) for name in ("groups", "acls", "route_tables", "interfaces")
         ]
         call = rng.choice((*calls, "GetManagedPrefixListEntries", "hosts", "rows", "rows"))
+        if theme == "sweep" and call in (operation(READS["interfaces"][0]), "hosts"):
+            call = "rows"  # a sweep also reads databases and instances so
         if self.others and call == operation(READS["acls"][0]):
             call = "rows"  # AMBIGUOUS: whether the source's own outbound ACL is needed
         denied = self.often(0.5)
         if call == "rows":
-            self.damage(case.instance_ids or ())
+            self.damage(case.instance_ids)
         elif call == "hosts":
             hosts = [account.sensor_instance(one) for one in self.sensors if self.is_hosted(one)]
             case.missing["hosts"] = denied
@@ -649,7 +656,7 @@ class Builder:
         else:
             account.fail(call)
 
-    def damage(self, instance_ids: Sequence[str]) -> None:
+    def damage(self, instance_ids: Sequence[str] | None) -> None:
         """Some rows about sensors lack what the rules need, or hold what is no address."""
         rows: dict[str, Callable[[dict[str, Any]], Any]] = {}
         bad_rule = {"IpProtocol": "udp", "IpRanges": [{"CidrIp": "no block"}]}
@@ -657,8 +664,9 @@ class Builder:
         for one in filter(self.is_hosted, self.sensors):
             nic = self.account._backend.enis[self.account.sensor_interface(one)]
             kind = self.random.choice(("host", "face", "group", "acl", "target", "", "", ""))
-            if kind == "host" and nic.instance.id not in instance_ids:
-                rows[nic.instance.id] = lambda row: row.update(State={})
+            if kind == "host":
+                if instance_ids is not None and nic.instance.id not in instance_ids:
+                    rows[nic.instance.id] = lambda row: row.update(State={})
             elif kind == "face":
                 rows[nic.id] = lambda row: row.pop("AvailabilityZone")
             elif kind == "target":
@@ -834,6 +842,9 @@ def play(seed: int, without: frozenset[str] = frozenset()) -> list[str]:
     mock_random.seed(seed)
     with ExitStack() as stack:
         account = stack.enter_context(SimulatedAccount())
+        fresh: dict[str, Any] = {"_memory": {}, "_unsupported": {}}
+        fresh["_clients"] = {None: (reader(), None)}
+        stack.enter_context(patch.multiple(lambda_traffic_mirror, **fresh))
         case = Builder(account, seed).build()
         leave_out(case, without)
         remembered: World | None = None
@@ -861,11 +872,12 @@ def leave_out(case: Case, without: frozenset[str]) -> None:
     """Leave these parts out of a case."""
     settings = case.settings
     targets = [one for n, one in enumerate(settings.targets) if f"target {n}" not in without]
-    settings.targets = targets
-    case.environment["targets"] = " ".join(targets)
+    if targets:
+        settings.targets = targets
+        case.environment["targets"] = " ".join(targets)
     if case.instance_ids is not None:
         kept = [one for n, one in enumerate(case.instance_ids) if f"instance {n}" not in without]
-        if len(kept) < len(case.instance_ids):
+        if 0 < len(kept) < len(case.instance_ids):
             case.instance_ids = kept
             case.event = {"instance-ids": kept, "dry_run": settings.dry_run}
     for one in fields(settings):
@@ -927,12 +939,12 @@ class Compared:
         orders: Iterator[tuple[str, ...]] = iter([()])
         if self.case.instance_ids is None:
             outcomes = ("created", "planned", "unmirrored", "failed", "skipped")
-            waiting = [
-                str(item.interface_id)
-                for item in self.expect()[0]
-                if item.outcome in outcomes and item.sensors != []
-            ]
-            orders = itertools.permutations(waiting[:5])
+            pages: dict[bool, list[str]] = {False: [], True: []}
+            for item in self.expect()[0]:
+                if item.outcome in outcomes and item.sensors != []:
+                    pages[item.instance_id is None].append(str(item.interface_id))
+            first, then = (itertools.permutations(page[:5]) for page in pages.values())
+            orders = (one + other for one, other in itertools.product(first, then))
         best: list[str] | None = None
         for order in orders:
             found = list(self.against(*self.expect(order)))
