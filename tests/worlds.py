@@ -938,10 +938,10 @@ class Compared:
         """One paragraph for each. A sweep chooses its order: the one that explains most counts."""
         orders: Iterator[tuple[str, ...]] = iter([()])
         if self.case.instance_ids is None:
-            outcomes = ("created", "planned", "unmirrored", "failed", "skipped")
+            tried = {key[0] for key in self.creates}
             pages: dict[bool, list[str]] = {False: [], True: []}
             for item in self.expect()[0]:
-                if item.outcome in outcomes and item.sensors != []:
+                if item.interface_id in tried or item.sensors != []:
                     pages[item.instance_id is None].append(str(item.interface_id))
             first, then = (itertools.permutations(page[:5]) for page in pages.values())
             orders = (one + other for one, other in itertools.product(first, then))
