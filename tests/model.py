@@ -378,8 +378,6 @@ def acls_allow(world: World, view: World, source: Source, face: Row) -> str:
 def leads(route: Row) -> str:
     """Where one route leads: `yes`, `no`, or `behind` for kinds that AWS does not list."""
     gateway = route.get("GatewayId") or ""
-    if not route.get("State"):
-        return "lacks"
     if route["State"] == "blackhole" or gateway == "local" or gateway.startswith("igw-"):
         return "no"
     astray = ("NatGatewayId", "EgressOnlyInternetGatewayId", "CarrierGatewayId")
@@ -422,8 +420,6 @@ def route_leads(world: World, source: Source, face: Row) -> str:
     best = max((key for key, _ in matching), default=None)
     winners = {answer for key, answer in matching if key == best} or {"no"}
     answers = [winners.pop() if len(winners) == 1 else "behind", *lists]
-    if "lacks" in answers:
-        return "lacks"
     if "no" in answers:
         return "no" if set(answers) == {"no"} else "behind"
     return "behind" if "behind" in answers else "yes"

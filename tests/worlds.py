@@ -468,7 +468,7 @@ class Builder:
 
     def is_source(self, interface_id: str) -> bool:
         nic = self.account._backend.enis[interface_id]
-        of_database = bool(getattr(nic, "requester_id", ""))
+        of_database = nic.requester_managed and nic.description.startswith(("RDS", "ElastiCache"))
         return of_database or bool(nic.instance and nic.instance.id in self.instances)
 
     def settings(self) -> Settings:
@@ -516,21 +516,13 @@ class Builder:
         settings.filter_tag, settings.targets_tag = rng.choice(("filter", "")), "sensors"
         further = self.account.filter()
         filters = (further, further, "tmf-0123456789abcdef0", " ", "")
-        words = [
-            *self.sensors,
-            *self.sensors,
-            ACCOUNT_ID,
-            "tmt-none",
-            "arn:aws:ec2:::tmt-x",
-            "x" * 200,
-        ]
+        words = [*self.sensors * 2, ACCOUNT_ID, "tmt-none", "arn:aws:ec2:::tmt-x", "x" * 120]
         for instance_id in self.instances:
             if self.often(0.3) or self.state(instance_id) == "terminated":
                 continue
             named = rng.sample(words, rng.choice((0, 1, 2, 3, 3)))
-            tags = {"filter": rng.choice(filters), "sensors": rng.choice((" ", "\t")).join(named)}
-            if len(tags["sensors"]) > 256:
-                tags["sensors"] = tags["sensors"][:256]
+            text = rng.choice((" ", "\t")).join(named)[:256]
+            tags = {"filter": rng.choice(filters), "sensors": text}
             self.account._backend.create_tags([instance_id], tags)
 
     def roles(self, environment: dict[str, str]) -> dict[str, SimulatedAccount | None]:
@@ -583,7 +575,7 @@ class Builder:
             case.environment["DRY_RUN"] = "true"
         if self.theme == "warm":
             case.environment["CACHE_SECONDS"] = rng.choice(("0", "60", "60"))
-            case.change = self.change
+            case.change = lambda: [self.change() for _ in range(rng.choice((1, 2, 3)))]
 
     def is_hosted(self, target_id: str) -> bool:
         target = self.account._backend.traffic_mirror_targets.get(target_id)
@@ -631,14 +623,13 @@ class Builder:
             account.deny("ec2:DescribeRouteTables")
         if not self.often({"unanswered": 1.0, "sweep": 0.2}.get(theme, 0.0)):
             return
-        calls = [
-            operation(READS[name][0]) for name in ("groups", "acls", "route_tables", "interfaces")
-        ]
-        call = rng.choice((*calls, "GetManagedPrefixListEntries", "hosts", "rows", "rows"))
-        if theme == "sweep" and call in (operation(READS["interfaces"][0]), "hosts"):
-            call = "rows"  # a sweep also reads databases and instances so
-        if self.others and call == operation(READS["acls"][0]):
-            call = "rows"  # AMBIGUOUS: whether the source's own outbound ACL is needed
+        calls = ["DescribeSecurityGroups", "DescribeRouteTables", "GetManagedPrefixListEntries"]
+        calls += ["rows", "rows"]
+        if not self.others:  # AMBIGUOUS: whether the source's own outbound ACL is needed
+            calls.append("DescribeNetworkAcls")
+        if theme != "sweep":  # which also reads databases and instances so
+            calls += ["DescribeNetworkInterfaces", "hosts"]
+        call = rng.choice(calls)
         denied = self.often(0.5)
         if call == "rows":
             self.damage(case.instance_ids)
