@@ -110,7 +110,10 @@ class Case:
 
 
 class Builder:
-    """Fills an account, and others whose targets it sees, with what one seed makes of them."""
+    """Fills an account, and others whose targets it sees, with what one seed makes of them.
+
+    `alone`: there are no others, and AWS answers whatever it is asked.
+    """
 
     def __init__(self, account: SimulatedAccount, seed: int, alone: bool = False) -> None:
         self.account = account
@@ -547,7 +550,7 @@ class Builder:
         if arns and self.often(0.05):
             self.account.deny("sts:AssumeRole")
             accounts = dict.fromkeys(accounts)
-        if self.often(0.1):  # a boto3 that does not know the IDs of zones
+        if self.others and self.often(0.1):  # a boto3 that does not know the IDs of zones
             self.account._stack.enter_context(self.account.old_botocore("AvailabilityZoneId"))
         if arns:
             environment["SENSOR_ROLE_ARNS"] = rng.choice((",", " ", "\n")).join(arns)
@@ -621,7 +624,7 @@ class Builder:
                 one.deny("ec2:GetManagedPrefixListEntries")
         if self.often(0.1):
             account.deny("ec2:DescribeRouteTables")
-        if not self.often({"unanswered": 1.0, "sweep": 0.2}.get(theme, 0.0)):
+        if self.alone or not self.often({"unanswered": 1.0, "sweep": 0.2}.get(theme, 0.0)):
             return
         calls = ["DescribeSecurityGroups", "DescribeRouteTables", "GetManagedPrefixListEntries"]
         calls += ["rows", "rows"]
