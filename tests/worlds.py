@@ -186,6 +186,7 @@ class Builder:
             instance_type=rng.choice(("m5.large", "t3.micro", "c5.large")),
             interface_type="efa" if self.often(odd / 2) else "interface",
             ipv6_only=self.often(odd / 2),
+            managed=self.often(0.2 if self.theme in ("limits", "sweep") else 0.03),
         )
         sizes = (1, 1, 2) if self.theme == "sweep" else (1, 1, 1, 2, 3, 4)
         for index in range(1, rng.choice(sizes)):
@@ -754,7 +755,8 @@ def read_account(account: SimulatedAccount) -> World:
             return None
 
     for name, (method, key) in READS.items():
-        found[name] = read(name, method, key) or []
+        hidden = {"IncludeManagedResources": True} if name in ("reservations", "interfaces") else {}
+        found[name] = read(name, method, key, **hidden) or []
     if "reservations" in missing:
         missing["hosts"] = missing["reservations"]
     permissions = [one for group in found["groups"] for one in group["IpPermissions"]]
