@@ -2700,6 +2700,7 @@ OUTCOMES = {
 
 ROUND = 100  # interfaces for which sensors are chosen before their creates go out
 PARALLEL_CREATES = 10
+THROTTLED_SECONDS = 3  # that pass before another create takes the place of a throttled one
 TRIES = 3  # at an interface that AWS refused, though it may be mirrored by now or soon
 SESSIONS_PER_INTERFACE = 3  # a quota that AWS does not raise
 LONGEST_REASON = 2_000  # characters
@@ -3284,9 +3285,9 @@ class Mirroring:
         if isinstance(answer, CallFailed) and answer.failure is Failure.REFUSED:
             refusals.note(task, filter_id, answer)
         if isinstance(answer, CallFailed) and answer.failure is Failure.THROTTLED:
-            # botocore stops retrying where much is throttled, and EC2 gives back 5 creates a second.
+            # Where much is throttled botocore retries no more, and EC2 allows 5 creates a second.
             with suppress(OutOfTime):
-                self.deadline.sleep(PAUSE_SECONDS)
+                self.deadline.sleep(THROTTLED_SECONDS)
         return answer
 
     def after_create(self, task: Task, answer: Session | Unanswered | None) -> Entry | Task:
