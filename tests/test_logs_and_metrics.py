@@ -23,7 +23,7 @@ OUTCOMES = (
     *("unmirrored", "blocked", "failed", "deferred"),
 )
 
-pytestmark = pytest.mark.usefixtures("shared_client")
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(autouse=True)
