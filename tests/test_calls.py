@@ -343,7 +343,8 @@ def test_while_the_cache_leaves_a_sensor_what_it_says_of_another_may_be_old(scen
     scene.run(scene.instance(subnet))
     scene.stop(scene.sensor_instance(stopped))
     open_group(scene, group)
-    answer = run_in(scene, WARM, scene.instance(subnet)).answer
+    event = running_event(scene.instance(subnet)) | {"dry_run": True}
+    answer = run_in(scene, WARM[:1], event).answer
     assert answer.sensors[stopped]["verdict"] == "selected"
     assert answer.sensors[closed]["stage"] == "security_group"
 
