@@ -28,7 +28,7 @@ import random
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
@@ -45,7 +45,6 @@ from aws.describe import Describe, nics_of
 from aws.sessions import Sessions, SessionStore
 from aws.transport import (
     ACCOUNT_ID,
-    CREATE_SESSION,
     CREDENTIALS,
     OTHER_ACCOUNT_ID,
     REGION,
@@ -147,7 +146,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self._idempotency: dict[str, tuple[str, dict[str, Any]]] = {}
         self._pages: dict[str, tuple[str, list[str], int]] = {}
         self._networks: dict[str, list[ipaddress.IPv4Network]] = {}
-        self._free: dict[tuple[str, int], Iterator[ipaddress.IPv4Network]] = {}
         self._zone_subnets: dict[tuple[str, str], list[str]] = {}
         self._sensor_groups: dict[str, str] = {}
         self._default_vpc: str | None = None
@@ -158,17 +156,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         )
         self._simulation.accounts[account_id] = self
         self._simulation.callers[self._access_key] = lambda: self.own_caller
-        self._operations: dict[str, Callable[[dict[str, Any], bool], dict[str, Any]]] = {
-            "DescribeInstances": self._describe_instances,
-            "DescribeNetworkInterfaces": self._describe_interfaces,
-            "DescribeSecurityGroups": self._describe_groups,
-            "DescribeNetworkAcls": self._describe_acls,
-            "DescribeRouteTables": self._describe_route_tables,
-            "DescribeTrafficMirrorTargets": self._describe_targets,
-            "DescribeTrafficMirrorSessions": self._describe_sessions,
-            "GetManagedPrefixListEntries": self._prefix_list_entries,
-            CREATE_SESSION: self._create_session,
-        }
 
     # --- start and end
 
@@ -347,17 +334,12 @@ class SimulatedAccount(Requests, Describe, Sessions):
     def _free_network(self, vpc_id: str, prefix: int) -> ipaddress.IPv4Network:
         whole = ipaddress.IPv4Network(self._backend.vpcs[vpc_id].cidr_block)
         taken = self._networks.setdefault(vpc_id, [])
-        prefix = min(max(prefix, whole.prefixlen + 4), 28)
-        key = (vpc_id, prefix)
-        if key not in self._free:
-            blocks = whole.subnets(new_prefix=prefix)
+        for size in range(min(max(prefix, whole.prefixlen + 4), 28), 29):
+            blocks = list(whole.subnets(new_prefix=size))
             # Large ones from the far end, so that small ones do not get in their way.
-            self._free[key] = blocks if prefix >= 24 else reversed(list(blocks))
-        for network in self._free[key]:
-            if not any(network.overlaps(other) for other in taken):
-                return network
-        if prefix < 28:
-            return self._free_network(vpc_id, prefix + 1)
+            for network in blocks if size >= 24 else reversed(blocks):
+                if not any(network.overlaps(other) for other in taken):
+                    return network
         raise RuntimeError(f"{vpc_id} ({whole}) is full; make another VPC.")
 
     def subnet(
@@ -477,16 +459,14 @@ class SimulatedAccount(Requests, Describe, Sessions):
         *,
         subnets: Iterable[str] = (),
         main: bool = False,
-        gateways: Iterable[str] = (),
     ) -> str:
         """A new route table with the VPC's local route and these (see `route`), in this order.
 
         It takes over `subnets`; `main`: and all subnets of the VPC that have no table of their own.
-        `gateways`: it judges what comes in through these, which is no subnet's concern.
         """
         with self._lock:
             made = self._new_table(vpc or self.default_vpc, routes)
-            made.subnets, made.gateways = list(subnets), list(gateways)
+            made.subnets = list(subnets)
             for table in self._route_tables().values():
                 table.subnets = [one for one in table.subnets if one not in made.subnets]
                 table.main = table.main and not (main and table.vpc_id == made.vpc_id)

@@ -320,7 +320,9 @@ class Describe:
             "Operator": self._operator_view(interface.id),
         }
 
-    def _describe_interfaces(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+    def _describe_network_interfaces(
+        self, parameters: dict[str, Any], looking: bool
+    ) -> dict[str, Any]:
         shown, token = self._select(
             "DescribeNetworkInterfaces", parameters, looking, self._backend.enis
         )
@@ -361,7 +363,9 @@ class Describe:
     def _all_groups(self) -> dict[str, Any]:
         return {g.id: g for groups in self._backend.groups.values() for g in groups.values()}
 
-    def _describe_groups(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+    def _describe_security_groups(
+        self, parameters: dict[str, Any], looking: bool
+    ) -> dict[str, Any]:
         shown, token = self._select(
             "DescribeSecurityGroups", parameters, looking, self._all_groups()
         )
@@ -406,7 +410,7 @@ class Describe:
                 view["PrefixListIds"].append({"PrefixListId": item.prefix_list_id})
         return list(permissions.values())
 
-    def _describe_acls(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+    def _describe_network_acls(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
         shown, token = self._select(
             "DescribeNetworkAcls", parameters, looking, self._backend.network_acls
         )
@@ -441,7 +445,9 @@ class Describe:
             "Tags": self._tags_view(acl.id),
         }
 
-    def _prefix_list_entries(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+    def _get_managed_prefix_list_entries(
+        self, parameters: dict[str, Any], looking: bool
+    ) -> dict[str, Any]:
         size, list_id = _page_size(parameters, (1, 100)) or 100, parameters["PrefixListId"]
         if not re.fullmatch(r"pl-([0-9a-f]{8}|[0-9a-f]{17})", list_id):
             raise Refusal(
@@ -477,7 +483,9 @@ class Describe:
 
     # --- traffic mirroring
 
-    def _describe_targets(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+    def _describe_traffic_mirror_targets(
+        self, parameters: dict[str, Any], looking: bool
+    ) -> dict[str, Any]:
         shown, token = self._select(
             "DescribeTrafficMirrorTargets", parameters, looking, self._visible_targets()
         )
@@ -501,7 +509,9 @@ class Describe:
     def _session_view(self, session: Session) -> dict[str, Any]:
         return {**session.view, "Tags": self._tags_view(session.id)}
 
-    def _describe_sessions(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+    def _describe_traffic_mirror_sessions(
+        self, parameters: dict[str, Any], looking: bool
+    ) -> dict[str, Any]:
         def unseen(session: Session) -> bool:
             session.hidden_calls -= 1
             return session.hidden_calls >= 0

@@ -103,7 +103,9 @@ class Sessions:
                 and target_id in (None, session.view["TrafficMirrorTargetId"])
             ]
 
-    def _create_session(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+    def _create_traffic_mirror_session(
+        self, parameters: dict[str, Any], looking: bool
+    ) -> dict[str, Any]:
         token = parameters.get("ClientToken") or str(uuid.uuid4())
         request = {k: v for k, v in parameters.items() if k != "ClientToken"}
         signature = json.dumps(request, sort_keys=True)

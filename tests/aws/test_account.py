@@ -18,8 +18,8 @@ from moto.server import ThreadedMotoServer
 from aws import OTHER_ACCOUNT_ID, SimulatedAccount
 
 ONCE = {"retries": {"total_max_attempts": 1}}
-CREATE = "create_traffic_mirror_session"
-Asked = tuple[str, dict[str, Any]]  # an operation and its parameters
+NO = f"{0:017x}"
+Changes = dict[str, Any]
 
 
 @pytest.fixture
@@ -53,137 +53,118 @@ def refused(call: Callable[..., Any], **parameters: Any) -> str:
     return f"{answer['ResponseMetadata']['HTTPStatusCode']} {answer['Error']['Code']}"
 
 
-def source(account: SimulatedAccount, **options: Any) -> str:
-    return account.first_interface(account.instance(**options))
-
-
-def session(account: SimulatedAccount, target: str = "", **changes: Any) -> dict[str, Any]:
-    """The parameters of a create, to a sensor that can take it where none is named."""
+def session(account: SimulatedAccount, **changes: Any) -> dict[str, Any]:
+    """The parameters of a create that AWS carries out, but for these changes."""
     return {
-        "NetworkInterfaceId": changes.pop("NetworkInterfaceId", None) or source(account),
-        "TrafficMirrorTargetId": target or account.sensor(),
+        "NetworkInterfaceId": changes.get("NetworkInterfaceId") or of_instance(account),
+        "TrafficMirrorTargetId": changes.get("TrafficMirrorTargetId") or account.sensor(),
         "TrafficMirrorFilterId": account.filter_id,
         "SessionNumber": 1,
         **changes,
     }
 
 
-def from_interface(make: Callable[[SimulatedAccount], str]) -> Callable[[SimulatedAccount], Asked]:
-    return lambda a: (CREATE, session(a, NetworkInterfaceId=make(a)))
+def of_instance(account: SimulatedAccount, **options: Any) -> str:
+    return account.first_interface(account.instance(**options))
 
 
-def to_target(make: Callable[[SimulatedAccount], str]) -> Callable[[SimulatedAccount], Asked]:
-    return lambda a: (CREATE, session(a, make(a)))
+def source(interface: str) -> Changes:
+    return {"NetworkInterfaceId": interface}
 
 
-def changed(**changes: Any) -> Callable[[SimulatedAccount], Asked]:
-    return lambda a: (CREATE, session(a, **changes))
+def to(target: str) -> Changes:
+    return {"TrafficMirrorTargetId": target}
 
 
-def with_limits(**limits: Any) -> Callable[[SimulatedAccount], Asked]:
-    def asked(account: SimulatedAccount) -> Asked:
-        vars(account).update(limits)
-        return CREATE, session(account, account.sensor(sessions=2))
+def gone(account: SimulatedAccount, target: str) -> Changes:
+    account.delete_sensor_interface(target)
+    return to(target)
 
+
+def limited(account: SimulatedAccount, **limits: Any) -> Changes:
+    vars(account).update(limits)
+    return {}
+
+
+def mirrored(account: SimulatedAccount, *numbers: int) -> Changes:
+    """Only source of a target, to which it has sessions with these numbers."""
+    asked = source(of_instance(account)) | to(account.sensor(quota=1))
+    for number in numbers:
+        account.session(*asked.values(), number)
     return asked
 
 
-def after(**earlier: Any) -> Callable[[SimulatedAccount], Asked]:
-    """A create with number 1 for an interface that has these sessions, by name and number."""
-
-    def asked(account: SimulatedAccount) -> Asked:
-        parameters = session(account, account.sensor(quota=1))
-        ids = parameters["NetworkInterfaceId"], parameters["TrafficMirrorTargetId"]
-        for number in earlier.values():
-            account.session(*ids, number)
-        return CREATE, parameters
-
-    return asked
+def made_by(account: SimulatedAccount, requester: str) -> Changes:
+    made = account.requester_managed(requester=requester, description="RDSNetworkInterface")
+    return source(made)
 
 
-def gone(target: Callable[[SimulatedAccount], str]) -> Callable[[SimulatedAccount], Asked]:
-    def asked(account: SimulatedAccount) -> Asked:
-        made = target(account)
-        account.delete_sensor_interface(made)
-        return CREATE, session(account, made)
-
-    return asked
-
-
-def of_service(requester: str) -> Callable[[SimulatedAccount], Asked]:
-    return from_interface(
-        lambda a: a.requester_managed(requester=requester, description="RDSNetworkInterface")
-    )
-
-
-def tagged(kind: str, **tags: str) -> Callable[[SimulatedAccount], Asked]:
+def tagged(account: SimulatedAccount, kind: str, **tags: str) -> Changes:
+    account.tag_policy = {"team": {"blue", "red"}}
     rows = [{"Key": key, "Value": value} for key, value in tags.items()]
-
-    def asked(account: SimulatedAccount) -> Asked:
-        account.tag_policy = {"team": {"blue", "red"}}
-        return CREATE, session(account, TagSpecifications=[{"ResourceType": kind, "Tags": rows}])
-
-    return asked
+    return {"TagSpecifications": [{"ResourceType": kind, "Tags": rows}]}
 
 
-NO = f"{0:017x}"
-BLOCKS = "get_managed_prefix_list_entries"
-# By code: what is asked, by case.
-REFUSALS: dict[str, dict[str, Callable[[SimulatedAccount], Asked]]] = {
-    "InvalidNetworkInterfaceID.NotFound": {"no interface": from_interface(lambda _: f"eni-{NO}")},
+SESSION = "traffic-mirror-session"
+# By code and case: what is asked otherwise than in a create that AWS carries out.
+REFUSALS: dict[str, dict[str, Callable[[SimulatedAccount], Changes]]] = {
+    "InvalidNetworkInterfaceID.NotFound": {"no interface": lambda a: source(f"eni-{NO}")},
     "InvalidTrafficMirrorTargetId.NotFound": {
-        "no target": to_target(SimulatedAccount.missing_sensor),
-        "target not shared": to_target(lambda a: a.other().sensor()),
+        "no target": lambda a: to(a.missing_sensor()),
+        "target not shared": lambda a: to(a.other().sensor()),
     },
     "InvalidTrafficMirrorFilterId.NotFound": {
-        "no filter": changed(TrafficMirrorFilterId=f"tmf-{NO}"),
-        "filter of another account": lambda a: (
-            *(CREATE, session(a, TrafficMirrorFilterId=a.other().filter_id)),
-        ),
+        "no filter": lambda a: {"TrafficMirrorFilterId": f"tmf-{NO}"},
+        "filter of another account": lambda a: {"TrafficMirrorFilterId": a.other().filter_id},
     },
     "InvalidTrafficMirrorTarget": {
-        "sensor stopped": to_target(lambda a: a.sensor(state="stopped")),
-        "sensor pending": to_target(lambda a: a.sensor(state="pending")),
-        "sensor's interface gone": gone(lambda a: a.sensor()),
-        "load balancer gone": gone(lambda a: a.nlb_sensor([a.subnet()])),
-        "endpoint gone": gone(lambda a: a.gwlb_sensor([a.subnet()])),
+        "sensor stopped": lambda a: to(a.sensor(state="stopped")),
+        "sensor pending": lambda a: to(a.sensor(state="pending")),
+        "sensor's interface gone": lambda a: gone(a, a.sensor()),
+        "load balancer gone": lambda a: gone(a, a.nlb_sensor([a.subnet()])),
+        "endpoint gone": lambda a: gone(a, a.gwlb_sensor([a.subnet()])),
     },
     "InterfaceInUseByTrafficMirrorTarget": {
-        "source is a target": from_interface(lambda a: a.sensor_interface(a.sensor()))
+        "source is a target": lambda a: source(a.sensor_interface(a.sensor()))
     },
     "NetworkInterfaceNotSupported": {
-        "source not attached": from_interface(lambda a: a.interface()),
-        "interface that only looks like a database's": from_interface(
-            lambda a: a.interface(description="RDSNetworkInterface")
-        ),
-        "load balancer's interface": of_service("amazon-elb"),
-        "function's interface": of_service("AROAEXAMPLE:awslambda_1"),
-        "instance type": with_limits(unsupported_types={"m5.large"}),
+        "source not attached": lambda a: source(a.interface(description="RDSNetworkInterface")),
+        "load balancer's interface": lambda a: made_by(a, "amazon-elb"),
+        "function's interface": lambda a: made_by(a, "AROAEXAMPLE:awslambda_1"),
+        "instance type": lambda a: limited(a, unsupported_types={"m5.large"}),
     },
     "TrafficMirrorSourcesPerTargetLimitExceeded": {
-        "target full": to_target(lambda a: a.sensor(quota=4, sessions=4))
+        "target full": lambda a: to(a.sensor(quota=4, sessions=4))
     },
-    "TrafficMirrorSessionLimitExceeded": {"account full": with_limits(account_quota=2)},
-    "TrafficMirrorSessionsPerInterfaceLimitExceeded": {"fourth session": after(a=2, b=3, c=4)},
-    "TagPolicyViolation": {"value of a tag": tagged("traffic-mirror-session", team="green")},
+    "TrafficMirrorSessionLimitExceeded": {"account full": lambda a: limited(a, account_quota=0)},
+    "TrafficMirrorSessionsPerInterfaceLimitExceeded": {
+        "fourth session": lambda a: mirrored(a, 2, 3, 4)
+    },
+    "TagPolicyViolation": {"value of a tag": lambda a: tagged(a, SESSION, team="green")},
     "InvalidParameterValue": {
-        "session number taken": after(a=1),
-        "source of another type": from_interface(lambda a: source(a, interface_type="efa")),
-        "source without IPv4": from_interface(lambda a: source(a, ipv6_only=True)),
-        "session number 0": changed(SessionNumber=0),
-        "session number 32767": changed(SessionNumber=32767),
-        "network identifier -1": changed(VirtualNetworkId=-1),
-        "network identifier 2^24": changed(VirtualNetworkId=2**24),
-        "packet length 0": changed(PacketLength=0),
-        "packet length 8501": changed(PacketLength=8501),
-        "tags for something else": tagged("instance"),
-        "page of a prefix list": lambda a: (
-            *(BLOCKS, {"PrefixListId": a.prefix_list(), "MaxResults": 101}),
-        ),
+        "session number taken": lambda a: mirrored(a, 1),
+        "source of another type": lambda a: source(of_instance(a, interface_type="efa")),
+        "source without IPv4": lambda a: source(of_instance(a, ipv6_only=True)),
+        "session number 0": lambda a: {"SessionNumber": 0},
+        "session number 32767": lambda a: {"SessionNumber": 32767},
+        "network identifier -1": lambda a: {"VirtualNetworkId": -1},
+        "network identifier 2^24": lambda a: {"VirtualNetworkId": 2**24},
+        "packet length 0": lambda a: {"PacketLength": 0},
+        "packet length 8501": lambda a: {"PacketLength": 8501},
+        "tags for something else": lambda a: tagged(a, "instance"),
     },
-    "InvalidPrefixListID.NotFound": {
-        "no prefix list": lambda _: (BLOCKS, {"PrefixListId": f"pl-{NO}"})
-    },
+}
+MOST = {"SessionNumber": 32766, "VirtualNetworkId": 2**24 - 1, "PacketLength": 8500}
+ACCEPTED: dict[str, Callable[[SimulatedAccount], Changes]] = {
+    "most": lambda a: MOST,
+    "least": lambda a: {"VirtualNetworkId": 0, "PacketLength": 1},
+    "tags": lambda a: tagged(a, SESSION, team="blue", Name="x < y & z"),
+    "third session of a target's only source": lambda a: mirrored(a, 2, 3),
+    "database": lambda a: source(a.database()),
+    "node of ElastiCache": lambda a: source(a.database(elasticache=True)),
+    "RDS Custom": lambda a: source(a.database(custom=True)),
+    "other filter": lambda a: {"TrafficMirrorFilterId": a.filter()},
+    "load balancer": lambda a: to(a.nlb_sensor([a.subnet()])) | limited(a, default_quota=0),
 }
 
 
@@ -191,34 +172,15 @@ REFUSALS: dict[str, dict[str, Callable[[SimulatedAccount], Asked]]] = {
     ("code", "case"), [(code, case) for code, cases in REFUSALS.items() for case in cases]
 )
 def test_refused(account: SimulatedAccount, client: Any, code: str, case: str) -> None:
-    operation, parameters = REFUSALS[code][case](account)
+    asked = session(account, **REFUSALS[code][case](account))
     before = account.sessions()
-    assert refused(getattr(client, operation), **parameters) == f"400 {code}"
+    assert refused(client.create_traffic_mirror_session, **asked) == f"400 {code}"
     assert account.sessions() == before
-
-
-def crowded(account: SimulatedAccount) -> str:
-    target = account.nlb_sensor([account.subnet()])
-    account._load(target, 50)
-    return target
-
-
-ACCEPTED: dict[str, Callable[[SimulatedAccount], Asked]] = {
-    "most": changed(SessionNumber=32766, VirtualNetworkId=2**24 - 1, PacketLength=8500),
-    "least": changed(VirtualNetworkId=0, PacketLength=1),
-    "tags": tagged("traffic-mirror-session", team="blue", Name="x < y & z"),
-    "third session of a target's only source": after(a=2, b=3),
-    "database": from_interface(lambda a: a.database()),
-    "node of ElastiCache": from_interface(lambda a: a.database(elasticache=True)),
-    "RDS Custom": from_interface(lambda a: a.database(custom=True)),
-    "other filter": lambda a: (CREATE, session(a, TrafficMirrorFilterId=a.filter())),
-    "load balancer without a quota": to_target(crowded),
-}
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
 def test_accepted(account: SimulatedAccount, client: Any, case: str) -> None:
-    _, asked = ACCEPTED[case](account)
+    asked = session(account, **ACCEPTED[case](account))
     made = client.create_traffic_mirror_session(**asked)["TrafficMirrorSession"]
     (tags,) = [one["Tags"] for one in asked.pop("TagSpecifications", [{"Tags": []}])]
     assert made == {**made, **asked, "Tags": tags, "OwnerId": account.account_id}
@@ -227,7 +189,7 @@ def test_accepted(account: SimulatedAccount, client: Any, case: str) -> None:
 
 def test_client_token(account: SimulatedAccount, client: Any) -> None:
     create, target = client.create_traffic_mirror_session, account.sensor(state="stopped")
-    asked = session(account, target, ClientToken="token")
+    asked = session(account, **to(target), ClientToken="token")
     refused(create, **asked)  # which leaves the token free
     account.set_state(account.sensor_instance(target), "running")
     first, again = create(**asked), create(**asked)
@@ -243,7 +205,7 @@ def test_creates_are_atomic(account: SimulatedAccount, client: Any) -> None:
     target = account.sensor(quota=10)
 
     def is_created(instance: str) -> bool:
-        asked = session(account, target, NetworkInterfaceId=account.first_interface(instance))
+        asked = session(account, **to(target), **source(account.first_interface(instance)))
         try:
             client.create_traffic_mirror_session(**asked)
         except ClientError:
@@ -294,7 +256,7 @@ KINDS: dict[str, tuple[str, str, str, str, Callable[[SimulatedAccount], object]]
     ),
     "tms": (
         *("traffic_mirror_sessions", "TrafficMirrorSessionIds", "InvalidTrafficMirrorSessionId"),
-        *("network-interface-id", lambda a: a.session(source(a), a.sensor())),
+        *("network-interface-id", lambda a: a.session(of_instance(a), a.sensor())),
     ),
     "rtb": (
         *("route_tables", "RouteTableIds", "InvalidRouteTableID", "vpc-id"),
@@ -376,6 +338,8 @@ def test_prefix_list_pages(account: SimulatedAccount, client: Any) -> None:
     assert len(first["Entries"]) == 100
     rest = call(PrefixListId=name, NextToken=first["NextToken"])
     assert [e["Cidr"] for e in first["Entries"] + rest["Entries"]] == cidrs
+    assert refused(call, PrefixListId=name, MaxResults=101) == "400 InvalidParameterValue"
+    assert refused(call, PrefixListId=f"pl-{NO}") == "400 InvalidPrefixListID.NotFound"
 
 
 @pytest.mark.parametrize(
@@ -598,7 +562,7 @@ def test_sessions_to_shared_targets(
     target, third = other.sensor(quota=2), account.other("3" * 12)
     other.share(target)
     for one in (account, third):
-        one.client().create_traffic_mirror_session(**session(one, target))
+        one.client().create_traffic_mirror_session(**session(one, **to(target)))
 
     def owners() -> list[set[str]]:
         """Whose sessions each account sees."""
@@ -608,7 +572,7 @@ def test_sessions_to_shared_targets(
 
     own = [{account.account_id}, {third.account_id}]
     assert owners() == [*own, {account.account_id, third.account_id}]
-    code = refused(client.create_traffic_mirror_session, **session(account, target))
+    code = refused(client.create_traffic_mirror_session, **session(account, **to(target)))
     assert code == "400 TrafficMirrorSourcesPerTargetLimitExceeded"
     other.unshare(target)
     assert listed(client.describe_traffic_mirror_targets()) == []
@@ -717,8 +681,8 @@ def test_a_server_answers_likewise(account: SimulatedAccount) -> None:
         there = {"endpoint_url": f"http://{host}:{port}"}
         client, sts = boto3.client("ec2", **there), boto3.client("sts", **there)
         target = account.sensor(quota=1)
-        client.create_traffic_mirror_session(**session(account, target))
-        code = refused(client.create_traffic_mirror_session, **session(account, target))
+        client.create_traffic_mirror_session(**session(account, **to(target)))
+        code = refused(client.create_traffic_mirror_session, **session(account, **to(target)))
         assert code == "400 TrafficMirrorSourcesPerTargetLimitExceeded"
         account.time_out("DescribeSubnets", times=1)
         client.describe_subnets()

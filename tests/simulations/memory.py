@@ -52,6 +52,7 @@ def served(account: SimulatedAccount) -> Iterator[str]:
     """The address of a server that answers for the account."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it logs every request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
