@@ -69,8 +69,8 @@ def decide_before_anyone_creates(
 
 
 def count_differently(scene: Scene, sensors: Sequence[str]) -> None:
-    """Each reader of the sessions finds another sensor with the fewest: the one that was the best is
-    made the worst before the next reader comes."""
+    """Each reader of the sessions finds another sensor with the fewest: the one that was the best
+    is made the worst before the next reader comes."""
     lock = threading.Lock()
 
     def gate(call: str, parameters: dict[str, Any]) -> None:
