@@ -288,8 +288,8 @@ def test_a_session_to_a_target_that_is_not_ours_is_not_checked(scene: Scene, sen
     assert (entry["outcome"], missing(entry["reason"], "not one of our targets")) == ("exists", [])
 
 
-# The sessions of an interface, by number: to a sensor of ours that packets reach, or not; to a target
-# of another tool, or to one that is gone. MIRROR_ALONGSIDE, the outcome, and which session is reported.
+# The sessions of an interface, by number: to a sensor of ours that packets reach (open), or not; to
+# another tool's target; to one that is gone. MIRROR_ALONGSIDE, the outcome, the session reported.
 SEVERAL: dict[str, tuple[tuple[str, ...], str, str, str]] = {
     "one of ours leads nowhere": (("open", "closed"), "false", "blocked", "closed"),
     "the first of ours leads nowhere": (("closed", "open"), "false", "blocked", "closed"),
