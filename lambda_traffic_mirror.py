@@ -51,7 +51,7 @@ from enum import Enum, IntEnum
 from functools import cache, lru_cache, partial
 from itertools import chain
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import boto3
 import botocore.session
@@ -381,12 +381,19 @@ def parsed(
     message = Message(message_id, [], [])
     for content in contents:
         try:
-            dry_run = isinstance(batch, dict) and boolean_member(batch, "dry_run")
-            event = unwrapped(content if message_id is None else from_json(content), message_id)
-            message.requests.append(parse_event(event, default_id, dry_run))
+            outer = content if message_id is None else from_json(content)
+            # Whatever is at the top of an envelope holds for all that is in it.
+            switches = [boolean_member(top, "dry_run") for top in (batch, outer) if is_object(top)]
+            event = unwrapped(outer, message_id)
+            message.requests.append(parse_event(event, default_id, any(switches)))
         except InvalidEvent as error:
             message.errors.append(error)
     return message
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a value is a JSON object."""
+    return isinstance(value, dict)
 
 
 def unwrapped(content: object, message_id: str | None) -> object:
@@ -3276,6 +3283,10 @@ class Mirroring:
         answer = asked(self.region.home.create_session, parameters)
         if isinstance(answer, CallFailed) and answer.failure is Failure.REFUSED:
             refusals.note(task, filter_id, answer)
+        if isinstance(answer, CallFailed) and answer.failure is Failure.THROTTLED:
+            # botocore stops retrying where much is throttled, and EC2 gives back 5 creates a second.
+            with suppress(OutOfTime):
+                self.deadline.sleep(PAUSE_SECONDS)
         return answer
 
     def after_create(self, task: Task, answer: Session | Unanswered | None) -> Entry | Task:
@@ -3306,7 +3317,8 @@ class Mirroring:
                 filter_id = self.configuration.filter_id
                 return task.refused(self.refusals.of_filter(filter_id) or reason)
             case Scope.NOT_SHOWN:
-                return task._replace(last_word=task.entry("failed", reason, choice=choice))
+                failed = task.entry("failed", reason, choice=choice)
+                return failed if task.tries == TRIES - 1 else task._replace(last_word=failed)
             case Scope.INTERFACE:
                 return task._replace(last_word=task.refused(reason))
 
