@@ -225,14 +225,15 @@ class Scene(SimulatedAccount):
 
     def show(self, operation: str, change: Callable[[dict[str, Any]], Any]) -> None:
         """Let AWS show the function something else: `change` is handed each answer."""
+        ask = BaseClient._make_api_call
 
-        def called(client: Any, name: str, parameters: Any, ask: Callable[..., Any]) -> Any:
+        def called(client: Any, name: str, parameters: Any) -> Any:
             found = ask(client, name, parameters)
             if name == operation and client is not self.ec2:
                 change(found)
             return found
 
-        self._intercept(called)
+        self._changes.enter_context(patch.object(BaseClient, "_make_api_call", called))
 
     def page_instead(self, operation: str, status: int, page: bytes) -> None:
         """Whatever AWS answers to the function, this page arrives instead."""
@@ -245,22 +246,6 @@ class Scene(SimulatedAccount):
             return {"status_code": status, "headers": {}, "body": page, "context": {}}
 
         self._changes.enter_context(patch("botocore.endpoint.convert_to_response_dict", replaced))
-
-    def show_pages_of(self, size: int) -> None:
-        """Let AWS show no more at once, however much the function asks for."""
-
-        def called(client: Any, name: str, parameters: Any, ask: Callable[..., Any]) -> Any:
-            if "MaxResults" in parameters:
-                parameters = {**parameters, "MaxResults": size}
-            return ask(client, name, parameters)
-
-        self._intercept(called)
-
-    def _intercept(self, called: Callable[..., Any]) -> None:
-        ask = BaseClient._make_api_call
-        self._changes.enter_context(
-            patch.object(BaseClient, "_make_api_call", lambda *call: called(*call, ask))
-        )
 
 
 def permitted(operation: str, parameters: Any) -> None:

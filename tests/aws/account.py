@@ -668,6 +668,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
             if session.real and session.view["NetworkInterfaceId"] not in self._backend.enis:
                 self._store.forget(session)
 
+    def show_pages_of(self, size: int) -> None:
+        """AWS shows no more at once, however much it is asked for; in other accounts, too."""
+        self._simulation.largest_page = size
+
     def hide(self, resource_id: str) -> None:
         """It exists, but no Describe* shows it any more, as if it belonged to another account."""
         self._hidden.add(resource_id)

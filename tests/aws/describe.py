@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aws.sessions import Session
+from aws.sessions import DATABASES, Session
 from aws.transport import Refusal
 
 # ---------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class Describe:
             raise Refusal("InvalidPaginationToken", "The specified pagination token is invalid.")
         if not token:
             found = find()
-        end = len(found) if size is None else offset + size
+        end = len(found) if size is None else offset + min(size, self._simulation.largest_page)
         next_token = None
         if end < len(found):
             next_token = f"eyJ2IjoiMiIs{uuid.uuid4().hex}"
@@ -341,11 +341,12 @@ class Describe:
                 "InstanceOwnerId": self.account_id,
             }
         elif managed:  # to something that the service runs, and does not show
+            of_database = interface.requester_id in DATABASES
             attachment = {
-                "AttachmentId": "ela-attach-" + interface.id[len("eni-") :],
+                "AttachmentId": f"{'eni' if of_database else 'ela'}-attach-{interface.id[4:]}",
                 "DeleteOnTermination": False,
                 "DeviceIndex": 1,
-                "InstanceOwnerId": interface.requester_id,
+                "InstanceOwnerId": interface.requester_id if of_database else "amazon-aws",
                 "Status": "attached",
             }
         return {

@@ -248,6 +248,7 @@ class Simulation:
         self.calls: list[Call] = []
         self.callers: dict[str, Callable[[], Caller]] = {}  # by access key
         self.clock: Callable[[], float] = time
+        self.largest_page = 1000
         self.lock = threading.RLock()  # moto is not thread-safe
         self.log_lock = threading.Lock()
         self._local = threading.local()
