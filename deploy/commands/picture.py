@@ -1,5 +1,5 @@
 """What a sweep would do, gathered for people: what is dark, why, what to do, and which sensor
-carries how much. terminal.txt.j2 and page.html.j2 show it; see shown.py.
+carries how much. shown.py shows it.
 
 A survey is made from the function's entries and from a few facts about the sensors, all of them
 plain named tuples; nothing here asks AWS. Entries come one by one, and only what is shown of them
@@ -21,30 +21,15 @@ import yaml
 # What becomes of an interface, the best first; what is skipped is not meant to be mirrored.
 COVERED, PLANNED, MAYBE, ELSEWHERE, DARK = "covered", "planned", "maybe", "elsewhere", "dark"
 MEANT, SKIPPED = (COVERED, PLANNED, MAYBE, ELSEWHERE, DARK), "skipped"
-# Of a stage, or another reason to be dark: what it means, and what to do.
-ADVICE: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "advice.yaml").read_text())
+# By stage, or by another reason to be dark: what it means, and what to do.
+ADVICE: dict[str, list[str]] = yaml.safe_load(
+    (Path(__file__).parent / "advice.yaml").read_text(encoding="utf-8")
+)
 STAGES = tuple(ADVICE)
 # AWS allows 10 sources for a target that is a network interface, 100 where the sensor's instance
 # has one of a few large sizes, and any number for a load balancer (Traffic Mirroring quotas).
 USUAL_SOURCES, MOST_SOURCES = 10, 100
 HOURS_A_MONTH = 730
-# What to know about a session, by the function's Rank: the first that holds.
-CAVEATS = {
-    4: "to sensors whose rules cannot be seen (ALLOW_UNVERIFIED)",
-    1: "to sensors that packets may not reach: something speaks against each",
-    2: "to another Availability Zone (AWS charges for traffic between zones)",
-}
-
-
-class Kind(NamedTuple):
-    """What findings have in common that are shown together: what becomes of the interfaces, a
-    word for the reason, the same as a phrase, what to do, and whether they are databases'."""
-
-    fate: str
-    label: str
-    meaning: str
-    remedy: str = ""
-    databases: bool = False
 
 
 class Cause(NamedTuple):
@@ -55,23 +40,20 @@ class Cause(NamedTuple):
         about: the names' values, the address left out.
         target_id: the sensor of which it was found; empty if it is about none.
         alike: how many further sensors fall at the same stage.
+        databases: whether the interfaces are databases', which are counted apart.
     """
 
     text: str
     about: tuple[tuple[str, str], ...] = ()
     target_id: str = ""
     alike: int = 0
-
-    @classmethod
-    def plain(cls, sentence: str) -> Cause:
-        """From a finished sentence."""
-        return cls("{sentence}", (("sentence", sentence),))
+    databases: bool = False
 
     @classmethod
     def of(cls, verdict: Any) -> Cause:
         """From a verdict of the function: the finding that rejects, or the missing answer."""
         if verdict.error or not verdict.findings:
-            return cls.plain(str(verdict))
+            return cls(str(verdict))
         first = verdict.findings[0]
         return cls(first.text, tuple(pair for pair in first.about if pair[0] != "address"))
 
@@ -79,11 +61,12 @@ class Cause(NamedTuple):
 class Item(NamedTuple):
     """An interface, and what would become of it; empty or None where there is nothing to say.
 
-    The name is the Name tag of its instance, or what a database's interface is described as. The
-    target is that of its session, or the one that would be chosen."""
+    The target is that of its session, or the one that would be chosen. The name is the Name tag of
+    its instance, or what a database's interface is described as."""
 
     fate: str
     outcome: str
+    reason: str
     interface_id: str | None
     instance_id: str | None
     target_id: str | None
@@ -95,8 +78,7 @@ class Item(NamedTuple):
 
 @dataclass
 class Finding:
-    """The interfaces over which the same decides: how many, with which lowest and highest
-    address."""
+    """Interfaces over which the same decides: how many, their lowest and highest address."""
 
     cause: Cause
     items: list[Item] = field(default_factory=list)
@@ -113,37 +95,55 @@ class Finding:
 
     def __str__(self) -> str:
         """What decides, with the address or the smallest block that holds all of them."""
-        where = "the interface"
+        cause, where, text = self.cause, "the interface", self.cause.text
         if self.low <= self.high:
             length = 32 - (self.low ^ self.high).bit_length()
             block = ip_network((self.low, length), strict=False)
             where = str(block[0]) if length == 32 else f"addresses in {block}"
-        cause = self.cause
-        text = cause.text.format(**dict(cause.about), address=where).rstrip(".")
+        for name, value in (*cause.about, ("address", where)):
+            text = text.replace(f"{{{name}}}", value)
         alike = f" (and {plural(cause.alike, 'further sensor')})" if cause.alike else ""
-        return f"{cause.target_id}{alike}: {text}" if cause.target_id else text
+        about = f"{cause.target_id}{alike}: " if cause.target_id else ""
+        return f"{'Databases. ' if cause.databases else ''}{about}{text.rstrip('.')}"
 
 
 class Group(NamedTuple):
-    """A kind with its findings, the largest first."""
+    """Findings that are shown together, the largest first.
 
-    kind: Kind
+    Attributes:
+        fate: what becomes of the interfaces.
+        label: why: the stage at which they fall, behind 'blocked at ' if they have a session, or
+            another key of advice.yaml, or a phrase.
+        total: how many interfaces these are.
+    """
+
+    fate: str
+    label: str
     findings: list[Finding]
     total: int
 
     @property
     def title(self) -> str:
-        """The meaning, with the zones or VPCs that have no sensor."""
-        meaning = self.kind.meaning
-        places = [dict(finding.cause.about).get("place", "") for finding in self.findings]
+        """Why, with the zones or VPCs that have no sensor, and how many are databases."""
+        stage = self.label.removeprefix("blocked at ")
+        title = ADVICE[stage][0] if stage in ADVICE else stage
+        places = list(dict.fromkeys(dict(each.cause.about).get("place") for each in self.findings))
         if all(places):
             more = f" and {len(places) - 3:,} more" if len(places) > 3 else ""
-            meaning = f"no sensor in {', '.join(places[:3])}{more}"
-        return f"databases: {meaning}" if self.kind.databases else meaning
+            title = f"no sensor in {', '.join(map(str, places[:3]))}{more}"
+        elif stage != self.label:
+            title = f"mirrored, but {title}"
+        databases = sum(each.number for each in self.findings if each.cause.databases)
+        return f"{title}; {plural(databases, 'database')} among them" if databases else title
+
+    @property
+    def remedy(self) -> str:
+        """What an operator does about it."""
+        return ADVICE[self.label.removeprefix("blocked at ")][1]
 
 
 class Sensor(NamedTuple):
-    """A configured target.
+    """A configured target; texts are empty where that is not known.
 
     Attributes:
         name, size: Name tag and type of the instance that hosts it.
@@ -177,22 +177,10 @@ class Sensor(NamedTuple):
         return self.planned > self.room(USUAL_SOURCES)
 
     def room(self, quota: int) -> float:
-        """How many more sessions fit if AWS allows the target so many sources."""
-        if not self.limited:
-            return math.inf
-        # One that has more than the usual number is of a large size.
-        return max(0, (MOST_SOURCES if self.now > USUAL_SOURCES else quota) - self.now)
-
-
-class Coverage(NamedTuple):
-    """How many interfaces, instances or databases there are to be mirrored, how many are, how many
-    would be for certain, and how many have which fate."""
-
-    what: str
-    all: int
-    now: int
-    after: int
-    parts: list[tuple[str, int]]
+        """How many more sessions fit if AWS allows so many sources. A target that has more than
+        the usual number is certainly of a large size."""
+        quota = MOST_SOURCES if self.now > USUAL_SOURCES else quota
+        return max(0, quota - self.now) if self.limited else math.inf
 
 
 class Survey:
@@ -202,21 +190,21 @@ class Survey:
         account, region: where that is.
         known: the sensors by target ID, in configured order; set before the first entry is added.
         interfaces: every interface.
-        remarks: what else there is to say, a sentence each.
         unread: why a part of the account could not be looked at.
         lacking: permissions without which interfaces could not be judged; how many interfaces.
         settling: permissions without which a verdict stands on less; how many verdicts.
+        remarks: what else there is to say, a sentence each.
     """
 
     def __init__(self, account: str = "", region: str = "") -> None:
         self.account, self.region = account, region
         self.known: Mapping[str, Sensor] = {}
         self.interfaces: list[Item] = []
-        self.remarks: list[str] = []
         self.unread: list[str] = []
         self.lacking: Counter[str] = Counter()
         self.settling: Counter[str] = Counter()
-        self._groups: dict[Kind, dict[Cause, Finding]] = {}
+        self.remarks: list[str] = []
+        self._found: dict[tuple[str, str], dict[Cause, Finding]] = {}  # by fate and label
         self._usable: set[str | None] = set()
         self._rejected: dict[str, dict[str, Finding]] = {}  # by target ID and stage
         self._taken: Counter[str] = Counter()
@@ -226,85 +214,63 @@ class Survey:
         if entry.interface_id is None and entry.outcome != "skipped":
             self.unread.append(entry.reason)
             return
-        place = entry.source.interface if entry.source else None
-        address = str(place.address or "") if place else ""
-        for target_id, verdict in (entry.choice.verdicts if entry.choice else {}).items():
-            self._add_verdict(target_id, verdict, address)
-        kind, cause = self._classified(entry)
-        database = place is not None and entry.instance_id is None
-        name = entry.source.tags.get("Name", "") if place and not database else ""
-        item = Item(
-            kind.fate,
-            *(entry.outcome, entry.interface_id, entry.instance_id),
-            *(entry.target_id, entry.session_id),
-            *((place.description if database else name, place.vpc_id or "") if place else ()),
-            *([address] if place else ()),
-        )
-        findings = self._groups.setdefault(kind._replace(databases=database), {})
-        findings.setdefault(cause, Finding(cause)).count(address)
-        findings[cause].items.append(item)
+        name, vpc_id, address = place_of(entry.source)
+        verdicts = entry.choice.verdicts if entry.choice else {}
+        for target_id, verdict in verdicts.items():
+            if verdict.stage is None:
+                self._usable.add(target_id)
+            elif verdict.stage not in ("tag", "zone", "vpc"):  # there it is only not meant
+                stages = self._rejected.setdefault(target_id, {})
+                if verdict.stage not in stages:
+                    stages[verdict.stage] = Finding(Cause.of(verdict))
+                stages[verdict.stage].count(address)
+        fate, label, cause = self._classified(entry, verdicts)
+        cause = cause._replace(databases=entry.source is not None and not entry.instance_id)
+        ids = (entry.interface_id, entry.instance_id, entry.target_id, entry.session_id)
+        item = Item(fate, entry.outcome, entry.reason, *ids, name, vpc_id, address)
+        finding = self._found.setdefault((fate, label), {}).setdefault(cause, Finding(cause))
+        finding.count(address)
+        finding.items.append(item)
         self.interfaces.append(item)
 
-    def _add_verdict(self, target_id: str, verdict: Any, address: str) -> None:
-        if verdict.stage is None:
-            self._usable.add(target_id)
-        elif verdict.stage not in ("tag", "zone", "vpc"):  # there it is only not meant
-            stages = self._rejected.setdefault(target_id, {})
-            if verdict.stage not in stages:
-                stages[verdict.stage] = Finding(Cause.of(verdict))
-            stages[verdict.stage].count(address)
-
-    def _classified(self, entry: Any) -> tuple[Kind, Cause]:
-        """What an interface has in common with others."""
-        target = Cause.plain(entry.target_id or "")
+    def _classified(self, entry: Any, verdicts: Mapping[str, Any]) -> tuple[str, str, Cause]:
+        """What becomes of an interface, why, and what decides."""
+        to_target = Cause(entry.target_id or "")
         if entry.outcome == "skipped":
-            return Kind(SKIPPED, "skipped", entry.reason.rstrip(".")), Cause("")
+            return SKIPPED, entry.reason.rstrip("."), Cause("")
         if entry.outcome == "exists" and entry.metric == "Elsewhere":
-            meaning = "mirrored to targets that are not configured"
-            return Kind(ELSEWHERE, "elsewhere", meaning), target
+            return ELSEWHERE, "mirrored to targets that are not configured", to_target
         if entry.outcome == "exists":
             self._usable.add(entry.target_id)
-            return Kind(COVERED, "exists", "mirrored already"), target
+            return COVERED, "mirrored already", to_target
         if entry.outcome in ("planned", "created"):
-            return self._fit(entry), target
+            return *self._fit(entry), to_target
         if entry.outcome in ("failed", "deferred"):
-            verdicts = entry.choice.verdicts.values() if entry.choice else ()
-            errors = (Cause.of(verdict) for verdict in verdicts if verdict.error)
-            cause = next(errors, Cause.plain(entry.reason))
-            return Kind(DARK, entry.outcome, *ADVICE[entry.outcome]), cause
-        return darkness(entry)
+            errors = (Cause.of(verdict) for verdict in verdicts.values() if verdict.error)
+            return DARK, entry.outcome, next(errors, Cause(entry.reason))
+        return DARK, *darkness(entry, verdicts)
 
-    def _fit(self, entry: Any) -> Kind:
+    def _fit(self, entry: Any) -> tuple[str, str]:
         """Whether AWS takes the session for certain. If AWS refuses the chosen sensor as full, the
         function tries the next best: so the session fits if one of them has room."""
+        sensors = [self.known.get(key) or Sensor(key) for key in entry.choice.ranked]
         for quota in (USUAL_SOURCES, MOST_SOURCES):
-            for target_id in entry.choice.ranked:
-                sensor = self.known.get(target_id) or Sensor(target_id)
-                if self._taken[target_id] < sensor.room(quota):
-                    self._taken[target_id] += 1
+            for sensor in sensors:
+                if self._taken[sensor.target_id] < sensor.room(quota):
+                    self._taken[sensor.target_id] += 1
                     if quota == MOST_SOURCES:
-                        return Kind(MAYBE, "size", *ADVICE["size"])
-                    return Kind(PLANNED, entry.outcome, self._caveat(entry))
-        return Kind(DARK, "full", *ADVICE["full"])
-
-    def _caveat(self, entry: Any) -> str:
-        """What to know about a session before it is created."""
-        rank = entry.choice.verdicts[entry.target_id].rank
-        if caveat := next((text for bit, text in CAVEATS.items() if rank & bit), ""):
-            return caveat
-        there = self.known.get(entry.target_id)
-        if there and there.vpc_id and entry.source.interface.vpc_id not in there.vpc_id:
-            return "to sensors in another VPC (what lies beyond the route is not checked)"
-        return "to sensors in the same Availability Zone"
+                        return MAYBE, "size"
+                    return PLANNED, caveat(entry, sensors[0])
+        return DARK, "full"
 
     def groups(self, *fates: str) -> list[Group]:
-        """The findings of these fates by kind: fate by fate, the largest first."""
+        """The findings of these fates: fate by fate, the largest first."""
         groups = []
-        for kind, found in self._groups.items():
-            if kind.fate in fates:
-                findings = sorted(found.values(), key=lambda finding: -finding.number)
-                groups.append(Group(kind, findings, sum(each.number for each in findings)))
-        return sorted(groups, key=lambda g: (fates.index(g.kind.fate), -g.total, g.kind))
+        for (fate, label), found in self._found.items():
+            findings = sorted(found.values(), key=lambda finding: -finding.number)
+            groups.append(Group(fate, label, findings, sum(each.number for each in findings)))
+        groups.sort(key=lambda group: (-group.total, group.label))
+        return [group for fate in fates for group in groups if group.fate == fate]
 
     @property
     def concerns(self) -> list[Group]:
@@ -313,53 +279,40 @@ class Survey:
 
     @property
     def complete(self) -> bool:
-        """Whether everything was read, and all that is meant to be mirrored is or would be, for
-        certain."""
+        """Whether all was read, and all that is to be mirrored is or would be, for certain."""
         return not (self.unread or self.concerns)
 
-    def coverage(self) -> list[Coverage]:
-        """Of interfaces, of instances, and of databases where there are any. An instance counts as
-        what its worst interface is."""
+    def coverage(self) -> dict[str, Counter[str]]:
+        """How many interfaces, instances and, where there are any, databases have which fate; what
+        is skipped does not count. An instance counts as what its worst interface is."""
         meant = [item for item in self.interfaces if item.fate != SKIPPED]
-        worst: dict[str, str] = {}
+        worst: dict[str | None, str] = {}
         for item in meant:
-            if key := item.instance_id:
-                worst[key] = max(item.fate, worst.get(key, COVERED), key=MEANT.index)
-        rows = {
-            "interfaces": Counter(item.fate for item in meant),
-            "instances": Counter(worst.values()),
-            "databases": Counter(item.fate for item in meant if not item.instance_id),
-        }
-        return [
-            Coverage(
-                *(what, sum(fates.values()), fates[COVERED], fates[COVERED] + fates[PLANNED]),
-                [(fate, fates[fate]) for fate in MEANT],
-            )
-            for what, fates in rows.items()
-            if fates or what != "databases"
-        ]
+            so_far = worst.get(item.instance_id, COVERED)
+            worst[item.instance_id] = max(item.fate, so_far, key=MEANT.index)
+        worst.pop(None, None)
+        databases = Counter(item.fate for item in meant if not item.instance_id)
+        rows = {"interfaces": Counter(item.fate for item in meant)}
+        rows["instances"] = Counter(worst.values())
+        return rows | ({"databases": databases} if databases else {})
 
     def sensors(self) -> list[Sensor]:
         """The sensors: those that no interface can use, those that may be too full, the others by
         zone; the busiest first."""
-        planned = Counter(i.target_id for i in self.interfaces if i.outcome == "planned")
-        sensors = [
-            sensor._replace(planned=planned[key], problem=self._problem(key))
-            for key, sensor in self.known.items()
-        ]
+        planned = Counter(item.target_id for item in self.interfaces if item.outcome == "planned")
+        sensors = []
+        for target_id, sensor in self.known.items():
+            problem, stages = "", self._rejected.get(target_id)
+            if stages and target_id not in self._usable:
+                stage = max(stages, key=lambda stage: stages[stage].number)
+                problem = f"{stage}: {stages[stage]}."
+            sensors.append(sensor._replace(planned=planned[target_id], problem=problem))
         return sorted(sensors, key=lambda s: (not s.problem, not s.tight, s.zone, -s.after))
-
-    def _problem(self, target_id: str) -> str:
-        stages = self._rejected.get(target_id)
-        if not stages or target_id in self._usable:
-            return ""
-        stage = max(stages, key=lambda stage: stages[stage].number)
-        return f"{stage}: {stages[stage]}."
 
     def headline(self) -> str:
         """The answer in one sentence."""
-        row = self.coverage()[0]
-        fates, number = dict(row.parts), plural(row.all, "interface")
+        fates = self.coverage()["interfaces"]
+        number, certain = plural(fates.total(), "interface"), fates[COVERED] + fates[PLANNED]
         only_if = f"only if your sensors are of sizes that take {MOST_SOURCES}"
         if fates[DARK]:
             rest = f", {fates[MAYBE]:,} more fit {only_if}" if fates[MAYBE] else ""
@@ -367,9 +320,9 @@ class Survey:
         if self.unread:
             return "The account could not be read to its end"
         if fates[MAYBE]:
-            certain = f"{row.after:,} of {row.all:,} would be mirrored for certain"
-            return f"{certain}, {fates[MAYBE]:,} more {only_if}"
-        if not row.all:
+            of_all = f"{certain:,} of {fates.total():,} would be mirrored for certain"
+            return f"{of_all}, {fates[MAYBE]:,} more {only_if}"
+        if not fates:
             return "There is no interface to be mirrored"
         return f"All {number} {'would be' if fates[PLANNED] else 'are'} mirrored"
 
@@ -387,43 +340,58 @@ class Survey:
     def notes(self) -> list[str]:
         """What an operator should know besides, a sentence each."""
         notes = [f"Not everything was read. {reason}" for reason in self.unread]
-        for permission, count in sorted(self.lacking.items()):
-            judged = f"{plural(count, 'interface')} could not be judged"
-            notes.append(f"{permission} is missing: {judged}.")
-        if elsewhere := sum(group.total for group in self.groups(ELSEWHERE)):
-            targets = (
-                f"Mirrored to targets that are not configured: {plural(elsewhere, 'interface')}"
-            )
-            notes.append(f"{targets}. These count neither as covered nor as dark.")
-        for permission, count in sorted(self.settling.items()):
+        for permission, count in self.lacking.items():
+            lacking = f"{permission} is missing: {plural(count, 'interface')}"
+            notes.append(f"{lacking} could not be judged.")
+        for permission, count in self.settling.items():
             notes.append(f"{permission} is missing and could settle {plural(count, 'verdict')}.")
+        if elsewhere := sum(group.total for group in self.groups(ELSEWHERE)):
+            targets = "Mirrored to targets that are not configured"
+            notes.append(f"{targets}: {elsewhere:,}. These count neither as covered nor as dark.")
         return notes + self.remarks
 
 
-def darkness(entry: Any) -> tuple[Kind, Cause]:
-    """The kind of an interface that no sensor can take or whose packets do not arrive: the stage
-    at which the last sensors fell, and what decides over the first of these."""
-    verdicts = entry.choice.verdicts if entry.choice else {}
-    rejected = {key: verdict for key, verdict in verdicts.items() if verdict.stage}
-    stages = [verdict.stage for verdict in rejected.values()]
-    stage = max(stages, key=STAGES.index, default="unavailable")
-    kind = Kind(DARK, stage, *ADVICE[stage])
-    if entry.outcome == "blocked":
-        meaning = f"mirrored, but {kind.meaning}"
-        kind = kind._replace(label=f"blocked at {stage}", meaning=meaning)
-    if not rejected:
-        return kind, Cause.plain(entry.reason)
+def darkness(entry: Any, verdicts: Mapping[str, Any]) -> tuple[str, Cause]:
+    """Why no sensor can take an interface, or why its packets do not arrive: the stage at which the
+    last sensors fell, and what decides over the first of these."""
+    stages = {key: verdict.stage for key, verdict in verdicts.items() if verdict.stage}
+    stage = max(stages.values(), key=STAGES.index, default="unavailable")
+    label = f"blocked at {stage}" if entry.outcome == "blocked" else stage
+    if not stages:
+        return label, Cause(entry.reason)
     if stage in ("zone", "vpc"):
         # Which sensors there are elsewhere is no news.
-        place = entry.source.interface
-        name = (place.zone if stage == "zone" else place.vpc_id) or "an unknown place"
-        if "tag" in stages:
-            return kind, Cause(
-                "No sensor that the instance's tag names is in {at}", (("at", name),)
+        place = getattr(entry.source.interface, "zone" if stage == "zone" else "vpc_id") or "?"
+        if "tag" in stages.values():
+            return label, Cause(
+                "No sensor that the instance's tag names is in {at}", (("at", place),)
             )
-        return kind, Cause("No sensor in {place}", (("place", name),))
-    last = [key for key, verdict in rejected.items() if verdict.stage == stage]
-    return kind, Cause.of(rejected[last[0]])._replace(target_id=last[0], alike=len(last) - 1)
+        return label, Cause("No sensor in {place}", (("place", place),))
+    last = [key for key in stages if stages[key] == stage]
+    return label, Cause.of(verdicts[last[0]])._replace(target_id=last[0], alike=len(last) - 1)
+
+
+def caveat(entry: Any, sensor: Sensor) -> str:
+    """What to know about a session before it is created."""
+    rank = int(entry.choice.verdicts[entry.target_id].rank)
+    if rank >= 4:
+        return "to sensors whose rules cannot be seen (ALLOW_UNVERIFIED)"
+    if rank & 1:
+        return "to sensors that packets may not reach: something speaks against each"
+    if rank:
+        return "to another Availability Zone (AWS charges for traffic between zones)"
+    if sensor.vpc_id and entry.source.interface.vpc_id not in sensor.vpc_id:
+        return "to sensors in another VPC (what lies beyond the route is not checked)"
+    return "to sensors in the same Availability Zone"
+
+
+def place_of(source: Any) -> tuple[str, str, str]:
+    """Name, VPC and address of a source."""
+    if source is None:
+        return "", "", ""
+    place = source.interface
+    name = source.tags.get("Name") if source.instance_id else place.description
+    return name or "", place.vpc_id or "", str(place.address or "")
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,7 +1,6 @@
-"""What the function would do in an account, before anything is deployed; see preview.sh --help.
-
-It runs the function's own flow, as a sweep in a dry run, with the operator's credentials, and
-shows what comes out. Nothing but reading leaves this process: see `read_only`.
+"""Shows what the function would do in your account, before you deploy it: what is mirrored now,
+what would be, what would stay dark or may not fit, why, and what to do. It only reads, with your
+own AWS credentials and the permissions in deploy/preview-policy.json.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,25 +16,23 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from botocore.endpoint import Endpoint
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 import lambda_traffic_mirror as function
-from commands import shown, template
-from commands.aws import Aws, Exit, Stop, explained
-from commands.picture import Sensor, Survey
 
-PLACEHOLDER = "tmf-placeholder"  # a preview does not look at the filter
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+from . import shown, stack, template
+from .aws import Aws, Exit, Stop, asking
+from .picture import Sensor, Survey
+
 EPILOG = """\
 NAME=VALUE sets any variable of the function, for example LOCAL_ZONE_ONLY=false. What is not given
-is as the stack has it (--stack), or else as deploy.sh would deploy it.
+is as the stack has it, or without --stack as deploy.sh deploys it if nothing else is said.
 
 Exit status: 0 if everything is mirrored or would be for certain; 3 if something would stay dark or
 may not fit; 2 if the call is wrong, AWS cannot be asked or a permission is missing."""
 
 # ======================================================================================
-# Reading only
+# The function's own flow, reading only
 # ======================================================================================
 
 
@@ -75,41 +71,6 @@ def read_only() -> Iterator[None]:
         Endpoint.make_request = make_request
 
 
-# ======================================================================================
-# The function's own flow
-# ======================================================================================
-
-
-def survey(
-    session: Any, environment: Mapping[str, str], note: Callable[[Any], None] = lambda _: None
-) -> Survey:
-    """Run the function's flow over the account and gather what comes out; nothing is created.
-
-    Args:
-        session: of boto3: the account and Region.
-        environment: the function's variables.
-        note: called with each entry of the function.
-
-    Raises:
-        ConfigurationError: a variable is wrong.
-        ClientError, BotoCoreError: AWS cannot be asked at all.
-    """
-    configuration = function.Configuration.from_environment(environment)
-    with read_only(), warnings() as messages:
-        account = session.client("sts").get_caller_identity()["Account"]
-        own = function.Own(account, session.region_name)
-        mirroring = function.Mirroring(configuration, function.Deadline(None), own)
-        sweep = function.Request(event_id="preview", dry_run=True, sweep=True)
-        gathered = Survey(account, session.region_name)
-        for entry in mirroring.entries(function.Work.of([sweep], own)):
-            gathered.known = gathered.known or sensors_of(mirroring.region)
-            gathered.add(entry)
-            note(entry)
-        gathered.known = gathered.known or sensors_of(mirroring.region)
-    gathered.remarks += messages
-    return gathered
-
-
 @contextmanager
 def warnings() -> Iterator[list[str]]:
     """What the function warns of while it lasts, each once; its records go nowhere else."""
@@ -128,6 +89,41 @@ def warnings() -> Iterator[list[str]]:
 def own_words(text: str) -> str:
     """What the function says, to an operator who asks AWS with credentials of his own."""
     return text.replace("the function's role", "your AWS identity")
+
+
+def survey(
+    session: Any, environment: Mapping[str, str], note: Callable[[Any], None] = lambda _: None
+) -> Survey:
+    """Run the function's flow over the account and gather what comes out; nothing is created.
+
+    Args:
+        session: of boto3: the account and Region.
+        environment: the function's variables.
+        note: called with each entry of the function.
+
+    Raises:
+        ConfigurationError: a variable is wrong.
+        ClientError, BotoCoreError: AWS cannot be asked at all.
+    """
+    configuration = function.Configuration.from_environment(environment)
+    # The function makes clients of its own, for which keys in variables come before a profile.
+    os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = session.region_name
+    if session.get_credentials().method != "env":
+        os.environ["AWS_PROFILE"] = session.profile_name
+        os.environ.pop("AWS_ACCESS_KEY_ID", None)
+    with read_only(), warnings() as messages:
+        account = session.client("sts").get_caller_identity()["Account"]
+        own = function.Own(account, session.region_name)
+        mirroring = function.Mirroring(configuration, function.Deadline(None), own)
+        sweep = function.Request(event_id="preview", dry_run=True, sweep=True)
+        found = Survey(account, session.region_name)
+        for entry in mirroring.entries(function.Work.of([sweep], own)):
+            found.known = found.known or sensors_of(mirroring.region)
+            found.add(entry)
+            note(entry)
+        found.known = found.known or sensors_of(mirroring.region)
+    found.remarks += messages
+    return found
 
 
 def sensors_of(region: Any) -> dict[str, Sensor]:
@@ -153,88 +149,50 @@ def sensors_of(region: Any) -> dict[str, Sensor]:
 
 
 # ======================================================================================
-# The function's variables
-# ======================================================================================
-
-
-def known_variables() -> list[str]:
-    """The names of the variables that the function reads."""
-    asked = []
-
-    class Noted(dict[str, str]):
-        def get(self, name: str, default: Any = None) -> Any:
-            asked.append(name)
-            return super().get(name, default)
-
-    function.Configuration.from_environment(Noted(filter_id="tmf-1", targets="tmt-1"))
-    return sorted(asked)
-
-
-def environment_of(options: argparse.Namespace, session: Any) -> dict[str, str]:
-    """The function's variables: those given, else those of the stack or of a new deployment.
-
-    Raises:
-        Stop: a variable is none of the function's, or there is no such stack.
-    """
-    if options.stack:
-        parameters = parameters_of_stack(session, options.stack)
-    else:
-        declared = template.parameters()
-        parameters = {name: str(row.get("Default", "")) for name, row in declared.items()}
-    known = known_variables()
-    # The template gives the function each parameter as the variable of that name.
-    variables = {re.sub("(?!^)([A-Z])", r"_\1", name).upper(): name for name in parameters}
-    variables = {name: parameters[variables[name]] for name in known if name in variables}
-    targets = (parameters.get("Targets", ""), parameters.get("TargetAccounts", ""))
-    variables["targets"] = ",".join(filter(str.strip, targets))
-    given = {}
-    for setting in options.variables:
-        name, equals, value = setting.partition("=")
-        if not equals or name not in known:
-            wrong = f"{setting!r} sets no variable of the function"
-            raise Stop(Exit.WRONG, f"{wrong}. It has {', '.join(known)}")
-        given[name] = value
-    for option, name in (("targets", "targets"), ("filter", "filter_id")):
-        value = getattr(options, option)
-        if value and given.setdefault(name, value) != value:
-            raise Stop(Exit.WRONG, f"--{option} and {name}= say different things")
-    variables |= given
-    if not variables["targets"].strip() and not function.TARGETS:
-        raise Stop(Exit.WRONG, "--targets is missing, or --stack of a stack that is deployed")
-    variables.setdefault("filter_id", PLACEHOLDER)
-    return variables
-
-
-def parameters_of_stack(session: Any, name: str) -> dict[str, str]:
-    """The parameters of the stack as it runs.
-
-    Raises:
-        Stop: there is no such stack.
-    """
-    try:
-        (stack,) = session.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationError":
-            raise
-        where = f"there is no stack {name!r} in {session.region_name}"
-        raise Stop(Exit.WRONG, f"{where}: {error}") from error
-    return {row["ParameterKey"]: row["ParameterValue"] for row in stack.get("Parameters", ())}
-
-
-# ======================================================================================
 # Command line
 # ======================================================================================
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What preview.sh takes besides the options that all commands have."""
-    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
     more = parser.add_argument
     more("--targets", metavar="IDS", help="traffic mirror targets of your sensors, and accounts")
     more("--filter", metavar="ID", help="traffic mirror filter; a preview does not look at it")
     more("--html", metavar="FILE", type=Path, help="write the same as a page, with every interface")
     more("--json", metavar="FILE", type=Path, help="write every interface as the function's result")
     more("variables", metavar="NAME=VALUE", nargs="*", help="a variable of the function")
+
+
+def environment_of(options: argparse.Namespace, aws: Aws) -> dict[str, str]:
+    """The function's variables: those given, else those of the stack or of a new deployment.
+
+    Raises:
+        Stop: a variable is none of the function's, or there is no such stack.
+    """
+    resources, parameters = template.template()["Resources"], template.parameters()
+    known = list(resources["Function"]["Properties"]["Environment"]["Variables"])
+    # Each variable is set from the parameter of that name, such as LocalZoneOnly.
+    of_parameter = {name.title().replace("_", ""): name for name in known}
+    given: dict[str, str] = {}
+    pairs = [("targets", "=", options.targets), ("filter_id", "=", options.filter)]
+    for name, equals, value in (*pairs, *(text.partition("=") for text in options.variables)):
+        variable = of_parameter.get(name, name)
+        if variable not in known or not equals:
+            wrong = f"{name}{equals}{value} sets no variable of the function"
+            raise Stop(Exit.WRONG, f"{wrong}; it has {', '.join(known)}")
+        if value and given.setdefault(variable, value) != value:
+            raise Stop(Exit.WRONG, f"{variable} is given twice: {given[variable]!r} and {value!r}")
+    if options.stack:
+        running = stack.read(aws, options.stack)
+        if not running:
+            raise Stop(Exit.WRONG, f"there is no stack {options.stack!r} in {aws.region}")
+        return stack.variables(aws, running) | given
+    if "targets" not in given and not function.TARGETS:
+        raise Stop(Exit.WRONG, "--targets is missing, or the --stack whose targets are meant")
+    defaults = {of_parameter.get(name): row.get("Default") for name, row in parameters.items()}
+    texts = {name: str(value) for name, value in defaults.items() if name and value is not None}
+    return {**texts, "filter_id": "tmf-any", **given}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -244,49 +202,39 @@ def run(options: argparse.Namespace) -> int:
         Stop: the call is wrong, or AWS cannot be asked.
     """
     try:
-        aws = Aws(options.profile, options.region)
-        if options.profile:  # the function makes clients of its own, for which keys come first
-            os.environ["AWS_PROFILE"] = options.profile
-            for name in KEYS:
-                os.environ.pop(name, None)
-        aws.sign_in()
-        return preview(options, aws.session)
+        with asking(options) as (aws, _), ExitStack() as files:
+            return preview(options, aws, files)
     except (Stop, function.ConfigurationError) as error:
         raise Stop(Exit.WRONG, str(error)) from error
-    except (ClientError, BotoCoreError) as error:
-        raise Stop(Exit.WRONG, str(explained(error, aws))) from error
 
 
-def preview(options: argparse.Namespace, session: Any) -> int:
-    """Look at the account of a session and show it; the exit status."""
-    environment = environment_of(options, session)
-    with ExitStack() as files:
-        html, entries = (opened(files, path) for path in (options.html, options.json))
-        seen: Counter[str] = Counter()
-        status = files.enter_context(Console(stderr=True).status("Reading"))
+def preview(options: argparse.Namespace, aws: Aws, files: ExitStack) -> int:
+    """Look at the account and show it on the terminal and in files; the exit status."""
+    environment = environment_of(options, aws)
+    page, entries = (opened(files, path) for path in (options.html, options.json))
+    outcomes: Counter[str] = Counter()
+    status = files.enter_context(Console(stderr=True).status("Reading"))
 
+    def note(entry: Any) -> None:
         if entries:
-            entries.write('{"dry_run": true, "interfaces": [')
+            entries.write(",\n" if outcomes else '{"dry_run": true, "interfaces": [\n')
+            entries.write(own_words(json.dumps(entry.as_dict())))
+        outcomes[entry.outcome] += 1
+        status.update(f"Reading: {outcomes.total():,} interfaces")
 
-        def note(entry: Any) -> None:
-            if entries:
-                line = own_words(json.dumps(entry.as_dict()))
-                entries.write(f",\n{line}" if seen else f"\n{line}")
-            seen[entry.outcome] += 1
-            status.update(f"Reading: {seen.total():,} interfaces")
-
-        found = survey(session, environment, note)
-        status.stop()
-        if found.unread and not found.interfaces:
-            raise Stop(Exit.WRONG, f"AWS could not be asked. {found.unread[0]}")
-        if options.stack and function.Configuration.from_environment(environment).dry_run:
-            found.remarks.append(f"The stack {options.stack} is on DRY_RUN and creates nothing.")
-        shown.draw(found, shown.console_for_output())
-        if html:
-            html.writelines(shown.page(found))
-        if entries:
-            end = json.dumps({"summary": seen, "message": f"{found.headline()}."})
-            entries.write(f"\n], {end[1:]}\n")
+    found = survey(aws.session, environment, note)
+    status.stop()
+    if found.unread and not found.interfaces:
+        raise Stop(Exit.WRONG, f"AWS could not be asked. {found.unread[0]}")
+    if options.stack and function.Configuration.from_environment(environment).dry_run:
+        found.remarks.append(f"Stack {options.stack} is on DRY_RUN, so it creates no session.")
+    shown.draw(found, shown.console_for_output())
+    if page:
+        page.writelines(shown.page(found))
+    if entries:
+        begin = "" if outcomes else '{"dry_run": true, "interfaces": ['
+        end = json.dumps({"summary": outcomes, "message": f"{found.headline()}."})
+        entries.write(f"{begin}\n], {end[1:]}\n")
     for path in filter(None, (options.html, options.json)):
         print(f"Written: {path}")
     if found.lacking:
@@ -295,7 +243,7 @@ def preview(options: argparse.Namespace, session: Any) -> int:
 
 
 def opened(files: ExitStack, path: Path | None) -> TextIO | None:
-    """The file, opened before anything is read, so that a wrong name is told at once."""
+    """The file, opened before AWS is asked, so that a wrong name is told at once."""
     if path is None:
         return None
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +25,9 @@ CELLS = dict(zip(MEANT, "█▓▚▒░", strict=True))
 ASCII = str.maketrans({**dict(zip("█▓▚▒░·", "#=?~.|", strict=True)), "…": "..."})
 COLUMN = "¦"  # ends a column in terminal.txt.j2
 # IDs of resources, names of variables, and what stands between backticks.
-CODE = re.compile(r"\b(?:[a-z]{1,6}-[0-9a-f]{8,17}|[A-Z]+(?:_[A-Z]+)+(?:=\w+)?)\b|`[^`]+`")
+CODE = re.compile(
+    r"\b(?:[a-z]{1,6}-[0-9a-f]{8,17}|[a-z]{2}(?:-[a-z]+)+-\d[a-z]|[A-Z]+(?:_[A-Z]+)+(?:=\w+)?)\b|`[^`]+`"
+)
 
 
 def draw(survey: Survey, console: Console) -> None:
@@ -89,18 +91,19 @@ def literal(value: Any) -> Any:
     return rich.markup.escape("".join(each if each.isprintable() else "?" for each in text))
 
 
-def bar(parts: Sequence[tuple[str, int]], scale: int, width: int) -> Markup:
+def bar(fates: Mapping[str, int], scale: int, width: int) -> Markup:
     """Counts as a bar on a console; a part that is not nothing is at least a cell."""
     cells, filled, reached = [], 0, 0
-    for _, count in parts:
+    for fate in MEANT:
+        count = fates.get(fate, 0)
         reached += count
         cells.append(max(round(width * reached / (scale or 1)) - filled, 1 if count else 0))
         filled += cells[-1]
     while filled > width:  # small parts were given a cell: the largest one pays for it
         cells[cells.index(max(cells))] -= 1
         filled -= 1
-    drawn = zip(parts, cells, strict=True)
-    text = "".join(f"[{COLOURS[fate]}]{CELLS[fate] * each}[/]" for (fate, _), each in drawn)
+    drawn = zip(MEANT, cells, strict=True)
+    text = "".join(f"[{COLOURS[fate]}]{CELLS[fate] * each}[/]" for fate, each in drawn)
     return Markup(text)  # noqa: S704  nothing of the account
 
 
