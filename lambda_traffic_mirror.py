@@ -2,27 +2,32 @@
 
 An AWS Lambda function. EventBridge reports that an instance is running; for each of its network
 interfaces that has no traffic mirror session yet, the function takes the sensors (traffic mirror
-targets) in the same Availability Zone, drops those whose security groups, network ACLs or routes
-keep VXLAN (UDP 4789) from the interface away, takes the one with the fewest sessions and creates
-the session.
+targets) in the same Availability Zone, drops those that VXLAN packets (UDP 4789) from the interface
+cannot reach because of security groups, network ACLs or routes, takes the one with the fewest
+sessions and creates the session.
 
 The sections stand in the order in which data flows:
 
     1  Configuration   what the environment variables say
     2  Events          what an event asks for
-    3  Answers         what AWS says, and every way in which it may say nothing
+    3  Errors          every way in which AWS may not answer
     4  Nouns           interface, instance, target, session, security group, network ACL, route
     5  AWS             every call, each in one place: a Describe call is a row of a table
-    6  Region          what is known of targets, sensors and sessions, and what is kept while warm
-    7  Judging         the stages, pure: may this source be mirrored to that sensor, and why
+    6  Region          targets, sensors and sources, joined with what AWS says about them
+    7  Judging         the stages, pure: can packets of this source reach that sensor, and why
     8  Mirroring       one flow from task to entry: the guide's four steps
     9  Reporting       result, log records, metrics
     10 Handler         the summary of all of the above
 
+A tour in five minutes: Source and Face (section 6) hold everything that judging looks
+at; the table of Reads (5) shows where it comes from; PIPELINE (7) is the guide's order of stages;
+Mirroring.mirror (8) is the way of an interface from event to session; lambda_handler (10) ties
+everything together.
+
 A new filter is a function in section 7 and a line in PIPELINE, and in REACHABILITY where it holds
-for sessions that exist; what it looks at is a field of Facts, read in Region._read_account. A new
-Describe call is a row among the Reads in section 5. A new outcome is a line in OUTCOMES in section
-8. A new kind of event is a branch of parse_event in section 2.
+for sessions that exist; what it looks at is a field of Source or Face, filled where
+Region joins them. A new Describe call is a row among the Reads. A new outcome is a line in OUTCOMES,
+a new refusal by AWS a line in REFUSALS (8). A new kind of event is a case in section 2.
 """
 
 from __future__ import annotations
@@ -37,35 +42,28 @@ import sys
 import threading
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from enum import Enum
-from functools import cached_property, lru_cache
+from enum import Enum, IntEnum
+from functools import cache, lru_cache, partial
+from itertools import chain
 from types import SimpleNamespace
-from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-from botocore.exceptions import (
-    BotoCoreError,
-    CapacityNotAvailableError,
-    ClientError,
-    HTTPClientError,
-    NoCredentialsError,
-)
-from botocore.exceptions import ConnectionError as BotocoreConnectionError
-from botocore.retries import adaptive, standard
-from botocore.retries.bucket import Clock, TokenBucket
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from netaddr import AddrFormatError, IPAddress, IPNetwork
 
-VERSION = "2.0.0"
+VERSION = "3.0.0"
 
-# Defaults of the environment variables `targets` and `LOCAL_ZONE_ONLY`, for those who would
-# rather edit the file than set variables.
+# Defaults of the environment variables `targets` and `LOCAL_ZONE_ONLY`, for operators who prefer
+# to edit the file.
 TARGETS: list[str] = []
 LOCAL_ZONE_ONLY = True
 
@@ -279,20 +277,19 @@ def is_account(target: str) -> bool:
 # 2  Events
 # ======================================================================================
 
-STATE_CHANGE = "EC2 Instance State-change Notification"
-SCHEDULE = "Scheduled Event"
-API_CALL = "AWS API Call via CloudTrail"
 TEST_EVENT = '{"detail": {"instance-id": "i-0123456789abcdef0"}}'
+# An ID never has the wildcards of filters: they would name instances that the event does not ask
+# for.
 INSTANCE_ID = re.compile(r"[\w.:/-]+", re.ASCII)
-LONGEST_ID = 255
+LONGEST_TEXT = 500  # characters of a text from outside that the function shows
 
 
 class MirroringError(RuntimeError):
-    """Something was left without an answer; Lambda is to deliver the event again."""
+    """Some interfaces are without an answer; Lambda is to deliver the event again."""
 
 
 class InvalidEvent(ValueError):
-    """The event is none of the kinds that the function knows; the message shows one that is."""
+    """The function does not know this kind of event; the message shows one that works."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"{problem} An event that works: {TEST_EVENT}")
@@ -307,8 +304,7 @@ class Request(NamedTuple):
         instance_ids: the instances that it names.
         sweep: it is about all running instances instead.
         ignored: why it is about nothing, where it is.
-        account: where an event of EC2 says that it is from.
-        region: likewise.
+        origin: the account and Region that the event names, in words; empty without them.
     """
 
     event_id: str
@@ -316,16 +312,15 @@ class Request(NamedTuple):
     instance_ids: tuple[str, ...] = ()
     sweep: bool = False
     ignored: str | None = None
-    account: str | None = None
-    region: str | None = None
+    origin: str = ""
 
 
 class Message(NamedTuple):
-    """A part of what Lambda hands over: an event, or the SQS message or envelope around some.
+    """What Lambda hands over: one event, or one SQS message of a batch.
 
     Attributes:
         message_id: by which SQS is told to deliver it again; None for what is not from SQS.
-        requests: what those of its events ask for that can be understood.
+        requests: what its events ask for, of those that can be understood.
         errors: why the others cannot.
     """
 
@@ -333,145 +328,123 @@ class Message(NamedTuple):
     requests: list[Request]
     errors: list[InvalidEvent]
 
-    @classmethod
-    def of(cls, message_id: str | None, parsed: Iterable[Request | InvalidEvent]) -> Message:
-        """From what `parse` makes of it."""
-        message = cls(message_id, [], [])
-        for item in parsed:
-            if isinstance(item, Request):
-                message.requests.append(item)
-            else:
-                message.errors.append(item)
-        return message
-
 
 def open_delivery(event: object, default_id: str) -> list[Message]:
-    """What Lambda hands over, taken apart.
+    """Take apart what Lambda hands over.
 
     Args:
-        event: an event, an array of events, or a batch of records.
+        event: an event, or a batch of SQS messages.
         default_id: takes the place of the ID of events that have none.
 
     Raises:
-        MirroringError: a batch that is only in part from SQS. Lambda takes every answer but an
-            error for success, and it could not be said which records to deliver again.
+        MirroringError: a record of an SQS batch cannot be named for another delivery. Lambda takes
+            every answer except an error for success, so the whole batch has to come again.
     """
-    records = event.get("Records") if isinstance(event, dict) else event
-    if not isinstance(records, list) or not any(map(is_sqs_record, records)):
-        return [Message.of(None, parse(event, default_id))]
-    for record in records:
-        message_id = record.get("messageId") if is_sqs_record(record) else None
-        if not isinstance(message_id, str) or not message_id:
-            raise MirroringError(
-                "The batch has records that are not SQS messages with a messageId, so it cannot be "
-                f"said which to deliver again: {len(records)} records, one of them "
-                f"{shown(record)}."
-            )
-    # Whatever is at the top holds for all of the batch.
-    top = event if isinstance(event, dict) else {}
-    return [
-        Message.of(record["messageId"], parse_body(record.get("body"), top, default_id))
-        for record in records
-    ]
+    match event:
+        case {"Records": [*records]} if any(map(is_from_sqs, records)):
+            for record in records:
+                if not is_from_sqs(record) or not text_of(record, "messageId"):
+                    raise MirroringError(
+                        f"A batch of {len(records)} records has one that is no SQS message with a "
+                        f"messageId ({shown(record)}), so the function cannot name the records to "
+                        "deliver again."
+                    )
+            return [
+                parsed(record["messageId"], [record.get("body")], event, default_id)
+                for record in records
+            ]
+        case {"Records": [*records]} if any(
+            isinstance(record, dict) and record.get("EventSource") == "aws:sns"
+            for record in records
+        ):
+            return [parsed(None, records, event, default_id)]
+        case _:
+            return [parsed(None, [event], None, default_id)]
 
 
-def parse_body(
-    body: object, top: Mapping[str, Any], default_id: str
-) -> Iterable[Request | InvalidEvent]:
-    """What the body of an SQS message asks for; `top` is what holds for all of its batch."""
-    try:
-        return parse(parse_json(body), default_id, boolean_member(top, "dry_run"))
-    except InvalidEvent as error:
-        return [error]
-
-
-def is_sqs_record(record: object) -> bool:
-    """Whether this is an SQS message, as Lambda's event source mapping and Pipes send it."""
+def is_from_sqs(record: object) -> bool:
+    """Whether a record is an SQS message, as Lambda's event source mapping sends it."""
     return isinstance(record, dict) and record.get("eventSource") == "aws:sqs"
 
 
-ENVELOPES = 8  # an array of records with SNS notifications has three
-
-
-def parse(
-    event: object, default_id: str, dry_run: bool = False, envelopes: int = 0
-) -> Iterator[Request | InvalidEvent]:
-    """What an event asks for, its envelopes opened: arrays and SNS notifications.
+def parsed(
+    message_id: str | None, contents: Iterable[object], batch: object, default_id: str
+) -> Message:
+    """A message with what its contents ask for, each understood by itself.
 
     Args:
-        event: as Lambda, or the body of a message, hands it over.
-        default_id: takes the place of the event's ID where it has none.
-        dry_run: a switch outside of the event; either of the two switches the dry run on.
-        envelopes: how many have been opened to come to this event.
-
-    Yields:
-        A request for each event, or the error that says why it is none.
+        message_id: the ID of the SQS message, None for what is not from SQS.
+        contents: events, records of SNS, or the body of an SQS message.
+        batch: the envelope, whose `dry_run` holds for all contents.
+        default_id: takes the place of the ID of events that have none.
     """
-    try:
-        if isinstance(event, dict):
-            dry_run = boolean_member(event, "dry_run") or dry_run
-        contents = contents_of(event) if envelopes < ENVELOPES else None
-        if contents is None:
-            yield parse_event(event, default_id, dry_run)
-            return
-    except InvalidEvent as error:
-        yield error
-        return
+    message = Message(message_id, [], [])
     for content in contents:
-        yield from parse(content, default_id, dry_run, envelopes + 1)
+        try:
+            dry_run = isinstance(batch, dict) and boolean_member(batch, "dry_run")
+            event = unwrapped(content if message_id is None else from_json(content), message_id)
+            message.requests.append(parse_event(event, default_id, dry_run))
+        except InvalidEvent as error:
+            message.errors.append(error)
+    return message
 
 
-def contents_of(event: object) -> Sequence[object] | None:
-    """What is in an envelope; None where the event is none."""
-    if isinstance(event, dict):
-        if event.get("EventSource") == "aws:sns" and isinstance(event.get("Sns"), dict):
-            return [parse_json(event["Sns"].get("Message"))]
-        if event.get("Type") == "Notification" and "Message" in event:
-            return [parse_json(event["Message"])]
-        event = event.get("Records")
-    if isinstance(event, list) and not event:
-        raise InvalidEvent("The event is an empty list.")
-    return event if isinstance(event, list) else None
+def unwrapped(content: object, message_id: str | None) -> object:
+    """The event in an SNS notification; anything else as it is."""
+    match content:
+        case {"EventSource": "aws:sns", "Sns": {"Message": text}}:
+            return from_json(text)
+        case {"Type": "Notification", "Message": text} if message_id is not None:
+            return from_json(text)
+        case _:
+            return content
 
 
 def parse_event(event: object, default_id: str, dry_run: bool) -> Request:
     """What an event without an envelope asks for.
+
+    Args:
+        event: the event.
+        default_id: takes the place of the event's ID where it has none.
+        dry_run: the envelope's switch; either of the two switches the dry run on.
 
     Raises:
         InvalidEvent: not an event that the function knows.
     """
     if not isinstance(event, dict):
         raise InvalidEvent(f"The event is {shown(event)}, not an object.")
-    event_id = event.get("id")
-    if not isinstance(event_id, str) or not event_id:
-        event_id = default_id
-    request = Request(event_id, dry_run)
-
-    found: list[Request] = []
-    detail_type = event.get("detail-type")
-    if detail_type not in (None, STATE_CHANGE, SCHEDULE, API_CALL):
-        raise InvalidEvent(f"Events of detail-type {shown(detail_type)} are not known.")
-    if boolean_member(event, "sweep") or detail_type == SCHEDULE:
-        found.append(request._replace(sweep=True))
-    if detail_type in (STATE_CHANGE, API_CALL):
-        parse_of_type = parse_detail if detail_type == STATE_CHANGE else parse_api_call
-        request = request._replace(
-            account=text_member(event, "account"), region=text_member(event, "region")
-        )
-        found.append(parse_of_type(event.get("detail"), request))
-    elif detail_type is None and "detail" in event:
-        found.append(parse_detail(event["detail"], request))
-    if "instance-ids" in event:
-        found.append(request._replace(instance_ids=parse_instance_ids(event["instance-ids"])))
-    if not found:
-        raise InvalidEvent("The event names no instance.")
-    if len(found) > 1:
+    kind = event.get("detail-type")
+    request = Request(
+        event_id=text_of(event, "id") or default_id,
+        dry_run=boolean_member(event, "dry_run") or dry_run,
+        origin=origin_of(event),
+    )
+    sweep = boolean_member(event, "sweep")
+    # A scheduled event has an empty detail.
+    names_one = "detail" in event and kind != "Scheduled Event"
+    if sweep + ("instance-ids" in event) + names_one > 1:
         raise InvalidEvent("The event asks for several of detail, instance-ids and sweep.")
-    return found[0]
+    match event:
+        case {"detail-type": "Scheduled Event"}:
+            return request._replace(sweep=True)
+        case {"detail-type": "AWS API Call via CloudTrail"}:
+            return parse_api_call(event.get("detail"), request)
+        case _ if kind not in (None, "EC2 Instance State-change Notification"):
+            raise InvalidEvent(f"Events of detail-type {shown(kind)} are not known.")
+        case {"instance-ids": [*ids]} if ids:
+            return request._replace(instance_ids=tuple(map(instance_id, ids)))
+        case {"instance-ids": ids}:
+            raise InvalidEvent(f"instance-ids is {shown(ids)}, not a list of instance IDs.")
+        case {"detail": detail}:
+            return parse_detail(detail, request)
+        case _ if sweep:
+            return request._replace(sweep=True)
+        case _:
+            raise InvalidEvent("The event names no instance.")
 
 
 def parse_detail(detail: object, request: Request) -> Request:
-    """The request with what the `detail` of an EC2 Instance State-change Notification names."""
+    """The request with the instance in the `detail` of an EC2 Instance State-change Notification."""
     if not isinstance(detail, dict):
         raise InvalidEvent(f"detail is {shown(detail)}, not an object with an instance-id.")
     identifier = instance_id(detail.get("instance-id"))
@@ -479,7 +452,7 @@ def parse_detail(detail: object, request: Request) -> Request:
     if not isinstance(state, str):
         raise InvalidEvent(f"state is {shown(state)}, not the name of an instance state.")
     if state != "running":
-        ignored = f"{shortened(identifier)} is {shown(state)}; only running instances are mirrored."
+        ignored = f"{identifier} is {shown(state)}; only running instances are mirrored."
         return request._replace(ignored=ignored)
     return request._replace(instance_ids=(identifier,))
 
@@ -489,44 +462,48 @@ def parse_api_call(detail: object, request: Request) -> Request:
     if not isinstance(detail, dict) or detail.get("eventSource") != "ec2.amazonaws.com":
         source = detail.get("eventSource") if isinstance(detail, dict) else detail
         raise InvalidEvent(f"eventSource is {shown(source)}, not 'ec2.amazonaws.com'.")
-    name = shown(detail.get("eventName"))
+    call = f"The recorded call {shown(detail.get('eventName'))}"
     if detail.get("errorCode"):
-        return request._replace(ignored=f"The recorded call {name} failed, so it changed nothing.")
+        return request._replace(ignored=f"{call} failed, so it changed nothing.")
+    if detail.get("readOnly") in (True, "true"):
+        return request._replace(ignored=f"{call} only reads, so it changed nothing.")
     named: dict[str, None] = {}
-    # Taken from the end, so that what the call asked comes before what it was answered.
+    # Taken from the end, so that what the call asked comes before what AWS answered.
     rest = [detail.get("responseElements"), detail.get("requestParameters")]
     while rest:
         value = rest.pop()
         if isinstance(value, dict):
-            for key, text in value.items():
-                is_id = isinstance(text, str) and INSTANCE_ID.fullmatch(text)
-                # CreateTags and DeleteTags name resources of all kinds.
-                if is_id and (
+            # CreateTags and DeleteTags name resources of all kinds.
+            named.update(
+                (identifier[:LONGEST_TEXT], None)
+                for key, identifier in value.items()
+                if isinstance(identifier, str)
+                and INSTANCE_ID.fullmatch(identifier)
+                and (
                     key.lower() == "instanceid"
-                    or (key.lower() == "resourceid" and text.startswith("i-"))
-                ):
-                    named[text] = None
+                    or (key.lower() == "resourceid" and identifier.startswith("i-"))
+                )
+            )
             rest.extend(reversed(value.values()))
         elif isinstance(value, list):
             rest.extend(reversed(value))
     if not named:
-        return request._replace(ignored=f"The recorded call {name} names no instance.")
+        return request._replace(ignored=f"{call} names no instance.")
     return request._replace(instance_ids=tuple(named))
 
 
-def parse_instance_ids(ids: object) -> tuple[str, ...]:
-    """The instances that `instance-ids` names."""
-    if not isinstance(ids, list) or not ids:
-        raise InvalidEvent(f"instance-ids is {shown(ids)}, not a list of instance IDs.")
-    return tuple(map(instance_id, ids))
-
-
 def instance_id(value: object) -> str:
-    """An instance ID as events spell it. Opaque, but never with the wildcards of filters: they
-    would name instances that nobody asked for."""
+    """An instance ID as events spell it; one that is too long to exist is cut."""
     if isinstance(value, str) and INSTANCE_ID.fullmatch(value.strip()):
-        return value.strip()
+        return value.strip()[:LONGEST_TEXT]
     raise InvalidEvent(f"instance-id is {shown(value)}, not an instance ID.")
+
+
+def origin_of(event: Mapping[str, Any]) -> str:
+    """The account and Region that an event names. A bus may gather events of other accounts, and
+    the console's sample event names an account that does not exist."""
+    named = [(word, event.get(word.lower())) for word in ("account", "Region")]
+    return ", ".join(f"{word} {shown(value)}" for word, value in named if value)
 
 
 def boolean_member(event: Mapping[str, Any], name: str) -> bool:
@@ -537,14 +514,14 @@ def boolean_member(event: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def text_member(event: Mapping[str, Any], name: str) -> str | None:
-    """The text of that name in the event; None where it is missing or no text."""
+def text_of(event: Mapping[str, Any], name: str) -> str | None:
+    """The text of that name in an event; None where it is missing, empty or no text."""
     value = event.get(name)
     return value if isinstance(value, str) and value else None
 
 
-def parse_json(text: object) -> object:
-    """The JSON in a message's body."""
+def from_json(text: object) -> object:
+    """The JSON in the body of a message."""
     try:
         return json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError) as error:
@@ -558,45 +535,26 @@ def shown(value: object) -> str:
     return "missing" if value is None else ascii(value)[:80]
 
 
-def one_line(text: str, most: int) -> str:
+def one_line(text: str, most: int = LONGEST_TEXT) -> str:
     """A text from outside on one line: control characters escaped, and cut where it is too long."""
     escaped = re.sub(
-        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda char: ascii(char[0])[1:-1], text
+        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
+        lambda char: ascii(char[0])[1:-1],
+        text[: most + 1],
     )
     return shortened(escaped, most)
 
 
-def shortened(text: str, most: int = 200) -> str:
-    """A text that may be as long as whoever wrote it wanted, cut to so many characters."""
+def shortened(text: str, most: int) -> str:
+    """A text, cut to so many characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-class Own(NamedTuple):
-    """The account and Region that the function belongs to, as far as they are known."""
-
-    account: str | None = None
-    region: str | None = None
-
-    @classmethod
-    def of(cls, context: object) -> Own:
-        """From the function's ARN in Lambda's context object."""
-        parts = str(getattr(context, "invoked_function_arn", "")).split(":")
-        return cls(parts[4], parts[3]) if len(parts) > 5 else cls()
-
-    def elsewhere(self, request: Request) -> str | None:
-        """Where an event is from, if that is not here; None where it is, or nobody can tell."""
-        pairs = (
-            ("account", request.account, self.account),
-            ("Region", request.region, self.region),
-        )
-        other = [
-            (what, theirs, own) for what, theirs, own in pairs if theirs and own and theirs != own
-        ]
-        if not other:
-            return None
-        there = ", ".join(f"{what} {shown(theirs)}" for what, theirs, _ in other)
-        here = ", ".join(f"{what} {own}" for what, _, own in other)
-        return f"the event is from {there}; the function belongs to {here}"
+def own_account_of(context: object) -> str | None:
+    """The account that the function belongs to, from its ARN in Lambda's context object; None
+    without a context."""
+    parts = str(getattr(context, "invoked_function_arn", "")).split(":")
+    return parts[4] if len(parts) > 5 else None
 
 
 class Work(NamedTuple):
@@ -611,30 +569,24 @@ class Work(NamedTuple):
     sweep: Request | None
 
     @classmethod
-    def of(cls, requests: Iterable[Request], own: Own) -> Work:
-        """The work of these requests. What one wants mirrored and another only tried out is
-        mirrored, and what an event of the own account names is looked for as such."""
-
-        def rank(request: Request) -> tuple[bool, bool]:
-            return request.dry_run, bool(own.elsewhere(request))
-
+    def of(cls, requests: Iterable[Request]) -> Work:
+        """The work of these requests. Where one event wants an instance mirrored and another wants
+        a dry run, the instance is mirrored."""
         instances: dict[str, Request] = {}
-        sweeps: list[Request] = []
+        sweep: Request | None = None
         for request in requests:
             for identifier in request.instance_ids:
-                earlier = instances.setdefault(identifier, request)
-                if rank(request) < rank(earlier):
+                if instances.setdefault(identifier, request).dry_run:
                     instances[identifier] = request
-            if request.sweep:
-                sweeps.append(request)
-        sweep = min(sweeps, key=lambda request: request.dry_run, default=None)
+            if request.sweep and (sweep is None or sweep.dry_run):
+                sweep = request
         if sweep and not sweep.dry_run:
             instances = {key: request for key, request in instances.items() if not request.dry_run}
         return cls(instances, sweep)
 
 
 # ======================================================================================
-# 3  Answers
+# 3  Errors
 # ======================================================================================
 
 
@@ -642,80 +594,44 @@ class Failure(Enum):
     """How a call to AWS came to nothing."""
 
     DENIED = "a permission is missing"
-    LOST = "no answer or none to rely on: AWS may have carried the call out all the same"
-    REFUSED = "AWS understood the call and will say the same again"
-    THROTTLED = "nothing was done, and later it may be"
-    NOT_LET_IN = "nothing was sent, or AWS does not know who asks"
+    REFUSED = "AWS understood the call and will refuse it again"
+    THROTTLED = "AWS did nothing, and later it may"
+    CREDENTIALS = "AWS does not accept the credentials"
+    LOST = "no answer, or none to rely on: AWS may have carried the call out all the same"
 
 
-# AWS's codes and what they mean. Any other code is a refusal, unless botocore tries its status
-# again.
+# AWS's codes and what they mean. Any other code is a refusal, unless botocore retries its status.
 FAILURE_CODES = {
     Failure.DENIED: "UnauthorizedOperation AccessDenied AccessDeniedException",
-    # What botocore would try again, besides status 5xx and throttling.
-    Failure.LOST: """
-        BandwidthLimitExceeded InternalError InternalFailure LimitExceededException
-        PriorRequestNotComplete ProvisionedThroughputExceededException RequestTimeout
-        RequestTimeoutException ServiceUnavailable TransactionInProgressException Unavailable""",
     Failure.THROTTLED: """
         RequestLimitExceeded Throttling ThrottlingException ThrottledException RequestThrottled
         RequestThrottledException EC2ThrottledException TooManyRequestsException SlowDown""",
-    Failure.NOT_LET_IN: """
-        AuthFailure Blocked ExpiredToken ExpiredTokenException IncompleteSignature
-        InvalidClientTokenId MissingAuthenticationToken OptInRequired PendingVerification
-        RequestExpired SignatureDoesNotMatch UnrecognizedClientException""",
+    Failure.CREDENTIALS: """
+        AuthFailure ExpiredToken ExpiredTokenException IncompleteSignature InvalidClientTokenId
+        MissingAuthenticationToken RequestExpired SignatureDoesNotMatch
+        UnrecognizedClientException""",
+    # What botocore retries besides status 5xx and throttling, and what says nothing about the call
+    # itself: the account is not subscribed, is under verification, or is blocked.
+    Failure.LOST: """
+        BandwidthLimitExceeded InternalError InternalFailure LimitExceededException
+        PriorRequestNotComplete ProvisionedThroughputExceededException RequestTimeout
+        RequestTimeoutException ServiceUnavailable TransactionInProgressException Unavailable
+        Blocked OptInRequired PendingVerification""",
 }
 FAILURES = {code: failure for failure, codes in FAILURE_CODES.items() for code in codes.split()}
 CREATE = "CreateTrafficMirrorSession"
 
 
 class Unanswered(Exception):
-    """There is no answer, and what depends on it is left undone.
+    """AWS gave no useful answer, so what depends on it cannot be decided.
 
     Attributes:
         outcome: what that means for an interface.
-        final: whether AWS will say the same again: a permission is missing, or it refuses.
+        final: whether the next attempt would come to the same.
     """
 
     outcome = "failed"
     final = False
-
-
-class Unreadable(Unanswered):
-    """An answer, or a row of one, is not what AWS documents, so nobody can say what it means."""
-
-    method = ""
-
-    def in_answer_of(self, method: str) -> Unreadable:
-        """The same, with boto3's name of the call that was answered so."""
-        self.method = self.method or method
-        return self
-
-    def __str__(self) -> str:
-        whose = operation_of(self.method) or "AWS"
-        return f"The answer of {whose} cannot be understood: {super().__str__()}"
-
-
-@contextmanager
-def reading(method: str) -> Iterator[None]:
-    """What cannot be read in here is in an answer of this call."""
-    try:
-        yield
-    except Unreadable as error:
-        raise error.in_answer_of(method) from None
-
-
-class NotAskedYet(Unanswered):
-    """What would decide is asked for only where it does.
-
-    Attributes:
-        wanted: what to ask for: account, kind as Ec2 and Facts call it (`prefix_lists`,
-            `route_tables`), and ID.
-    """
-
-    def __init__(self, wanted: Iterable[tuple[str, str, str]]) -> None:
-        super().__init__()
-        self.wanted = frozenset(wanted)
 
 
 class OutOfTime(Unanswered):
@@ -727,15 +643,24 @@ class OutOfTime(Unanswered):
         return "The invocation's time ran out"
 
 
-class AwsCallFailed(Unanswered):
-    """A call to AWS came to nothing, botocore's retries included.
+class Unreadable(Unanswered):
+    """A row of an answer is not what AWS documents."""
+
+    final = True
+
+    def __str__(self) -> str:
+        return f"The answer of AWS cannot be understood: {super().__str__()}"
+
+
+class CallFailed(Unanswered):
+    """A call to AWS failed, botocore's retries included.
 
     Attributes:
         operation: the API operation, such as DescribeNetworkAcls.
         code: AWS's error code, or the name of botocore's error.
-        message: AWS's or botocore's message, whole.
+        message: AWS's or botocore's message.
         failure: what that means.
-        role: the role in another account through which it was called, if through one.
+        role: the role in another account through which the function called, if any.
     """
 
     def __init__(
@@ -750,41 +675,29 @@ class AwsCallFailed(Unanswered):
         self.role = role
 
     @classmethod
-    def answered(cls, operation: str, error: ClientError, role: str | None) -> AwsCallFailed:
-        """From an error that AWS, or something in front of it, answered with."""
-        details = error.response.get("Error")
-        details = details if isinstance(details, dict) else {}
+    def of(cls, operation: str, error: Exception, role: str | None) -> CallFailed:
+        """From an error that botocore raised."""
+        if not isinstance(error, ClientError):
+            return cls(operation, type(error).__name__, str(error), Failure.LOST, role)
+        # The call itself, or the AssumeRole that it took.
+        operation = getattr(error, "operation_name", None) or operation
+        details = error.response.get("Error") or {}
         code, message = (str(details.get(name) or "").strip() for name in ("Code", "Message"))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
         # A proxy's page has no code; botocore then shows the status in its place.
         if code.isdigit() or not code:
             return cls(operation, code or "an error without a code", message, Failure.LOST, role)
-        tried_again = status >= 500 or status == 429  # by botocore, whatever the code
-        failure = FAILURES.get(code, Failure.LOST if tried_again else Failure.REFUSED)
-        if operation == CREATE and code == "AuthFailure":
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+        retried = status >= 500 or status == 429  # by botocore, whatever the code
+        failure = FAILURES.get(code, Failure.LOST if retried else Failure.REFUSED)
+        if operation == CREATE and code == "AuthFailure" and "credential" not in message.lower():
             failure = Failure.REFUSED  # the reads were let in, so it is about the interface
         return cls(operation, code, message, failure, role)
 
-    @classmethod
-    def unanswered(cls, operation: str, error: Exception, role: str | None) -> AwsCallFailed:
-        """From an error of botocore's own. Those of its configuration (no credentials, no Region)
-        mean that nothing was sent; all others leave open what AWS did."""
-        unsent = isinstance(error, BotoCoreError) and not isinstance(
-            error, (HTTPClientError, BotocoreConnectionError)
-        )
-        failure = Failure.NOT_LET_IN if unsent else Failure.LOST
-        return cls(operation, type(error).__name__, str(error), failure, role)
-
     @property
     def detail(self) -> str:
-        """The message, short, without the hundreds of encoded characters that nobody can read."""
+        """The message without the encoded part, which only AWS can read."""
         readable = re.split(r"\.?\s*Encoded authorization failure", self.message)[0]
-        return one_line(readable.rstrip("."), 600)
-
-    @property
-    def brief(self) -> str:
-        """Code and message."""
-        return f"{self.code} ({self.detail})"
+        return one_line(readable.rstrip("."))
 
     def __str__(self) -> str:
         if self.failure is Failure.DENIED:
@@ -793,12 +706,13 @@ class AwsCallFailed(Unanswered):
         return f"{self.operation}{through} failed with {self.code}: {self.detail}"
 
     def _denial(self) -> str:
+        """Which permission is missing, and where."""
         if self.operation == "AssumeRole":
             permissions = f"sts:AssumeRole on {self.role}, which has to trust it"
         elif named := re.search(r"perform:? ([\w-]+:\w+)", self.detail):
             permissions = named[1]
         else:
-            # To create a session with a tag takes two permissions.
+            # Creating a session with a tag takes two permissions.
             also = " and ec2:CreateTags" if self.operation == CREATE else ""
             permissions = f"ec2:{self.operation}{also}"
         who = self.role if self.role and self.operation != "AssumeRole" else "the function's role"
@@ -809,29 +723,37 @@ class AwsCallFailed(Unanswered):
         return f"{self.code}: {needs}" + (f". AWS says: {self.detail}" if self.detail else "")
 
 
+def asked(call: Callable[..., T], *arguments: Any) -> T | Unanswered:
+    """What a call returns, or the error that `told` raises where the answer is needed."""
+    try:
+        return call(*arguments)
+    except Unanswered as error:
+        return error
+
+
+def told(answer: T | Unanswered) -> T:
+    """The answer; an error in its place is raised."""
+    if isinstance(answer, Unanswered):
+        raise answer
+    return answer
+
+
 class Deadline:
     """How long the invocation may still begin something.
 
     A fifth of the time that is left at the start, 12 s at most, is kept in reserve: it outlasts a
     call that stays silent, and leaves time to report.
 
-    Attributes:
-        reserve: milliseconds.
-        call_seconds: how long one attempt of a call may take, from connecting to its answer.
-
     Args:
-        context: Lambda's context object; None or one without a clock knows no deadline.
+        context: Lambda's context object; without one, or with one without a clock, there is no
+            deadline.
     """
 
     def __init__(self, context: object) -> None:
         self._remaining_milliseconds: Callable[[], float] = getattr(
             context, "get_remaining_time_in_millis", lambda: float("inf")
         )
-        self.reserve = min(12_000.0, self._remaining_milliseconds() / 5)
-        # Halved until it fits, so that few different clients are made.
-        self.call_seconds = CALL_SECONDS
-        while self.call_seconds > max(self.reserve / 1_000, 0.1):
-            self.call_seconds /= 2
+        self.reserve = min(12_000.0, self._remaining_milliseconds() / 5)  # milliseconds
 
     def allows(self, seconds: float = 0.0) -> bool:
         """Whether something may begin in so many seconds."""
@@ -843,171 +765,51 @@ class Deadline:
             raise OutOfTime
 
     def sleep(self, seconds: float) -> None:
-        """Wait, unless nothing could be begun afterwards: then raise OutOfTime at once."""
+        """Wait, unless nothing could begin afterwards: then raise OutOfTime at once."""
         self.check(seconds)
         time.sleep(seconds)
-
-    def close(self) -> None:
-        """Let nothing be begun any more."""
-        self._remaining_milliseconds = lambda: float("-inf")
-
-
-def asked(call: Callable[..., T], *arguments: Any) -> T | Unanswered:
-    """What a call answers, or the error that `told` raises where the answer is needed."""
-    try:
-        return call(*arguments)
-    except Unanswered as error:
-        return error
-
-
-def told(answer: T | Unanswered) -> T:
-    """The answer; where there is none, its error is raised."""
-    if isinstance(answer, Unanswered):
-        raise answer
-    return answer
-
-
-class Answers(Generic[T]):
-    """What AWS says, by ID. Of an ID that it does not know it says nothing; for one whose call
-    failed, or whose row cannot be read, the error is raised whenever the answer is asked for, so
-    that it harms those who need it and nobody else."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, list[T]] = {}
-        self._errors: dict[str, Unanswered] = {}
-
-    def all(self, key: str, asked_by: str | None = None) -> Sequence[T]:
-        """All answers for an ID; none where AWS knows none.
-
-        Args:
-            key: the ID.
-            asked_by: the ID that the call was made with, where that is another.
-
-        Raises:
-            Unanswered: the call for it failed, or a row cannot be read.
-        """
-        if key in self._errors:
-            raise self._errors[key]
-        if key in self._found:
-            return self._found[key]
-        if asked_by in self._errors:
-            raise self._errors[asked_by]
-        return ()
-
-    def one(self, key: str, asked_by: str | None = None) -> T | None:
-        """The one answer for an ID, or None; see `all`."""
-        return next(iter(self.all(key, asked_by)), None)
-
-    def every(self) -> Iterator[T]:
-        """All answers there are."""
-        for answers in self._found.values():
-            yield from answers
-
-    def items(self) -> Iterator[tuple[str, T | Unanswered]]:
-        """Each ID, with its answer or the error in place of one."""
-        yield from self._errors.items()
-        for key, answers in self._found.items():
-            yield from ((key, answer) for answer in answers)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._found or key in self._errors
-
-    def add(self, key: str, answer: T) -> None:
-        """Take an answer into account."""
-        self._found.setdefault(key, []).append(answer)
-
-    def fail(self, keys: Iterable[str], error: Unanswered) -> None:
-        """Take note that there is no answer for these."""
-        self._errors.update(dict.fromkeys(keys, error))
-
-    def know_of_none(self, keys: Iterable[str]) -> None:
-        """Take note that AWS was asked for these, so that those it does not show are not asked for
-        again."""
-        for key in keys:
-            if key not in self:
-                self._found[key] = []
-
-    def update(self, newer: Answers[T]) -> None:
-        """Take over newer answers and errors."""
-        for key in newer._errors:
-            self._found.pop(key, None)
-        for key in newer._found:
-            self._errors.pop(key, None)
-        self._found.update(newer._found)
-        self._errors.update(newer._errors)
-
-    def copy(self) -> Answers[T]:
-        """The same answers, to add to without changing these."""
-        duplicate: Answers[T] = Answers()
-        duplicate.update(self)
-        return duplicate
-
-    @property
-    def error(self) -> Unanswered | None:
-        """One of the errors, None where there is none."""
-        return next(iter(self._errors.values()), None)
-
-    @property
-    def settled(self) -> bool:
-        """Whether AWS would say the same of everything, errors included, if it were asked again."""
-        return all(error.final for error in self._errors.values())
-
-
-# The reading edge: every member of an answer is read through these, by name and type. AWS
-# leaves some members out to say 'none', or sends an empty text; all others that are missing, empty,
-# null or of another type make the row unreadable, instead of being taken for none.
-
-
-def member(row: Any, name: str, kind: type[T]) -> T:
-    """The member of a row that AWS always sends.
-
-    Raises:
-        Unreadable: it is missing or an empty text, or not of that type.
-    """
-    value = row.get(name) if isinstance(row, dict) else None
-    if type(value) is kind and value != "":
-        return value
-    raise Unreadable(f"{name} is {shown(value)}, not of type {kind.__name__}")
-
-
-def optional_member(row: Any, name: str, kind: type[T]) -> T | None:
-    """The member of a row that AWS leaves out to say 'none'."""
-    none = isinstance(row, dict) and row.get(name, "") == ""
-    return None if none else member(row, name, kind)
-
-
-def rows_in(row: Any, name: str, *, optional: bool = False) -> list[dict[str, Any]]:
-    """The rows of a list in a row."""
-    rows = (optional_member if optional else member)(row, name, list) or []
-    for item in rows:
-        if type(item) is not dict:
-            raise Unreadable(f"a row of {name} is {shown(item)}")
-    return rows
-
-
-def tags_of(row: Any) -> dict[str, str]:
-    """The tags of a row, key to value."""
-    rows = rows_in(row, "Tags", optional=True)
-    return {member(tag, "Key", str): optional_member(tag, "Value", str) or "" for tag in rows}
 
 
 # ======================================================================================
 # 4  Nouns
 # ======================================================================================
 # Named tuples, because every cold start pays for making the classes, and a dataclass takes five
-# times as long to make. Each is made from a row of an answer by its `of`.
+# times as long to make. Each is made from a row of an answer by its `of`, which reads the row
+# plainly: where a member is missing that AWS always sends, `noun` turns Python's error into
+# Unreadable.
 
 VXLAN_PORT = 4789
 VXLAN = f"udp/{VXLAN_PORT}"
 UDP_NUMBER = "17"  # the IANA number, which is how EC2 spells protocols without a name
 ANY_PROTOCOL = "-1"
 
+Row = Mapping[str, Any]
+
+
+def noun(of: Callable[..., T], row: Any, *more: Any) -> T | Unreadable:
+    """What `of` makes of a row, or the error that stands in its place: the one guard between the
+    rows of AWS's answers and the rest of the module."""
+    try:
+        return of(row, *more)
+    except Unreadable as error:
+        return error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        missing = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        return Unreadable(f"{missing} in a row of {of.__qualname__.partition('.')[0]}")
+
+
+def required(row: Row, name: str) -> str:
+    """The text that AWS always sends under this name, and never empty."""
+    if not row[name]:
+        raise ValueError(f"{name} is empty")
+    return str(row[name])
+
 
 @lru_cache(maxsize=65_536)
 def block_bounds(cidr: str) -> tuple[int, int]:
     """First and last address of an IPv4 CIDR block, as numbers. Parsing costs far more than
-    comparing, and accounts repeat the same blocks, so each is parsed once, and only if it is
-    compared: groups of sensors in other zones are not."""
+    comparing, and accounts repeat the same blocks, so each is parsed once, and only where it is
+    compared."""
     try:
         network = IPNetwork(cidr)
     except (AddrFormatError, ValueError):
@@ -1028,20 +830,9 @@ class Address(NamedTuple):
     def of(cls, text: str) -> Address:
         """The address that a text such as 10.0.0.5 names."""
         try:
-            address = IPAddress(text, 4)
+            return cls(text, int(IPAddress(text, 4)))
         except (AddrFormatError, ValueError):
             raise Unreadable(f"{shown(text)} is not an IPv4 address") from None
-        return cls(text, int(address))
-
-    @classmethod
-    def primary(cls, interface: Any) -> Address | None:
-        """The primary private IPv4 address of an interface: the one that VXLAN packets leave from
-        and arrive at. None where there is none (IPv6-only subnets)."""
-        for private in rows_in(interface, "PrivateIpAddresses", optional=True):
-            if optional_member(private, "Primary", bool) and private.get("PrivateIpAddress"):
-                return cls.of(member(private, "PrivateIpAddress", str))
-        text = optional_member(interface, "PrivateIpAddress", str)
-        return cls.of(text) if text else None
 
     def is_in(self, cidr: str) -> bool:
         """Whether an IPv4 CIDR block contains the address."""
@@ -1056,16 +847,18 @@ class Interface(NamedTuple):
     """A network interface: a source of mirrored traffic, or one on which a sensor receives.
 
     Attributes:
-        interface_id: empty where it is another account's and cannot be seen.
+        interface_id: empty for an interface of another account that cannot be seen.
         host_id: the instance that it is attached to.
         zone: name of its Availability Zone, in the mapping of the account that asked.
         zone_id: the ID of that zone, alike in all accounts; None where an old boto3 drops it.
-        is_first: whether it is the one that its instance was launched with (device index 0,
-            network card 0).
+        address: the primary private IPv4 address, from which VXLAN packets leave and at which they
+            arrive; None where there is none (IPv6-only subnets).
+        is_first: whether its instance was launched with it (device index 0, network card 0).
     """
 
     interface_id: str
     interface_type: str = "interface"
+    description: str = ""
     host_id: str | None = None
     zone: str | None = None
     zone_id: str | None = None
@@ -1076,92 +869,67 @@ class Interface(NamedTuple):
     is_first: bool = True
 
     @classmethod
-    def of(cls, row: Any, host_id: str | None = None, placement: Any = None) -> Interface:
+    def of(cls, row: Row, placement: Row | None = None) -> Interface:
         """From a row of DescribeNetworkInterfaces, or from one within a row of DescribeInstances,
-        which knows the host, and the placement of all its interfaces."""
-        attachment = optional_member(row, "Attachment", dict) or {}
-        placed = placement if host_id else row
+        where the placement is the instance's."""
+        private = [a for a in row.get("PrivateIpAddresses") or () if a.get("Primary")]
+        text = (private[0] if private else row).get("PrivateIpAddress")
+        placed = row if placement is None else placement
         return cls(
-            interface_id=member(row, "NetworkInterfaceId", str),
-            interface_type=optional_member(row, "InterfaceType", str) or "interface",
-            host_id=host_id or optional_member(attachment, "InstanceId", str),
-            zone=member(placed, "AvailabilityZone", str),
-            zone_id=optional_member(placed, "AvailabilityZoneId", str),
-            vpc_id=member(row, "VpcId", str),
-            subnet_id=member(row, "SubnetId", str),
-            address=Address.primary(row),
-            group_ids=tuple(member(group, "GroupId", str) for group in rows_in(row, "Groups")),
+            interface_id=required(row, "NetworkInterfaceId"),
+            interface_type=row.get("InterfaceType") or "interface",
+            description=row.get("Description") or "",
+            host_id=(row.get("Attachment") or {}).get("InstanceId"),
+            zone=required(placed, "AvailabilityZone"),
+            zone_id=placed.get("AvailabilityZoneId") or None,
+            vpc_id=required(row, "VpcId"),
+            subnet_id=required(row, "SubnetId"),
+            address=Address.of(text) if text else None,
+            group_ids=tuple(required(group, "GroupId") for group in row["Groups"]),
             is_first=device_position(row) == (0, 0),
         )
 
-    @property
-    def sender(self) -> Address:
-        """The address that VXLAN packets leave from. Sources without one are never judged."""
-        assert self.address
-        return self.address
 
-    def zone_as(self, sensor: Sensor) -> str | None:
-        """Its Availability Zone as it is compared for a sensor: AWS names zones in the mapping of
-        the account that asks, so for one that another account was asked for, by the zone's ID."""
-        return self.zone_id if sensor.through_role else self.zone
-
-
-# The interface of a sensor that another account owns and does not show: the first stage says so.
+# The interface of a sensor that another account owns and does not show.
 HIDDEN = Interface("")
 
 
-def device_position(row: Any) -> tuple[int, int]:
+def device_position(row: Row) -> tuple[int, int]:
     """Where an interface is attached: device index and network card."""
-    attachment = optional_member(row, "Attachment", dict) or {}
-    index = optional_member(attachment, "DeviceIndex", int) or 0
-    return index, optional_member(attachment, "NetworkCardIndex", int) or 0
+    attachment = row.get("Attachment") or {}
+    return attachment.get("DeviceIndex") or 0, attachment.get("NetworkCardIndex") or 0
 
 
 class Instance(NamedTuple):
-    """An EC2 instance with its network interfaces, in the order of their device index.
+    """An EC2 instance with its network interfaces.
 
     Attributes:
-        owner_id: the account that it belongs to.
         managed: whether a service manages it (EKS Auto Mode and others).
-        interfaces: those that can be read.
-        unreadable: why the others cannot, by interface ID.
+        interfaces: by ID, in the order of their device index; an error in place of one that cannot
+            be read.
     """
 
     instance_id: str
-    owner_id: str | None
     state: str
     instance_type: str
     managed: bool
     tags: Mapping[str, str]
-    interfaces: tuple[Interface, ...]
-    unreadable: Mapping[str, Unreadable]
+    interfaces: Mapping[str, Interface | Unreadable]
 
     @classmethod
-    def of(cls, row: Any) -> Instance:
-        """From an instance as `instances_in` finds it in an answer."""
-        instance_id = member(row, "InstanceId", str)
-        interfaces, unreadable, seen = [], {}, set()
-        for interface in sorted(
-            rows_in(row, "NetworkInterfaces", optional=True), key=device_position
-        ):
-            interface_id = member(interface, "NetworkInterfaceId", str)
-            if interface_id in seen:
-                continue
-            seen.add(interface_id)
-            try:
-                interfaces.append(Interface.of(interface, instance_id, row.get("Placement")))
-            except Unreadable as error:
-                unreadable[interface_id] = error
-        operator = optional_member(row, "Operator", dict) or {}
+    def of(cls, row: Row) -> Instance:
+        """From a row of DescribeInstances."""
+        placement = row["Placement"]
         return cls(
-            instance_id=instance_id,
-            owner_id=optional_member(row, "OwnerId", str),
-            state=member(member(row, "State", dict), "Name", str),
-            instance_type=optional_member(row, "InstanceType", str) or "",
-            managed=optional_member(operator, "Managed", bool) or False,
+            instance_id=required(row, "InstanceId"),
+            state=required(row["State"], "Name"),
+            instance_type=row.get("InstanceType") or "",
+            managed=bool((row.get("Operator") or {}).get("Managed")),
             tags=tags_of(row),
-            interfaces=tuple(interfaces),
-            unreadable=unreadable,
+            interfaces={
+                required(interface, "NetworkInterfaceId"): noun(Interface.of, interface, placement)
+                for interface in sorted(row.get("NetworkInterfaces") or (), key=device_position)
+            },
         )
 
     @property
@@ -1169,36 +937,50 @@ class Instance(NamedTuple):
         """Whether it runs. EC2 may still say pending when its event says running."""
         return self.state in ("running", "pending")
 
-    @property
-    def interface_ids(self) -> list[str]:
-        """All its interfaces, those that cannot be read included."""
-        return [*(interface.interface_id for interface in self.interfaces), *self.unreadable]
+
+class Host(NamedTuple):
+    """The instance that an interface of a sensor is attached to."""
+
+    instance_id: str
+    state: str
+
+    @classmethod
+    def of(cls, row: Row) -> Host:
+        """From a row of DescribeInstances."""
+        return cls(required(row, "InstanceId"), required(row["State"], "Name"))
+
+
+def tags_of(row: Row) -> dict[str, str]:
+    """The tags of a row, key to value."""
+    return {tag["Key"]: tag.get("Value") or "" for tag in row.get("Tags") or ()}
 
 
 class Session(NamedTuple):
-    """A traffic mirror session."""
+    """A traffic mirror session. The owner of a sensor may not see the interface and the number."""
 
     session_id: str
-    interface_id: str
     target_id: str
-    number: int
-    name: str | None
+    interface_id: str | None = None
+    number: int | None = None
 
     @classmethod
-    def of(cls, row: Any) -> Session:
-        """From a session as EC2 shows it."""
+    def of(cls, row: Row) -> Session:
+        """From a row of DescribeTrafficMirrorSessions, or from the answer to a create."""
         return cls(
-            session_id=member(row, "TrafficMirrorSessionId", str),
-            interface_id=member(row, "NetworkInterfaceId", str),
-            target_id=member(row, "TrafficMirrorTargetId", str),
-            number=optional_member(row, "SessionNumber", int) or 0,
-            name=tags_of(row).get("Name"),
+            session_id=required(row, "TrafficMirrorSessionId"),
+            target_id=required(row, "TrafficMirrorTargetId"),
+            interface_id=row.get("NetworkInterfaceId"),
+            number=row.get("SessionNumber"),
         )
 
 
 class Target(NamedTuple):
-    """A traffic mirror target: an interface, or a load balancer whose interfaces are known by
-    their descriptions. A shared one may be shown without either."""
+    """A traffic mirror target: an interface, or a load balancer or endpoint whose interfaces are
+    known by their descriptions. A shared one may be shown without either.
+
+    Attributes:
+        descriptions: of the interfaces of its load balancer or endpoint.
+    """
 
     target_id: str
     owner_id: str | None
@@ -1206,37 +988,36 @@ class Target(NamedTuple):
     descriptions: tuple[str, ...]
 
     @classmethod
-    def of(cls, row: Any) -> Target:
-        """From a target as DescribeTrafficMirrorTargets shows it."""
+    def of(cls, row: Row) -> Target:
+        """From a row of DescribeTrafficMirrorTargets."""
         descriptions: tuple[str, ...] = ()
-        if arn := optional_member(row, "NetworkLoadBalancerArn", str):
+        if arn := row.get("NetworkLoadBalancerArn"):
             descriptions = (f"ELB {arn.partition(':loadbalancer/')[2]}",)
-        elif endpoint := optional_member(row, "GatewayLoadBalancerEndpointId", str):
+        elif endpoint := row.get("GatewayLoadBalancerEndpointId"):
             # EC2 writes these with and without a colon.
             descriptions = tuple(f"VPC Endpoint Interface{colon} {endpoint}" for colon in ("", ":"))
         return cls(
-            target_id=member(row, "TrafficMirrorTargetId", str),
-            owner_id=optional_member(row, "OwnerId", str),
-            interface_id=optional_member(row, "NetworkInterfaceId", str),
+            target_id=required(row, "TrafficMirrorTargetId"),
+            owner_id=row.get("OwnerId"),
+            interface_id=row.get("NetworkInterfaceId") or None,
             descriptions=descriptions,
         )
 
     @property
     def shows_where(self) -> bool:
-        """Whether it says on which interfaces it receives."""
+        """Whether it shows on which interfaces it receives."""
         return bool(self.interface_id or self.descriptions)
 
 
 class SecurityGroup(NamedTuple):
-    """What of a security group's inbound rules admits VXLAN: the origins of the rules whose
-    protocol and ports match.
+    """The inbound rules of a security group that are about VXLAN, by their origins.
 
     Attributes:
         cidrs: IPv4 blocks.
         references: security groups within the VPC or across an active peering connection.
         unstated: those of which AWS shows no peering status: in the VPC, or somewhere else.
         inactive: those across a peering connection that is not active.
-        prefix_list_ids: managed prefix lists.
+        list_ids: managed prefix lists.
     """
 
     group_id: str
@@ -1244,112 +1025,129 @@ class SecurityGroup(NamedTuple):
     references: frozenset[str]
     unstated: frozenset[str]
     inactive: frozenset[str]
-    prefix_list_ids: tuple[str, ...]
+    list_ids: tuple[str, ...]
 
     @classmethod
-    def of(cls, row: Any) -> SecurityGroup:
-        """From a group as DescribeSecurityGroups shows it."""
+    def of(cls, row: Row) -> SecurityGroup:
+        """From a row of DescribeSecurityGroups."""
         rules = [
             rule
-            for rule in rows_in(row, "IpPermissions")
+            for rule in row["IpPermissions"]
             if covers_vxlan(
-                member(rule, "IpProtocol", str), ("udp", UDP_NUMBER), rule, "FromPort", "ToPort"
+                required(rule, "IpProtocol"), "udp", rule.get("FromPort"), rule.get("ToPort")
             )
         ]
-
-        def origins(kind: str) -> list[dict[str, Any]]:
-            return [item for rule in rules for item in rows_in(rule, kind, optional=True)]
-
-        by_status: dict[str | None, set[str]] = {}
-        for pair in origins("UserIdGroupPairs"):
-            status = optional_member(pair, "PeeringStatus", str) or None
-            by_status.setdefault(status, set()).add(member(pair, "GroupId", str))
+        by_status: dict[str | None, set[str]] = defaultdict(set)
+        for pair in (pair for rule in rules for pair in rule.get("UserIdGroupPairs") or ()):
+            by_status[pair.get("PeeringStatus") or None].add(required(pair, "GroupId"))
         active, unstated = by_status.pop("active", set()), by_status.pop(None, set())
         return cls(
-            group_id=member(row, "GroupId", str),
-            cidrs=tuple(member(item, "CidrIp", str) for item in origins("IpRanges")),
+            group_id=required(row, "GroupId"),
+            cidrs=tuple(
+                required(block, "CidrIp") for rule in rules for block in rule.get("IpRanges") or ()
+            ),
             references=frozenset(active),
             unstated=frozenset(unstated),
             inactive=frozenset().union(*by_status.values()),
-            prefix_list_ids=tuple(
-                member(item, "PrefixListId", str) for item in origins("PrefixListIds")
+            list_ids=tuple(
+                required(prefix_list, "PrefixListId")
+                for rule in rules
+                for prefix_list in rule.get("PrefixListIds") or ()
             ),
         )
 
 
-def covers_vxlan(protocol: str, spelt: tuple[str, ...], ports: Any, first: str, last: str) -> bool:
+def covers_vxlan(protocol: str, udp: str, low: int | None, high: int | None) -> bool:
     """Whether a rule of a security group or a network ACL is about UDP port 4789. Rules for all
     protocols are about all ports, whatever ports they carry; a range includes both its ends, and
-    one of which an end is missing is open on that side only.
+    one of which an end is missing is open on that side.
 
     Args:
         protocol: of the rule.
-        spelt: how UDP is spelt there.
-        ports: where the range of ports stands, under the names `first` and `last`.
+        udp: how UDP is spelt there, besides by its number.
+        low: the first port of the range.
+        high: the last.
     """
     if protocol == ANY_PROTOCOL:
         return True
-    low, high = (optional_member(ports, name, int) for name in (first, last))
-    open_or_low, open_or_high = low is None or low <= VXLAN_PORT, high is None or high >= VXLAN_PORT
-    return protocol in spelt and open_or_low and open_or_high
+    in_range = (low is None or low <= VXLAN_PORT) and (high is None or high >= VXLAN_PORT)
+    return protocol in (udp, UDP_NUMBER) and in_range
 
 
 class AclEntry(NamedTuple):
-    """A network ACL entry that is about VXLAN over IPv4."""
+    """A network ACL entry about VXLAN over IPv4."""
 
     number: int
+    egress: bool
     allows: bool
     cidr: str
 
+    @classmethod
+    def of(cls, row: Row) -> AclEntry:
+        """From an entry of a network ACL."""
+        if row["RuleAction"] not in ("allow", "deny"):
+            raise ValueError(f"RuleAction is {shown(row['RuleAction'])}, not allow or deny")
+        required(row, "Protocol")
+        allows = row["RuleAction"] == "allow"
+        return cls(int(row["RuleNumber"]), bool(row["Egress"]), allows, required(row, "CidrBlock"))
+
+    @staticmethod
+    def is_about_vxlan(row: Row) -> bool:
+        """Whether an entry is about VXLAN over IPv4, or does not say. ACLs spell protocols as
+        numbers."""
+        ports = row.get("PortRange") or {}
+        protocol = row.get("Protocol") or ANY_PROTOCOL
+        over_ipv6 = bool(row.get("Ipv6CidrBlock")) and not row.get("CidrBlock")
+        return not over_ipv6 and covers_vxlan(
+            protocol, UDP_NUMBER, ports.get("From"), ports.get("To")
+        )
+
 
 class NetworkAcl(NamedTuple):
-    """A network ACL: its entries about VXLAN over IPv4, in ascending rule number."""
+    """A network ACL: its entries about VXLAN over IPv4, in ascending rule number.
+
+    Attributes:
+        subnet_ids: the subnets that it is associated with.
+        inbound: an error stands in the place of an entry that cannot be read.
+        outbound: likewise.
+    """
 
     acl_id: str
-    inbound: tuple[AclEntry, ...]
-    outbound: tuple[AclEntry, ...]
+    subnet_ids: frozenset[str]
+    inbound: tuple[AclEntry | Unreadable, ...]
+    outbound: tuple[AclEntry | Unreadable, ...]
 
     @classmethod
-    def of(cls, row: Any) -> NetworkAcl:
-        """From an ACL as DescribeNetworkAcls shows it (its entries come in no particular order)."""
-        inbound: list[AclEntry] = []
-        outbound: list[AclEntry] = []
-        for entry in rows_in(row, "Entries"):
-            egress = member(entry, "Egress", bool)
-            number, allows = member(entry, "RuleNumber", int), acl_entry_allows(entry)
-            if acl_entry_covers_vxlan(entry):
-                cidr = member(entry, "CidrBlock", str)
-                block_bounds(cidr)  # an entry that cannot be read might be the one that decides
-                (outbound if egress else inbound).append(AclEntry(number, allows, cidr))
-        acl_id = member(row, "NetworkAclId", str)
-        return cls(acl_id, tuple(sorted(inbound)), tuple(sorted(outbound)))
+    def of(cls, row: Row) -> NetworkAcl:
+        """From a row of DescribeNetworkAcls, whose entries come in no particular order."""
+        entries = [
+            (entry.get("Egress"), noun(AclEntry.of, entry))
+            # An entry without a number may come first.
+            for entry in sorted(row["Entries"], key=lambda entry: entry.get("RuleNumber") or 0)
+            if AclEntry.is_about_vxlan(entry)
+        ]
+        return cls(
+            acl_id=required(row, "NetworkAclId"),
+            subnet_ids=frozenset(required(item, "SubnetId") for item in row["Associations"]),
+            inbound=tuple(entry for egress, entry in entries if egress is not True),
+            outbound=tuple(entry for egress, entry in entries if egress is not False),
+        )
 
 
-def acl_entry_allows(entry: Any) -> bool:
-    """Whether a network ACL entry allows what it matches; the other action is to deny."""
-    action = member(entry, "RuleAction", str)
-    if action not in ("allow", "deny"):
-        raise Unreadable(f"RuleAction is {shown(action)}, not allow or deny")
-    return action == "allow"
+def deciding_entry(entries: Iterable[AclEntry | Unreadable], address: Address) -> AclEntry | None:
+    """The entry that decides: the lowest rule number that matches. None: no match, which denies.
 
-
-def acl_entry_covers_vxlan(entry: Any) -> bool:
-    """Whether a network ACL entry is about VXLAN over IPv4. ACLs spell protocols as numbers."""
-    protocol, ports = member(entry, "Protocol", str), optional_member(entry, "PortRange", dict)
-    about_ipv6 = "Ipv6CidrBlock" in entry and not entry.get("CidrBlock")
-    return not about_ipv6 and covers_vxlan(protocol, (UDP_NUMBER,), ports or {}, "From", "To")
-
-
-def deciding_entry(entries: Iterable[AclEntry], address: Address) -> AclEntry | None:
-    """The entry that decides: the lowest rule number that matches. None: no match, which denies."""
-    return next((entry for entry in entries if address.is_in(entry.cidr)), None)
+    Raises:
+        Unreadable: an entry that comes before cannot be read, and may be the one that decides.
+    """
+    return next((entry for entry in map(told, entries) if address.is_in(entry.cidr)), None)
 
 
 class NextHop(Enum):
     """What a kind of next hop means for mirrored packets on their way to another VPC."""
 
-    LEADS = "AWS lists it as a way for mirrored traffic"
-    UNLISTED = "AWS does not list it for mirrored traffic"
+    LEADS = "AWS lists it as a path of mirrored traffic"
+    UNLISTED = "AWS does not list it as a path of mirrored traffic"
     ASTRAY = "it does not lead to another VPC"
 
 
@@ -1378,44 +1176,56 @@ class Route(NamedTuple):
 
     Attributes:
         destination: an IPv4 CIDR block, or the ID of a prefix list.
-        by_prefix_list: whether it is the latter.
-        rank: routes to a smaller block first, and of two to the same one the static one.
+        to_list: whether it is the latter.
+        static: whether somebody made it, so that it wins over others to the same block.
+        state: None where AWS does not say.
         next_hop: kind and ID of where it leads.
         leads: what that means.
     """
 
-    rank: tuple[int, bool]
     destination: str
-    by_prefix_list: bool
-    state: str
+    to_list: bool
+    static: bool
+    state: str | None
     next_hop: str
     leads: NextHop
 
     @classmethod
-    def of(cls, row: Any) -> Route:
-        """From a route as DescribeRouteTables shows it."""
-        cidr = optional_member(row, "DestinationCidrBlock", str)
-        destination = cidr or member(row, "DestinationPrefixListId", str)
-        size = 0
-        if cidr:
-            first, last = block_bounds(cidr)
-            size = last - first
-        propagated = optional_member(row, "Origin", str) == "EnableVgwRoutePropagation"
-        next_hop, leads = "an unknown next hop", NextHop.UNLISTED
-        for name, prefix, kind, meaning in NEXT_HOPS:
-            identifier = optional_member(row, name, str)
-            if identifier and identifier.startswith(prefix):
-                next_hop, leads = f"{kind} {identifier}", meaning
-                break
-        state = member(row, "State", str)
-        return cls((size, propagated), destination, not cidr, state, next_hop, leads)
+    def of(cls, row: Row) -> Route:
+        """From a route of a route table."""
+        cidr = row.get("DestinationCidrBlock")
+        next_hop, leads = next(
+            (
+                (f"{kind} {row[name]}", meaning)
+                for name, prefix, kind, meaning in NEXT_HOPS
+                if row.get(name) and row[name].startswith(prefix)
+            ),
+            ("an unknown next hop", NextHop.UNLISTED),
+        )
+        return cls(
+            destination=cidr or required(row, "DestinationPrefixListId"),
+            to_list=not cidr,
+            static=row.get("Origin") in ("CreateRoute", "CreateRouteTable"),
+            state=row.get("State"),
+            next_hop=next_hop,
+            leads=leads,
+        )
 
     @property
     def counts(self) -> bool:
-        """Whether it may decide. Prefix lists to a VPC endpoint hold public blocks of AWS's
-        services, and a filtered route is not in effect."""
-        to_service = self.by_prefix_list and self.next_hop.startswith("VPC endpoint")
-        return self.state != "filtered" and not to_service
+        """Whether it may decide. A filtered route is not in effect, and the lists of gateway
+        endpoints and of VPC Lattice hold public or link-local blocks of AWS's services."""
+        to_service = self.next_hop.startswith("VPC endpoint") or self.next_hop.endswith(
+            "VpcLattice"
+        )
+        return self.state != "filtered" and not (self.to_list and to_service)
+
+    @property
+    def meaning(self) -> NextHop:
+        """Where packets go that take it; a blackhole route drops them."""
+        if not self.state:
+            raise Unreadable(f"the route to {self.destination} has no state")
+        return NextHop.ASTRAY if self.state == "blackhole" else self.leads
 
     def __str__(self) -> str:
         state = "" if self.state == "active" else f" in state {self.state}"
@@ -1423,32 +1233,43 @@ class Route(NamedTuple):
 
 
 class RouteTable(NamedTuple):
-    """A route table: its routes over IPv4 that may decide, those to smaller blocks first."""
+    """A route table and its routes over IPv4.
+
+    Attributes:
+        subnet_ids: the subnets that it is associated with.
+        is_main: whether it is the one of all subnets of its VPC without a table of their own.
+        routes: an error stands in the place of a route that cannot be read.
+    """
 
     table_id: str
-    routes: tuple[Route, ...]
+    subnet_ids: frozenset[str]
+    is_main: bool
+    routes: tuple[Route | Unreadable, ...]
 
     @classmethod
-    def of(cls, row: Any) -> RouteTable:
-        """From a route table as DescribeRouteTables shows it."""
-        rows = rows_in(row, "Routes")
-        routes = [Route.of(route) for route in rows if "DestinationIpv6CidrBlock" not in route]
-        counting = sorted((route for route in routes if route.counts), key=lambda route: route.rank)
-        return cls(member(row, "RouteTableId", str), tuple(counting))
+    def of(cls, row: Row) -> RouteTable:
+        """From a row of DescribeRouteTables."""
+        return cls(
+            table_id=required(row, "RouteTableId"),
+            subnet_ids=frozenset(a["SubnetId"] for a in row["Associations"] if a.get("SubnetId")),
+            is_main=any(association.get("Main") for association in row["Associations"]),
+            routes=tuple(
+                noun(Route.of, route)
+                for route in row["Routes"]
+                if not route.get("DestinationIpv6CidrBlock")
+            ),
+        )
 
 
 # ======================================================================================
 # 5  AWS
 # ======================================================================================
 
-PAGE = 1_000  # MaxResults of most Describe calls
-SMALL_PAGE = 100  # MaxResults of GetManagedPrefixListEntries and DescribeRouteTables
 FILTER_VALUES = 200  # EC2 takes no more values in a filter
+LONGEST_VALUE = 255  # characters: EC2 refuses a call with a longer filter value
 PARALLEL_CALLS = 32
-UNKNOWN_INSTANCE_LOOKS = 3  # an ID may be unknown for seconds after it appears
-PAUSE_SECONDS = 1.0  # between two looks at something that EC2 may not show yet
 ATTEMPTS = 5
-CALL_SECONDS = 10.0  # of one attempt: a fifth to connect, the rest to wait for the answer
+ATTEMPTS_TO_ASSUME = 2  # a silent STS has to leave time for the other accounts
 
 
 class Read(NamedTuple):
@@ -1456,1142 +1277,923 @@ class Read(NamedTuple):
 
     Attributes:
         method: boto3's name of the call.
-        rows: the rows in a page of its answer.
-        row_id: the member with a row's own ID; a row that comes twice counts once.
-        filter: the filter by which rows are looked up.
-        keys: the values of that filter that a row answers, or what it is looked up by instead.
-        other_keys: whether it is looked up by something else than the values of the filter.
+        rows: the list of rows in a page of its answer.
+        key: the member of a row by which it is looked up; empty where each call has one value.
+        filter: the filter that takes such values, or the parameter that takes the one value.
         of: from a row to the noun that it is about.
-        ids: the parameter that takes IDs.
-        page: MaxResults, where it is not the usual one.
+        page: MaxResults.
+        within: where the rows stand in lists within that list.
     """
 
     method: str
-    rows: Callable[[Any], list[dict[str, Any]]]
-    row_id: str
+    rows: str
+    key: str
     filter: str
-    keys: Callable[[Any], list[str]]
     of: Callable[[Any], Any]
-    ids: str = ""
-    page: int | None = None
-    other_keys: bool = False
+    page: int = 1_000
+    within: str = ""
 
 
-def instances_in(page: Any) -> list[dict[str, Any]]:
-    """The instances of an answer, each with the owner of its reservation."""
-    return [
-        {**instance, "OwnerId": reservation.get("OwnerId", "")}
-        for reservation in rows_in(page, "Reservations")
-        for instance in rows_in(reservation, "Instances")
-    ]
-
-
-def listed(name: str) -> Callable[[Any], list[dict[str, Any]]]:
-    """The rows of the list of that name in an answer."""
-    return lambda page: rows_in(page, name)
-
-
-def key(name: str) -> Callable[[Any], list[str]]:
-    """Rows are looked up by the member of that name."""
-    return lambda row: [member(row, name, str)]
-
-
-def subnets_of_acl(row: Any) -> list[str]:
-    """Network ACLs are looked up by the subnets that they are associated with."""
-    return [member(item, "SubnetId", str) for item in rows_in(row, "Associations")]
-
-
-def subnets_of_route_table(row: Any) -> list[str]:
-    """Route tables are looked up by subnet, the main one by its VPC: a subnet without a table of
-    its own uses that, and is not named there."""
-    return [
-        member(row, "VpcId", str)
-        if member(item, "Main", bool)
-        else optional_member(item, "SubnetId", str) or ""
-        for item in rows_in(row, "Associations")
-    ]
+def block_of(row: Row) -> str:
+    """The CIDR block of a prefix list's entry."""
+    return required(row, "Cidr")
 
 
 INSTANCES = Read(
-    "describe_instances", instances_in, "InstanceId", "instance-id", key("InstanceId"),
-    Instance.of, ids="InstanceIds",
+    "describe_instances", "Reservations", "InstanceId", "instance-id", Instance.of,
+    within="Instances",
 )  # fmt: skip
-MIRROR_TARGETS = Read(
-    "describe_traffic_mirror_targets", listed("TrafficMirrorTargets"), "TrafficMirrorTargetId",
-    "traffic-mirror-target-id", key("TrafficMirrorTargetId"), Target.of,
-    ids="TrafficMirrorTargetIds",
+RUNNING_INSTANCES = INSTANCES._replace(filter="instance-state-name")
+HOSTS = INSTANCES._replace(of=Host.of)
+TARGETS_READ = Read(
+    "describe_traffic_mirror_targets", "TrafficMirrorTargets", "TrafficMirrorTargetId",
+    "traffic-mirror-target-id", Target.of,
 )  # fmt: skip
 SESSIONS = Read(
-    "describe_traffic_mirror_sessions", listed("TrafficMirrorSessions"), "TrafficMirrorSessionId",
-    "network-interface-id", key("NetworkInterfaceId"), Session.of,
+    "describe_traffic_mirror_sessions", "TrafficMirrorSessions", "NetworkInterfaceId",
+    "network-interface-id", Session.of,
 )  # fmt: skip
+# The owner of a sensor sees sessions of interfaces that belong to other accounts.
+SESSIONS_BY_ID = SESSIONS._replace(key="TrafficMirrorSessionId")
 INTERFACES = Read(
-    "describe_network_interfaces", listed("NetworkInterfaces"), "NetworkInterfaceId",
-    "network-interface-id", key("NetworkInterfaceId"), Interface.of, ids="NetworkInterfaceIds",
+    "describe_network_interfaces", "NetworkInterfaces", "NetworkInterfaceId",
+    "network-interface-id", Interface.of,
 )  # fmt: skip
 # The interfaces of load balancers are found by their descriptions, which takes no permission more.
-DESCRIBED_INTERFACES = INTERFACES._replace(filter="description", keys=key("Description"))
+DESCRIBED_INTERFACES = INTERFACES._replace(key="Description", filter="description")
 SECURITY_GROUPS = Read(
-    "describe_security_groups", listed("SecurityGroups"), "GroupId", "group-id", key("GroupId"),
-    SecurityGroup.of,
-)  # fmt: skip
-NETWORK_ACLS = Read(
-    "describe_network_acls", listed("NetworkAcls"), "NetworkAclId", "vpc-id", subnets_of_acl,
-    NetworkAcl.of, other_keys=True,
-)  # fmt: skip
+    "describe_security_groups", "SecurityGroups", "GroupId", "group-id", SecurityGroup.of
+)
+NETWORK_ACLS = Read("describe_network_acls", "NetworkAcls", "VpcId", "vpc-id", NetworkAcl.of)
 ROUTE_TABLES = Read(
-    "describe_route_tables", listed("RouteTables"), "RouteTableId", "vpc-id",
-    subnets_of_route_table, RouteTable.of, page=SMALL_PAGE,
-    other_keys=True,
+    "describe_route_tables", "RouteTables", "VpcId", "vpc-id", RouteTable.of, page=100
+)
+PREFIX_LISTS = Read(
+    "get_managed_prefix_list_entries", "Entries", "", "PrefixListId", block_of, page=100,
 )  # fmt: skip
 
-
-def parallel_calls() -> ThreadPoolExecutor:
-    """Where calls that do not need each other's answers go out together.
-
-    Leaving the `with` block waits for all of them and ends the threads. Each future holds its
-    call's answer, or its error, which `result()` raises.
-    """
-    return ThreadPoolExecutor(max_workers=PARALLEL_CALLS)
+# What AWS shows, by the value that the function looked up: a list, in which an error stands in the
+# place of a row that cannot be read, and of all rows where the call failed.
+Found = Mapping[str, Sequence[Any]]
 
 
-class Ec2:
+def in_parallel(*calls: Callable[[], Any]) -> list[Any]:
+    """What these calls return, which go out together because none needs another's answer."""
+    if len(calls) < 2:
+        return [call() for call in calls]
+    with ThreadPoolExecutor(max_workers=min(len(calls), PARALLEL_CALLS)) as threads:
+        futures = [threads.submit(call) for call in calls]
+    return [future.result() for future in futures]
+
+
+class Remembered(NamedTuple):
+    """What AWS answered, and when: Unix time in seconds, since Lambda freezes the environment
+    between invocations, and with it clocks that count from its start."""
+
+    answer: Any
+    asked_at: float
+
+
+# Answers of calls about sensors and routes, by account, call, filter and value. They outlive an
+# invocation where CACHE_SECONDS says so.
+_memory: dict[tuple[str, str, str, str], Remembered] = {}
+
+
+def drop_old_answers(seconds: int) -> None:
+    """Drop what AWS answered so many seconds ago or earlier."""
+    now = time.time()
+    for key, remembered in list(_memory.items()):
+        if not 0 <= now - remembered.asked_at < seconds:
+            _memory.pop(key, None)
+
+
+class Account:
     """The EC2 of one account: every call of the function, each in one place.
 
-    Look-ups are by filter where they can be: one ID that does not exist makes a call by ID fail for
-    all the others, and answers to calls by ID are not paged.
+    Look-ups are by filter: one ID that does not exist makes a call by ID fail for all the others,
+    and answers to calls by ID are not paged.
 
     Args:
         deadline: what calls keep to.
-        role: ARN of the role through which another account is read; None: the own account.
+        account_id: empty for the function's own account.
+        role: ARN of the role through which another account is read.
+        remember_seconds: how long answers that `recall` gives may be old.
     """
 
-    def __init__(self, deadline: Deadline, role: str | None = None) -> None:
+    def __init__(
+        self,
+        deadline: Deadline,
+        account_id: str = "",
+        role: str | None = None,
+        remember_seconds: int = 0,
+    ) -> None:
         self.deadline = deadline
+        self.account_id = account_id
         self.role = role
-        self._assumed: Future[None] | None = None
+        self.remember_seconds = remember_seconds
+        self.used_memory = False
+        self._forgotten = not remember_seconds
+        self._answers: dict[tuple[str, str, str, str], Any] = {}  # of this invocation
+        self._assuming = threading.Lock()
+        self._not_assumed: Unanswered | None = None
 
-    def assume_role(self, threads: Executor) -> None:
-        """Begin to get the role's credentials, or to make sure that they are still good
-        (AssumeRole). Calls wait for it; where it fails, so do they."""
-        role = self.role
-        assert role
-        self._assumed = threads.submit(
-            self._guarded, "AssumeRole", lambda: assumed_credentials(role).get_frozen_credentials()
-        )
+    # Looking up
 
-    def by_filter(self, read: Read, values: Iterable[str]) -> Answers[Any]:
+    def look_up(self, read: Read, values: Iterable[str]) -> dict[str, Sequence[Any]]:
         """What a Describe call shows for these values of its filter, in lists of at most 200
         values, which go out together."""
-        answers: Answers[Any] = Answers()
-        chunks = chunks_of(values)
-        if len(chunks) == 1:
-            return self._look_up(read, chunks[0])
-        with parallel_calls() as calls:
-            for future in [calls.submit(self._look_up, read, chunk) for chunk in chunks]:
-                answers.update(future.result())
-        return answers
+        # A configured ID with a slip of the pen may contain a wildcard, and the filter would then
+        # show what is not asked for.
+        possible = re.compile(rf"[^*?\\]{{1,{LONGEST_VALUE}}}")
+        values = dict.fromkeys(values)
+        wanted = sorted(value for value in values if possible.fullmatch(value))
+        size = FILTER_VALUES if read.key else 1
+        chunks = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+        found: dict[str, Sequence[Any]] = dict.fromkeys(values, ())
+        answers = in_parallel(*(partial(asked, self.read, read, chunk) for chunk in chunks))
+        for chunk, answer in zip(chunks, answers, strict=True):
+            failed = isinstance(answer, Unanswered)
+            found.update({value: [answer] if failed else answer[value] for value in chunk})
+        return found
 
-    def _look_up(self, read: Read, values: list[str]) -> Answers[Any]:
-        parameters = {
-            "Filters": [{"Name": read.filter, "Values": values}],
-            "MaxResults": read.page or PAGE,
-        }
-        wanted = None if read.other_keys else frozenset(values)
-        try:
-            return self._rows(read, parameters, wanted)
-        except Unanswered as error:
-            answers: Answers[Any] = Answers()
-            answers.fail(values, error)
-            return answers
+    def recall(self, read: Read, values: Iterable[str]) -> dict[str, Sequence[Any]]:
+        """As `look_up`, but each value is asked for once in an invocation, and not at all while an
+        earlier answer may be used."""
+        values = list(values)
+        found = {value: self._remembered(read, value) for value in values}
+        lacking = [value for value, answer in found.items() if answer is None]
+        for value, answer in (self.look_up(read, lacking) if lacking else {}).items():
+            failed = any(isinstance(item, Unanswered) for item in answer)
+            found[value] = self._remember(read, value, answer, keep=not failed)
+        return found
 
-    def by_id(self, read: Read, ids: Iterable[str]) -> Answers[Any]:
-        """What a Describe call shows for these IDs, which shows what services manage as well. An
-        unknown or malformed ID is an error that names it; the others are then asked for without.
-        Where it names none, each half is asked for by itself."""
-        answers: Answers[Any] = Answers()
-        rest = chunks_of(ids)
-        while rest:
-            wanted = rest.pop()
-            try:
-                answers.update(self._rows(read, {read.ids: wanted}, frozenset(wanted)))
-            except Unanswered as error:
-                if not says_unknown(error):
-                    answers.fail(wanted, error)
-                    continue
-                words = {word.rstrip(".") for word in re.split(r"[\s,;'\"()\[\]]+", error.message)}
-                unnamed = [identifier for identifier in wanted if identifier not in words]
-                if unnamed != wanted:
-                    rest += [unnamed] if unnamed else []
-                elif half := len(wanted) // 2:
-                    rest += [wanted[:half], wanted[half:]]
-        return answers
+    def recall_all(self, read: Read) -> Found:
+        """All that a Describe call shows, as `recall` does.
 
-    def everything(self, read: Read) -> Answers[Any]:
-        """All that a Describe call shows."""
-        return self._rows(read, {"MaxResults": read.page or PAGE})
+        Raises:
+            Unanswered: the call failed.
+        """
+        answer = self._remembered(read, "")
+        return self._remember(read, "", self.read(read)) if answer is None else answer
 
-    def running_instances(self) -> Iterator[Answers[Instance]]:
-        """All running instances of the Region, page by page (DescribeInstances)."""
-        running = [{"Name": "instance-state-name", "Values": ["running"]}]
-        parameters = {"Filters": running, "MaxResults": PAGE}
-        return self._pages(
-            INSTANCES.method, parameters, lambda page: collected(INSTANCES, INSTANCES.rows(page))
-        )
+    def known(self, read: Read, value: str) -> Sequence[Any]:
+        """What `recall` gave for a value; nothing where it was not asked."""
+        return self._remembered(read, value) or ()
 
-    def including_managed(self, read: Read, ids: Iterable[str]) -> Answers[Any]:
-        """The network interfaces or instances with these IDs. A filter hides those that services
-        manage where the runtime's boto3 cannot ask for them."""
-        knows = self.knows_managed_resources(read.method)
-        return (self.by_filter if knows else self.by_id)(read, ids)
+    def _remembered(self, read: Read, value: str) -> Any:
+        key = self.account_id, read.method, read.filter, value
+        if key in self._answers:
+            return self._answers[key]
+        if self._forgotten or key not in _memory:
+            return None
+        self.used_memory = True
+        return _memory[key].answer
 
-    def prefix_lists(self, prefix_list_ids: Iterable[str]) -> Answers[tuple[str, ...]]:
-        """The IPv4 blocks of prefix lists (GetManagedPrefixListEntries, each list by itself)."""
-        lists: Answers[tuple[str, ...]] = Answers()
-        with parallel_calls() as calls:
-            futures = {key: calls.submit(asked, self._prefix_list, key) for key in prefix_list_ids}
-        for prefix_list_id, future in futures.items():
-            blocks = future.result()
-            if isinstance(blocks, Unanswered):
-                lists.fail([prefix_list_id], blocks)
-            else:
-                lists.add(prefix_list_id, blocks)
-        return lists
+    def _remember(self, read: Read, value: str, answer: T, keep: bool = True) -> T:
+        key = self.account_id, read.method, read.filter, value
+        self._answers[key] = answer
+        if keep and self.remember_seconds:
+            _memory[key] = Remembered(answer, time.time())
+        return answer
 
-    def _prefix_list(self, prefix_list_id: str) -> tuple[str, ...]:
-        def cidrs_in(page: Any) -> list[str]:
-            cidrs = [member(row, "Cidr", str) for row in rows_in(page, "Entries")]
-            over_ipv4 = [cidr for cidr in cidrs if ":" not in cidr]
-            for cidr in over_ipv4:
-                block_bounds(cidr)  # one that cannot be read might be the one that admits
-            return over_ipv4
+    def forget(self) -> None:
+        """Ask AWS again for what this invocation knows only from earlier ones."""
+        self._forgotten = True
 
-        parameters = {"PrefixListId": prefix_list_id, "MaxResults": SMALL_PAGE}
-        pages = self._pages("get_managed_prefix_list_entries", parameters, cidrs_in)
-        return tuple(cidr for page in pages for cidr in page)
+    # Calls
 
-    def route_tables(self, vpc_ids: Sequence[str]) -> Answers[RouteTable]:
-        """The route tables of these VPCs, by subnet, the main one by VPC (DescribeRouteTables)."""
-        tables: Answers[RouteTable] = self.by_filter(ROUTE_TABLES, vpc_ids)
-        tables.know_of_none(vpc_ids)
-        return tables
+    def read(self, read: Read, values: Sequence[str] = ()) -> dict[str, list[Any]]:
+        """What a Describe call shows, by key: all of it, or what has one of these values.
+
+        Raises:
+            Unanswered: the call failed.
+        """
+        found: dict[str, list[Any]] = defaultdict(list, {value: [] for value in values})
+        for page in self.pages(read, values):
+            for key, item in page:
+                if not values or key in found:
+                    found[key].append(item)
+        return found
+
+    def pages(self, read: Read, values: Sequence[str] = ()) -> Iterator[list[tuple[str, Any]]]:
+        """The pages of a Describe call, each a list of keys and nouns.
+
+        Raises:
+            Unanswered: the call failed, or a row does not show the key by which it is looked up.
+        """
+        parameters: dict[str, Any] = {"PaginationConfig": {"PageSize": read.page}}
+        if values and read.key:
+            parameters["Filters"] = [{"Name": read.filter, "Values": list(values)}]
+        elif values:
+            parameters[read.filter] = values[0]
+        with self._calling(read.method) as client:
+            # EC2 hides what services such as EKS Auto Mode manage, unless it is asked to show it.
+            if read.method in MAY_HIDE and sees_managed(client):
+                parameters["IncludeManagedResources"] = True
+            for page in client.get_paginator(read.method).paginate(**parameters):
+                lists = page.get(read.rows)
+                if lists is None:
+                    raise Unreadable(f"{read.rows} is missing")
+                rows = (
+                    [row for outer in lists for row in outer[read.within]] if read.within else lists
+                )
+                answer = [
+                    (str(row.get(read.key) or "") if read.key else values[0], noun(read.of, row))
+                    for row in rows
+                ]
+                # The paginator keeps the page until it has the next one, and rows take far more
+                # room than what was made of them.
+                rows.clear()
+                lists.clear()
+                if not all(key for key, _ in answer):
+                    raise Unreadable(f"{read.key} is missing")
+                yield answer
 
     def create_session(self, parameters: Mapping[str, Any]) -> Session:
-        """Create a traffic mirror session (CreateTrafficMirrorSession)."""
-        method = "create_traffic_mirror_session"
-        answer = self._call(method, parameters)
-        with reading(method):
-            return Session.of(member(answer, "TrafficMirrorSession", dict))
+        """Create a traffic mirror session (CreateTrafficMirrorSession).
 
-    def _rows(
-        self, read: Read, parameters: dict[str, Any], wanted: frozenset[str] | None = None
-    ) -> Answers[Any]:
-        """All answers of a Describe call, those that were not asked for left out."""
-        pages = self._pages(read.method, parameters, read.rows)
-        with reading(read.method):
-            return collected(read, (row for rows in pages for row in rows), wanted)
+        Raises:
+            Unanswered: there is no session, as far as AWS says.
+        """
+        with self._calling("create_traffic_mirror_session") as client:
+            answer = client.create_traffic_mirror_session(**parameters)
+        return told(noun(Session.of, answer.get("TrafficMirrorSession")))
 
-    def _pages(
-        self, method: str, parameters: dict[str, Any], of: Callable[[Any], T]
-    ) -> Iterator[T]:
-        """All pages of an answer, made into what `of` makes of them."""
-        tokens: set[str] = set()
-        while True:
-            page = self._call(method, parameters)
-            with reading(method):
-                answer, token = of(page), asked(optional_member, page, "NextToken", str)
-            del page  # it takes far more room than what was made of it
-            yield answer
-            with reading(method):
-                next_token = told(token)
-                if not next_token:
-                    return
-                if next_token in tokens:
-                    raise Unreadable("its NextToken repeats itself without end")
-            tokens.add(next_token)
-            parameters = {**parameters, "NextToken": next_token}
-
-    def _call(self, method: str, parameters: Mapping[str, Any]) -> Any:
-        """One call, its errors told apart."""
-        if self._assumed:
-            self._assumed.result()
-
-        def call() -> Any:
-            client = ec2_client(self.role, self.deadline.call_seconds)
-            managed = {"IncludeManagedResources": True} if shows_managed(client, method) else {}
-            return getattr(client, method)(**parameters, **managed)
-
-        return self._guarded(operation_of(method), call)
-
-    def _guarded(self, operation: str, call: Callable[[], T]) -> T:
-        """What a call of botocore answers.
+    @contextmanager
+    def _calling(self, method: str) -> Iterator[Any]:
+        """A client for calls that keep to the deadline, with all errors told apart.
 
         Raises:
             Unanswered: there is no answer, whatever botocore or its credentials raise.
         """
-        self.deadline.check()
-        _calling.deadline, _calling.again = self.deadline, False  # no further attempt yet
+        _current.deadline = self.deadline
         try:
-            return call()
+            client = client_of(self.role)
+            if self.role:
+                self._assume_role(self.role)
+            yield client
         except Unanswered:
             raise
-        except ClientError as error:
-            # The call itself, or the AssumeRole that it took.
-            failed = getattr(error, "operation_name", None) or operation
-            raise AwsCallFailed.answered(failed, error, self.role) from error
         except Exception as error:
-            raise AwsCallFailed.unanswered(operation, error, self.role) from error
+            operation = "".join(word.capitalize() for word in method.split("_"))
+            failed = CallFailed.of(operation, error, self.role)
+            if failed.failure is Failure.CREDENTIALS:
+                _clients.pop(self.role, None)  # with its credentials, which are then made anew
+            raise failed from error
 
-    def knows_managed_resources(self, method: str) -> bool:
-        """Whether the runtime's boto3 can ask for what services manage. Where even the client
-        cannot be made, the call will tell why."""
-        try:
-            return shows_managed(ec2_client(self.role, self.deadline.call_seconds), method)
-        except Exception:  # noqa: BLE001
-            return True
-
-
-def collected(
-    read: Read, rows: Iterable[Any], wanted: frozenset[str] | None = None
-) -> Answers[Any]:
-    """The answers in the rows of a Describe call, less those to what was not asked (None: all are
-    wanted). A row that cannot be read is an error for those who need it; one that does not say whom
-    it is about is raised. A row that comes twice counts once."""
-    answers: Answers[Any] = Answers()
-    seen: set[str] = set()
-    for row in rows:
-        row_id = row.get(read.row_id)
-        if isinstance(row_id, str):
-            if row_id in seen:
-                continue
-            seen.add(row_id)
-        keys = [key for key in read.keys(row) if wanted is None or key in wanted]
-        try:
-            answer = read.of(row)
-        except Unreadable as error:
-            answers.fail(keys, error.in_answer_of(read.method))
-            continue
-        for key_of_row in keys:
-            answers.add(key_of_row, answer)
-    return answers
+    def _assume_role(self, role: str) -> None:
+        """Make sure that the role's credentials are good, before a call is begun (AssumeRole). A
+        role that could not be assumed is not tried again in the invocation."""
+        with self._assuming:
+            if self._not_assumed:
+                raise self._not_assumed
+            try:
+                credentials_of(role).get_frozen_credentials()
+            except Exception as error:
+                failed = CallFailed.of("AssumeRole", error, role)
+                self._not_assumed = error if isinstance(error, Unanswered) else failed
+                raise self._not_assumed from error
 
 
-def chunks_of(values: Iterable[str]) -> list[list[str]]:
-    """IDs in lists of as many as a filter takes. No ID has a wildcard in it, but a configured one
-    with a slip of the pen may, and the filter would then show what nobody asked for; nor is one of
-    a length for which EC2 would refuse the whole call."""
-    possible = re.compile(rf"[^*?\\]{{1,{LONGEST_ID}}}")
-    wanted = sorted({value for value in values if possible.fullmatch(value)})
-    return [wanted[at : at + FILTER_VALUES] for at in range(0, len(wanted), FILTER_VALUES)]
+# Clients, and the credentials of roles, outlive an invocation.
 
-
-def operation_of(method: str) -> str:
-    """The API operation behind a method of boto3: DescribeInstances for describe_instances."""
-    return "".join(word.capitalize() for word in method.split("_"))
-
-
-def says_unknown(error: Unanswered) -> TypeGuard[AwsCallFailed]:
-    """Whether a call by ID says that IDs are unknown or malformed. Of traffic mirror targets users
-    report InvalidTrafficMirrorTargetId.NotFound; EC2's list of error codes has
-    InvalidTrafficMirrorTargetNoFound."""
-    return (
-        isinstance(error, AwsCallFailed)
-        and error.failure is Failure.REFUSED
-        and error.code.endswith(("NotFound", "NoFound", ".Malformed"))
-    )
-
-
-# Clients. They, and the credentials of roles, outlive an invocation.
-
-_client: Any = None  # the own account's, with the usual timeouts
-_clients: dict[tuple[str | None, float], Any] = {}  # all others, by role and timeouts
-_credentials: dict[str, Any] = {}  # by role
+_clients: dict[str | None, tuple[Any, Any]] = {}  # by role: client and credentials
 _client_lock = threading.RLock()
-_loader: Any = None  # reads botocore's models: a client costs 10 ms with them and 100 ms without
-_calling = threading.local()  # what the thread's present call has to keep to
+_current = threading.local()  # the deadline that the thread's present call has to keep to
+
+MAY_HIDE = ("describe_instances", "describe_network_interfaces")
 
 
-def ec2_client(role: str | None = None, call_seconds: float = CALL_SECONDS) -> Any:
-    """An EC2 client, made at first use and shared by all threads.
+def client_of(role: str | None = None) -> Any:
+    """The EC2 client of the own account, or of a role's; made at first use, shared by all threads."""
+    return _connection(role)[0]
 
-    Args:
-        role: ARN of the role through which another account is read; None: the own account.
-        call_seconds: how long one attempt of a call may take.
-    """
-    global _client
-    usual = role is None and call_seconds == CALL_SECONDS
+
+def credentials_of(role: str) -> Any:
+    """The credentials of a role in another account, which botocore gets by AssumeRole and renews
+    before they expire."""
+    return _connection(role)[1]
+
+
+def _connection(role: str | None) -> tuple[Any, Any]:
     with _client_lock:
-        client = _client if usual else _clients.get((role, call_seconds))
-        if client is None:
-            credentials = assumed_credentials(role) if role else None
-            client = make_client("ec2", call_seconds, credentials)
-            if usual:
-                _client = client
-            else:
-                _clients[role, call_seconds] = client
-    return client
+        if role not in _clients:
+            credentials = assumable(role) if role else None
+            _clients[role] = make_client("ec2", ATTEMPTS, credentials), credentials
+        return _clients[role]
 
 
-def make_client(service: str, call_seconds: float, credentials: Any = None, **keys: Any) -> Any:
-    """A client of EC2 or STS that tries again like botocore's, but never in the reserve."""
-    global _loader
+@cache
+def models() -> Any:
+    """What reads botocore's models: with them in memory a client costs a tenth of the time."""
+    return botocore.session.get_session().get_component("data_loader")
+
+
+def make_client(service: str, attempts: int, credentials: Any = None, **keys: Any) -> Any:
+    """A client of EC2 or STS that tries again as botocore does, but never in the reserve."""
     session = botocore.session.get_session()
-    if _loader is None:
-        _loader = session.get_component("data_loader")
-    session.register_component("data_loader", _loader)
+    session.register_component("data_loader", models())
     if credentials:
-        session.register_component(
-            "credential_provider", SimpleNamespace(load_credentials=lambda: credentials)
-        )
+        provider = SimpleNamespace(load_credentials=lambda: credentials)
+        session.register_component("credential_provider", provider)
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        connect_timeout=call_seconds / 5,
-        read_timeout=call_seconds * 4 / 5,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=2,
+        read_timeout=8,
         max_pool_connections=2 * PARALLEL_CALLS,
     )
-    # From a session of our own: boto3's default session is not safe under threads while it makes a
-    # client.
+    # boto3's default session is not safe under threads while it makes a client.
     client = boto3.session.Session(botocore_session=session).client(service, config=config, **keys)
-    keep_to_deadline(client, service)
+    client.meta.events.register(f"request-created.{service}", check_deadline)
+    client.meta.events.register_first(f"needs-retry.{service}", keep_last_attempt)
     return client
 
 
-def assumed_credentials(role: str) -> Any:
-    """The credentials of a role in another account, which botocore gets by AssumeRole and renews
-    before they expire. The session's name tells the owner which function it is that reads."""
-    with _client_lock:
-        if role not in _credentials:
-            source = boto3.session.Session().get_credentials()
-            if source is None:
-                raise NoCredentialsError
-            name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", __name__)
-            session_name = re.sub(r"[^\w+=,.@-]", "-", name, flags=re.ASCII)[:64]
-            fetcher = AssumeRoleCredentialFetcher(
-                sts_client,
-                source,
-                role,
-                extra_args={"RoleSessionName": session_name},
-            )
-            _credentials[role] = DeferredRefreshableCredentials(
-                fetcher.fetch_credentials, "assume-role"
-            )
-        return _credentials[role]
+def assumable(role: str) -> Any:
+    """Credentials that come from assuming a role. The session's name tells the role's owner which
+    function reads; STS wants 2 to 64 characters."""
+    source = boto3.session.Session(botocore_session=botocore.session.get_session())
+    if (own := source.get_credentials()) is None:
+        raise NoCredentialsError
+    name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", __name__)
+    session_name = re.sub(r"[^\w+=,.@-]", "-", name, flags=re.ASCII)[:64].ljust(2, "-")
+    fetcher = AssumeRoleCredentialFetcher(
+        lambda service, **keys: make_client(service, ATTEMPTS_TO_ASSUME, **keys),
+        own,
+        role,
+        extra_args={"RoleSessionName": session_name},
+    )
+    return DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
 
 
-def sts_client(service: str, **keys: Any) -> Any:
-    """The client by which botocore assumes a role."""
-    return make_client(service, _calling.deadline.call_seconds, **keys)
+def check_deadline(**_: object) -> None:
+    """Begin no request in the reserve: neither another page nor another attempt."""
+    _current.deadline.check()
 
 
-def shows_managed(client: Any, method: str) -> bool:
-    """Whether a call takes `IncludeManagedResources` and this boto3 knows it. Without, EC2 hides
-    from lists and filters what services such as EKS Auto Mode manage."""
-    shape = client.meta.service_model.operation_model(operation_of(method)).input_shape
-    return shape is not None and "IncludeManagedResources" in shape.members
+def keep_last_attempt(
+    response: Any, caught_exception: Exception | None, operation: Any, attempts: int, **_: object
+) -> None:
+    """Where the pause before another attempt could end in the reserve, what the last attempt came
+    to stands. botocore pauses up to 2 ** (attempts - 1) seconds, and at most 20."""
+    if _current.deadline.allows(min(2 ** (attempts - 1), 20)):
+        return
+    if caught_exception:
+        raise caught_exception
+    http, parsed_answer = response
+    if http.status_code >= 300:
+        raise ClientError(parsed_answer, operation.name)
 
 
-class PunctualBucket(TokenBucket):  # type: ignore[misc]
-    """The tokens of botocore's adaptive rate limiter, whose waits keep to the deadline."""
-
-    def acquire(self, amount: int = 1, block: bool = True) -> Any:
-        """Take a token, or wait for one unless that would end in the reserve."""
-        while True:
-            try:
-                return super().acquire(amount, block=False)
-            except CapacityNotAvailableError:
-                missing = amount - self.available_capacity
-                _calling.deadline.sleep(max(missing / self.max_rate, 0.01))
+@cache
+def warn_of_old_boto3() -> None:
+    """Warn once for each environment."""
+    logger.warning(
+        "This runtime's boto3 cannot ask for instances that services manage (EKS Auto Mode, ECS "
+        "Managed Instances and others), and EC2 hides them; bring a newer boto3 in a layer."
+    )
 
 
-def keep_to_deadline(client: Any, service: str) -> None:
-    """Begin no further attempt in the reserve, and no wait that would end there: not the backoff
-    between two attempts, and not the pause by which botocore's adaptive mode slows down."""
-    backoff = standard.register_retry_handler(client, max_attempts=ATTEMPTS)
-
-    def check(**_: object) -> None:
-        if _calling.again:
-            _calling.deadline.check()
-        _calling.again = True
-
-    def needs_retry(**event: Any) -> float | None:
-        seconds: float | None = backoff.needs_retry(**event)
-        # Without time for another attempt, what the last one came to stands.
-        return seconds if seconds is None or _calling.deadline.allows(seconds) else None
-
-    events = client.meta.events
-    handler = {"event_name": f"needs-retry.{service}", "unique_id": f"retry-config-{service}"}
-    events.unregister(**handler)
-    events.register(handler=needs_retry, **handler)
-    events.register(f"request-created.{service}", check)
-    limiter = adaptive.register_retry_handler(client)
-    limiter._token_bucket = PunctualBucket(max_rate=1, clock=Clock())  # noqa: SLF001
-
-
-class Sessions:
-    """The traffic mirror sessions of the Region: by source interface, and how many a target has.
-
-    Args:
-        answers: the sessions that there are, by interface.
-    """
-
-    def __init__(self, answers: Answers[Session]) -> None:
-        self._by_interface = answers
-        self._ids: set[str] = {session.session_id for session in answers.every()}
-        self.per_target = Counter(session.target_id for session in answers.every())
-        self._chosen: Counter[str] = Counter()
-
-    def of(self, interface_id: str, ours: Container[str]) -> tuple[Session, ...]:
-        """The interface's sessions, those to our targets first, then by session number.
-
-        Raises:
-            Unanswered: one of them cannot be read.
-        """
-        sessions = self._by_interface.all(interface_id)
-        if len(sessions) < 2:
-            return tuple(sessions)
-        return tuple(sorted(sessions, key=lambda s: (s.target_id not in ours, s.number)))
-
-    def count(self, target_id: str) -> int:
-        """How many sessions the target has, those that were chosen in this invocation included."""
-        return self.per_target[target_id] + self._chosen[target_id]
-
-    def choose(self, target_id: str) -> None:
-        """A session to the target is going to be created."""
-        self._chosen[target_id] += 1
-
-    def give_up(self, target_id: str) -> None:
-        """No, it is not."""
-        self._chosen[target_id] -= 1
-
-    def add_created(self, chosen_target_id: str, session: Session) -> None:
-        """A session that was chosen is there, as a rule to the target that was chosen."""
-        self.give_up(chosen_target_id)
-        self._ids.add(session.session_id)
-        self.per_target[session.target_id] += 1
-
-    def hidden_among(self, sessions: Iterable[Session]) -> list[Session]:
-        """Those of the sessions that a sensor's owner sees that cannot be seen here."""
-        return [session for session in sessions if session.session_id not in self._ids]
+def sees_managed(client: Any) -> bool:
+    """Whether this boto3 can ask for what services manage."""
+    shape = client.meta.service_model.operation_model("DescribeInstances").input_shape
+    knows = "IncludeManagedResources" in shape.members
+    if not knows:
+        warn_of_old_boto3()
+    return knows
 
 
 # ======================================================================================
 # 6  Region
 # ======================================================================================
 
-HOME = ""  # the own account, where accounts are told apart
+INSTANCE_LOOKS = 3  # an ID may be unknown for seconds after it appears
+PAUSE_SECONDS = 1.0  # between two looks at something that EC2 may not show yet
+
+
+class Source(NamedTuple):
+    """An interface whose traffic is to be mirrored, joined with what decides about its packets.
+
+    Attributes:
+        instance_id: the instance that it is attached to.
+        tags: of that instance, key to value.
+        instance_type: empty where AWS does not say.
+        managed: whether a service manages the instance.
+        neighbours: IDs of all interfaces of the instance.
+        acl: the network ACL of its subnet; None where it cannot be seen.
+        route_table: the route table of its subnet, read where a sensor is in another VPC.
+    """
+
+    interface: Interface
+    instance_id: str | None
+    tags: Mapping[str, str]
+    instance_type: str = ""
+    managed: bool = False
+    neighbours: Sequence[str] = ()
+    acl: NetworkAcl | Unanswered | None = None
+    route_table: RouteTable | Unanswered | None = None
+
+    @property
+    def address(self) -> Address:
+        """The address that VXLAN packets leave from. Sources without one are never judged."""
+        assert self.interface.address
+        return self.interface.address
 
 
 class Sensor(NamedTuple):
-    """A configured traffic mirror target and the interfaces on which it receives.
+    """A configured traffic mirror target.
 
     Attributes:
-        through_role: whether the account that owns it was asked, through a role.
-        unseen: whether it belongs to an account that nobody may ask, and that shows less of it.
-        missing: why it cannot be used at all, where it cannot.
-        failure: the error of the call that should have shown it.
+        target: None: there is none with this ID.
+        through_role: whether the account that owns it was read through a role.
+        foreign: whether another account owns it and there is no role for that account.
+        hidden_sessions: how many sessions only its owner sees.
     """
 
     target_id: str
-    behind_load_balancer: bool = False
-    through_role: bool = False
-    unseen: bool = False
-    interfaces: tuple[Interface, ...] = ()
-    missing: str | None = None
-    failure: Unanswered | None = None
+    target: Target | Unanswered | None
+    through_role: bool
+    foreign: bool
+    hidden_sessions: int | Unanswered
+
+    @property
+    def behind_load_balancer(self) -> bool:
+        """Whether packets reach it through a load balancer or an endpoint."""
+        return isinstance(self.target, Target) and bool(self.target.descriptions)
 
 
-class Facts(NamedTuple):
-    """What one account shows of the sensors, and of what stands around them.
+class Face(NamedTuple):
+    """An interface on which a sensor receives, joined with what decides whether packets arrive. An
+    error stands in the place of whatever AWS did not answer.
 
     Attributes:
-        account: HOME, or the ID of an account that is read through a role.
-        read_at: Unix time in seconds at which the reading began.
-        sensors: by target ID.
-        groups: security groups of the sensors' interfaces, by ID.
-        acls: network ACLs by subnet, of the VPCs of sensors and, at home, of sources.
-        hosts: the instances that the sensors' interfaces are attached to, by ID.
-        hidden_sessions: those that this account sees and the own one does not.
-        targets: at home, all targets that are visible.
-        prefix_lists: by ID, the IPv4 blocks of those that a rule named while nothing else admitted
-            the packet.
-        route_tables: at home, by subnet (the main one by VPC), where a sensor is in another VPC.
-        from_cache: whether an earlier invocation has read them.
+        interface: HIDDEN where the sensor has none that can be seen.
+        error: why the interface itself is not known; it is HIDDEN then.
+        host: the instance that it is attached to; None where there is none or it is not shown.
+        groups: its security groups by ID, None for one that cannot be seen.
+        lists: the IPv4 blocks of the managed prefix lists that rules of these groups name.
+        acl: the network ACL of its subnet; None where it cannot be seen.
     """
 
-    account: str
-    read_at: float
-    sensors: Mapping[str, Sensor]
-    groups: Answers[SecurityGroup]
-    acls: Answers[NetworkAcl]
-    hosts: Answers[Instance]
-    hidden_sessions: Sequence[Session]
-    targets: Answers[Target]
-    prefix_lists: Answers[tuple[str, ...]]
-    route_tables: Answers[RouteTable]
-    from_cache: bool = False
-
-    @property
-    def error(self) -> Unanswered | None:
-        """Why they are incomplete; None where every call came to an answer. At home hosts are read
-        with every event; what is asked for later counts in `remember_facts`."""
-        errors = [sensor.failure for sensor in self.sensors.values()]
-        errors += [self.groups.error, self.acls.error]
-        errors += [self.hosts.error if self.account else None]
-        return next(filter(None, errors), None)
+    sensor: Sensor
+    interface: Interface
+    error: Unanswered | None = None
+    host: Host | Unanswered | None = None
+    groups: Mapping[str, SecurityGroup | Unanswered | None] = {}
+    lists: Mapping[str, Sequence[str | Unanswered]] = {}
+    acl: NetworkAcl | Unanswered | None = None
 
 
-def interfaces_of(sensors: Iterable[Sensor]) -> list[Interface]:
-    """The interfaces on which these sensors receive."""
-    return [interface for sensor in sensors for interface in sensor.interfaces]
+def is_bare(instance: Instance | Unanswered) -> bool:
+    """Whether an instance runs without interfaces, as far as EC2 shows yet."""
+    return isinstance(instance, Instance) and instance.is_up and not instance.interfaces
 
 
-def hosts_of(sensors: Iterable[Sensor]) -> set[str]:
-    """The instances that these interfaces are attached to."""
-    return {interface.host_id for interface in interfaces_of(sensors) if interface.host_id}
-
-
-class Sensors:
-    """The configured sensors, derived from what is known of targets and accounts. Whoever learns
-    something new makes these anew, so that nothing derived can be older than what it is from.
+class Targets:
+    """All traffic mirror targets that are visible here, those that other accounts share included.
 
     Args:
-        configured: IDs of targets, and accounts.
-        own_account: the function's account, as far as it is known.
-        targets: all targets that are visible here, or why that is not known.
-        facts: by account.
+        found: by ID, as DescribeTrafficMirrorTargets shows them.
+        configured: IDs of targets, and accounts that stand for their targets.
     """
 
-    def __init__(
-        self,
-        configured: Sequence[str],
-        own_account: str | None,
-        targets: Answers[Target] | Unanswered,
-        facts: Mapping[str, Facts],
-    ) -> None:
-        self._configured = configured
-        self._own_account = own_account
-        self._targets = targets
-        self._facts = facts
+    def __init__(self, found: Found, configured: Sequence[str]) -> None:
+        self.by_id: dict[str, Target] = {key: told(rows[0]) for key, rows in found.items()}
+        owned: dict[str | None, list[str]] = defaultdict(list)
+        for target in self.by_id.values():
+            owned[target.owner_id].append(target.target_id)
+        # The configured targets, in configured order.
+        self.ours: dict[str, None] = {}
+        for entry in configured:
+            ids = sorted(owned[entry]) if is_account(entry) else [entry]
+            self.ours.update(dict.fromkeys(ids))
+        self.accounts_without = [e for e in configured if is_account(e) and not owned[e]]
+        by_id = self.by_id
+        self.interface_ids = {t.interface_id for t in by_id.values()} - {None}
+        self.our_interface_ids = {by_id[t].interface_id for t in self.ours if t in by_id} - {None}
 
-    @property
-    def targets(self) -> Answers[Target]:
-        """All targets that are visible here, those that other accounts share included."""
-        return told(self._targets)
-
-    @cached_property
-    def ids(self) -> Mapping[str, None]:
-        """The IDs of the configured targets, in configured order; an account stands for all of its
-        targets that are visible here."""
-        if not any(map(is_account, self._configured)):
-            return dict.fromkeys(self._configured)
-        owned: dict[str | None, list[str]] = {}
-        for target in self.targets.every():
-            owned.setdefault(target.owner_id, []).append(target.target_id)
-        ids: dict[str, None] = {}
-        for entry in self._configured:
-            known = sorted(owned.get(entry, ())) if is_account(entry) else [entry]
-            ids.update(dict.fromkeys(known))
-        return ids
-
-    @cached_property
-    def accounts_without_targets(self) -> list[str]:
-        """Configured accounts that show no target here."""
-        owners = {target.owner_id for target in self.targets.every()}
-        return [entry for entry in self._configured if is_account(entry) and entry not in owners]
-
-    @cached_property
-    def _interface_ids(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The interfaces of all targets, and those of ours."""
-        if error := self.targets.error:
-            raise error
-        by_target: dict[str, str] = {}
-        for target in self.targets.every():
-            if target.interface_id:
-                by_target[target.target_id] = target.interface_id
-            elif not target.descriptions and target.owner_id in (None, self._own_account):
-                raise Unreadable(f"target {target.target_id} does not say where it receives")
-        ours = frozenset(by_target[key] for key in self.ids if key in by_target)
-        return frozenset(by_target.values()), ours
-
-    def why_no_source(self, source: Interface, instance: Instance) -> str | None:
+    def why_no_source(self, source: Source) -> str | None:
         """Why mirroring the interface would mirror a sensor; None where it would not. AWS refuses
         the interface of any target as a source. The other interfaces of an instance that hosts a
-        sensor of ours it does not refuse, but what they send into the sensor would loop."""
-        of_all, of_ours = self._interface_ids
-        if source.interface_id in of_all:
+        sensor it does not refuse, but what they send into the sensor would loop."""
+        if source.interface.interface_id in self.interface_ids:
             return "The interface is a sensor's own, and mirroring it into a sensor would loop"
-        for interface_id in instance.interface_ids:
-            if interface_id in of_ours:
+        for interface_id in source.neighbours:
+            if interface_id in self.our_interface_ids:
                 return f"The instance hosts a sensor (interface {interface_id}), and would loop"
         return None
 
-    @cached_property
-    def judged(self) -> Mapping[str, tuple[Sensor, Facts]]:
-        """By ID, in configured order: each sensor, with what its account shows."""
-        known = {
-            key: (sensor, facts)
-            for facts in self._facts.values()
-            for key, sensor in facts.sensors.items()
-        }
-        return {key: known[key] for key in self.ids if key in known}
 
-    @cached_property
-    def hidden_sessions(self) -> Mapping[str, int]:
-        """By target, how many sessions only its owner sees."""
-        return Counter(s.target_id for facts in self._facts.values() for s in facts.hidden_sessions)
+class Sessions:
+    """The traffic mirror sessions of the Region.
+
+    Args:
+        found: by source interface, as DescribeTrafficMirrorSessions shows them.
+    """
+
+    def __init__(self, found: Found) -> None:
+        self._by_interface = found
+        readable = [s for rows in found.values() for s in rows if isinstance(s, Session)]
+        by_id = {session.session_id: session for session in readable}
+        self.ids = by_id.keys()
+        self.per_target = Counter(session.target_id for session in by_id.values())
+        self._chosen: Counter[str] = Counter()
+
+    def of_interface(self, interface_id: str) -> list[Session]:
+        """The interface's sessions, by session number.
+
+        Raises:
+            Unanswered: one of them cannot be read.
+        """
+        rows = self._by_interface.get(interface_id)
+        if not rows:
+            return []
+        found = {session.session_id: session for session in map(told, rows)}
+        return sorted(found.values(), key=lambda session: session.number or 0)
+
+    def count(self, target_id: str) -> int:
+        """How many sessions the target has, those that the function chose in this invocation
+        included."""
+        return self.per_target[target_id] + self._chosen[target_id]
+
+    def choose(self, target_id: str) -> None:
+        """Count a session that is going to be created."""
+        self._chosen[target_id] += 1
+
+    def give_up(self, target_id: str) -> None:
+        """Stop counting a session that AWS refused."""
+        self._chosen[target_id] -= 1
+
+    def add(self, target_id: str) -> None:
+        """Count a session that was chosen as one that exists."""
+        self.give_up(target_id)
+        self.per_target[target_id] += 1
+
+
+# The sensors by target ID, in configured order, each with the interfaces on which it receives: one
+# HIDDEN face where there is none to be seen.
+Sensors = Mapping[str, Sequence[Face]]
 
 
 class Region:
-    """What is known of sessions, targets and sensors, and how it is read. What nobody needs is not
-    waited for, and a failed call raises its error where its answer is needed.
-
-    Attributes:
-        facts: by account.
-        sensors: derived from the rest, anew whenever there is more to derive it from.
-        renewal_error: why what is cached could not be read afresh.
+    """What the function knows of targets, sessions, sensors and sources, joined from what the own
+    account and those of sensors' owners show.
 
     Args:
         configuration: which targets are ours, and which roles lead to other accounts.
         deadline: what calls keep to.
-        own: the function's account and Region.
+        own_account: the function's account; None where it is not known.
+        sweep: whether all running instances are looked at; then nothing remembered is used.
     """
 
-    def __init__(self, configuration: Configuration, deadline: Deadline, own: Own) -> None:
+    def __init__(
+        self, configuration: Configuration, deadline: Deadline, own_account: str | None, sweep: bool
+    ) -> None:
         self.configuration = configuration
         self.deadline = deadline
-        self.own = own
-        self.home = Ec2(deadline)
-        self.accounts = {HOME: self.home}
-        for account, role in configuration.sensor_roles:
-            if account != own.account:
-                self.accounts[account] = Ec2(deadline, role)
-        self.facts: dict[str, Facts] = {}
-        self.renewal_error: Unanswered | None = None
-        self._own_account = own.account
+        self.own_account = own_account
+        seconds = 0 if sweep else configuration.cache_seconds
+        drop_old_answers(configuration.cache_seconds)
+        self.home = Account(deadline, remember_seconds=seconds)
+        self.accounts = {
+            account: Account(deadline, account, role, seconds)
+            for account, role in configuration.sensor_roles
+            if account != own_account
+        }
         self._sessions: Sessions | Unanswered = OutOfTime()  # until they are read
-        self._targets: Answers[Target] | Unanswered = OutOfTime()
-        self._looked_for: Answers[Target] = Answers()
-        self._renewed = False
-        self._source_vpc_ids: set[str] = set()
-        self._derive()
+        self._targets: Targets | Unanswered = OutOfTime()
+        self.sensors: Sensors = {}
+        self._renewed: Sensors | None = None
 
-    def _derive(self) -> None:
-        configured = self.configuration.targets
-        self.sensors = Sensors(configured, self._own_account, self._targets, self.facts)
+    # What every outcome needs
+
+    def read_first(self, instance_ids: Iterable[str]) -> Found:
+        """Read the instances that events name, the sessions and the targets, in one round trip.
+        Sweeps read their instances later, page by page."""
+        instances: Found
+        instances, self._sessions, self._targets = in_parallel(
+            lambda: self._named_instances(list(instance_ids)),
+            lambda: asked(lambda: Sessions(self.home.read(SESSIONS))),
+            lambda: asked(self._read_targets),
+        )
+        return instances
+
+    def _named_instances(self, instance_ids: Sequence[str]) -> Found:
+        """The instances with these IDs. EC2 may not know an instance, or its interfaces, for
+        seconds after it has appeared, so the function asks three times, a second apart."""
+        found = self.home.look_up(INSTANCES, instance_ids)
+        for _ in range(INSTANCE_LOOKS - 1):
+            unknown = [key for key, rows in found.items() if not rows or is_bare(rows[0])]
+            if not unknown:
+                break
+            try:
+                self.deadline.sleep(PAUSE_SECONDS)
+            except OutOfTime as error:
+                return {**found, **{key: [error] for key in unknown}}
+            found.update(self.home.look_up(INSTANCES, unknown))
+        return found
+
+    def _read_targets(self) -> Targets:
+        return Targets(self.home.recall_all(TARGETS_READ), self.configuration.targets)
 
     @property
     def sessions(self) -> Sessions:
         """The sessions of the Region."""
         return told(self._sessions)
 
-    def count(self, target_id: str) -> int:
-        """How many sessions the target has, as far as anybody who may be asked sees them, and with
-        those that were chosen in this invocation."""
-        return self.sessions.count(target_id) + self.sensors.hidden_sessions.get(target_id, 0)
+    @property
+    def targets(self) -> Targets:
+        """The targets that are visible here."""
+        return told(self._targets)
 
     @property
     def error(self) -> Unanswered | None:
         """Why sessions or targets are not known; None where they are."""
         return next((a for a in (self._sessions, self._targets) if isinstance(a, Unanswered)), None)
 
+    def count(self, target_id: str) -> int:
+        """How many sessions a sensor has, as far as its owner or the own account sees them, and
+        with those that the function chose in this invocation."""
+        faces = (self._renewed or {}).get(target_id) or self.sensors[target_id]
+        return self.sessions.count(target_id) + told(faces[0].sensor.hidden_sessions)
+
     def sessions_per_own_target(self) -> dict[str, int]:
-        """How many sessions each configured target has that this account owns; empty where AWS did
-        not say."""
+        """How many sessions each configured target has that the own account owns; empty where AWS
+        did not say."""
         if self.error:
             return {}
-        owners = {target.target_id: target.owner_id for target in self.sensors.targets.every()}
         counts = self.sessions.per_target
         return {
             target_id: counts[target_id]
-            for target_id in self.sensors.ids
-            if target_id in owners and self._own_account in (None, owners[target_id])
+            for target_id, target in self.targets.by_id.items()
+            if target_id in self.targets.ours and self.own_account in (None, target.owner_id)
         }
 
-    # The first reads
+    # Sensors and sources
 
-    def read_first(self, work: Work) -> Answers[Instance]:
-        """Read what every outcome needs, in one round trip: the instances that are named, the
-        sessions, and the targets where they are not cached. Sweeps read their instances page by
-        page, later, and take nothing from the cache."""
-        self.facts = {} if work.sweep else cached_facts(self.configuration)
-        home = self.facts.get(HOME)
-        host_ids = hosts_of(home.sensors.values()) if home else ()
-        with parallel_calls() as calls:
-            named = calls.submit(self._read_instances, work.instances, host_ids)
-            sessions = calls.submit(asked, self.home.everything, SESSIONS)
-            self._assume_roles()
-            self._targets = home.targets if home else asked(self.home.everything, MIRROR_TARGETS)
-        instances, answer = named.result(), sessions.result()
-        self._sessions = answer if isinstance(answer, Unanswered) else Sessions(answer)
-        if isinstance(self._sessions, Sessions):
-            # A session that was too new to be seen here when its owner was asked is seen by now.
-            for account, facts in self.facts.items():
-                hidden = self._sessions.hidden_among(facts.hidden_sessions)
-                self.facts[account] = facts._replace(hidden_sessions=hidden)
-        if home:
-            self.facts[HOME] = home._replace(hosts=instances)
-        self.learn_own_account(instances)
-        self._derive()
-        return instances
+    def join(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources with their network ACLs and route tables. The sensors are read together with
+        what is around the first sources."""
+        vpc_ids = {source.interface.vpc_id or "" for source in sources}
+        self.sensors = self.sensors or self._read_sensors(self.targets, vpc_ids)
+        return self._joined(sources, vpc_ids, self.sensors)
 
-    def _read_instances(
-        self, requests: Mapping[str, Request], host_ids: Iterable[str]
-    ) -> Answers[Instance]:
-        """The instances asked for, and those that host sensors in the same call. EC2 may not know
-        an instance for seconds after it has appeared, and hides from filters what services manage,
-        so unknown ones are asked for again by their IDs; not those of events from elsewhere."""
-        instances = self.home.by_filter(INSTANCES, [*requests, *host_ids])
-        ours = [key for key, request in requests.items() if not self.own.elsewhere(request)]
-        for _ in range(UNKNOWN_INSTANCE_LOOKS - 1):
-            unknown = [key for key in ours if key not in instances]
-            if not unknown:
-                break
-            try:
-                self.deadline.sleep(PAUSE_SECONDS)
-            except OutOfTime as error:
-                instances.fail(unknown, error)
-                break
-            instances.update(self.home.by_id(INSTANCES, unknown))
-        return instances
+    def renewed(self, source: Source) -> tuple[Source, Sensors]:
+        """The source and the sensors as AWS shows them now, without what was remembered. Other
+        interfaces keep to the sensors that serve them.
 
-    def _assume_roles(self) -> None:
-        """Begin to assume the roles whose accounts are not cached. Nobody waits for one that he
-        does not need, so the threads are not joined; they begin no attempt after the invocation."""
-        lacking = [account for account in self.accounts if account not in {HOME, *self.facts}]
-        if not lacking:
-            return
-        threads = ThreadPoolExecutor(max_workers=len(lacking))
-        for account in lacking:
-            self.accounts[account].assume_role(threads)
-        threads.shutdown(wait=False)
-
-    def learn_own_account(self, instances: Answers[Instance]) -> None:
-        """The own account is the function's; without that, the owner of the instances. The owner of
-        an interface may be another."""
-        if self._own_account is None:
-            owners = (instance.owner_id for instance in instances.every())
-            self._own_account = next(filter(None, owners), None)
-            self._derive()
-
-    def running_instances(self) -> Iterator[Answers[Instance]]:
-        """All running instances, page by page."""
-        if not self.home.knows_managed_resources(INSTANCES.method):
-            logger.warning(
-                "This runtime's boto3 cannot list instances that services manage (EKS Auto Mode, "
-                "ECS Managed Instances and others); only their events can have them mirrored."
-            )
-        for page in self.home.running_instances():
-            self.learn_own_account(page)
-            yield page
-
-    # The sensors
-
-    def learn_of_sensors(self, sources: Sequence[Interface]) -> None:
-        """Make sure that what the stages need to know for these sources has been read."""
-        vpc_of = {s.subnet_id: s.vpc_id for s in sources if s.subnet_id and s.vpc_id}
-        new_vpc_ids = set(vpc_of.values()) - self._source_vpc_ids
-        self._source_vpc_ids |= new_vpc_ids
-        known = {key for facts in self.facts.values() for key in facts.sensors}
-        # Accounts are cached apart, so a target that one of them has since got may be unknown.
-        new = {self._reader_of(key) for key in self.sensors.ids if key not in known}
-        lacking = sorted(new if HOME in self.facts else new | {HOME})
-        if lacking:
-            self.facts.update(self._read_accounts(lacking))
-            self._derive()
-        acls = self.facts[HOME].acls
-        if HOME not in lacking:
-            # A subnet may be newer than the cache; a sweep comes to VPCs that have no sensor.
-            vpc_ids = {vpc_id for subnet, vpc_id in vpc_of.items() if subnet not in acls}
-            acls.update(self.home.by_filter(NETWORK_ACLS, vpc_ids & new_vpc_ids))
-        # Errors are known by VPC; a subnet without an ACL is not asked for again.
-        acls.know_of_none(subnet for subnet, vpc_id in vpc_of.items() if vpc_id not in acls)
-
-    def _accounts(self) -> list[str]:
-        """The accounts to be read: the own one, and those that own a target of ours and have a
-        role."""
-        owners = {self._reader_of(key) for key in self.sensors.ids}
-        return [HOME, *sorted(owners - {HOME})]
-
-    def _reader_of(self, target_id: str) -> str:
-        """The account in which a target's interfaces are looked up."""
-        target = asked(self.sensors.targets.one, target_id)
-        owner = target.owner_id if isinstance(target, Target) else None
-        return owner if owner in self.accounts and owner != self._own_account else HOME
-
-    def _read_accounts(self, accounts: Sequence[str]) -> dict[str, Facts]:
-        """What these accounts show, read together."""
-        if len(accounts) == 1:
-            return {accounts[0]: self._read_account(accounts[0])}
-        with parallel_calls() as calls:
-            futures = {account: calls.submit(self._read_account, account) for account in accounts}
-        return {account: future.result() for account, future in futures.items()}
-
-    def _read_account(self, account: str) -> Facts:
-        """Read what the stages need to know of an account's sensors, in two round trips; in one
-        more where this account shows targets without their interfaces."""
-        read_at = time.time()
-        ids = [key for key in self.sensors.ids if self._reader_of(key) == account]
-        ec2 = self.accounts[account]
-        with parallel_calls() as calls:
-            sessions = calls.submit(asked, ec2.everything, SESSIONS) if account != HOME else None
-            targets = self._placed_targets(ec2, ids)
-            wanted = frozenset(ids)
-            ours = [target for target in targets.every() if target.target_id in wanted]
-            interface_ids = [target.interface_id for target in ours if target.interface_id]
-            descriptions = [text for target in ours for text in target.descriptions]
-            by_id = calls.submit(ec2.including_managed, INTERFACES, interface_ids)
-            described = calls.submit(ec2.by_filter, DESCRIBED_INTERFACES, descriptions)
-            interfaces = by_id.result()
-            interfaces.update(described.result())
-            sensors = {key: self._sensor(key, targets, interfaces, account) for key in ids}
-            received_on = interfaces_of(sensors.values())
-            vpc_ids = {interface.vpc_id for interface in received_on if interface.vpc_id}
-            if account == HOME:
-                vpc_ids |= self._source_vpc_ids
-            group_ids = [key for interface in received_on for key in interface.group_ids]
-            groups = calls.submit(ec2.by_filter, SECURITY_GROUPS, group_ids)
-            acls = calls.submit(ec2.by_filter, NETWORK_ACLS, vpc_ids)
-            hosts = calls.submit(ec2.including_managed, INSTANCES, hosts_of(sensors.values()))
-        hidden: list[Session] = []
-        seen = sessions.result() if sessions else Answers()
-        if isinstance(seen, Unanswered):
-            sensors = {key: sensor._replace(failure=seen) for key, sensor in sensors.items()}
-        elif not isinstance(self._sessions, Unanswered):
-            hidden = self._sessions.hidden_among(seen.every())
-        return Facts(
-            account=account,
-            read_at=read_at,
-            sensors=sensors,
-            groups=groups.result(),
-            acls=acls.result(),
-            hosts=hosts.result(),
-            hidden_sessions=hidden,
-            targets=targets if account == HOME else Answers(),
-            prefix_lists=Answers(),
-            route_tables=Answers(),
-        )
-
-    def _placed_targets(self, ec2: Ec2, ids: Iterable[str]) -> Answers[Target]:
-        """The targets, from the account that owns them where they are shown here without their
-        interfaces."""
-        here = self.sensors.targets
-        if ec2.role is None:
-            return here
-        shown = {key: here.one(key) for key in ids}
-        placed = ec2.by_filter(
-            MIRROR_TARGETS, [k for k, t in shown.items() if t and not t.shows_where]
-        )
-        for target_id, target in shown.items():
-            if target and target.shows_where:
-                placed.add(target_id, target)
-        return placed
-
-    def _sensor(
-        self, target_id: str, targets: Answers[Target], interfaces: Answers[Interface], account: str
-    ) -> Sensor:
-        """A sensor, from its target and from interfaces by ID and by description."""
-        sensor = Sensor(target_id, through_role=bool(account))
-        try:
-            target = targets.one(target_id)
-            if target is None:
-                missing = f"There is no traffic mirror target {target_id}"
-                return sensor._replace(missing=missing)
-            keys = (target.interface_id,) if target.interface_id else target.descriptions
-            found = tuple(interface for key in keys for interface in interfaces.all(key))
-        except Unanswered as error:
-            return sensor._replace(failure=error)
-        foreign = not account and bool(
-            self._own_account and target.owner_id and target.owner_id != self._own_account
-        )
-        sensor = sensor._replace(
-            behind_load_balancer=bool(target.descriptions),
-            unseen=foreign,
-            interfaces=found,
-        )
-        if found:
-            return sensor
-        if foreign:
-            return sensor._replace(interfaces=(HIDDEN,))
-        if not target.shows_where:
-            return sensor._replace(missing="The target shows no interface and no load balancer")
-        what = (
-            f"Network interface {target.interface_id}"
-            if target.interface_id
-            else "The load balancer"
-        )
-        return sensor._replace(missing=f"{what} of the target does not exist")
-
-    def look_up(self, wanted: Iterable[tuple[str, str, str]]) -> None:
-        """Read what is asked for only where it decides; see NotAskedYet."""
-        ids: dict[tuple[str, str], list[str]] = {}
-        for account, kind, key in wanted:
-            ids.setdefault((account, kind), []).append(key)
-        for (account, kind), keys in ids.items():
-            answers = getattr(self.accounts[account], kind)(keys)
-            getattr(self.facts[account], kind).update(answers)
+        Raises:
+            Unanswered: the targets could not be read.
+        """
+        vpc_ids = {source.interface.vpc_id or ""}
+        if self._renewed is None:
+            for account in (self.home, *self.accounts.values()):
+                account.forget()
+            self._renewed = self._read_sensors(self._read_targets(), vpc_ids)
+        return self._joined([source], vpc_ids, self._renewed)[0], self._renewed
 
     @property
-    def may_be_stale(self) -> bool:
-        """Whether some of what is known is cached, and has not been read afresh yet."""
-        return not self._renewed and any(facts.from_cache for facts in self.facts.values())
+    def may_be_renewed(self) -> bool:
+        """Whether something that only earlier invocations have read played a part."""
+        return any(account.used_memory for account in (self.home, *self.accounts.values()))
 
-    def renew(self) -> None:
-        """Read afresh what is cached. What cannot be read leaves what is cached to those whom it
-        serves; for those whom it does not, there is `renewal_error`."""
-        self._renewed = True
-        targets = asked(self.home.everything, MIRROR_TARGETS)
-        if isinstance(targets, Unanswered):
-            self.renewal_error = targets
-            return
-        self._targets = targets
-        self._derive()
-        for account, facts in self._read_accounts(self._accounts()).items():
-            failed = facts.error or facts.hosts.error
-            if failed and account in self.facts and self.facts[account].from_cache:
-                self.renewal_error = failed
-            else:
-                self.facts[account] = facts
-        self._derive()
-
-    # Sessions that exist
-
-    def look_for_targets(self, sessions: Iterable[Session]) -> None:
-        """Ask for the targets of sessions that are not among the visible ones."""
-        ids = {session.target_id for session in sessions}
-        unknown = [t for t in ids if t not in self.sensors.targets and t not in self._looked_for]
-        self._looked_for.update(self.home.by_id(MIRROR_TARGETS, unknown))
-        self._looked_for.know_of_none(unknown)
-
-    def target_is_gone(self, target_id: str) -> bool:
-        """Whether a session's target is neither visible nor found by its ID: it has been deleted,
-        or is shared no more."""
-        if target_id in self.sensors.targets:
-            return False
-        return self._looked_for.one(target_id) is None
-
-    def close(self) -> None:
-        """Keep for later invocations what there is to keep, and let nothing be begun any more."""
-        remember_facts(self.configuration, self.facts.values())
-        self.deadline.close()
-
-
-_cache: Mapping[str, tuple[Configuration, Facts]] | None = None  # by account
-_cache_lock = threading.Lock()
-
-
-def cached_facts(configuration: Configuration) -> dict[str, Facts]:
-    """What an earlier invocation in this environment knew of the sensors, by account, as far as it
-    is fresh enough and was read for the same configuration."""
-    with _cache_lock:
-        kept = dict(_cache or {})
-    # The wall clock, because Lambda freezes the environment between invocations, and with it
-    # clocks that count from its start. Lookups that an invocation adds to are its own.
-    now = time.time()
-    return {
-        account: facts._replace(
-            acls=facts.acls.copy(),
-            prefix_lists=facts.prefix_lists.copy(),
-            route_tables=facts.route_tables.copy(),
-            from_cache=True,
+    def _read_sensors(self, targets: Targets, vpc_ids: set[str]) -> Sensors:
+        """The configured sensors, in two round trips; in one more where rules name prefix lists.
+        What is around sources in these VPCs is read besides."""
+        ids_of: dict[Account, list[str]] = {self.home: []}
+        for target_id in targets.ours:
+            target = targets.by_id.get(target_id)
+            reader = self.accounts.get(target.owner_id or "", self.home) if target else self.home
+            ids_of.setdefault(reader, []).append(target_id)
+        found = in_parallel(*(partial(self._faces, a, ids, targets) for a, ids in ids_of.items()))
+        by_account = dict(zip(ids_of, found, strict=True))
+        # The ACLs around sources and around the own account's sensors take one call.
+        in_parallel(
+            partial(self.home.recall, ROUTE_TABLES, vpcs_to_leave(vpc_ids, chain(*found))),
+            *(
+                partial(read_around, account, faces, () if account.role else vpc_ids)
+                for account, faces in by_account.items()
+            ),
         )
-        for account, (read_for, facts) in kept.items()
-        if read_for == configuration and 0 <= now - facts.read_at < configuration.cache_seconds
-    }
+        sensors: dict[str, list[Face]] = {target_id: [] for target_id in targets.ours}
+        for account, faces in by_account.items():
+            for face in faces:
+                sensors[face.sensor.target_id].append(joined_face(account, face))
+        return sensors
+
+    def _faces(self, account: Account, ids: Sequence[str], targets: Targets) -> list[Face]:
+        """The interfaces on which these sensors of an account receive."""
+        shown: dict[str, Target | Unanswered | None] = {key: targets.by_id.get(key) for key in ids}
+        if account.role:
+            # What the own account is shown of a shared target may leave out where it receives.
+            bare = [k for k, t in shown.items() if isinstance(t, Target) and not t.shows_where]
+            shown.update({k: first(rows) for k, rows in account.recall(TARGETS_READ, bare).items()})
+        readable = [target for target in shown.values() if isinstance(target, Target)]
+        interface_ids = [target.interface_id for target in readable if target.interface_id]
+        descriptions = [text for target in readable for text in target.descriptions]
+        sessions: Found | Unanswered
+        sessions, by_id, described = in_parallel(
+            lambda: asked(account.recall_all, SESSIONS_BY_ID) if account.role else {},
+            lambda: account.recall(INTERFACES, interface_ids),
+            lambda: account.recall(DESCRIBED_INTERFACES, descriptions),
+        )
+        faces = []
+        for target_id, target in shown.items():
+            hidden = asked(self._hidden_sessions, target_id, sessions)
+            rows: Sequence[Any] = ()
+            foreign = False
+            if isinstance(target, Target):
+                foreign = not account.role and self._is_foreign(target)
+                rows = by_id.get(target.interface_id or "", ())
+                rows = rows or [row for text in target.descriptions for row in described[text]]
+            sensor = Sensor(target_id, target, bool(account.role), foreign, hidden)
+            for row in rows or [HIDDEN]:
+                failed = isinstance(row, Unanswered)
+                faces.append(Face(sensor, HIDDEN, error=row) if failed else Face(sensor, row))
+        return faces
+
+    def _is_foreign(self, target: Target) -> bool:
+        return bool(self.own_account and target.owner_id) and target.owner_id != self.own_account
+
+    def _hidden_sessions(self, target_id: str, sessions: Found | Unanswered) -> int:
+        """How many of the sessions that a sensor's owner sees are to the target and not shown to
+        the own account."""
+        seen_here = self.sessions.ids
+        of_owner = [told(session) for rows in told(sessions).values() for session in rows]
+        return sum(s.target_id == target_id and s.session_id not in seen_here for s in of_owner)
+
+    def _joined(
+        self, sources: Iterable[Source], vpc_ids: set[str], sensors: Sensors
+    ) -> list[Source]:
+        """The sources, in these VPCs, with what is around them."""
+        in_parallel(
+            lambda: self.home.recall(NETWORK_ACLS, vpc_ids),
+            lambda: self.home.recall(
+                ROUTE_TABLES, vpcs_to_leave(vpc_ids, chain(*sensors.values()))
+            ),
+        )
+        joined = []
+        for source in sources:
+            vpc_id, subnet_id = source.interface.vpc_id or "", source.interface.subnet_id
+            tables = self.home.known(ROUTE_TABLES, vpc_id)
+            main = (table for table in tables if isinstance(table, RouteTable) and table.is_main)
+            acl = of_subnet(subnet_id, self.home.known(NETWORK_ACLS, vpc_id))
+            table = of_subnet(subnet_id, tables) or next(main, None)
+            joined.append(source._replace(acl=acl, route_table=table))
+        return joined
 
 
-def remember_facts(configuration: Configuration, known: Iterable[Facts]) -> None:
-    """Keep what is known of each account for later invocations, unless it is incomplete or newer
-    facts are kept."""
-    global _cache
-    if not configuration.cache_seconds:
-        return
-    with _cache_lock:
-        kept = {k: v for k, v in (_cache or {}).items() if v[0] == configuration}
-        for facts in known:
-            newest = kept[facts.account][1].read_at if facts.account in kept else 0.0
-            complete = not facts.error and facts.prefix_lists.settled and facts.route_tables.settled
-            if complete and newest <= facts.read_at:
-                kept[facts.account] = configuration, facts
-        _cache = kept
+def vpcs_to_leave(vpc_ids: Iterable[str], faces: Iterable[Face]) -> list[str]:
+    """Those of these VPCs that have a sensor in another VPC."""
+    theirs = {face.interface.vpc_id for face in faces} - {None}
+    return [vpc_id for vpc_id in vpc_ids if theirs - {vpc_id}]
+
+
+def read_around(account: Account, faces: Iterable[Face], vpc_ids: Iterable[str]) -> None:
+    """Read what decides whether packets arrive at these sensors' interfaces of an account, and
+    besides them the network ACLs of these VPCs."""
+    interfaces = [face.interface for face in faces if face.interface is not HIDDEN]
+    vpc_ids = {interface.vpc_id or "" for interface in interfaces}.union(vpc_ids)
+
+    def read_groups() -> None:
+        groups = account.recall(SECURITY_GROUPS, [key for i in interfaces for key in i.group_ids])
+        found = [group for rows in groups.values() for group in rows]
+        named = [key for g in found if isinstance(g, SecurityGroup) for key in g.list_ids]
+        account.recall(PREFIX_LISTS, named)
+
+    in_parallel(
+        read_groups,
+        lambda: account.recall(NETWORK_ACLS, vpc_ids),
+        lambda: account.recall(HOSTS, [i.host_id for i in interfaces if i.host_id]),
+    )
+
+
+def joined_face(account: Account, face: Face) -> Face:
+    """A sensor's interface with what has been read around it."""
+    interface = face.interface
+    groups = {key: first(account.known(SECURITY_GROUPS, key)) for key in interface.group_ids}
+    readable = [group for group in groups.values() if isinstance(group, SecurityGroup)]
+    return face._replace(
+        host=first(account.known(HOSTS, interface.host_id or "")),
+        groups=groups,
+        lists={k: account.known(PREFIX_LISTS, k) for group in readable for k in group.list_ids},
+        acl=of_subnet(interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "")),
+    )
+
+
+def first(rows: Sequence[T]) -> T | None:
+    """The first of the rows that a look-up found; None where AWS shows none."""
+    return rows[0] if rows else None
+
+
+def of_subnet(subnet_id: str | None, rows: Iterable[Any]) -> Any:
+    """The network ACL or route table of a subnet. Where none of a VPC's names the subnet, an error
+    among them stands for it; None where there is no error either."""
+    error = None
+    for row in rows:
+        if isinstance(row, Unanswered):
+            error = row
+        elif subnet_id in row.subnet_ids:
+            return row
+    return error
 
 
 # ======================================================================================
 # 7  Judging
 # ======================================================================================
-# Nothing in this section calls AWS. A stage looks at a source and at an interface of a sensor and
-# says whether mirrored packets may pass, with the evidence. It is asked for sources with an address
-# only. Where it lacks an answer it raises Unanswered.
+# Nothing in this section calls AWS or looks anything up. A stage looks at a source and at an
+# interface of a sensor and says whether packets pass, with the evidence. Only sources with an
+# address are judged. A stage that meets an error in the place of an answer raises it.
 
 
 class Says(Enum):
-    """What a verdict comes to."""
+    """What a stage says."""
 
     PASSES = "packets pass, as far as can be seen"
     REJECTS = "packets do not pass"
-    UNSETTLED = "rejected, but what may not be read could say otherwise"
+    UNSETTLED = "rejected, but something that may not be read could say otherwise"
     UNSEEN = "what would decide exists, but cannot be seen from this account"
 
 
-class Verdict(NamedTuple):
-    """What a stage says, or all stages together.
+class Finding(NamedTuple):
+    """What a stage says, and why.
 
     Attributes:
-        says: whether packets pass.
-        reason: the evidence: the rule, the zone, the ACL; without a full stop. Empty where there
-            is nothing to tell.
-        stage: the stage that rejects; None where it passed, or in the verdict of one stage.
-        ranked_last: it passes, but something speaks against it.
+        text: a sentence without its full stop, with the names of details in braces; empty where
+            there is nothing to tell.
+        about: the details by name: the rule, group, ACL, route, zone or instance that decides.
+        behind: it passes, but something speaks against it.
     """
 
     says: Says
-    reason: str = ""
-    stage: str | None = None
-    ranked_last: bool = False
+    text: str = ""
+    about: tuple[tuple[str, object], ...] = ()
+    behind: bool = False
 
     @property
-    def passes(self) -> bool:
-        """Whether packets pass."""
-        return self.says is Says.PASSES
+    def details(self) -> dict[str, object]:
+        """What it is about, by name."""
+        return dict(self.about)
+
+    def __str__(self) -> str:
+        return self.text.format(**self.details)
 
 
-PASSES = Verdict(Says.PASSES)
+PASSES = Finding(Says.PASSES)
 
 
-def passes(reason: str, ranked_last: bool = False) -> Verdict:
+# The same findings come up for thousands of pairs of sources and sensors, which share them.
+
+
+@lru_cache(maxsize=8_192)
+def passes(text: str, **about: object) -> Finding:
     """Packets pass, and why."""
-    return Verdict(Says.PASSES, reason, ranked_last=ranked_last)
+    return Finding(Says.PASSES, text, tuple(about.items()))
 
 
-def rejects(reason: str, says: Says = Says.REJECTS) -> Verdict:
-    """Packets do not pass, or nobody can tell, and why."""
-    return Verdict(says, reason)
+@lru_cache(maxsize=8_192)
+def ranks_behind(text: str, **about: object) -> Finding:
+    """Packets may pass, and what speaks against it."""
+    return Finding(Says.PASSES, text, tuple(about.items()), behind=True)
 
 
-class Known(NamedTuple):
-    """Everything a stage may look at besides the two interfaces.
-
-    Attributes:
-        sensor: the sensor whose interface it is.
-        there: what the sensor's account shows.
-        here: what the own account shows.
-        refused: targets that AWS has refused in this invocation, with the reason.
-        other_zones: whether sensors outside of the source's zone are being tried.
-        out_of_zone: by zone, the verdict on all sources of a zone that the sensor is not in.
-    """
-
-    configuration: Configuration
-    sensor: Sensor
-    there: Facts
-    here: Facts
-    refused: Mapping[str, str]
-    out_of_zone: dict[tuple[str | None, str | None], Verdict]
-    other_zones: bool = False
+@lru_cache(maxsize=8_192)
+def rejects(text: str, says: Says = Says.REJECTS, **about: object) -> Finding:
+    """Packets do not pass, and why."""
+    return Finding(says, text, tuple(about.items()))
 
 
-def recognised(source: Interface, sensor: Interface, known: Known) -> Verdict:
+@lru_cache(maxsize=8_192)
+def unseen(text: str, **about: object) -> Finding:
+    """What would decide cannot be seen."""
+    return Finding(Says.UNSEEN, text, tuple(about.items()))
+
+
+def exists(source: Source, face: Face, configuration: Configuration) -> Finding:
+    """The target and an interface on which it receives have to exist."""
+    target = told(face.sensor.target)
+    if target is None:
+        return rejects("There is no traffic mirror target {target}", target=face.sensor.target_id)
+    if face.error:
+        raise face.error
+    if face.interface is not HIDDEN:
+        return PASSES
+    if face.sensor.foreign:
+        return unseen("The interface of the target belongs to another account")
+    if target.interface_id:
+        return rejects(
+            "Network interface {interface} of the target does not exist",
+            interface=target.interface_id,
+        )
+    if target.descriptions:
+        return rejects("The load balancer of the target does not exist")
+    return rejects("The target shows no interface and no load balancer")
+
+
+def recognised(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Instances behind a load balancer cannot be recognised as sensors, and one that is mirrored
     feeds on itself. So the operator has to say by tags which instances are meant."""
-    if known.sensor.behind_load_balancer and not known.configuration.selects_by_tag:
+    if face.sensor.behind_load_balancer and not configuration.selects_by_tag:
         return rejects(
             "Instances behind a load balancer cannot be recognised as sensors and would be "
             "mirrored into themselves; set INCLUDE_TAGS or EXCLUDE_TAGS so that they are left out"
@@ -2599,410 +2201,474 @@ def recognised(source: Interface, sensor: Interface, known: Known) -> Verdict:
     return PASSES
 
 
-def runs(source: Interface, sensor: Interface, known: Known) -> Verdict:
+def counted(source: Source, face: Face, configuration: Configuration) -> Finding:
+    """The owner of a sensor has to show its sessions, where there is a role to ask."""
+    told(face.sensor.hidden_sessions)
+    return PASSES
+
+
+def runs(source: Source, face: Face, configuration: Configuration) -> Finding:
     """AWS refuses a target whose instance does not run. An unattached interface is not judged."""
-    if sensor is HIDDEN:
-        return rejects("The interface of the target belongs to another account", Says.UNSEEN)
-    if sensor.address is None:
-        return rejects(f"Sensor interface {sensor.interface_id} has no IPv4 address")
-    host = known.there.hosts.one(sensor.host_id) if sensor.host_id else None
+    if face.interface is HIDDEN:
+        return PASSES
+    if face.interface.address is None:
+        return rejects(
+            "Sensor interface {interface} has no IPv4 address",
+            interface=face.interface.interface_id,
+        )
+    host = told(face.host)
     if host and host.state != "running":
-        return rejects(f"The sensor's instance {host.instance_id} is {host.state}")
+        return rejects(
+            "The sensor's instance {instance} is {state}",
+            instance=host.instance_id,
+            state=host.state,
+        )
     return PASSES
 
 
-def in_zone(source: Interface, sensor: Interface, known: Known) -> Verdict:
-    """Mirroring across Availability Zones costs extra per GB, so sensors of the zone come first."""
-    theirs, mine = sensor.zone_as(known.sensor), source.zone_as(known.sensor)
-    if not theirs or not mine:
-        return rejects("Which Availability Zone the sensor is in cannot be seen", Says.UNSEEN)
-    if theirs == mine:
-        return passes(f"in {theirs} like the interface")
-    if known.other_zones:
-        return passes(f"in {theirs}, because no sensor in {mine} can take it")
-    return rejects(f"The sensor is in {theirs}, the interface in {mine}")
+def in_zone(source: Source, face: Face, configuration: Configuration) -> Finding:
+    """Mirroring across Availability Zones costs extra per GB, so sensors of the zone come first.
+    AWS names zones in the mapping of the account that asks, so for a sensor that another account
+    was asked about, the IDs of zones are compared."""
+    mine, theirs = zones(source, face)
+    if not mine or not theirs:
+        return unseen("Which Availability Zone the sensor is in cannot be seen")
+    if mine == theirs:
+        return passes("in {zone} like the interface", zone=theirs)
+    if configuration.local_zone_only:
+        return rejects(
+            "The sensor is in {zone}, the interface in {own_zone}", zone=theirs, own_zone=mine
+        )
+    return passes("in {zone}, while the interface is in {own_zone}", zone=theirs, own_zone=mine)
 
 
-def in_vpc(source: Interface, sensor: Interface, known: Known) -> Verdict:
+def zones(source: Source, face: Face) -> tuple[str | None, str | None]:
+    """The Availability Zones of source and sensor, by names that can be compared."""
+    if face.sensor.through_role:
+        return source.interface.zone_id, face.interface.zone_id
+    return source.interface.zone, face.interface.zone
+
+
+def in_vpc(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Another VPC is out of the question only with LOCAL_VPC_ONLY."""
-    if known.configuration.local_vpc_only and in_other_vpc(source, sensor):
-        return rejects(f"The sensor is in {sensor.vpc_id}, the interface in {source.vpc_id}")
+    if configuration.local_vpc_only and in_other_vpc(source, face):
+        return rejects(
+            "The sensor is in {vpc}, the interface in {own_vpc}",
+            vpc=face.interface.vpc_id,
+            own_vpc=source.interface.vpc_id,
+        )
     return PASSES
 
 
-def in_other_vpc(source: Interface, sensor: Interface) -> bool:
+def in_other_vpc(source: Source, face: Face) -> bool:
     """Whether the sensor's interface is known to be in another VPC."""
-    return sensor.vpc_id not in (None, source.vpc_id)
+    return face.interface.vpc_id not in (None, source.interface.vpc_id)
 
 
-def security_groups_admit(source: Interface, sensor: Interface, known: Known) -> Verdict:
+def groups_admit(source: Source, face: Face, configuration: Configuration) -> Finding:
     """The sensor's security groups are a union of allow rules: one that admits the packet is
-    enough. The source's own outbound rules do not apply to mirrored traffic."""
-    if not sensor.group_ids:
+    enough, whatever others come to. The source's own outbound rules do not apply to mirrored
+    traffic."""
+    if not face.groups:
         return passes("it has no security group to filter")
-    answers = {key: asked(known.there.groups.one, key) for key in sensor.group_ids}
-    groups = [group for group in answers.values() if isinstance(group, SecurityGroup)]
-    other_vpc = in_other_vpc(source, sensor)
+    groups = [group for group in face.groups.values() if isinstance(group, SecurityGroup)]
+    missing = [group for group in face.groups.values() if isinstance(group, Unanswered)]
+    unlooked = ""  # what could settle a rejection, but may not be read
+    other_vpc = in_other_vpc(source, face)
     for group in groups:
-        origin = asked(admitted_origin, source, group, other_vpc)
-        if isinstance(origin, Unanswered):
-            answers[group.group_id] = origin
-        elif origin:
-            return passes(f"security group {group.group_id} admits {VXLAN} from {origin}")
+        try:
+            if origin := admitted_origin(source, group, other_vpc):
+                return admitted(group, origin)
+        except Unreadable as error:
+            missing.append(error)
+    for group, list_id in ((group, key) for group in groups for key in group.list_ids):
+        try:
+            # Prefix lists hold blocks of IPv6, too.
+            for cidr in (cidr for cidr in map(told, face.lists[list_id]) if ":" not in cidr):
+                if source.address.is_in(cidr):
+                    return admitted(group, f"{cidr} in prefix list {list_id}")
+        except Unanswered as error:
+            if isinstance(error, CallFailed) and error.final:
+                unlooked += f"; prefix list {list_id} could settle it ({error})"
+            else:
+                missing.append(error)
     if other_vpc and (weak := admitted_by_unstated_reference(source, groups)):
         return weak
-
-    by_lists = prefix_lists_admit(source, groups, known)
-    if by_lists.passes:
-        return by_lists
-    for answer in answers.values():
-        told(answer)
-    hidden = ", ".join(group_id for group_id, group in answers.items() if group is None)
+    if missing:
+        raise missing[0]
+    hidden = ", ".join(key for key, group in face.groups.items() if group is None)
     if hidden:
-        return rejects(f"Security group {hidden} cannot be seen{by_lists.reason}", Says.UNSEEN)
-    evidence = f"No rule of {', '.join(sensor.group_ids)} admits {VXLAN} from {source.sender}"
-    inactive = {key for group in groups for key in group.inactive.intersection(source.group_ids)}
-    if inactive:
-        evidence += f"; the reference to {', '.join(sorted(inactive))} crosses an inactive peering"
-    return by_lists._replace(reason=f"{evidence}{by_lists.reason}")
+        return unseen(
+            "Security group {groups} cannot be seen{hints}", groups=hidden, hints=unlooked
+        )
+    inactive = sorted({k for g in groups for k in g.inactive.intersection(source_groups(source))})
+    crossing = f"; the reference to {', '.join(inactive)} crosses an inactive peering"
+    return rejects(
+        "No rule of {groups} admits {packet} from {address}{hints}",
+        says=Says.UNSETTLED if unlooked else Says.REJECTS,
+        groups=", ".join(face.groups),
+        packet=VXLAN,
+        address=source.address,
+        hints=(crossing if inactive else "") + unlooked,
+    )
 
 
-def admitted_origin(source: Interface, group: SecurityGroup, other_vpc: bool) -> str | None:
+def admitted(group: SecurityGroup, origin: str) -> Finding:
+    """A rule of a security group admits the packets."""
+    return passes(
+        "security group {group} admits {packet} from {origin}",
+        group=group.group_id,
+        packet=VXLAN,
+        origin=origin,
+    )
+
+
+def source_groups(source: Source) -> tuple[str, ...]:
+    """The security groups of the source, which rules may name as origins."""
+    return source.interface.group_ids
+
+
+def admitted_origin(source: Source, group: SecurityGroup, other_vpc: bool) -> str | None:
     """The origin by which a rule of the group admits packets from the source, prefix lists and
-    references of unknown standing left out; None where no rule does."""
+    references of unknown standing left out; None where no rule does.
+
+    Raises:
+        Unreadable: no block that can be read contains the address, and one cannot be read.
+    """
+    unreadable: Unreadable | None = None
     for cidr in group.cidrs:
-        if source.sender.is_in(cidr):
-            return cidr
-    shared = group.references.intersection(source.group_ids)
+        try:
+            if source.address.is_in(cidr):
+                return cidr
+        except Unreadable as error:
+            unreadable = error
+    shared = group.references.intersection(source_groups(source))
     if not shared and not other_vpc:
-        shared = group.unstated.intersection(source.group_ids)
+        shared = group.unstated.intersection(source_groups(source))
+    if not shared and unreadable:
+        raise unreadable
     return f"members of {min(shared)}" if shared else None
 
 
 def admitted_by_unstated_reference(
-    source: Interface, groups: Iterable[SecurityGroup]
-) -> Verdict | None:
+    source: Source, groups: Iterable[SecurityGroup]
+) -> Finding | None:
     """A reference to a group in another VPC works across an active peering connection, and across
     a transit gateway where that is switched on, of which AWS documents no status."""
     for group in groups:
-        if shared := group.unstated.intersection(source.group_ids):
-            return passes(
-                f"ranked last, as security group {group.group_id} admits {VXLAN} only from members "
-                f"of {min(shared)}, which is in another VPC without a peering status",
-                ranked_last=True,
+        if shared := group.unstated.intersection(source_groups(source)):
+            return ranks_behind(
+                "ranked last, as security group {group} admits {packet} only from members of "
+                "{origin}, which is in another VPC without a peering status",
+                group=group.group_id,
+                packet=VXLAN,
+                origin=min(shared),
             )
     return None
 
 
-def prefix_lists_admit(source: Interface, groups: Iterable[SecurityGroup], known: Known) -> Verdict:
-    """Prefix lists take a permission of their own and a call each, so they are looked into only
-    when no other rule admits the packet. One that admits it is enough, whatever others come to. The
-    reason of a rejection is what there is to add to the evidence."""
-    named = {key: group.group_id for group in groups for key in group.prefix_list_ids}
-    lists = known.there.prefix_lists
-    if unread := [key for key in named if key not in lists]:
-        raise NotAskedYet((known.there.account, "prefix_lists", key) for key in unread)
-    problems, error = "", None
-    for key, group_id in named.items():
-        blocks = asked(lists.one, key)
-        if not isinstance(blocks, Unanswered):
-            for cidr in filter(source.sender.is_in, blocks or ()):
-                origin = f"{cidr} in prefix list {key}"
-                return passes(f"security group {group_id} admits {VXLAN} from {origin}")
-        elif blocks.final:
-            problems += f"; prefix list {key} could settle it ({blocks})"
-        else:
-            error = error or blocks
-    if error:
-        raise error
-    return rejects(problems, Says.UNSETTLED if problems else Says.REJECTS)
-
-
-def inbound_acl_allows(source: Interface, sensor: Interface, known: Known) -> Verdict:
+def inbound_acl_allows(source: Source, face: Face, configuration: Configuration) -> Finding:
     """The network ACL of the sensor's subnet must let the packet in. ACLs apply where traffic
     enters or leaves a subnet, not within it."""
-    if sensor.subnet_id == source.subnet_id:
+    if face.interface.subnet_id == source.interface.subnet_id:
         return passes("in the same subnet, where no network ACL applies")
-    acl = known.there.acls.one(sensor.subnet_id or "", asked_by=sensor.vpc_id)
+    acl = told(face.acl)
     if acl is None:
-        return rejects(f"The network ACL of {sensor.subnet_id} cannot be seen", Says.UNSEEN)
-    entry = deciding_entry(acl.inbound, source.sender)
-    rule = f"inbound rule {entry.number if entry else '*'} of network ACL {acl.acl_id}"
+        return unseen("The network ACL of {subnet} cannot be seen", subnet=face.interface.subnet_id)
+    entry = deciding_entry(acl.inbound, source.address)
+    about = {
+        "rule": entry.number if entry else "*",
+        "acl": acl.acl_id,
+        "packet": VXLAN,
+        "address": source.address,
+    }
     if entry and entry.allows:
-        return passes(f"{rule} allows {VXLAN} from {source.sender}")
-    return rejects(f"{VXLAN} from {source.sender} is denied by {rule}")
+        return passes(
+            "inbound rule {rule} of network ACL {acl} allows {packet} from {address}", **about
+        )
+    return rejects(
+        "{packet} from {address} is denied by inbound rule {rule} of network ACL {acl}", **about
+    )
 
 
-def outbound_acl_ranks(source: Interface, sensor: Interface, known: Known) -> Verdict:
+def outbound_acl_ranks(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Whether mirrored packets pass through the outbound ACL of the source's subnet, AWS does not
     say. So a denial does not reject the sensor, but ranks it behind those without one."""
-    if sensor.subnet_id == source.subnet_id or sensor.address is None:
+    address = face.interface.address
+    if address is None or face.interface.subnet_id == source.interface.subnet_id:
         return PASSES
-    acl = known.here.acls.one(source.subnet_id or "", asked_by=source.vpc_id)
-    entry = deciding_entry(acl.outbound, sensor.address) if acl else None
+    acl = told(source.acl)
+    entry = deciding_entry(acl.outbound, address) if acl else None
     if acl is None or (entry and entry.allows):
         return PASSES
-    rule = f"outbound rule {entry.number if entry else '*'} of network ACL {acl.acl_id}"
-    return passes(f"ranked last, as {rule} denies {VXLAN} to {sensor.address}", ranked_last=True)
-
-
-def route_leads(source: Interface, sensor: Interface, known: Known) -> Verdict:
-    """Mirrored packets to another VPC take the way that the route table of the source's subnet
-    shows: the route to the smallest block that contains the sensor's address decides."""
-    if sensor.address is None or not in_other_vpc(source, sensor):
-        return PASSES
-    vpc_id = source.vpc_id or ""
-    tables = known.here.route_tables
-    if vpc_id not in tables:
-        raise NotAskedYet([(HOME, "route_tables", vpc_id)])
-    table = asked(lambda: tables.one(source.subnet_id or "", asked_by=vpc_id) or tables.one(vpc_id))
-    where = f"in another VPC ({sensor.vpc_id})"
-    if isinstance(table, Unanswered) and not table.final:
-        raise table
-    if not isinstance(table, RouteTable):
-        unknown = table or f"no route table of {vpc_id} can be seen"
-        return passes(f"{where}, and whether a route leads there is not known ({unknown})")
-    by_list = next((route for route in table.routes if route.by_prefix_list), None)
-    route = next(
-        (r for r in table.routes if not r.by_prefix_list and sensor.address.is_in(r.destination)),
-        None,
+    return ranks_behind(
+        "ranked last, as outbound rule {rule} of network ACL {acl} denies {packet} to {to}",
+        rule=entry.number if entry else "*",
+        acl=acl.acl_id,
+        packet=VXLAN,
+        to=address,
     )
-    of_table = f"of route table {table.table_id}"
-    if by_list:
-        reason = f"ranked last, as the route {by_list} {of_table} is not looked into"
-        return passes(f"{where}; {reason}", ranked_last=True)
-    if route is None:
-        return rejects(f"No route {of_table} leads to {sensor.address} in {sensor.vpc_id}")
-    if route.state == "blackhole" or route.leads is NextHop.ASTRAY:
-        return rejects(
-            f"Packets to {sensor.address} in {sensor.vpc_id} take the route {route} {of_table}"
+
+
+def route_leads(source: Source, face: Face, configuration: Configuration) -> Finding:
+    """Mirrored packets to another VPC take the route that the route table of the source's subnet
+    shows. Routes to prefix lists are not looked into, and each may be the one that decides."""
+    address = face.interface.address
+    if address is None or not in_other_vpc(source, face):
+        return PASSES
+    about: dict[str, object] = {"vpc": face.interface.vpc_id, "to": address}
+    table = source.route_table
+    if table is None or (isinstance(table, CallFailed) and table.final):
+        problem = table or f"no route table of {source.interface.vpc_id} can be seen"
+        return passes(
+            "in another VPC ({vpc}), and whether a route leads there is not known ({problem})",
+            **about,
+            problem=problem,
         )
-    unchecked = f"{where} by the route {route} {of_table}; what lies beyond it is not checked"
-    if route.leads is NextHop.UNLISTED:
-        unlisted = "ranked last, as AWS does not list this way for mirrored traffic"
-        return passes(f"{unchecked}; {unlisted}", ranked_last=True)
-    return passes(unchecked)
+    table = told(table)
+    about["table"] = table.table_id
+    routes = [route for route in map(told, table.routes) if route.counts]
+    winners = winning_routes(routes, address)
+    lists = [route for route in routes if route.to_list]
+    # No route leads nowhere, like one that does not lead to another VPC.
+    meanings = {route.meaning for route in winners + lists} | (
+        set() if winners else {NextHop.ASTRAY}
+    )
+    about["route"] = " or ".join(map(str, winners))
+    if meanings == {NextHop.ASTRAY}:
+        if winners:
+            return rejects(
+                "Packets to {to} in {vpc} take the route {route} of route table {table}", **about
+            )
+        return rejects("No route of route table {table} leads to {to} in {vpc}", **about)
+    if NextHop.ASTRAY in meanings:
+        about["route"] = " or ".join(map(str, lists or winners))
+        return ranks_behind(
+            "in another VPC ({vpc}); ranked last, as the route {route} of route table {table} is "
+            "not looked into"
+            if lists
+            else "in another VPC ({vpc}); ranked last, as routes of route table {table} disagree: "
+            "{route}",
+            **about,
+        )
+    text = (
+        "in another VPC ({vpc}) by the route {route} of route table {table}; what lies beyond it "
+    )
+    text += "is not checked"
+    if NextHop.UNLISTED in meanings:
+        about["route"] = " or ".join(map(str, winners + lists))
+        text += "; ranked last, as AWS does not list this path for mirrored traffic"
+        return ranks_behind(text, **about)
+    return passes(text, **about)
 
 
-def not_refused(source: Interface, sensor: Interface, known: Known) -> Verdict:
-    """A target that AWS has refused at create, for its quota above all, is not tried again."""
-    refusal = known.refused.get(known.sensor.target_id)
-    return rejects(refusal) if refusal else PASSES
+def winning_routes(routes: Iterable[Route], address: Address) -> list[Route]:
+    """The routes that decide about packets to an address: of those to the smallest block that
+    contains it the static one, or all others."""
+    candidates: dict[int, list[Route]] = defaultdict(list)
+    for route in routes:
+        if not route.to_list and address.is_in(route.destination):
+            first_address, last_address = block_bounds(route.destination)
+            candidates[last_address - first_address].append(route)
+    if not candidates:
+        return []
+    longest = candidates[min(candidates)]
+    return [route for route in longest if route.static] or longest
 
 
-Stage = Callable[[Interface, Interface, Known], Verdict]
+StageFunction = Callable[[Source, Face, Configuration], Finding]
+
+
+class Stage(NamedTuple):
+    """A step of judging.
+
+    Attributes:
+        name: as the result shows it.
+        for_all: whether what it says of a sensor holds for all sources.
+    """
+
+    name: str
+    judge: StageFunction
+    for_all: bool = False
+
 
 # The guide's order. A sensor's verdict is the first stage that rejects it.
-PIPELINE: tuple[tuple[str, Stage], ...] = (
-    ("unavailable", recognised),
-    ("unavailable", runs),
-    ("zone", in_zone),
-    ("vpc", in_vpc),
-    ("security_group", security_groups_admit),
-    ("network_acl", inbound_acl_allows),
-    ("network_acl", outbound_acl_ranks),
-    ("route", route_leads),
-    ("create", not_refused),
+PIPELINE = (
+    Stage("unavailable", exists, for_all=True),
+    Stage("unavailable", recognised, for_all=True),
+    Stage("unavailable", counted, for_all=True),
+    Stage("unavailable", runs, for_all=True),
+    Stage("zone", in_zone),
+    Stage("vpc", in_vpc),
+    Stage("security_group", groups_admit),
+    Stage("network_acl", inbound_acl_allows),
+    Stage("network_acl", outbound_acl_ranks),
+    Stage("route", route_leads),
 )
 # What the packets of a session that exists have to pass: whether they arrive is the question, not
 # whether there is a better way.
-REACHABILITY: tuple[tuple[str, Stage], ...] = (
-    ("unavailable", runs),
-    ("security_group", security_groups_admit),
-    ("network_acl", inbound_acl_allows),
-    ("route", route_leads),
+REACHABILITY = (
+    Stage("unavailable", exists, for_all=True),
+    Stage("unavailable", runs, for_all=True),
+    Stage("security_group", groups_admit),
+    Stage("network_acl", inbound_acl_allows),
+    Stage("route", route_leads),
 )
-STAGES = tuple(dict.fromkeys(stage for stage, _ in PIPELINE))
+STAGES = (*dict.fromkeys(stage.name for stage in PIPELINE), "create")
 
 
-def judge_interface(
-    source: Interface, sensor: Interface, known: Known, pipeline: Sequence[tuple[str, Stage]]
+class Rank(IntEnum):
+    """The order in which sensors are chosen, whatever their sessions."""
+
+    IN_ZONE = 0
+    IN_ZONE_BEHIND = 1
+    OTHER_ZONE = 2
+    OTHER_ZONE_BEHIND = 3
+    UNVERIFIED = 4
+
+
+class Verdict(NamedTuple):
+    """What all stages say of a sensor, or of one of its interfaces, for one source.
+
+    Attributes:
+        stage: the stage that rejects it; None where it passes.
+        findings: the one that rejects, or what there is to tell of one that passes.
+        rank: of one that passes.
+        certain: whether a rejection is beyond doubt.
+        for_all: whether it holds for all sources.
+        error: the missing answer for which it is unavailable.
+    """
+
+    stage: str | None
+    findings: tuple[Finding, ...] = ()
+    rank: Rank = Rank.IN_ZONE
+    certain: bool = True
+    for_all: bool = False
+    error: Unanswered | None = None
+
+    @property
+    def passes(self) -> bool:
+        """Whether packets pass, as far as can be seen."""
+        return self.stage is None
+
+    @property
+    def is_certain_rejection(self) -> bool:
+        """Whether packets do not pass, beyond doubt."""
+        return self.stage is not None and self.certain
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.findings)) if self.error is None else str(self.error)
+
+
+PASSED = Verdict(None)
+
+
+@lru_cache(maxsize=8_192)
+def rejection(stage: Stage, finding: Finding) -> Verdict:
+    """The verdict of a stage that rejects."""
+    certain = finding.says is Says.REJECTS
+    return Verdict(stage.name, (finding,), certain=certain, for_all=stage.for_all)
+
+
+def judge_face(
+    source: Source,
+    face: Face,
+    configuration: Configuration,
+    pipeline: Sequence[Stage] = PIPELINE,
 ) -> Verdict:
-    """The verdict on one interface of a sensor. Where something cannot be seen, the later stages
-    are asked all the same, since they may reject for certain."""
-    evidence: list[str] = []
-    unseen: Verdict | None = None
-    ranked_last = False
-    for name, stage in pipeline:
-        verdict = stage(source, sensor, known)
-        if verdict is PASSES:
+    """The verdict on one interface of a sensor. A stage that lacks an answer is passed over, as is
+    one that cannot see what would decide, since a later stage may reject for certain."""
+    notes: list[Finding] = []
+    missing: Unanswered | None = None
+    hidden: Finding | None = None
+    behind = False
+    for stage in pipeline:
+        try:
+            finding = stage.judge(source, face, configuration)
+        except Unanswered as error:
+            missing = missing or error
             continue
-        ranked_last |= verdict.ranked_last
-        if verdict.says is Says.UNSEEN:
-            unseen = unseen or verdict
-        elif not verdict.passes:
-            return verdict._replace(stage=name)
+        if finding is PASSES:
+            continue
+        if finding.says is Says.UNSEEN:
+            hidden = hidden or finding
+        elif finding.says is Says.PASSES:
+            notes.append(finding)
+            behind |= finding.behind
         else:
-            evidence.append(verdict.reason)
-    if unseen:
-        return unseen._replace(stage="unavailable", ranked_last=ranked_last)
-    return passes("; ".join(evidence), ranked_last)
+            return rejection(stage, finding)
+    if missing:
+        return Verdict("unavailable", certain=False, error=missing)
+    if hidden and not configuration.allow_unverified:
+        return Verdict("unavailable", (hidden, LAST_RESORT), certain=False)
+    if hidden:
+        unverified = passes("not verified: {problem}", problem=hidden)
+        return Verdict(None, (unverified, *notes), Rank.UNVERIFIED)
+    mine, theirs = zones(source, face)
+    return Verdict(None, tuple(notes), Rank(behind + 2 * (mine != theirs)))
+
+
+LAST_RESORT = unseen("it is the last resort where ALLOW_UNVERIFIED is true")
+# What is not known of a sensor that may be chosen all the same.
+BEHIND_LOAD_BALANCER = passes(
+    "listeners and what is registered behind the load balancer are not checked"
+)
+COUNTED_HERE = passes("of its sessions only those of this account are counted")
 
 
 def judge_sensor(
-    source: Interface, known: Known, pipeline: Sequence[tuple[str, Stage]] = PIPELINE
+    source: Source,
+    faces: Sequence[Face],
+    configuration: Configuration,
+    pipeline: Sequence[Stage] = PIPELINE,
 ) -> Verdict:
-    """The verdict on a sensor: the best of its interfaces'.
-
-    Raises:
-        Unanswered: a call that should have shown what decides has failed.
-    """
-    sensor, zone = known.sensor, (source.zone, source.zone_id)
-    # The zone rejects before any stage that differs between the sources of a zone.
-    if pipeline is PIPELINE and not known.other_zones and zone in known.out_of_zone:
-        return known.out_of_zone[zone]
-    if sensor.failure:
-        raise sensor.failure
-    if sensor.missing:
-        return Verdict(Says.REJECTS, sensor.missing, "unavailable")
-    # A load balancer receives on its interface in the source's zone, where it has one.
-    zone_here = source.zone_as(sensor)
-    faces = [face for face in sensor.interfaces if zone_here and face.zone_as(sensor) == zone_here]
-    verdicts: list[Verdict] = []
-    missing: list[Unanswered] = []
-    for face in faces or sensor.interfaces:
-        verdict = asked(judge_interface, source, face, known, pipeline)
-        if isinstance(verdict, Unanswered):
-            missing.append(verdict)
-        else:
-            verdicts.append(verdict)
-    if missing and not any(verdict.passes for verdict in verdicts):
-        unasked = [error.wanted for error in missing if isinstance(error, NotAskedYet)]
-        raise NotAskedYet(frozenset().union(*unasked)) if unasked else missing[0]
-    best = max(verdicts, key=goodness)
-    if best.stage == "zone":
-        known.out_of_zone[zone] = best
-    return with_caveats(best, sensor) if best.passes else best
+    """The verdict on a sensor: the best of those on its interfaces."""
+    verdicts = [judge_face(source, face, configuration, pipeline) for face in faces]
+    best = verdicts[0] if len(verdicts) == 1 else max(verdicts, key=goodness)
+    if not best.passes:
+        return best
+    notes = (
+        *best.findings,
+        *((BEHIND_LOAD_BALANCER,) if faces[0].sensor.behind_load_balancer else ()),
+    )
+    return best._replace(findings=(*notes, *((COUNTED_HERE,) if faces[0].sensor.foreign else ())))
 
 
-def with_caveats(verdict: Verdict, sensor: Sensor) -> Verdict:
-    """The verdict on a sensor that may be chosen, with what is not known of it all the same."""
-    notes = [verdict.reason]
-    if sensor.behind_load_balancer:
-        notes.append("listeners and what is registered behind the load balancer are not checked")
-    if sensor.unseen:
-        notes.append("of its sessions only those of this account are counted")
-    return verdict._replace(reason="; ".join(filter(None, notes)))
-
-
-def goodness(verdict: Verdict) -> tuple[bool, bool, bool, int]:
+def goodness(verdict: Verdict) -> tuple[bool, int, bool, bool, int]:
     """Of two verdicts on interfaces of a sensor, the one with more of it stands for the sensor."""
     how_far = STAGES.index(verdict.stage) if verdict.stage else 0
-    return verdict.passes, verdict.says is Says.UNSEEN, not verdict.ranked_last, how_far
+    return verdict.passes, -verdict.rank, bool(verdict.error), not verdict.certain, how_far
 
 
-class Judgement(NamedTuple):
-    """The verdicts on all sensors for one source.
-
-    Attributes:
-        verdicts: by target ID, in configured order, less those that an error left open.
-        error: why a verdict is missing, where one is.
-        foreign_error: why another account could not say whether packets reach its sensors, which
-            are rejected for that.
-    """
-
-    verdicts: Mapping[str, Verdict]
-    error: Unanswered | None = None
-    foreign_error: Unanswered | None = None
-
-    @property
-    def candidates(self) -> list[str]:
-        """The targets to choose from; none while a verdict is missing."""
-        return [] if self.error else [key for key, v in self.verdicts.items() if v.passes]
+def judge(source: Source, sensors: Sensors, configuration: Configuration) -> dict[str, Verdict]:
+    """The verdicts on all sensors for a source, by target ID, in configured order."""
+    return {
+        target_id: judge_sensor(source, faces, configuration)
+        for target_id, faces in sensors.items()
+    }
 
 
-def judge(source: Interface, sensors: Sequence[Known]) -> Judgement:
-    """Judge all sensors for a source: those of its zone; if none of them can take it, and the
-    configuration allows it, those of other zones; and last those that cannot be verified.
-
-    Raises:
-        NotAskedYet: verdicts depend on what is asked for only where it decides.
-    """
-    judgement = verdicts_on(source, sensors)
-    if judgement.error or judgement.candidates or not sensors:
-        return judgement
-    configuration = sensors[0].configuration
-    unverified = [key for key, v in judgement.verdicts.items() if v.says is Says.UNSEEN]
-    if not configuration.local_zone_only:
-        of_zone = judgement.verdicts
-        others = [
-            known._replace(other_zones=True)
-            for known in sensors
-            if of_zone[known.sensor.target_id].stage == "zone"
-        ]
-        judgement = verdicts_on(source, others, judgement)
-        if judgement.error or judgement.candidates:
-            return judgement
-        unverified = unverified or [
-            key for key, v in judgement.verdicts.items() if v.says is Says.UNSEEN
-        ]
-    if not configuration.allow_unverified:
-        return judgement
-    verdicts = dict(judgement.verdicts)
-    by_target = {known.sensor.target_id: known.sensor for known in sensors}
-    for key in unverified:
-        reason = f"not verified: {verdicts[key].reason}"
-        verdicts[key] = with_caveats(passes(reason, verdicts[key].ranked_last), by_target[key])
-    return judgement._replace(verdicts=verdicts)
+def candidates(verdicts: Mapping[str, Verdict]) -> list[str]:
+    """The targets to choose from. While an answer is missing that may still come, sensors of other
+    zones and unverified ones do not count: one that is better may turn up."""
+    worst = Rank.UNVERIFIED
+    if any(verdict.error and not verdict.error.final for verdict in verdicts.values()):
+        worst = Rank.IN_ZONE_BEHIND
+    return [key for key, v in verdicts.items() if v.stage is None and v.rank <= worst]
 
 
-NO_VERDICTS = Judgement({})
+def ranked(
+    source: Source, verdicts: Mapping[str, Verdict], sessions: Mapping[str, int]
+) -> list[str]:
+    """The targets to choose from, best first: by rank, then by the fewest sessions. Equal sensors
+    come in an order that differs from interface to interface, so that instances launched together
+    spread over them instead of piling onto the first."""
 
+    def order(target_id: str) -> tuple[int, int, str]:
+        draw = hashlib.sha256(f"{source.interface.interface_id}{target_id}".encode()).hexdigest()
+        return verdicts[target_id].rank, sessions[target_id], draw
 
-def verdicts_on(
-    source: Interface, sensors: Iterable[Known], judgement: Judgement = NO_VERDICTS
-) -> Judgement:
-    """The judgement with the verdicts on these sensors added. One that another account could not be
-    asked about is rejected, so that it costs the others nothing."""
-    verdicts = dict(judgement.verdicts)
-    _, error, foreign_error = judgement
-    wanted: set[tuple[str, str, str]] = set()
-    for known in sensors:
-        target_id = known.sensor.target_id
-        try:
-            verdicts[target_id] = judge_sensor(source, known)
-        except NotAskedYet as missing:
-            wanted |= missing.wanted
-        except Unanswered as failure:
-            if known.sensor.through_role:
-                verdicts[target_id] = Verdict(Says.REJECTS, str(failure), "unavailable")
-                foreign_error = foreign_error or failure
-            else:
-                verdicts.pop(target_id, None)
-                error = error or failure
-    if wanted and not error:
-        raise NotAskedYet(wanted)
-    return Judgement(verdicts, error, foreign_error)
-
-
-def ranking(source: Interface, judgement: Judgement, sessions: Callable[[str], int]) -> list[str]:
-    """The candidates, best first: those against which nothing speaks, then the fewest sessions.
-    Equal sensors come in an order that differs from interface to interface, so that instances
-    launched together spread over them instead of piling onto the first."""
-
-    def rank(target_id: str) -> tuple[bool, int, str]:
-        draw = hashlib.sha256(f"{source.interface_id}{target_id}".encode()).hexdigest()
-        return judgement.verdicts[target_id].ranked_last, sessions(target_id), draw
-
-    return sorted(judgement.candidates, key=rank)
-
-
-def why_not_meant(
-    source: Interface, instance: Instance, configuration: Configuration
-) -> str | None:
-    """Why the interface is not meant to be mirrored, or of a type that cannot be; None where
-    neither."""
-    for tag in configuration.exclude_tags:
-        if tag.matches(instance.tags):
-            return f"The instance is excluded by its tag {tag} (EXCLUDE_TAGS)"
-    if configuration.include_tags and not any(
-        tag.matches(instance.tags) for tag in configuration.include_tags
-    ):
-        wanted = ", ".join(map(str, configuration.include_tags))
-        return f"The instance has none of the tags {wanted} (INCLUDE_TAGS)"
-    if source.interface_type != "interface":
-        return f"Interfaces of type {source.interface_type} cannot be mirrored"
-    return None
+    return sorted(candidates(verdicts), key=order)
 
 
 # ======================================================================================
@@ -3018,7 +2684,6 @@ class Outcome(NamedTuple):
         bad: whether it counts as 400.
         unfinished: whether there is no answer yet, so that the event is to be delivered again.
         next_sweep: whether a sweep leaves it to the next one.
-        bare: whether no sensor has a say in it.
         usual: whether a sweep finds it everywhere, and logs it at DEBUG.
     """
 
@@ -3026,52 +2691,83 @@ class Outcome(NamedTuple):
     bad: bool = False
     unfinished: bool = False
     next_sweep: bool = False
-    bare: bool = False
     usual: bool = False
 
 
-# Those that need attention first.
+# Ordered by how urgently an operator must act.
 OUTCOMES = {
     "unmirrored": Outcome(logging.ERROR, bad=True),
     "blocked": Outcome(logging.ERROR, bad=True),
     "failed": Outcome(logging.ERROR, unfinished=True),
-    "deferred": Outcome(logging.WARNING, unfinished=True, next_sweep=True, bare=True),
+    "deferred": Outcome(logging.WARNING, unfinished=True, next_sweep=True),
     "created": Outcome(logging.INFO),
     "planned": Outcome(logging.INFO),
-    "exists": Outcome(logging.INFO, bare=True, usual=True),
-    "skipped": Outcome(logging.INFO, bare=True, usual=True),
+    "exists": Outcome(logging.INFO, usual=True),
+    "skipped": Outcome(logging.INFO, usual=True),
 }
 
 ROUND = 100  # interfaces for which sensors are chosen before their creates go out
 PARALLEL_CREATES = 10
-LOOKS = 3  # at a refused interface, for a session that another invocation was faster to create
+TRIES = 3  # at an interface that AWS refused, though it may be mirrored by now or soon
+SESSIONS_PER_INTERFACE = 3  # a quota that AWS does not raise
+LONGEST_REASON = 2_000  # characters
 UNSUPPORTED_SECONDS = 3_600  # for which an interface that AWS does not mirror is remembered
 
 
-class About(Enum):
-    """Whom a refusal of AWS is about."""
+class Choice(NamedTuple):
+    """How the function chose among the sensors for one interface.
 
-    TARGET = "another target may do"
-    NOT_SUPPORTED = "the interface, which AWS does not mirror"
-    SENSOR = "the interface, which is a sensor of somebody's"
-    NOT_SHOWN = "nobody: EC2 does not know yet what it has just shown"
-    EVERYBODY = "the account is full, or the filter does not exist"
-    INTERFACE = "the interface; another invocation may have been faster"
+    Attributes:
+        verdicts: by target ID, in configured order.
+        ranked: the targets to choose from, best first; the first one is chosen.
+        sessions: how many the targets had that passed every stage, or that AWS refused.
+    """
+
+    verdicts: Mapping[str, Verdict]
+    ranked: Sequence[str] = ()
+    sessions: Mapping[str, int] = {}
+
+    @property
+    def why(self) -> str:
+        """Why the first of the ranked sensors is chosen."""
+        return f"Best of {len(self.ranked)} eligible, with {self.sessions[self.ranked[0]]} sessions"
+
+    def refused(self, target_id: str, reason: str) -> Choice:
+        """The same, after AWS refused the target that was chosen."""
+        return Choice(
+            {**self.verdicts, target_id: refused_by_aws(reason)},
+            sessions=self.sessions,
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The sensors as the result shows them."""
+        rows = []
+        for target_id, verdict in self.verdicts.items():
+            said, reason = "eligible" if verdict.passes else "rejected", f"{verdict}."
+            if verdict.passes and self.ranked:
+                best = self.ranked[0]
+                chosen = target_id == best
+                said = "selected" if chosen else said
+                behind = f"Behind {best} with {self.sessions[best]} sessions"
+                reason = f"{self.why if chosen else behind}: {reason}"
+            rows.append(
+                {
+                    "target_id": target_id,
+                    "verdict": said,
+                    "stage": verdict.stage,
+                    "reason": shortened(reason, LONGEST_REASON),
+                    "sessions": self.sessions.get(target_id),
+                }
+            )
+        return rows
 
 
-# How AWS's codes begin, and whom they are about. Any other code is about the interface.
-REFUSALS = (
-    ("TrafficMirrorSourcesPerTargetLimitExceeded", About.TARGET),
-    ("TrafficMirrorSessionsPerTargetLimitExceeded", About.TARGET),
-    ("InvalidTrafficMirrorTarget", About.TARGET),
-    ("NetworkInterfaceNotSupported", About.NOT_SUPPORTED),
-    ("InterfaceInUseByTrafficMirrorTarget", About.SENSOR),
-    ("InvalidNetworkInterfaceID.NotFound", About.NOT_SHOWN),
-    ("InvalidNetworkInterfaceId.NotFound", About.NOT_SHOWN),
-    ("TrafficMirrorSessionLimitExceeded", About.EVERYBODY),
-    ("InvalidTrafficMirrorFilter", About.EVERYBODY),
-    ("", About.INTERFACE),
-)
+def refused_by_aws(reason: str) -> Verdict:
+    """The verdict on a target that AWS refused at create."""
+    return Verdict("create", (rejects("{error}", error=reason),), for_all=True)
+
+
+NO_CHOICE = Choice({})
 
 
 class Entry(NamedTuple):
@@ -3079,10 +2775,11 @@ class Entry(NamedTuple):
 
     Attributes:
         request: the event that asked for it.
-        sensors: a row per sensor, as the result shows them.
+        source: the interface; None where there is none.
+        choice: the verdicts that led to it.
+        metric: the further metric in which a sweep counts it: Excluded or Elsewhere.
         place: where it stands in the event.
-        elsewhere: whether it has sessions, and all go to targets that are not ours.
-        The others are as in the result, which has None where there is nothing to say.
+        The others are as in the result.
     """
 
     request: Request
@@ -3093,9 +2790,10 @@ class Entry(NamedTuple):
     target_id: str | None = None
     session_id: str | None = None
     session_name: str | None = None
-    sensors: Sequence[Mapping[str, Any]] = ()
+    source: Source | None = None
+    choice: Choice = NO_CHOICE
+    metric: str | None = None
     place: int = 0
-    elsewhere: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as the result and the log records show it."""
@@ -3107,7 +2805,7 @@ class Entry(NamedTuple):
             "target_id": self.target_id,
             "session_id": self.session_id,
             "session_name": self.session_name,
-            "sensors": list(self.sensors),
+            "sensors": self.choice.rows(),
         }
 
 
@@ -3118,59 +2816,78 @@ class Task(NamedTuple):
         place: where it stands in the event.
         sessions: those that it has already, those to our targets first.
         ours: how many of them go to our targets.
+        verdicts: those on all sensors, once it was judged.
+        last_word: what it comes to if nothing else shows, once AWS refused it.
+        tries: how often it was looked at since then.
     """
 
     request: Request
-    instance: Instance
-    source: Interface
+    source: Source
     place: int
-    sessions: tuple[Session, ...] = ()
+    sessions: Sequence[Session] = ()
     ours: int = 0
+    verdicts: Mapping[str, Verdict] | None = None
+    last_word: Entry | None = None
+    tries: int = 0
 
     def entry(
         self,
         outcome: str,
         reason: str,
+        *,
         session: Session | None = None,
-        sensors: Sequence[Mapping[str, Any]] = (),
+        choice: Choice = NO_CHOICE,
+        metric: str | None = None,
     ) -> Entry:
         """What became of it: the outcome, why, and the session where there is one."""
+        elsewhere = bool(self.sessions) and not self.ours and outcome not in ("created", "exists")
         return Entry(
-            self.request,
-            outcome,
-            f"{reason}.",
-            self.instance.instance_id,
-            self.source.interface_id,
-            session.target_id if session else None,
-            session.session_id if session else None,
-            session.name if session else None,
-            () if OUTCOMES[outcome].bare else sensors,
-            self.place,
-            elsewhere=bool(self.sessions) and not self.ours and outcome != "created",
+            request=self.request,
+            outcome=outcome,
+            reason=shortened(f"{reason}.", LONGEST_REASON),
+            instance_id=self.source.instance_id,
+            interface_id=self.source.interface.interface_id,
+            target_id=session.target_id if session else None,
+            session_id=session.session_id if session else None,
+            source=self.source,
+            choice=choice,
+            metric="Elsewhere" if elsewhere else metric,
+            place=self.place,
+        )
+
+    @property
+    def is_not_shown(self) -> bool:
+        """Whether EC2 said that it does not know the interface, so that to send again may help."""
+        return self.last_word is not None and self.last_word.outcome == "failed"
+
+    def without_verdicts(self) -> Task:
+        """The task without what only the sensors' rows in the result need."""
+        last_word = self.last_word and self.last_word._replace(choice=NO_CHOICE)
+        return self._replace(verdicts=None, last_word=last_word)
+
+    def unanswered(self, error: Unanswered, choice: Choice = NO_CHOICE) -> Entry:
+        """What it comes to without an answer of AWS: failed or deferred."""
+        return self.entry(
+            error.outcome, str(error), choice=choice if error.outcome == "failed" else NO_CHOICE
         )
 
 
 class Plan(NamedTuple):
-    """A session to be created.
-
-    Attributes:
-        choice: why this target.
-        sensors: the rows of the verdicts that led to it.
-        parameters: those of CreateTrafficMirrorSession.
-        looks: how often the interface was looked at after a create of it was refused.
-    """
+    """A session to be created, with the verdicts that led to its target."""
 
     task: Task
-    target_id: str
-    choice: str
-    sensors: Sequence[Mapping[str, Any]]
+    choice: Choice
     parameters: Mapping[str, Any]
-    looks: int = 0
+
+    @property
+    def target_id(self) -> str:
+        """The target that was chosen."""
+        return self.choice.ranked[0]
 
 
-def session_name(source: Interface, target_id: str) -> str:
+def session_name(source: Source, target_id: str) -> str:
     """A session's Name tag: from both IDs the first four characters that differ."""
-    return f"eh-mirror-{source.interface_id[4:8]}{target_id[4:8]}"
+    return f"eh-mirror-{source.interface.interface_id[4:8]}{target_id[4:8]}"
 
 
 def create_parameters(task: Task, target_id: str, configuration: Configuration) -> dict[str, Any]:
@@ -3182,7 +2899,7 @@ def create_parameters(task: Task, target_id: str, configuration: Configuration) 
     """
     tags = [Tag("Name", session_name(task.source, target_id)), *configuration.session_tags]
     parameters: dict[str, Any] = {
-        "NetworkInterfaceId": task.source.interface_id,
+        "NetworkInterfaceId": task.source.interface.interface_id,
         "TrafficMirrorTargetId": target_id,
         "TrafficMirrorFilterId": configuration.filter_id,
         "SessionNumber": configuration.session_number,
@@ -3201,85 +2918,102 @@ def create_parameters(task: Task, target_id: str, configuration: Configuration) 
     return parameters | {"ClientToken": hashlib.sha256(material.encode()).hexdigest()}
 
 
-class Doubt(NamedTuple):
-    """An interface whose create was refused, but that may be mirrored all the same: by another
-    invocation, or as soon as EC2 knows it.
+class Scope(Enum):
+    """What a refusal of AWS is about."""
 
-    Attributes:
-        entry: what it comes to if nothing else shows: `failed` if the create may be sent again.
-    """
+    TARGET = "the target; another one may do"
+    FILTER = "the filter: no session with it can be created"
+    ACCOUNT = "the account: no session at all can be created"
+    UNSUPPORTED = "the interface, or all instances of its type: AWS does not mirror them"
+    SENSOR = "the interface, which is a sensor of somebody's"
+    NOT_SHOWN = "nothing yet: EC2 does not know what it has just shown, or it is gone"
+    INTERFACE = "the interface; another invocation may have been faster"
 
-    plan: Plan
-    entry: Entry
 
-    @property
-    def not_shown(self) -> bool:
-        """Whether EC2 does not know the interface yet, so that to send again may help."""
-        return self.entry.outcome == "failed"
+# How AWS's codes begin, and what they are about. Any other code is about the interface.
+REFUSALS = (
+    ("TrafficMirrorSourcesPerTargetLimitExceeded", Scope.TARGET),
+    ("TrafficMirrorSessionsPerTargetLimitExceeded", Scope.TARGET),
+    ("InvalidTrafficMirrorTarget", Scope.TARGET),
+    ("InvalidTrafficMirrorFilter", Scope.FILTER),
+    ("TrafficMirrorSessionLimitExceeded", Scope.ACCOUNT),
+    ("TagPolicyViolation", Scope.ACCOUNT),
+    ("NetworkInterfaceNotSupported", Scope.UNSUPPORTED),
+    ("InterfaceInUseByTrafficMirrorTarget", Scope.SENSOR),
+    ("InvalidNetworkInterfaceID.NotFound", Scope.NOT_SHOWN),
+    ("InvalidNetworkInterfaceId.NotFound", Scope.NOT_SHOWN),
+    ("", Scope.INTERFACE),
+)
+
+
+def scope_of(refusal: CallFailed) -> Scope:
+    """What a refusal is about."""
+    return next(scope for code, scope in REFUSALS if refusal.code.startswith(code))
+
+
+# Interfaces that AWS does not mirror: when AWS refused them (Unix time in seconds), and why. They
+# are remembered for an hour, so that sweeps do not use up EC2's allowance of creates for what is
+# always refused.
+_unsupported: dict[str, tuple[float, str]] = {}
 
 
 class Refusals:
-    """What AWS has refused in this invocation, and what that means for creates to come. Noted where
-    a create comes back, by the threads that send them."""
+    """What AWS has refused in this invocation. The threads that send creates note refusals, so that
+    creates which wait behind them are not sent."""
 
     def __init__(self) -> None:
-        self.targets: dict[str, str] = {}
-        self.types: dict[str, str] = {}
-        self.everybody: str | None = None
+        self._reasons: dict[tuple[Scope, str], str] = {}
 
-    def why_skipped(self, task: Task) -> str | None:
-        """Why AWS would not mirror the interface, as far as it has said so; None where it may."""
-        known = unsupported_interface(task.source.interface_id)
-        return known or self.types.get(task.instance.instance_type)
+    def of_target(self, target_id: str) -> str | None:
+        """Why no session to the target can be created; None where it can, as far as is known."""
+        return self._reasons.get((Scope.TARGET, target_id))
 
-    def bars(self, plan: Plan) -> bool:
-        """Whether the create of a session is known to be refused before it is sent."""
-        refused = self.everybody or plan.target_id in self.targets
-        return bool(refused or self.why_skipped(plan.task))
+    def of_filter(self, filter_id: str) -> str | None:
+        """Likewise for a session with the filter."""
+        account = self._reasons.get((Scope.ACCOUNT, ""))
+        return account or self._reasons.get((Scope.FILTER, filter_id))
 
-    def note(self, plan: Plan, error: AwsCallFailed) -> None:
+    def of_source(self, source: Source) -> str | None:
+        """Likewise for a session of the interface."""
+        since, reason = _unsupported.get(source.interface.interface_id, (0.0, ""))
+        if 0 <= time.time() - since < UNSUPPORTED_SECONDS:
+            return reason
+        return self._reasons.get((Scope.UNSUPPORTED, source.instance_type))
+
+    def against(self, plan: Plan) -> str | None:
+        """Why the create of a plan need not be sent; None where it has to be."""
+        return (
+            self.of_filter(plan.parameters["TrafficMirrorFilterId"])
+            or self.of_target(plan.target_id)
+            or self.of_source(plan.task.source)
+        )
+
+    def note(self, plan: Plan, error: CallFailed) -> None:
         """Take note of what a refusal says about creates to come."""
-        reason = error.brief
-        about = whom(error)
-        if about is About.TARGET:
-            self.targets[plan.target_id] = f"AWS refused {plan.target_id}: {reason}"
-        elif about is About.EVERYBODY:
-            self.everybody = f"AWS creates no session at all: {reason}"
-        elif about is About.NOT_SUPPORTED:
-            task = plan.task
-            what = f"AWS does not mirror the interface {task.source.interface_id}"
-            remember_unsupported(task.source.interface_id, f"{what} ({error.code})")
-            # The interface that an instance was launched with is refused for the instance's type,
-            # others may be refused for what they are.
-            if task.source.is_first and not task.instance.managed:
-                what = f"AWS does not mirror instances of type {task.instance.instance_type}"
-                self.types[task.instance.instance_type] = f"{what} ({error.code})"
-
-
-def whom(refusal: AwsCallFailed) -> About:
-    """Whom a refusal is about."""
-    return next(about for code, about in REFUSALS if refusal.code.startswith(code))
-
-
-_unsupported: dict[str, tuple[float, str]] = {}  # by interface: when AWS refused it, and why
-_unsupported_lock = threading.Lock()
-
-
-def remember_unsupported(interface_id: str, reason: str) -> None:
-    """Remember for an hour that AWS does not mirror an interface, so that sweeps do not use up
-    EC2's allowance of creates for those that are always refused."""
-    now = time.time()
-    with _unsupported_lock:  # creates come back in several threads
-        for known, (since, _) in list(_unsupported.items()):
-            if now - since > UNSUPPORTED_SECONDS:
-                del _unsupported[known]
-        _unsupported[interface_id] = now, reason
-
-
-def unsupported_interface(interface_id: str) -> str | None:
-    """Why AWS does not mirror an interface, as far as it is remembered."""
-    since, reason = _unsupported.get(interface_id, (0.0, ""))
-    return reason if 0 <= time.time() - since < UNSUPPORTED_SECONDS else None
+        said = f"{error.code} ({error.detail})"
+        source, filter_id = plan.task.source, plan.parameters["TrafficMirrorFilterId"]
+        match scope_of(error):
+            case Scope.TARGET:
+                reason = f"AWS refused {plan.target_id}: {said}"
+                self._reasons[Scope.TARGET, plan.target_id] = reason
+            case Scope.FILTER:
+                reason = f"AWS creates no session with filter {filter_id}: {said}"
+                self._reasons[Scope.FILTER, filter_id] = reason
+            case Scope.ACCOUNT:
+                self._reasons[Scope.ACCOUNT, ""] = f"AWS creates no session at all: {said}"
+            case Scope.UNSUPPORTED:
+                interface_id, kind = source.interface.interface_id, source.instance_type
+                reason = f"AWS does not mirror the interface {interface_id} ({error.code})"
+                now = time.time()
+                for key, (since, _) in list(_unsupported.items()):
+                    if now - since >= UNSUPPORTED_SECONDS:
+                        _unsupported.pop(key, None)
+                _unsupported[interface_id] = now, reason
+                # The interface that an instance was launched with is refused for the instance's
+                # type, others may be refused for what they are.
+                if kind and source.interface.is_first and not source.managed:
+                    reason = f"AWS does not mirror instances of type {kind} ({error.code})"
+                    self._reasons[Scope.UNSUPPORTED, kind] = reason
 
 
 class Mirroring:
@@ -3288,100 +3022,56 @@ class Mirroring:
     Args:
         configuration: what the environment variables say.
         deadline: until when something may be begun.
-        own: the function's account and Region.
+        own_account: the function's account; None where it is not known.
+        sweep: whether all running instances are looked at.
     """
 
-    def __init__(self, configuration: Configuration, deadline: Deadline, own: Own) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        deadline: Deadline,
+        own_account: str | None,
+        sweep: bool = False,
+    ) -> None:
         self.configuration = configuration
         self.deadline = deadline
-        self.region = Region(configuration, deadline, own)
+        self.region = Region(configuration, deadline, own_account, sweep)
         self.refusals = Refusals()
-        self._known: Mapping[str, Known] = {}
-        self._known_of: Sensors | None = None
+        self._warned: set[str] = set()
 
     def entries(self, work: Work) -> Iterator[Entry]:
-        """Do what events ask for; entries go out as they are settled."""
+        """Do what events ask for; an entry goes out as soon as it is settled."""
         if not work.instances and not work.sweep:
             return
-        try:
-            instances = self.region.read_first(work)
-            yield from self.mirror(self.named_tasks(work.instances, instances))
-            if work.sweep:
-                yield from self.sweep(work.sweep, set(work.instances))
-        finally:
-            self.region.close()
+        instances = self.region.read_first(work.instances)
+        yield from self.mirror(self.named_tasks(work.instances, instances))
+        if work.sweep:
+            yield from self.sweep(work.sweep, set(work.instances))
 
-    def accounts_without_targets(self) -> list[str]:
-        """Configured accounts that are known to show no target here."""
-        accounts = asked(lambda: self.region.sensors.accounts_without_targets)
-        return [] if isinstance(accounts, Unanswered) else accounts
+    def accounts_without_targets(self) -> Sequence[str]:
+        """Configured accounts that show no target here, as far as the targets are known."""
+        targets = asked(lambda: self.region.targets)
+        return targets.accounts_without if isinstance(targets, Targets) else ()
 
     def sweep(self, request: Request, done: set[str]) -> Iterator[Entry]:
         """Mirror all running instances of the Region, page by page, and check their sessions."""
         try:
-            for page in self.region.running_instances():
-                yield from self.mirror(self.swept_tasks(request, page, done))
+            for page in self.region.home.pages(RUNNING_INSTANCES, ["running"]):
+                yield from self.mirror(swept_tasks(request, page, done))
         except Unanswered as error:
             reason = f"The instances after these were not read. {error}."
-            yield Entry(request, error.outcome, reason)
-
-    # Tasks
+            yield Entry(request, error.outcome, shortened(reason, LONGEST_REASON))
 
     def named_tasks(
-        self, requests: Mapping[str, Request], instances: Answers[Instance]
+        self, requests: Mapping[str, Request], instances: Found
     ) -> Iterator[Task | Entry]:
         """The interfaces of the instances that events name, in order."""
         place = 0
         for instance_id, request in requests.items():
-            instance = asked(instances.one, instance_id)
-            shown_id = shortened(instance_id)
-            if instance is None:
-                problem = f"AWS does not know instance {shown_id}"
-                if elsewhere := self.region.own.elsewhere(request):
-                    problem += f"; {elsewhere}"
-            elif isinstance(instance, Unanswered):
-                yield Entry(request, instance.outcome, f"{instance}.", instance_id, place=place)
-                continue
-            elif not instance.is_up:
-                problem = f"Instance {instance_id} is {instance.state}, not running"
-            elif not instance.interface_ids:
-                problem = f"Instance {instance_id} has no network interface"
-            else:
-                for task in self.tasks_of(instance, request, place):
-                    yield task
-                    place += 1
-                continue
-            yield Entry(request, "skipped", f"{problem}.", shown_id, place=place)
-            place += 1
-
-    def swept_tasks(
-        self, request: Request, page: Answers[Instance], done: set[str]
-    ) -> Iterator[Task | Entry]:
-        """The interfaces of a page of instances. Their order changes from sweep to sweep, so that
-        interfaces which AWS keeps refusing do not keep others from their turn."""
-
-        def draw(item: tuple[str, object]) -> bytes:
-            drawn = f"{request.event_id}{item[0]}".encode(errors="backslashreplace")
-            return hashlib.sha256(drawn).digest()
-
-        for instance_id, instance in sorted(page.items(), key=draw):
-            if instance_id in done:
-                continue
-            done.add(instance_id)
-            if isinstance(instance, Unanswered):
-                yield Entry(request, instance.outcome, f"{instance}.", instance_id)
-            else:
-                yield from self.tasks_of(instance, request, 0)
-
-    @staticmethod
-    def tasks_of(instance: Instance, request: Request, place: int) -> Iterator[Task | Entry]:
-        """The interfaces of an instance; an entry for each that cannot be read."""
-        for number, source in enumerate(instance.interfaces):
-            yield Task(request, instance, source, place + number)
-        for interface_id, error in instance.unreadable.items():
-            yield Entry(
-                request, error.outcome, f"{error}.", instance.instance_id, interface_id, place=place
-            )
+            instance = first(instances[instance_id])
+            for task in tasks_of(instance_id, instance, request):
+                yield task._replace(place=place)
+                place += 1
 
     # The guide's steps
 
@@ -3395,417 +3085,428 @@ class Mirroring:
                 yield answer
             else:
                 (mirrored if self.sufficient(answer.sessions) else waiting).append(answer)
-        if waiting or any(task.ours for task in mirrored):  # nobody else needs the sensors
-            self.region.learn_of_sensors([task.source for task in waiting])
-        self.region.look_for_targets(s for task in mirrored for s in task.sessions)
-        for task in mirrored:
-            yield self.answered(self.check, task)
-        doubts: list[Doubt] = []
-        while waiting or doubts:  # a round, or a look at what was refused
-            if waiting:  # 3: which sensor?
-                plans = yield from self.plan_round(waiting[:ROUND], doubts)
-                waiting = waiting[ROUND:]
-            else:
-                plans, doubts = yield from self.look(doubts)
-            again, refused = yield from self.send_round(plans)  # 4: the session
-            waiting = again + waiting
-            doubts += refused
+        yield from self.check_all(mirrored)
+        waiting = self.joined(waiting)
+        refused: list[Task] = []
+        while waiting or refused:
+            if not waiting:
+                waiting, refused = yield from self.look_again(refused)
+                continue
+            plans = yield from self.plan_round(waiting[:ROUND])  # 3: which sensor?
+            again, refused_now = yield from self.send_round(plans)  # 4: the session
+            waiting = again + waiting[ROUND:]
+            # A sweep shows the verdicts of a hundred interfaces, and keeps no more of them.
+            many = len(refused) >= ROUND
+            refused += [
+                task.without_verdicts() if many and task.request.sweep else task
+                for task in refused_now
+            ]
 
     @staticmethod
     def answered(step: Callable[[Task], T], task: Task) -> T | Entry:
-        """What a step says; the one place where no answer becomes failed or deferred."""
+        """What a step says; the one place where a missing answer becomes failed or deferred."""
         try:
             return step(task)
         except Unanswered as error:
-            return task.entry(error.outcome, str(error))
+            return task.unanswered(error)
+
+    def joined(self, tasks: Sequence[Task]) -> list[Task]:
+        """The tasks with all that judging needs to know about their sources."""
+        if not tasks:
+            return []
+        sources = self.region.join([task.source for task in tasks])
+        return [task._replace(source=source) for task, source in zip(tasks, sources, strict=True)]
 
     def triage(self, task: Task) -> Task | Entry:
         """Whether the interface is meant to be mirrored and can be. A task goes on: to a sensor, or
         where a sweep finds a session, to a check of what that leads to."""
-        source, instance, sensors = task.source, task.instance, self.region.sensors
-        problem = why_not_meant(source, instance, self.configuration)
-        if problem := problem or sensors.why_no_source(source, instance):
+        source, configuration = task.source, self.configuration
+        if problem := why_excluded(source, configuration):
+            return task.entry("skipped", problem, metric="Excluded")
+        if source.interface.interface_type != "interface":
+            kind = source.interface.interface_type
+            return task.entry("skipped", f"Interfaces of type {kind} cannot be mirrored")
+        targets = self.region.targets
+        if problem := targets.why_no_source(source):
             return task.entry("skipped", problem)
-        if sessions := self.region.sessions.of(source.interface_id, sensors.ids):
-            ours = sum(session.target_id in sensors.ids for session in sessions)
+        if sessions := self.region.sessions.of_interface(source.interface.interface_id):
+            sessions.sort(key=lambda session: session.target_id not in targets.ours)
+            ours = sum(session.target_id in targets.ours for session in sessions)
             task = task._replace(sessions=sessions, ours=ours)
-        if found := self.sufficient(task.sessions):
-            return task if task.request.sweep else self.exists(task, found)
-        if source.address is None:
-            problem = "The interface has no IPv4 address, which VXLAN packets need"
-        else:
-            problem = self.refusals.why_skipped(task)
-        return task.entry("skipped", problem) if problem else task
+        if session := self.sufficient(task.sessions):
+            return task if task.request.sweep else self.exists(task, session)
+        if source.interface.address is None:
+            return task.entry("skipped", "The interface has no IPv4 address, which VXLAN needs")
+        if problem := self.refusals.of_source(source):
+            return task.entry("skipped", problem)
+        if problem := self.why_no_room(task.sessions):
+            return task.entry("unmirrored", problem)
+        return task
 
     def sufficient(self, sessions: Sequence[Session]) -> Session | None:
         """The session for which an interface needs no other; with MIRROR_ALONGSIDE only one to a
         target of ours."""
-        ids = self.region.sensors.ids
-        ours = next((session for session in sessions if session.target_id in ids), None)
-        return ours or (None if self.configuration.mirror_alongside else next(iter(sessions), None))
+        ours = self.region.targets.ours
+        session = next((session for session in sessions if session.target_id in ours), None)
+        return session or (None if self.configuration.mirror_alongside else first(sessions))
+
+    def why_no_room(self, sessions: Sequence[Session]) -> str | None:
+        """Why AWS would refuse one more session beside these."""
+        number = self.configuration.session_number
+        for session in sessions:
+            if session.number == number:
+                return (
+                    f"Session {session.session_id} to {session.target_id} has number {number} "
+                    "already; SESSION_NUMBER has to be another one"
+                )
+        if len(sessions) >= SESSIONS_PER_INTERFACE:
+            ids = ", ".join(session.session_id for session in sessions)
+            return f"The interface has {len(sessions)} sessions, and AWS allows no more: {ids}"
+        return None
 
     def exists(self, task: Task, session: Session) -> Entry:
         """The interface has this session already."""
-        elsewhere = session.target_id not in self.region.sensors.ids
-        whose = ", not one of our targets" if elsewhere else ""
-        reason = f"Session {session.session_id} mirrors it to {session.target_id}{whose}"
-        return task.entry("exists", reason, session)._replace(elsewhere=elsewhere)
+        elsewhere = session.target_id not in self.region.targets.ours
+        reason = f"Session {session.session_id} mirrors it to {session.target_id}"
+        return task.entry(
+            "exists",
+            f"{reason}, not one of our targets" if elsewhere else reason,
+            session=session,
+            metric="Elsewhere" if elsewhere else None,
+        )
 
     # Sessions that exist
 
-    def check(self, task: Task) -> Entry:
-        """Whether packets can reach the sensors that the interface is mirrored to: a session to one
-        that they cannot reach is a blind spot that looks covered. Nothing is changed."""
-        alongside = self.configuration.mirror_alongside
-        unchecked: Entry | None = None
-        for session in task.sessions[: task.ours] if alongside else task.sessions:
-            try:
-                verdict = self.verdict_on(task.source, session)
-            except Unanswered as error:
-                unknown = f"Whether packets reach {session.target_id} could not be checked"
-                unchecked = task.entry(error.outcome, f"{unknown}. {error}", session)
-                continue  # the next may be known to lead nowhere
-            # What cannot be seen or read is no proof that packets are blocked.
-            if verdict.says is Says.REJECTS:
-                reason = f"Session {session.session_id} mirrors it to {session.target_id}"
-                reason += f", which packets cannot reach. {verdict.reason}"
-                rows = [sensor_row(session.target_id, verdict, None)]
-                return task.entry("blocked", reason, session, rows)
-        return unchecked or self.exists(task, task.sessions[0])
+    def check_all(self, tasks: Sequence[Task]) -> Iterator[Entry]:
+        """Check where the sessions of these interfaces lead to."""
+        if not tasks:
+            return
+        targets = self.region.targets.by_id
+        used = {session.target_id for task in tasks for session in task.sessions}
+        looked_for = self.region.home.recall(TARGETS_READ, [t for t in used if t not in targets])
+        if any(task.ours for task in tasks):  # the others need no sensor
+            tasks = self.joined(tasks)
+        for task in tasks:
+            yield self.answered(partial(self.check, looked_for=looked_for), task)
 
-    def verdict_on(self, source: Interface, session: Session) -> Verdict:
+    def check(self, task: Task, looked_for: Found) -> Entry:
+        """Whether packets can reach the sensors that the interface is mirrored to: a session to one
+        that they cannot reach is a blind spot that looks covered. Nothing is changed.
+
+        Args:
+            task: an interface with sessions. Those to our targets are judged; where there are none,
+                it is enough that one of the others leads to a target that exists.
+            looked_for: what AWS shows of targets that it did not list.
+        """
+        judged = [
+            (session, self.verdict_on(task.source, session, looked_for))
+            for session in task.sessions[: task.ours] or task.sessions
+        ]
+        blocked = [
+            (session, verdict) for session, verdict in judged if verdict.is_certain_rejection
+        ]
+        unknown = [(session, verdict.error) for session, verdict in judged if verdict.error]
+        if blocked and (task.ours or len(blocked) == len(judged)):
+            session, verdict = blocked[0]
+            return task.entry(
+                "blocked",
+                f"Session {session.session_id} mirrors it to {session.target_id}, which packets "
+                f"cannot reach. {verdict}",
+                session=session,
+                choice=Choice({session.target_id: verdict}),
+            )
+        if unknown and (task.ours or len(blocked) + len(unknown) == len(judged)):
+            session, error = unknown[0]
+            reason = f"Whether packets reach {session.target_id} could not be checked. {error}"
+            return task.entry(error.outcome, reason, session=session)
+        return self.exists(task, task.sessions[0])
+
+    def verdict_on(self, source: Source, session: Session, looked_for: Found) -> Verdict:
         """The verdict on the target of a session that exists."""
         target_id = session.target_id
-        if target_id not in self.region.sensors.ids:
-            if self.region.target_is_gone(target_id):
-                gone = f"There is no traffic mirror target {target_id} any more"
-                return Verdict(Says.REJECTS, gone, "unavailable")
-            return PASSES  # somebody else's
-        if source.address is None:
-            return PASSES
+        if target_id in looked_for:
+            found = first(looked_for[target_id])
+            if isinstance(found, Unanswered):
+                return Verdict("unavailable", certain=False, error=found)
+            gone = rejects("There is no traffic mirror target {target} any more", target=target_id)
+            return PASSED if found else Verdict("unavailable", (gone,), for_all=True)
+        if target_id not in self.region.targets.ours or source.interface.address is None:
+            return PASSED
         self.deadline.check()
-        return self.looked_up(lambda: judge_sensor(source, self.known()[target_id], REACHABILITY))
+        sensor = self.region.sensors[target_id]
+        return judge_sensor(source, sensor, self.configuration, REACHABILITY)
 
     # From verdicts to a session
 
-    def known(self) -> Mapping[str, Known]:
-        """What the stages may look at now, by target."""
-        sensors = self.region.sensors
-        if self._known_of is not sensors:  # kept otherwise, since verdicts gather in `out_of_zone`
-            here, refused = self.region.facts[HOME], self.refusals.targets
-            self._known = {
-                target_id: Known(self.configuration, sensor, there, here, refused, {})
-                for target_id, (sensor, there) in sensors.judged.items()
-            }
-            self._known_of = sensors
-        return self._known
-
-    def judgement(self, source: Interface) -> Judgement:
-        """The verdicts on all sensors. What is cached may be out of date, so it does not get to say
-        that there is no sensor; and a row of it that cannot be read is read again."""
-        judgement = self.judged(source)
-        unreadable = isinstance(judgement.error, Unreadable)
-        if judgement.candidates or (judgement.error and not unreadable):
-            return judgement
-        if self.region.may_be_stale:
-            self.region.renew()
-            judgement = self.judged(source)
-        missing = None if judgement.candidates else self.region.renewal_error
-        return judgement._replace(error=judgement.error or missing)
-
-    def judged(self, source: Interface) -> Judgement:
-        """The verdicts as things are known."""
-        return self.looked_up(lambda: judge(source, tuple(self.known().values())))
-
-    def looked_up(self, judging: Callable[[], T]) -> T:
-        """What some judging comes to, with what it turns out to need looked up."""
-        while True:
-            try:
-                return judging()
-            except NotAskedYet as missing:
-                self.region.look_up(missing.wanted)
+    def plan_round(self, tasks: Sequence[Task]) -> Generator[Entry, None, list[Plan]]:
+        """Step 3 for the interfaces of a round, each choice counting at once."""
+        plans = []
+        for task in tasks:
+            plan = self.answered(self.choose, task)
+            if isinstance(plan, Entry):
+                yield plan
+            else:
+                plans.append(plan)
+        return plans
 
     def choose(self, task: Task) -> Plan | Entry:
         """Step 3: the sensor with the fewest sessions among those that packets can reach."""
         self.deadline.check()
         source = task.source
-        if problem := self.refusals.why_skipped(task):
+        if problem := self.refusals.of_source(source):
             return task.entry("skipped", problem)
-        judgement = self.judgement(source)
-        # What is known of the targets may have been renewed.
-        if problem := self.region.sensors.why_no_source(source, task.instance):
-            return task.entry("skipped", problem)
-        ranked = ranking(source, judgement, self.region.count)
-        rows = sensor_rows(judgement, ranked, self.region.count)
-        if not ranked:
-            if error := judgement.error or judgement.foreign_error:
-                return task.entry(error.outcome, str(error), sensors=rows)
-            reason = why_unmirrored(judgement, self.region.sensors.accounts_without_targets)
-            return task.entry("unmirrored", reason, sensors=rows)
-        target_id = ranked[0]
-        if self.refusals.everybody:
-            return refused_entry(task, target_id, self.refusals.everybody, rows)
-        choice = why_chosen(ranked, self.region.count)
+        if task.verdicts is None:
+            task = self.judged(task)
+        choice = self.choice(task)
+        if not choice.ranked:
+            errors = [verdict.error for verdict in choice.verdicts.values() if verdict.error]
+            # An error that may pass comes first: the next delivery may settle it.
+            for error in sorted(errors, key=lambda error: error.final):
+                return task.unanswered(error, choice)
+            reason = why_unmirrored(choice, self.accounts_without_targets())
+            return task.entry("unmirrored", reason, choice=choice)
+        target_id = choice.ranked[0]
+        if problem := self.refusals.of_filter(self.configuration.filter_id):
+            return refused_entry(task, target_id, problem, choice)
         self.region.sessions.choose(target_id)
         if task.request.dry_run or self.configuration.dry_run:
-            reason = f"A session to {target_id} would be created. {choice}"
-            name = session_name(source, target_id)
-            entry = task.entry("planned", reason, sensors=rows)
-            return entry._replace(target_id=target_id, session_name=name)
-        parameters = create_parameters(task, target_id, self.configuration)
-        return Plan(task, target_id, choice, rows, parameters)
+            reason = f"A session to {target_id} would be created. {choice.why}"
+            return task.entry("planned", reason, choice=choice)._replace(
+                target_id=target_id, session_name=session_name(source, target_id)
+            )
+        return Plan(task, choice, create_parameters(task, target_id, self.configuration))
 
-    def plan_round(
-        self, tasks: Sequence[Task], doubts: Iterable[Doubt]
-    ) -> Generator[Entry, None, list[Plan]]:
-        """Step 3 for those of a round, each choice counting at once. In an account with hundreds of
-        sensors a sweep keeps no more rows of them, those of doubts included, than it can show."""
-        plans = []
-        room = ROWS_IN_BODY - sum(len(doubt.plan.sensors) for doubt in doubts)
-        for task in tasks:
-            plan = self.answered(self.choose, task)
-            if isinstance(plan, Entry):
-                yield plan
+    def judged(self, task: Task) -> Task:
+        """The task with the verdicts on all sensors. What is remembered may be out of date, so it
+        does not get to say that there is no sensor."""
+        verdicts = judge(task.source, self.region.sensors, self.configuration)
+        if not candidates(verdicts) and self.region.may_be_renewed:
+            source, sensors = self.region.renewed(task.source)
+            task = task._replace(source=source)
+            verdicts = judge(source, sensors, self.configuration)
+        for verdict in verdicts.values():
+            if isinstance(verdict.error, (CallFailed, Unreadable)):
+                self.warn(str(verdict.error))
+        return task._replace(verdicts=verdicts)
+
+    def warn(self, error: str) -> None:
+        """Log an error that keeps sensors from being used, once in an invocation."""
+        if error not in self._warned:
+            self._warned.add(error)
+            logger.warning("Sensors are unavailable. %s", error)
+
+    def choice(self, task: Task) -> Choice:
+        """The verdicts on all sensors as things are now: what AWS has refused meanwhile is
+        rejected, and what was chosen meanwhile counts."""
+        source, verdicts = task.source, dict(task.verdicts or {})
+        sessions: dict[str, int] = {}
+        for target_id, verdict in verdicts.items():
+            if not verdict.passes:
                 continue
-            room -= len(plan.sensors)
-            too_many = task.request.sweep and room < 0
-            plans.append(plan._replace(sensors=()) if too_many else plan)
-        return plans
+            sessions[target_id] = self.region.count(target_id)
+            if refusal := self.refusals.of_target(target_id):
+                verdicts[target_id] = refused_by_aws(refusal)
+        return Choice(verdicts, ranked(source, verdicts, sessions), sessions)
 
     def send_round(
         self, plans: Sequence[Plan]
-    ) -> Generator[Entry, None, tuple[list[Task], list[Doubt]]]:
-        """Step 4 for those of a round: their creates are sent together. What is not settled by them
-        waits for the next round, which knows of all refusals of this one, or is in doubt."""
+    ) -> Generator[Entry, None, tuple[list[Task], list[Task]]]:
+        """Step 4 for the interfaces of a round: their creates are sent together. What they do not
+        settle comes back in two lists: those that wait for the next round, which knows of all
+        refusals of this one, and those that AWS refused, though they may be mirrored by now."""
         waiting: list[Task] = []
-        doubts: list[Doubt] = []
-        throttled: list[tuple[Plan, AwsCallFailed]] = []
+        refused: list[Task] = []
+        throttled: list[tuple[Plan, CallFailed]] = []
         progress = False
-        for plan, answer in self.send_all(plans):
-            if create_came_to(answer, Failure.THROTTLED):
-                throttled.append((plan, answer))
-                continue
-            became = self.after_create(plan, answer)
-            if isinstance(became, Entry):
-                progress |= became.outcome == "created"
-                yield became
-            elif isinstance(became, Doubt):
-                doubts.append(became)
-            else:
-                waiting.append(became)
+        if not plans:
+            return waiting, refused
+        with ThreadPoolExecutor(max_workers=PARALLEL_CREATES) as threads:
+            for plan, answer in zip(plans, threads.map(self.send, plans), strict=True):
+                if isinstance(answer, CallFailed) and answer.failure is Failure.THROTTLED:
+                    throttled.append((plan, answer))
+                    continue
+                became = self.after_create(plan, answer)
+                if isinstance(became, Entry):
+                    progress |= became.outcome == "created"
+                    yield became
+                else:
+                    (refused if became.last_word else waiting).append(became)
         for plan, error in throttled:
             if progress:
                 self.region.sessions.give_up(plan.target_id)
                 waiting.append(plan.task)
             else:
-                yield plan.task.entry(error.outcome, str(error), sensors=plan.sensors)
-        return waiting, doubts
-
-    def send_all(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Session | Unanswered | None]]:
-        """Send creates, some at a time, and say what came back; see `send`."""
-        if not plans:
-            return
-        with ThreadPoolExecutor(max_workers=PARALLEL_CREATES) as threads:
-            yield from zip(plans, threads.map(self.send, plans), strict=True)
+                yield plan.task.unanswered(error, plan.choice)
+        return waiting, refused
 
     def send(self, plan: Plan) -> Session | Unanswered | None:
-        """The session, or why there is none as far as AWS says; None: not sent, because by now it
-        is known to be refused."""
-        if self.refusals.bars(plan):
+        """Create the session of a plan.
+
+        Returns:
+            The session, or why there is none as far as AWS says; None: not sent, because by now it
+            is known to be refused.
+        """
+        if self.refusals.against(plan):
             return None
-        answer = asked(self.create, plan)
-        if create_came_to(answer, Failure.REFUSED):
+        answer = asked(self.region.home.create_session, plan.parameters)
+        if isinstance(answer, CallFailed) and answer.failure is Failure.REFUSED:
             self.refusals.note(plan, answer)
         return answer
 
-    def create(self, plan: Plan) -> Session:
-        """Have EC2 create the session. Where the answer is lost the session may exist: it is looked
-        for, and if it is not there the create is sent once more with the same token, which EC2
-        answers with the first session if it has made one.
-
-        Raises:
-            Unanswered: there is no session, as far as AWS says.
-        """
-        home, interface_id = self.region.home, plan.task.source.interface_id
-        answer = asked(home.create_session, plan.parameters)
-        if not isinstance(answer, Unreadable) and not create_came_to(answer, Failure.LOST):
-            return told(answer)
-        sessions = home.by_filter(SESSIONS, [interface_id])
-        again = asked(lambda: self.sufficient(sessions.all(interface_id)))
-        if again is None:
-            again = asked(home.create_session, plan.parameters)
-        # Whoever could not be asked again has not said that nothing was done the first time.
-        undone = isinstance(again, OutOfTime) or create_came_to(again, Failure.THROTTLED)
-        return told(answer if undone else again)
-
-    def after_create(self, plan: Plan, answer: Session | Unanswered | None) -> Entry | Doubt | Task:
-        """What becomes of an interface after its create: an entry; the task, if another target may
-        do; or a doubt."""
-        task, target_id = plan.task, plan.target_id
+    def after_create(self, plan: Plan, answer: Session | Unanswered | None) -> Entry | Task:
+        """What becomes of an interface after its create: an entry; the task, if another try may
+        help; with a last word, if AWS refused it for good as far as it says."""
+        task, target_id, choice = plan.task, plan.target_id, plan.choice
+        sessions = self.region.sessions
         if isinstance(answer, Session):
-            self.region.sessions.add_created(target_id, answer)
-            if answer.target_id != target_id:
-                return self.exists(task, answer)
-            reason = f"Session {answer.session_id} mirrors it to {target_id}. {plan.choice}"
-            session = answer._replace(name=session_name(task.source, target_id))
-            return task.entry("created", reason, session, plan.sensors)
+            sessions.add(target_id)
+            reason = f"Session {answer.session_id} mirrors it to {target_id}. {choice.why}"
+            return task.entry("created", reason, choice=choice)._replace(
+                target_id=target_id,
+                session_id=answer.session_id,
+                session_name=session_name(task.source, target_id),
+            )
         if answer is None:
-            self.region.sessions.give_up(target_id)
+            sessions.give_up(target_id)
             return task
-        if not create_came_to(answer, Failure.REFUSED):
-            return task.entry(answer.outcome, str(answer), sensors=plan.sensors)
-        self.region.sessions.give_up(target_id)
-        about = whom(answer)
-        reason = f"AWS refused {target_id}: {answer.brief}"
-        if about is About.TARGET:
-            return task
-        if about is About.NOT_SUPPORTED:
-            return task.entry("skipped", self.refusals.why_skipped(task) or reason)
-        if about is About.SENSOR:
-            sensor = "The interface is somebody's sensor, which AWS does not mirror"
-            return task.entry("skipped", f"{sensor} ({answer.code})")
-        if about is About.NOT_SHOWN:
-            return Doubt(plan, task.entry("failed", reason, sensors=plan.sensors))
-        if about is About.EVERYBODY:
-            reason = self.refusals.everybody or reason
-        entry = refused_entry(task, target_id, reason, plan.sensors)
-        return Doubt(plan, entry) if about is About.INTERFACE else entry
+        if not isinstance(answer, CallFailed) or answer.failure is not Failure.REFUSED:
+            return task.unanswered(answer, choice)
+        sessions.give_up(target_id)
+        reason = f"AWS refused {target_id}: {answer.code} ({answer.detail})"
+        match scope_of(answer):
+            case Scope.TARGET:
+                return task
+            case Scope.UNSUPPORTED:
+                return task.entry("skipped", self.refusals.of_source(task.source) or reason)
+            case Scope.SENSOR:
+                sensor = "The interface is somebody's sensor, which AWS does not mirror"
+                return task.entry("skipped", f"{sensor} ({answer.code})")
+            case Scope.FILTER | Scope.ACCOUNT:
+                filter_id = plan.parameters["TrafficMirrorFilterId"]
+                reason = self.refusals.of_filter(filter_id) or reason
+                return refused_entry(task, target_id, reason, choice)
+            case Scope.NOT_SHOWN:
+                return task._replace(last_word=task.entry("failed", reason, choice=choice))
+            case Scope.INTERFACE:
+                return task._replace(last_word=refused_entry(task, target_id, reason, choice))
 
-    def look(
-        self, doubts: Sequence[Doubt]
-    ) -> Generator[Entry, None, tuple[list[Plan], list[Doubt]]]:
-        """Whether interfaces that were refused have a session by now. It can take seconds to show,
-        so all of them are looked up together, up to three times a second apart; and what EC2 did
-        not know is sent again."""
-        yield from self.last_word([doubt for doubt in doubts if doubt.plan.looks == LOOKS])
-        doubts = [doubt for doubt in doubts if doubt.plan.looks < LOOKS]
-        ids = [doubt.plan.task.source.interface_id for doubt in doubts]
-        sessions: Answers[Session] = Answers()
+    def look_again(
+        self, refused: Sequence[Task]
+    ) -> Generator[Entry, None, tuple[list[Task], list[Task]]]:
+        """Look whether interfaces that AWS refused have a session by now: another invocation may
+        have been faster, and its session can take seconds to show. All of them are looked up
+        together, three times, a second apart. Where EC2 did not know the interface yet, the create
+        is sent again.
+
+        Returns:
+            Those whose create is sent again, and those that are looked at once more.
+        """
+        again: list[Task] = []
+        rest: list[Task] = []
+        ids = [task.source.interface.interface_id for task in refused]
         try:
-            if any(doubt.plan.looks for doubt in doubts):
+            if any(task.tries or task.is_not_shown for task in refused):
                 self.deadline.sleep(PAUSE_SECONDS)
-            sessions = self.region.home.by_filter(SESSIONS, ids)
+            found: Found = self.region.home.look_up(SESSIONS, ids)
         except OutOfTime as error:
-            sessions.fail(ids, error)
-        plans: list[Plan] = []
-        kept: list[Doubt] = []
-        for doubt, interface_id in zip(doubts, ids, strict=True):
-            plan = doubt.plan._replace(looks=doubt.plan.looks + 1)
-            found = asked(lambda key: self.sufficient(sessions.all(key)), interface_id)
-            if isinstance(found, Session):
-                yield self.exists(plan.task, found)
-            elif isinstance(found, OutOfTime) or (
-                isinstance(found, Unanswered) and plan.looks == LOOKS
+            found = {key: [error] for key in ids}
+        for task, interface_id in zip(refused, ids, strict=True):
+            last_word, tries = task.last_word, task.tries + 1
+            assert last_word
+            session = asked(
+                lambda key: self.sufficient([told(s) for s in found[key]]), interface_id
+            )
+            if isinstance(session, Session):
+                yield self.exists(task, session)
+            elif isinstance(session, OutOfTime) or (
+                isinstance(session, Unanswered) and tries == TRIES
             ):
-                reason = f"{doubt.entry.reason} Nobody could be asked: {found}"
-                yield plan.task.entry(found.outcome, reason, sensors=doubt.entry.sensors)
-            elif doubt.not_shown:
-                self.region.sessions.choose(plan.target_id)
-                plans.append(plan)
+                reason = f"{last_word.reason} Whether it has a session is not known: {session}"
+                yield task.entry(session.outcome, reason, choice=last_word.choice)
+            elif tries == TRIES:
+                yield last_word
             else:
-                kept.append(doubt._replace(plan=plan))
-        return plans, kept
-
-    def last_word(self, doubts: Sequence[Doubt]) -> Iterator[Entry]:
-        """What interfaces come to for which no session has shown. Those that EC2 says it does not
-        know may be gone: with their instance, or detached."""
-        unknown = {d.plan.task.instance.instance_id for d in doubts if d.not_shown}
-        instances = self.region.home.by_id(INSTANCES, unknown)
-        for doubt in doubts:
-            task = doubt.plan.task
-            if doubt.not_shown:
-                instance = asked(instances.one, task.instance.instance_id)
-                if not isinstance(instance, Unanswered) and not (
-                    instance
-                    and instance.is_up
-                    and task.source.interface_id in instance.interface_ids
-                ):
-                    reason = "The instance does not run with this interface any more"
-                    yield task.entry("skipped", reason)
-                    continue
-            yield doubt.entry
+                (again if task.is_not_shown else rest).append(task._replace(tries=tries))
+        return again, rest
 
 
-def create_came_to(answer: object, failure: Failure) -> TypeGuard[AwsCallFailed]:
-    """Whether a create, not a look-up after it, came to this failure."""
-    return (
-        isinstance(answer, AwsCallFailed)
-        and answer.operation == CREATE
-        and answer.failure is failure
-    )
+def tasks_of(
+    instance_id: str, instance: Instance | Unanswered | None, request: Request
+) -> Iterator[Task | Entry]:
+    """The interfaces of an instance as AWS shows it, or the entry that says why there are none."""
+    if isinstance(instance, Unanswered):
+        yield Entry(request, instance.outcome, f"{instance}.", instance_id)
+        return
+    if instance is None:
+        problem = f"AWS does not know instance {instance_id}"
+        problem += f"; the event is from {request.origin}" if request.origin else ""
+        if not sees_managed(client_of()):
+            problem += "; this runtime's boto3 cannot ask for instances that services manage"
+    elif not instance.is_up:
+        problem = f"Instance {instance_id} is {instance.state}, not running"
+    elif not instance.interfaces:
+        problem = f"Instance {instance_id} has no network interface"
+    else:
+        for interface_id, interface in instance.interfaces.items():
+            if isinstance(interface, Unanswered):
+                yield Entry(request, interface.outcome, f"{interface}.", instance_id, interface_id)
+            else:
+                source = Source(
+                    interface=interface,
+                    instance_id=instance_id,
+                    tags=instance.tags,
+                    instance_type=instance.instance_type,
+                    managed=instance.managed,
+                    neighbours=tuple(instance.interfaces),
+                )
+                yield Task(request, source, 0)
+        return
+    yield Entry(request, "skipped", f"{problem}.", instance_id)
 
 
-def refused_entry(
-    task: Task, target_id: str, reason: str, rows: Sequence[Mapping[str, Any]]
-) -> Entry:
+def swept_tasks(
+    request: Request, page: Sequence[tuple[str, Instance | Unanswered]], done: set[str]
+) -> Iterator[Task | Entry]:
+    """The interfaces of a page of instances. Their order changes from sweep to sweep, so that
+    interfaces which AWS keeps refusing do not keep others from their turn."""
+
+    def draw(item: tuple[str, object]) -> bytes:
+        drawn = f"{request.event_id}{item[0]}".encode(errors="backslashreplace")
+        return hashlib.sha256(drawn).digest()
+
+    for instance_id, instance in sorted(page, key=draw):
+        if instance_id not in done:
+            done.add(instance_id)
+            yield from tasks_of(instance_id, instance, request)
+
+
+def why_excluded(source: Source, configuration: Configuration) -> str | None:
+    """Why tags say that the interface is not meant to be mirrored; None where they do not."""
+    for tag in configuration.exclude_tags:
+        if tag.matches(source.tags):
+            return f"The instance is excluded by its tag {tag} (EXCLUDE_TAGS)"
+    wanted = configuration.include_tags
+    if wanted and not any(tag.matches(source.tags) for tag in wanted):
+        return f"The instance has none of the tags {', '.join(map(str, wanted))} (INCLUDE_TAGS)"
+    return None
+
+
+def refused_entry(task: Task, target_id: str, reason: str, choice: Choice) -> Entry:
     """Unmirrored, because AWS has refused, or would refuse, the sensor that was chosen."""
-    refused = {"verdict": "rejected", "stage": "create", "reason": f"{reason}."}
-    sensors = [{**row, **refused} if row["target_id"] == target_id else row for row in rows]
-    return task.entry("unmirrored", f"Refused at create. {reason}", sensors=sensors)
+    choice = choice.refused(target_id, reason)
+    return task.entry("unmirrored", f"Refused at create. {reason}", choice=choice)
 
 
-# ======================================================================================
-# 9  Reporting
-# ======================================================================================
-
-BODY_LIMIT = 1_000_000  # bytes
-ROWS_IN_BODY = 10_000  # rows of sensors; more do not fit, since each takes more than 100 bytes
-NOTES_IN_MESSAGE = 10
-LISTED_BY_SWEEP = 100  # interfaces
-NAMED_IN_ERROR = 100  # interfaces
-
-
-@lru_cache(maxsize=4_096)
-def sensor_row(target_id: str, verdict: Verdict, sessions: int | None) -> Mapping[str, Any]:
-    """A sensor as the result shows it. Most rows of most interfaces are the same: they are about
-    sensors of other zones; so they are shared, and nobody may change one."""
-    last_resort = verdict.says is Says.UNSEEN
-    hint = "; it is the last resort where ALLOW_UNVERIFIED is true" if last_resort else ""
-    return {
-        "target_id": target_id,
-        "verdict": "eligible" if verdict.passes else "rejected",
-        "stage": verdict.stage,
-        "reason": f"{verdict.reason}{hint}.",
-        "sessions": sessions,
-    }
-
-
-def sensor_rows(
-    judgement: Judgement, ranked: Sequence[str], sessions: Callable[[str], int]
-) -> list[Mapping[str, Any]]:
-    """The sensors as the result shows them, in configured order; the first of the ranked ones is
-    the selected one."""
-    rows: list[Mapping[str, Any]] = []
-    for target_id, verdict in judgement.verdicts.items():
-        counted = (ranked and verdict.passes) or verdict.stage == "create"
-        row = sensor_row(target_id, verdict, sessions(target_id) if counted else None)
-        if target_id in ranked[:1]:
-            reason = f"{why_chosen(ranked, sessions)}: {row['reason']}"
-            row = {**row, "verdict": "selected", "reason": reason}
-        elif ranked and verdict.passes:
-            count = sessions(ranked[0])
-            reason = f"Behind {ranked[0]} with {count} sessions: {row['reason']}"
-            row = {**row, "reason": reason}
-        rows.append(row)
-    return rows
-
-
-def why_chosen(ranked: Sequence[str], sessions: Callable[[str], int]) -> str:
-    """Why the first of the ranked sensors is chosen."""
-    return f"Best of {len(ranked)} eligible, with {sessions(ranked[0])} sessions"
-
-
-def why_unmirrored(judgement: Judgement, accounts_without_targets: Sequence[str]) -> str:
+def why_unmirrored(choice: Choice, accounts_without_targets: Sequence[str]) -> str:
     """At which stage the last sensors fell."""
-    if not judgement.verdicts:
+    if not choice.verdicts:
         return f"There is no sensor: {no_targets_of(accounts_without_targets)}"
-    stages = [verdict.stage for verdict in judgement.verdicts.values() if verdict.stage]
+    stages = [verdict.stage for verdict in choice.verdicts.values() if verdict.stage]
     last = max(stages, key=STAGES.index)
-    fell = [key for key, verdict in judgement.verdicts.items() if verdict.stage == last]
-    example = judgement.verdicts[fell[0]].reason
+    fell = [key for key, verdict in choice.verdicts.items() if verdict.stage == last]
     return (
         f"No sensor can take it: of {len(stages)}, the last {len(fell)} fell at stage {last} "
-        f"({fell[0]}: {example})"
+        f"({fell[0]}: {choice.verdicts[fell[0]]})"
     )
 
 
@@ -3814,14 +3515,24 @@ def no_targets_of(accounts: Sequence[str]) -> str:
     return f"no traffic mirror target of account {', '.join(accounts)} is visible here"
 
 
+# ======================================================================================
+# 9  Reporting
+# ======================================================================================
+
+BODY_LIMIT = 1_000_000  # bytes
+LISTED = 100  # interfaces in the body, and in an error's message
+NOTES_IN_MESSAGE = 10
+LONGEST_ERROR = 100_000  # characters
+BY_URGENCY = list(OUTCOMES)
+
+
 class Report:
-    """Logs and counts entries as they are settled, and keeps what the answer needs of them: of a
-    sweep the hundred that need attention most, so that memory does not grow with the account.
+    """Logs and counts entries as they are settled, and keeps the hundred that need attention most,
+    so that memory does not grow with the account.
 
     Attributes:
-        counts: of each outcome.
-        pages_failed: whether some of what a sweep is about could not be read.
-        unfinished_instances: those with an interface that there is no answer for.
+        counts: how many interfaces came to each outcome.
+        unread: whether some of what a sweep is about could not be read.
 
     Args:
         sweep: whether all instances are looked at.
@@ -3830,56 +3541,54 @@ class Report:
     def __init__(self, sweep: bool) -> None:
         self.sweep = sweep
         self.counts: Counter[str] = Counter()
-        self.elsewhere = 0
-        self.pages_failed = False
-        self.sweep_unfinished = False
-        self.unfinished_instances: set[str | None] = set()
+        self.unread = False
+        self.metrics: Counter[str] = Counter()  # what dry runs that events ask for leave out
         self._meant = self._covered = 0  # interfaces
         self._stopped = False  # before all instances were read
-        self._due: Counter[str] = Counter()  # by outcome, what is to be delivered again
-        self._causes: dict[str, dict[str, list[str]]] = {outcome: {} for outcome in OUTCOMES}
-        self._kept: dict[str, list[Entry]] = {outcome: [] for outcome in OUTCOMES}
-        self._rows: Counter[str] = Counter()
+        self._unfinished: list[Entry] = []  # what is to be delivered again, the first hundred
+        self._unfinished_counts: Counter[str] = Counter()
+        self._unfinished_instances: set[str | None] = set()
+        self._sweep_is_unfinished = False
+        self._kept: list[Entry] = []
 
     def add(self, entry: Entry) -> None:
         """Take into account what became of an interface."""
         log_entry(entry)
+        outcome = OUTCOMES[entry.outcome]
         self.counts[entry.outcome] += 1
-        if OUTCOMES[entry.outcome].unfinished:
-            self._add_unfinished(entry)
-        if entry.interface_id and entry.outcome != "skipped":
-            self._meant += 1
-            has_ours = entry.session_id is not None and not entry.elsewhere
-            self._covered += has_ours and entry.outcome != "blocked"
-            self.elsewhere += entry.elsewhere
-        self._keep(entry)
+        insort(self._kept, entry, key=lambda kept: BY_URGENCY.index(kept.outcome))
+        del self._kept[LISTED:]
+        if outcome.unfinished:
+            self._unfinished_instances.add(entry.instance_id)
+            self._sweep_is_unfinished |= entry.request.sweep
+            if not (entry.request.sweep and outcome.next_sweep):
+                self._unfinished_counts[entry.outcome] += 1
+                if len(self._unfinished) < LISTED:
+                    self._unfinished.append(entry._replace(source=None, choice=NO_CHOICE))
+        if not entry.request.dry_run:
+            self._measure(entry)
 
-    def _add_unfinished(self, entry: Entry) -> None:
-        self.unfinished_instances.add(entry.instance_id)
-        self.sweep_unfinished |= entry.request.sweep
-        if entry.instance_id is None:
+    def _measure(self, entry: Entry) -> None:
+        self.metrics[entry.outcome] += 1
+        self.metrics[entry.metric or ""] += 1
+        if entry.instance_id is None and entry.interface_id is None:
             self._stopped = True
-            self.pages_failed |= entry.outcome == "failed"
-        if entry.request.sweep and OUTCOMES[entry.outcome].next_sweep:
-            return
-        self._due[entry.outcome] += 1
-        if self._due[entry.outcome] <= NAMED_IN_ERROR:
-            name = entry.interface_id or entry.instance_id or "further instances"
-            self._causes[entry.outcome].setdefault(entry.reason, []).append(name)
+            self.unread |= entry.outcome == "failed"
+        elif entry.outcome != "skipped":
+            self._meant += 1
+            has_ours = entry.session_id is not None and entry.metric != "Elsewhere"
+            self._covered += has_ours and entry.outcome != "blocked"
 
-    def _keep(self, entry: Entry) -> None:
-        """Keep an entry for the body; in a sweep, what needs attention least gives way."""
-        if self._rows[entry.outcome] + len(entry.sensors) > ROWS_IN_BODY:
-            entry = entry._replace(sensors=())
-        self._rows[entry.outcome] += len(entry.sensors)
-        self._kept[entry.outcome].append(entry)
-        if self.sweep and sum(map(len, self._kept.values())) > LISTED_BY_SWEEP:
-            least = next(outcome for outcome in reversed(OUTCOMES) if self._kept[outcome])
-            self._rows[least] -= len(self._kept[least].pop().sensors)
+    @property
+    def coverage(self) -> float | None:
+        """The percentage of the interfaces meant to be mirrored that are, to a target of ours; None
+        where there are none, or not all are known."""
+        known = self._meant and not self.unread and not self._stopped
+        return 100 * self._covered / self._meant if known else None
 
     @property
     def summary(self) -> dict[str, int]:
-        """The count of each outcome that occurs, those that need attention first."""
+        """The count of each outcome that occurs, ordered by urgency."""
         return {outcome: self.counts[outcome] for outcome in OUTCOMES if self.counts[outcome]}
 
     def message(self, dry_run: bool, notes: Sequence[str] = ()) -> str:
@@ -3896,46 +3605,39 @@ class Report:
     def unfinished(self) -> str | None:
         """How many interfaces there is no answer for, which and why; None where there are none.
         What a sweep defers, the next one goes on with."""
-        if not self._due:
+        if not self._unfinished:
             return None
-        due = {outcome: self._due[outcome] for outcome in OUTCOMES if self._due[outcome]}
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in due.items())
-        causes = [cause for outcome in due for cause in self._causes[outcome].items()]
-        reasons = " ".join(f"{', '.join(names)}: {reason}" for reason, names in causes)
-        more = sum(due.values()) - sum(len(names) for _, names in causes)
-        return f"{counts}. {reasons}" + (f" And {more} more." if more > 0 else "")
+        causes: dict[str, list[str]] = defaultdict(list)
+        for entry in self._unfinished:
+            name = entry.interface_id or entry.instance_id or "further instances"
+            causes[entry.reason].append(name)
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in self._unfinished_counts.items())
+        reasons = " ".join(f"{', '.join(names)}: {reason}" for reason, names in causes.items())
+        more = sum(self._unfinished_counts.values()) - len(self._unfinished)
+        text = f"{counts}. {reasons}" + (f" And {more} more." if more else "")
+        return shortened(text, LONGEST_ERROR)
+
+    def is_unfinished(self, message: Message) -> bool:
+        """Whether SQS is to deliver a message again: something in it could not be understood, or
+        there is no answer for an interface that it asks for."""
+        return bool(message.errors) or any(
+            (request.sweep and self._sweep_is_unfinished)
+            or not self._unfinished_instances.isdisjoint(request.instance_ids)
+            for request in message.requests
+        )
 
     def result(self, status: int, message: str, dry_run: bool) -> dict[str, Any]:
-        """The handler's result. To keep the body under 1 MB, the sensors of those that need
-        attention least go first, and then the interfaces themselves."""
-        body = {"message": message, "dry_run": dry_run, "summary": self.summary, "interfaces": []}
-        room = BODY_LIMIT - len(json.dumps(body)) - 1
-        by_attention = [entry for entries in self._kept.values() for entry in entries]
-        listed: list[tuple[Entry, dict[str, Any]]] = []
-        for entry in by_attention:
-            bare = {**entry.as_dict(), "sensors": []}
-            room -= len(json.dumps(bare)) + 2
-            if room < 0:
-                break
-            listed.append((entry, bare))
-        for entry, bare in listed:
-            sensors = list(entry.sensors)
-            size = len(json.dumps(sensors)) - 2
-            if size <= room:
-                bare["sensors"] = sensors
-                room -= size
-        if not self.sweep:
-            listed.sort(key=lambda pair: pair[0].place)
-        body["interfaces"] = [bare for _, bare in listed]
-        return {"statusCode": status, "body": json.dumps(body)}
-
-    @property
-    def coverage(self) -> float | None:
-        """The percentage of the interfaces meant to be mirrored that are, to a target of ours; None
-        where there are none, or not all are known."""
-        if not self.sweep or not self._meant or self.pages_failed or self._stopped:
-            return None
-        return 100 * self._covered / self._meant
+        """The handler's result."""
+        listed = self._kept
+        if not self.sweep and sum(self.counts.values()) <= LISTED:
+            listed = sorted(listed, key=lambda entry: entry.place)
+        body: dict[str, Any] = {"message": message, "dry_run": dry_run, "summary": self.summary}
+        body["interfaces"] = [entry.as_dict() for entry in listed]
+        text = json.dumps(body)
+        if len(text) > BODY_LIMIT:
+            bare = [{**entry, "sensors": []} for entry in body["interfaces"]]
+            text = json.dumps({**body, "interfaces": bare})
+        return {"statusCode": status, "body": text}
 
 
 def log_entry(entry: Entry) -> None:
@@ -3946,7 +3648,7 @@ def log_entry(entry: Entry) -> None:
     level = logging.DEBUG if entry.request.sweep and outcome.usual else outcome.level
     if not logger.isEnabledFor(level):
         return
-    fields = entry.as_dict()
+    fields = (entry._replace(choice=NO_CHOICE) if entry.request.sweep else entry).as_dict()
     if entry.request.sweep:
         del fields["sensors"]
     where = " of ".join(filter(None, (entry.interface_id, entry.instance_id))) or "Sweep"
@@ -3954,27 +3656,28 @@ def log_entry(entry: Entry) -> None:
 
 
 def print_metrics(
-    context: object, report: Report, invalid: int, sessions: Mapping[str, int]
+    context: object, report: Report, swept: bool, invalid: int, sessions: Mapping[str, int]
 ) -> None:
     """Print the invocation's metrics in CloudWatch's embedded metric format, one line a document.
 
     Args:
         context: Lambda's context object, for the function's name.
         report: the outcomes.
+        swept: whether to print the further metrics of a sweep.
         invalid: events that could not be understood.
         sessions: by target ID, as far as they are known.
     """
     default_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", __name__)
     function_name = str(getattr(context, "function_name", None) or default_name)
-    counts = {**{outcome: report.counts[outcome] for outcome in OUTCOMES}, "invalid": invalid}
-    values: dict[str, tuple[float, str]] = {k: (count, "Count") for k, count in counts.items()}
-    if report.sweep:
-        values["Sweeps"] = int(not report.pages_failed), "Count"
-        values["Elsewhere"] = report.elsewhere, "Count"
-    if report.coverage is not None:
-        values["Coverage"] = report.coverage, "Percent"
+    names = [*OUTCOMES, *(("Elsewhere", "Excluded") if swept else ())]
+    values: dict[str, tuple[float, str]] = {name: (report.metrics[name], "Count") for name in names}
+    values["invalid"] = invalid, "Count"
+    if swept:
+        values["Sweeps"] = int(not report.unread), "Count"
+        if (coverage := report.coverage) is not None:
+            values["Coverage"] = coverage, "Percent"
     documents = [metric_document({"FunctionName": function_name}, values)]
-    for target_id, count in sessions.items() if report.sweep else ():
+    for target_id, count in sessions.items() if swept else ():
         dimensions = {"FunctionName": function_name, "TargetId": target_id}
         documents.append(metric_document(dimensions, {"Sessions": (count, "Count")}))
     # One write, so that lines of several threads do not mix.
@@ -4002,7 +3705,7 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
 
     Args:
         event: an event of EC2, CloudTrail or a schedule, a hand-written test event, a batch of SQS
-            messages or an array or SNS notification of these; see README.md.
+            messages or a notification of SNS with one of these; see README.md.
         context: Lambda's context object, or None.
 
     Returns:
@@ -4012,33 +3715,35 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
     Raises:
         ConfigurationError: an environment variable is missing or malformed.
         MirroringError: AWS gave no useful answer, or time ran out, for some interfaces. The others
-            have been worked on. Never raised for what SQS messages ask, and for time that ran out
+            have been worked on. Never raised for what SQS messages ask, nor for time that ran out
             in sweeps.
     """
     messages = open_delivery(event, str(getattr(context, "aws_request_id", None) or uuid.uuid4()))
     requests = [request for message in messages for request in message.requests]
     errors = [error for message in messages for error in message.errors]
     log_errors(messages)
-    report = Report(sweep=any(request.sweep for request in requests))
+    work = Work.of(requests)
+    report = Report(sweep=work.sweep is not None)
     dry_run = bool(requests) and all(request.dry_run for request in requests)
     notes = [*(request.ignored for request in requests if request.ignored), *map(str, errors)]
     sessions: Mapping[str, int] = {}
     if requests:
         configuration = Configuration.from_environment(os.environ)
         dry_run |= configuration.dry_run
-        own = Own.of(context)
-        mirroring = Mirroring(configuration, Deadline(context), own)
-        for entry in mirroring.entries(Work.of(requests, own)):
+        account = own_account_of(context)
+        mirroring = Mirroring(configuration, Deadline(context), account, report.sweep)
+        for entry in mirroring.entries(work):
             report.add(entry)
-        if error := mirroring.region.error:
-            report.pages_failed |= error.outcome == "failed"
-        sessions = mirroring.region.sessions_per_own_target()
+        region = mirroring.region
+        report.unread |= region.error is not None and region.error.outcome == "failed"
+        sessions = region.sessions_per_own_target()
         if report.counts and (without := mirroring.accounts_without_targets()):
             notes.append(f"{no_targets_of(without).capitalize()}.")
             logger.warning("%s", notes[-1])
-    print_metrics(context, report, len(errors), sessions)
+    swept = work.sweep is not None and not work.sweep.dry_run
+    print_metrics(context, report, swept, len(errors), sessions)
     if messages[0].message_id is not None:
-        again = [message for message in messages if is_unfinished(message, report)]
+        again = [message for message in messages if report.is_unfinished(message)]
         return {"batchItemFailures": [{"itemIdentifier": m.message_id} for m in again]}
     if problem := report.unfinished():
         raise MirroringError(problem)
@@ -4062,16 +3767,6 @@ def log_errors(messages: Iterable[Message]) -> None:
                 )
 
 
-def is_unfinished(message: Message, report: Report) -> bool:
-    """Whether SQS is to deliver a message again: something in it could not be understood, or there
-    is no answer for an interface that it asks for."""
-    return bool(message.errors) or any(
-        (request.sweep and report.sweep_unfinished)
-        or not report.unfinished_instances.isdisjoint(request.instance_ids)
-        for request in message.requests
-    )
-
-
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     # In its plain text format Lambda leaves the level at WARNING; in JSON it sets the level itself.
     if "AWS_LAMBDA_LOG_LEVEL" not in os.environ:
@@ -4085,6 +3780,6 @@ if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     # not look through it, neither while it is made nor later.
     gc.disable()
     with suppress(BotoCoreError, ValueError):
-        ec2_client()
+        client_of()
     gc.freeze()
     gc.enable()

@@ -282,9 +282,9 @@ def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
     # The workers of pytest-xdist tell what they start how wide a terminal is.
     for variable in (*VARIABLES, "AWS_LAMBDA_FUNCTION_NAME", "COLUMNS"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(lambda_traffic_mirror, "_client", None)
-    monkeypatch.setattr(lambda_traffic_mirror, "_cache", None)
-    for kept in ("_clients", "_credentials", "_unsupported"):
+    lambda_traffic_mirror.warn_of_old_boto3.cache_clear()
+    monkeypatch.setattr(lambda_traffic_mirror, "_memory", {})
+    for kept in ("_clients", "_unsupported"):
         monkeypatch.setattr(lambda_traffic_mirror, kept, {})
 
 
@@ -335,7 +335,7 @@ def one_client() -> Any:
 @pytest.fixture
 def shared_client(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The execution environment is warm: its client is there."""
-    monkeypatch.setattr(lambda_traffic_mirror, "_client", one_client())
+    monkeypatch.setattr(lambda_traffic_mirror, "_clients", {None: (one_client(), None)})
 
 
 @dataclass
@@ -359,15 +359,15 @@ def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
 @cache
 def retrying_client() -> Any:
     """The function's own client, for all tests of retries: making one takes longer than a test."""
-    with patch.object(lambda_traffic_mirror, "_client", None):  # not the one that is shared
-        return lambda_traffic_mirror.ec2_client()
+    with patch.object(lambda_traffic_mirror, "_clients", {}):
+        return lambda_traffic_mirror.client_of()
 
 
 @pytest.fixture
 def quick(scene: Scene, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
     """Nobody waits: not for a client, not for a pace that throttling sets. And what one test has
     used up of botocore's allowance of retries is not missing in the next."""
-    monkeypatch.setattr(lambda_traffic_mirror, "_client", retrying_client())
+    monkeypatch.setattr(lambda_traffic_mirror, "_clients", {None: (retrying_client(), None)})
     for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
         monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
     return no_sleep
