@@ -9,6 +9,7 @@ is kept, so that memory does not grow with the number of sensors.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lambda_traffic_mirror import STAGES, Rank
+
 # What becomes of an interface, the best first; what is skipped is not meant to be mirrored.
 COVERED, PLANNED, MAYBE, ELSEWHERE, DARK = "covered", "planned", "maybe", "elsewhere", "dark"
 MEANT, SKIPPED = (COVERED, PLANNED, MAYBE, ELSEWHERE, DARK), "skipped"
@@ -25,11 +28,12 @@ MEANT, SKIPPED = (COVERED, PLANNED, MAYBE, ELSEWHERE, DARK), "skipped"
 ADVICE: dict[str, list[str]] = yaml.safe_load(
     (Path(__file__).parent / "advice.yaml").read_text(encoding="utf-8")
 )
-STAGES = tuple(ADVICE)
 # AWS allows 10 sources for a target that is a network interface, 100 where the sensor's instance
 # has one of a few large sizes, and any number for a load balancer (Traffic Mirroring quotas).
 USUAL_SOURCES, MOST_SOURCES = 10, 100
 HOURS_A_MONTH = 730
+PERMISSION = re.compile(r"\b(?:ec2|sts):[A-Z]\w+")
+HINTS = ("hints", "problem")  # details of findings that may name a permission
 
 
 class Cause(NamedTuple):
@@ -53,9 +57,10 @@ class Cause(NamedTuple):
     def of(cls, verdict: Any) -> Cause:
         """From a verdict of the function: the finding that rejects, or the missing answer."""
         if verdict.error or not verdict.findings:
-            return cls(str(verdict))
+            return cls(own_words(str(verdict)))
         first = verdict.findings[0]
-        return cls(first.text, tuple(pair for pair in first.about if pair[0] != "address"))
+        about = ((name, str(value)) for name, value in first.about if name != "address")
+        return cls(first.text, tuple(about))
 
 
 class Item(NamedTuple):
@@ -146,7 +151,7 @@ class Sensor(NamedTuple):
     """A configured target; texts are empty where that is not known.
 
     Attributes:
-        name, size: Name tag and type of the instance that hosts it.
+        host_id, name, size: the instance that hosts it, its Name tag and type.
         zone, vpc_id: where it is; several, separated by commas, for a load balancer.
         owner: the account that owns the target.
         now: the sessions it has, as far as AWS shows them.
@@ -156,6 +161,7 @@ class Sensor(NamedTuple):
     """
 
     target_id: str
+    host_id: str = ""
     name: str = ""
     size: str = ""
     zone: str = ""
@@ -191,18 +197,16 @@ class Survey:
         known: the sensors by target ID, in configured order; set before the first entry is added.
         interfaces: every interface.
         unread: why a part of the account could not be looked at.
-        lacking: permissions without which interfaces could not be judged; how many interfaces.
-        settling: permissions without which a verdict stands on less; how many verdicts.
+        lacking: permissions that are missing, and how many verdicts they would settle.
         remarks: what else there is to say, a sentence each.
     """
 
     def __init__(self, account: str = "", region: str = "") -> None:
         self.account, self.region = account, region
-        self.known: Mapping[str, Sensor] = {}
+        self.known: dict[str, Sensor] = {}
         self.interfaces: list[Item] = []
         self.unread: list[str] = []
         self.lacking: Counter[str] = Counter()
-        self.settling: Counter[str] = Counter()
         self.remarks: list[str] = []
         self._found: dict[tuple[str, str], dict[Cause, Finding]] = {}  # by fate and label
         self._usable: set[str | None] = set()
@@ -217,6 +221,7 @@ class Survey:
         name, vpc_id, address = place_of(entry.source)
         verdicts = entry.choice.verdicts if entry.choice else {}
         for target_id, verdict in verdicts.items():
+            self.lacking.update(permissions_in(verdict))
             if verdict.stage is None:
                 self._usable.add(target_id)
             elif verdict.stage not in ("tag", "zone", "vpc"):  # there it is only not meant
@@ -341,9 +346,6 @@ class Survey:
         """What an operator should know besides, a sentence each."""
         notes = [f"Not everything was read. {reason}" for reason in self.unread]
         for permission, count in self.lacking.items():
-            lacking = f"{permission} is missing: {plural(count, 'interface')}"
-            notes.append(f"{lacking} could not be judged.")
-        for permission, count in self.settling.items():
             notes.append(f"{permission} is missing and could settle {plural(count, 'verdict')}.")
         if elsewhere := sum(group.total for group in self.groups(ELSEWHERE)):
             targets = "Mirrored to targets that are not configured"
@@ -373,12 +375,12 @@ def darkness(entry: Any, verdicts: Mapping[str, Any]) -> tuple[str, Cause]:
 
 def caveat(entry: Any, sensor: Sensor) -> str:
     """What to know about a session before it is created."""
-    rank = int(entry.choice.verdicts[entry.target_id].rank)
-    if rank >= 4:
+    rank = entry.choice.verdicts[entry.target_id].rank
+    if rank is Rank.UNVERIFIED:
         return "to sensors whose rules cannot be seen (ALLOW_UNVERIFIED)"
-    if rank & 1:
+    if rank in (Rank.IN_ZONE_BEHIND, Rank.OTHER_ZONE_BEHIND):
         return "to sensors that packets may not reach: something speaks against each"
-    if rank:
+    if rank is Rank.OTHER_ZONE:
         return "to another Availability Zone (AWS charges for traffic between zones)"
     if sensor.vpc_id and entry.source.interface.vpc_id not in sensor.vpc_id:
         return "to sensors in another VPC (what lies beyond the route is not checked)"
@@ -392,6 +394,19 @@ def place_of(source: Any) -> tuple[str, str, str]:
     place = source.interface
     name = source.tags.get("Name") if source.instance_id else place.description
     return name or "", place.vpc_id or "", str(place.address or "")
+
+
+def permissions_in(verdict: Any) -> set[str]:
+    """The permissions that a verdict lacks, for an answer or for what could settle it."""
+    about = (
+        value for finding in verdict.findings for name, value in finding.about if name in HINTS
+    )
+    return set(PERMISSION.findall(" ".join(map(str, (verdict.error or "", *about)))))
+
+
+def own_words(text: str) -> str:
+    """What the function says, to an operator who asks AWS with credentials of his own."""
+    return text.replace("the function's role", "your AWS identity")
 
 
 def plural(count: int, noun: str) -> str:

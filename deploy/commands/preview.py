@@ -22,7 +22,7 @@ import lambda_traffic_mirror as function
 
 from . import shown, stack, template
 from .aws import Aws, Exit, Stop, asking
-from .picture import Sensor, Survey
+from .picture import PERMISSION, Sensor, Survey, own_words
 
 EPILOG = """\
 NAME=VALUE sets any variable of the function, for example LOCAL_ZONE_ONLY=false. What is not given
@@ -86,11 +86,6 @@ def warnings() -> Iterator[list[str]]:
         messages += dict.fromkeys(own_words(record.getMessage()) for record in kept.buffer)
 
 
-def own_words(text: str) -> str:
-    """What the function says, to an operator who asks AWS with credentials of his own."""
-    return text.replace("the function's role", "your AWS identity")
-
-
 def survey(
     session: Any, environment: Mapping[str, str], note: Callable[[Any], None] = lambda _: None
 ) -> Survey:
@@ -111,17 +106,24 @@ def survey(
     if session.get_credentials().method != "env":
         os.environ["AWS_PROFILE"] = session.profile_name
         os.environ.pop("AWS_ACCESS_KEY_ID", None)
+    hosts = {}
     with read_only(), warnings() as messages:
         account = session.client("sts").get_caller_identity()["Account"]
-        own = function.Own(account, session.region_name)
-        mirroring = function.Mirroring(configuration, function.Deadline(None), own)
         sweep = function.Request(event_id="preview", dry_run=True, sweep=True)
+        mirroring = function.Mirroring(configuration, function.Deadline(None), account, sweep=True)
         found = Survey(account, session.region_name)
-        for entry in mirroring.entries(function.Work.of([sweep], own)):
+        for entry in mirroring.entries(function.Work.of([sweep])):
             found.known = found.known or sensors_of(mirroring.region)
-            found.add(entry)
+            found.add(entry._replace(reason=own_words(entry.reason)))
             note(entry)
-        found.known = found.known or sensors_of(mirroring.region)
+            if entry.outcome == "skipped" and entry.source:  # a sensor's instance, perhaps
+                hosts[entry.instance_id] = entry.source
+    for target_id, sensor in found.known.items():
+        if host := hosts.get(sensor.host_id):
+            named = sensor._replace(name=host.tags.get("Name", ""), size=host.instance_type)
+            found.known[target_id] = named
+    without = mirroring.accounts_without_targets()
+    found.remarks += [f"{function.no_targets_of(without).capitalize()}."] if without else []
     found.remarks += messages
     return found
 
@@ -129,21 +131,18 @@ def survey(
 def sensors_of(region: Any) -> dict[str, Sensor]:
     """What is known of the configured targets, in their order."""
     found = {}
-    for target_id, sensor in region.sensors.items():
-        places = [face.interface for face in sensor.faces]
-        hosts = [face.host for face in sensor.faces if face.host]
-        texts = (
-            {host.tags.get("Name") for host in hosts},
-            {host.instance_type for host in hosts},
-            {place.zone for place in places},
-            {place.vpc_id for place in places},
-            {sensor.target and sensor.target.owner_id},
-        )
+    for target_id, faces in region.sensors.items():
+        target, hidden = faces[0].sensor.target, faces[0].sensor.hidden_sessions
+        hosts = [face.host.instance_id for face in faces if isinstance(face.host, function.Host)]
+        known = isinstance(target, function.Target)
         found[target_id] = Sensor(
             target_id,
-            *(", ".join(sorted(filter(None, several))) for several in texts),
-            region.sessions.per_target[target_id],
-            bool(sensor.target and sensor.target.interface_id),
+            zone=", ".join(sorted({face.interface.zone for face in faces} - {None})),
+            vpc_id=", ".join(sorted({face.interface.vpc_id for face in faces} - {None})),
+            owner=(target.owner_id or "") if known else "",
+            host_id=hosts[0] if len(hosts) == 1 else "",
+            now=region.sessions.per_target[target_id] + (hidden if isinstance(hidden, int) else 0),
+            limited=not known or not target.descriptions,
         )
     return found
 
@@ -237,8 +236,12 @@ def preview(options: argparse.Namespace, aws: Aws, files: ExitStack) -> int:
         entries.write(f"{begin}\n], {end[1:]}\n")
     for path in filter(None, (options.html, options.json)):
         print(f"Written: {path}")
-    if found.lacking:
-        raise Stop(Exit.WRONG, f"missing permission: {', '.join(found.lacking)}")
+    reasons = [
+        *found.unread,
+        *(each.reason for each in found.interfaces if each.outcome == "failed"),
+    ]
+    if missing := dict.fromkeys(PERMISSION.findall(" ".join(reasons))):
+        raise Stop(Exit.WRONG, f"missing permission: {', '.join(missing)}")
     return Exit.DONE if found.complete else Exit.DARK
 
 
