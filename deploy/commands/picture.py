@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lambda_traffic_mirror import STAGES, Rank
+from lambda_traffic_mirror import Rank
 
 # What becomes of an interface, the best first; what is skipped is not meant to be mirrored.
 COVERED, PLANNED, MAYBE, ELSEWHERE, DARK = "covered", "planned", "maybe", "elsewhere", "dark"
@@ -28,6 +28,7 @@ MEANT, SKIPPED = (COVERED, PLANNED, MAYBE, ELSEWHERE, DARK), "skipped"
 ADVICE: dict[str, list[str]] = yaml.safe_load(
     (Path(__file__).parent / "advice.yaml").read_text(encoding="utf-8")
 )
+STAGES = tuple(ADVICE)
 # AWS allows 10 sources for a target that is a network interface, 100 where the sensor's instance
 # has one of a few large sizes, and any number for a load balancer (Traffic Mirroring quotas).
 USUAL_SOURCES, MOST_SOURCES = 10, 100

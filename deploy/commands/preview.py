@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,12 +17,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from botocore.endpoint import Endpoint
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import lambda_traffic_mirror as function
 
 from . import shown, stack, template
-from .aws import Aws, Exit, Stop, asking
+from .aws import Aws, Exit, Stop, WrongValue, explained
 from .picture import PERMISSION, Sensor, Survey, own_words
 
 EPILOG = """\
@@ -163,79 +167,98 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     more("variables", metavar="NAME=VALUE", nargs="*", help="a variable of the function")
 
 
-def environment_of(options: argparse.Namespace, aws: Aws) -> dict[str, str]:
-    """The function's variables: those given, else those of the stack or of a new deployment.
+def given_by(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
+    """The function's variables that a call sets, and all as deploy.sh sets them at first.
 
     Raises:
-        Stop: a variable is none of the function's, or there is no such stack.
+        WrongValue: a variable is none of the function's, or there is no target.
     """
-    resources, parameters = template.template()["Resources"], template.parameters()
-    known = list(resources["Function"]["Properties"]["Environment"]["Variables"])
-    # Each variable is set from the parameter of that name, such as LocalZoneOnly.
-    of_parameter = {name.title().replace("_", ""): name for name in known}
+    function_made = template.template()["Resources"]["Function"]["Properties"]
+    # The template sets each variable from the parameter of that name, such as LocalZoneOnly.
+    names = {
+        name.title().replace("_", ""): name for name in function_made["Environment"]["Variables"]
+    }
     given: dict[str, str] = {}
     pairs = [("targets", "=", options.targets), ("filter_id", "=", options.filter)]
     for name, equals, value in (*pairs, *(text.partition("=") for text in options.variables)):
-        variable = of_parameter.get(name, name)
-        if variable not in known or not equals:
-            wrong = f"{name}{equals}{value} sets no variable of the function"
-            raise Stop(Exit.WRONG, f"{wrong}; it has {', '.join(known)}")
-        if value and given.setdefault(variable, value) != value:
-            raise Stop(Exit.WRONG, f"{variable} is given twice: {given[variable]!r} and {value!r}")
-    if options.stack:
-        running = stack.read(aws, options.stack)
-        if not running:
-            raise Stop(Exit.WRONG, f"there is no stack {options.stack!r} in {aws.region}")
-        return stack.variables(aws, running) | given
-    if "targets" not in given and not function.TARGETS:
-        raise Stop(Exit.WRONG, "--targets is missing, or the --stack whose targets are meant")
-    defaults = {of_parameter.get(name): row.get("Default") for name, row in parameters.items()}
-    texts = {name: str(value) for name, value in defaults.items() if name and value is not None}
-    return {**texts, "filter_id": "tmf-any", **given}
+        variable = names.get(name, name)
+        if variable not in names.values() or not equals:
+            known = ", ".join(names.values())
+            raise WrongValue(f"{name}{equals}{value} sets no variable of the function: {known}")
+        if value is not None and given.setdefault(variable, value) != value:
+            raise WrongValue(f"{variable} is given twice: {given[variable]!r} and {value!r}")
+    if not (given.get("targets") or options.stack or function.TARGETS):
+        raise WrongValue("--targets is missing, or the --stack whose targets are meant")
+    defaults = {names.get(key): row.get("Default") for key, row in template.parameters().items()}
+    first = {name: str(value) for name, value in defaults.items() if name and value is not None}
+    first["filter_id"] = "tmf-any"  # a preview does not look at it
+    function.Configuration.from_environment({**first, "targets": "tmt-any", **given})
+    return given, first
 
 
 def run(options: argparse.Namespace) -> int:
     """Look at the account and show it; the exit status.
 
     Raises:
-        Stop: the call is wrong, or AWS cannot be asked.
+        WrongValue, Stop: the call is wrong, or AWS cannot be asked.
     """
+    aws = None
     try:
-        with asking(options) as (aws, _), ExitStack() as files:
-            return preview(options, aws, files)
+        given, first = given_by(options)
+        with ExitStack() as files:
+            page, entries = (opened(files, path) for path in (options.html, options.json))
+            aws = Aws(options.profile, options.region)
+            aws.sign_in()
+            first = variables_of(aws, options.stack) if options.stack else first
+            return preview(aws, {**first, **given}, page, entries)
     except (Stop, function.ConfigurationError) as error:
         raise Stop(Exit.WRONG, str(error)) from error
+    except (ClientError, BotoCoreError) as error:
+        raise Stop(Exit.WRONG, str(explained(error, aws) if aws else error)) from error
 
 
-def preview(options: argparse.Namespace, aws: Aws, files: ExitStack) -> int:
+def variables_of(aws: Aws, name: str) -> dict[str, str]:
+    """The variables with which the function of a stack runs.
+
+    Raises:
+        Stop: there is no such stack, or it has no function.
+    """
+    running = stack.read(aws, name)
+    if not running:
+        raise Stop(Exit.WRONG, f"there is no stack {name!r} in {aws.region}")
+    return stack.variables(aws, running)
+
+
+def preview(
+    aws: Aws, environment: Mapping[str, str], page: TextIO | None, entries: TextIO | None
+) -> int:
     """Look at the account and show it on the terminal and in files; the exit status."""
-    environment = environment_of(options, aws)
-    page, entries = (opened(files, path) for path in (options.html, options.json))
     outcomes: Counter[str] = Counter()
-    status = files.enter_context(Console(stderr=True).status("Reading"))
+    status = Console(stderr=True).status("Reading")
+    if entries:
+        entries.write('{"dry_run": true, "interfaces": [')
 
     def note(entry: Any) -> None:
         if entries:
-            entries.write(",\n" if outcomes else '{"dry_run": true, "interfaces": [\n')
-            entries.write(own_words(json.dumps(entry.as_dict())))
+            line = own_words(json.dumps(entry.as_dict()))
+            entries.write(f",\n{line}" if outcomes else f"\n{line}")
         outcomes[entry.outcome] += 1
         status.update(f"Reading: {outcomes.total():,} interfaces")
 
-    found = survey(aws.session, environment, note)
-    status.stop()
+    with status:
+        found = survey(aws.session, environment, note)
     if found.unread and not found.interfaces:
         raise Stop(Exit.WRONG, f"AWS could not be asked. {found.unread[0]}")
-    if options.stack and function.Configuration.from_environment(environment).dry_run:
-        found.remarks.append(f"Stack {options.stack} is on DRY_RUN, so it creates no session.")
+    if function.Configuration.from_environment(environment).dry_run:
+        found.remarks.append("DRY_RUN is on: the function plans sessions and creates none.")
     shown.draw(found, shown.console_for_output())
     if page:
         page.writelines(shown.page(found))
     if entries:
-        begin = "" if outcomes else '{"dry_run": true, "interfaces": ['
         end = json.dumps({"summary": outcomes, "message": f"{found.headline()}."})
-        entries.write(f"{begin}\n], {end[1:]}\n")
-    for path in filter(None, (options.html, options.json)):
-        print(f"Written: {path}")
+        entries.write(f"\n], {end[1:]}\n")
+    for file in filter(None, (page, entries)):
+        print(f"Written: {file.name}")
     reasons = [
         *found.unread,
         *(each.reason for each in found.interfaces if each.outcome == "failed"),
@@ -252,4 +275,4 @@ def opened(files: ExitStack, path: Path | None) -> TextIO | None:
     try:
         return files.enter_context(path.open("w", encoding="utf-8"))
     except OSError as error:
-        raise Stop(Exit.WRONG, f"{path} cannot be written: {error.strerror}") from None
+        raise WrongValue(f"{path} cannot be written: {error.strerror}") from None
