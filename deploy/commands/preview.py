@@ -1,6 +1,11 @@
 """Shows what the function would do in your account, before you deploy it: what is mirrored now,
 what would be, what would stay dark or may not fit, why, and what to do. It only reads, with your
 own AWS credentials and the permissions in deploy/preview-policy.json.
+
+What is not given is as the stack has it (--stack), or else as deploy.sh deploys it by default.
+
+Exit status: 0 if everything is mirrored or would be for certain; 3 if something would stay dark or
+may not fit; 2 if the call is wrong, AWS cannot be asked or a permission is missing.
 """
 
 from __future__ import annotations
@@ -27,13 +32,6 @@ import lambda_traffic_mirror as function
 from . import shown, stack, template
 from .aws import Aws, Exit, Stop, WrongValue, explained
 from .picture import PERMISSION, Sensor, Survey, own_words
-
-EPILOG = """\
-NAME=VALUE sets any variable of the function, for example LOCAL_ZONE_ONLY=false. What is not given
-is as the stack has it, or without --stack as deploy.sh deploys it if nothing else is said.
-
-Exit status: 0 if everything is mirrored or would be for certain; 3 if something would stay dark or
-may not fit; 2 if the call is wrong, AWS cannot be asked or a permission is missing."""
 
 # ======================================================================================
 # The function's own flow, reading only
@@ -158,27 +156,30 @@ def sensors_of(region: Any) -> dict[str, Sensor]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What preview.sh takes besides the options that all commands have."""
-    parser.epilog = EPILOG
+    parser.epilog = None
     more = parser.add_argument
     more("--targets", metavar="IDS", help="traffic mirror targets of your sensors, and accounts")
     more("--filter", metavar="ID", help="traffic mirror filter; a preview does not look at it")
     more("--html", metavar="FILE", type=Path, help="write the same as a page, with every interface")
     more("--json", metavar="FILE", type=Path, help="write every interface as the function's result")
-    more("variables", metavar="NAME=VALUE", nargs="*", help="a variable of the function")
+    more("variables", metavar="NAME=VALUE", nargs="*",
+         help="a variable of the function, for example LOCAL_ZONE_ONLY=false")  # fmt: skip
 
 
-def given_by(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
-    """The function's variables that a call sets, and all as deploy.sh sets them at first.
+def variable_names() -> dict[str, str]:
+    """The function's variables by the parameters that the template sets them from: LOCAL_ZONE_ONLY
+    by LocalZoneOnly."""
+    properties = template.template()["Resources"]["Function"]["Properties"]
+    return {name.title().replace("_", ""): name for name in properties["Environment"]["Variables"]}
+
+
+def given_by(options: argparse.Namespace) -> dict[str, str]:
+    """The function's variables that a call sets, by their own or their parameters' names.
 
     Raises:
-        WrongValue: a variable is none of the function's, or there is no target.
+        WrongValue: something is none of the function's, or there is no target.
     """
-    function_made = template.template()["Resources"]["Function"]["Properties"]
-    # The template sets each variable from the parameter of that name, such as LocalZoneOnly.
-    names = {
-        name.title().replace("_", ""): name for name in function_made["Environment"]["Variables"]
-    }
-    given: dict[str, str] = {}
+    names, given = variable_names(), {}
     pairs = [("targets", "=", options.targets), ("filter_id", "=", options.filter)]
     for name, equals, value in (*pairs, *(text.partition("=") for text in options.variables)):
         variable = names.get(name, name)
@@ -189,11 +190,16 @@ def given_by(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
             raise WrongValue(f"{variable} is given twice: {given[variable]!r} and {value!r}")
     if not (given.get("targets") or options.stack or function.TARGETS):
         raise WrongValue("--targets is missing, or the --stack whose targets are meant")
-    defaults = {names.get(key): row.get("Default") for key, row in template.parameters().items()}
-    first = {name: str(value) for name, value in defaults.items() if name and value is not None}
-    first["filter_id"] = "tmf-any"  # a preview does not look at it
-    function.Configuration.from_environment({**first, "targets": "tmt-any", **given})
-    return given, first
+    return given
+
+
+def environment_of(parameters: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """The function's variables: those given, else as the template sets them from parameters."""
+    names = variable_names()
+    variables = {names[key]: value for key, value in parameters.items() if key in names}
+    variables["targets"] += f" {parameters.get('TargetAccounts', '')}"
+    # A preview does not look at the filter, which a stack may have made itself.
+    return {**variables, "filter_id": "tmf-any", **given}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -204,29 +210,28 @@ def run(options: argparse.Namespace) -> int:
     """
     aws = None
     try:
-        given, first = given_by(options)
+        given = given_by(options)
+        declared = template.parameters().items()
+        parameters = {name: str(row.get("Default", "")) for name, row in declared}
+        environment = environment_of(parameters, {"targets": "tmt-any", **given})
+        function.Configuration.from_environment(environment)  # before AWS is asked
         with ExitStack() as files:
-            page, entries = (opened(files, path) for path in (options.html, options.json))
+            paths = (options.html, options.json)
+            page, entries = (path and files.enter_context(path.open("w", encoding="utf-8")) for path in paths)
             aws = Aws(options.profile, options.region)
             aws.sign_in()
-            first = variables_of(aws, options.stack) if options.stack else first
-            return preview(aws, {**first, **given}, page, entries)
+            if options.stack:
+                running = stack.read(aws, options.stack)
+                parameters = running.parameters if running else {}
+            if not parameters:
+                raise WrongValue(f"there is no stack {options.stack!r} in {aws.region}")
+            return preview(aws, environment_of(parameters, given), page, entries)
+    except OSError as error:
+        raise WrongValue(f"{error.filename} cannot be written: {error.strerror}") from error
     except (Stop, function.ConfigurationError) as error:
         raise Stop(Exit.WRONG, str(error)) from error
     except (ClientError, BotoCoreError) as error:
         raise Stop(Exit.WRONG, str(explained(error, aws) if aws else error)) from error
-
-
-def variables_of(aws: Aws, name: str) -> dict[str, str]:
-    """The variables with which the function of a stack runs.
-
-    Raises:
-        Stop: there is no such stack, or it has no function.
-    """
-    running = stack.read(aws, name)
-    if not running:
-        raise Stop(Exit.WRONG, f"there is no stack {name!r} in {aws.region}")
-    return stack.variables(aws, running)
 
 
 def preview(
@@ -247,6 +252,8 @@ def preview(
 
     with status:
         found = survey(aws.session, environment, note)
+    failed = [each.reason for each in found.interfaces if each.outcome == "failed"]
+    missing = dict.fromkeys(PERMISSION.findall(" ".join(found.unread + failed)))
     if found.unread and not found.interfaces:
         raise Stop(Exit.WRONG, f"AWS could not be asked. {found.unread[0]}")
     if function.Configuration.from_environment(environment).dry_run:
@@ -259,20 +266,6 @@ def preview(
         entries.write(f"\n], {end[1:]}\n")
     for file in filter(None, (page, entries)):
         print(f"Written: {file.name}")
-    reasons = [
-        *found.unread,
-        *(each.reason for each in found.interfaces if each.outcome == "failed"),
-    ]
-    if missing := dict.fromkeys(PERMISSION.findall(" ".join(reasons))):
+    if missing:
         raise Stop(Exit.WRONG, f"missing permission: {', '.join(missing)}")
     return Exit.DONE if found.complete else Exit.DARK
-
-
-def opened(files: ExitStack, path: Path | None) -> TextIO | None:
-    """The file, opened before AWS is asked, so that a wrong name is told at once."""
-    if path is None:
-        return None
-    try:
-        return files.enter_context(path.open("w", encoding="utf-8"))
-    except OSError as error:
-        raise WrongValue(f"{path} cannot be written: {error.strerror}") from None

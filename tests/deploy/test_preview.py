@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 
@@ -604,7 +605,7 @@ def test_every_variable_of_the_function_is_taken_by_its_own_and_its_parameters_n
         value = EXAMPLES.get(name, "true")
         options = parser.parse_args([f"{spelling}={value}"])
         options.stack = "any"
-        assert preview.given_by(options)[0] == {name: value}
+        assert preview.given_by(options) == {name: value}
 
 
 EXAMPLES = {
@@ -627,22 +628,22 @@ def test_without_a_stack_it_looks_with_the_settings_that_deploy_begins_with(scen
 
 
 @pytest.mark.parametrize("dry_run", ["true", "false"])
-def test_with_a_stack_it_looks_with_that_stacks_settings(
+def test_with_a_stack_it_looks_with_that_stacks_parameters(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, dry_run: str
 ) -> None:
     target = scene.sensor(scene.subnet("b"), [scene.group(VXLAN)])
     scene.instance(scene.subnet("a"))
-    variables = {"targets": target, "filter_id": "tmf-1", "LOCAL_ZONE_ONLY": "false"}
-    variables["DRY_RUN"] = dry_run
-    monkeypatch.setattr(stack, "read", lambda _, name: name if name == "ours" else None)
-    monkeypatch.setattr(stack, "variables", lambda *_: variables)
+    given = {"Targets": target, "LocalZoneOnly": "false", "DryRun": dry_run, "SweepRate": "5"}
+    stacks = {"ours": SimpleNamespace(parameters=given)}
+    monkeypatch.setattr(stack, "read", lambda _, name: stacks.get(name))
     run = Shown("--stack", "ours")
     assert run.status == Exit.DONE
     assert "to another Availability Zone" in run.words
     assert ("DRY_RUN is on" in run.words) is (dry_run == "true")
-    assert Shown("--stack", "ours", "LOCAL_ZONE_ONLY=true").status == Exit.DARK
-    missing = Shown("--stack", "theirs")
-    assert (missing.status, "no stack 'theirs'" in missing.errors) == (Exit.WRONG, True)
+    assert Shown("--stack", "ours", "LocalZoneOnly=true").status == Exit.DARK
+    with pytest.raises(SystemExit) as missing:
+        Shown("--stack", "theirs")
+    assert missing.value.code == Exit.WRONG
 
 
 def test_what_could_not_be_read_stays_dark(scene: Scene, quick: None) -> None:
