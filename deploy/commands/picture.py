@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
@@ -220,17 +219,18 @@ class Survey:
             self.unread.append(entry.reason)
             return
         name, vpc_id, address = place_of(entry.source)
-        verdicts = entry.choice.verdicts if entry.choice else {}
-        for target_id, verdict in verdicts.items():
+        for target_id, verdict in entry.choice.verdicts.items():
+            if verdict.stage in ("tag", "zone", "vpc"):
+                continue  # nothing is wrong with the sensor, it is only not meant
             self.lacking.update(permissions_in(verdict))
             if verdict.stage is None:
                 self._usable.add(target_id)
-            elif verdict.stage not in ("tag", "zone", "vpc"):  # there it is only not meant
+            else:
                 stages = self._rejected.setdefault(target_id, {})
                 if verdict.stage not in stages:
                     stages[verdict.stage] = Finding(Cause.of(verdict))
                 stages[verdict.stage].count(address)
-        fate, label, cause = self._classified(entry, verdicts)
+        fate, label, cause = self._classified(entry)
         cause = cause._replace(databases=entry.source is not None and not entry.instance_id)
         ids = (entry.interface_id, entry.instance_id, entry.target_id, entry.session_id)
         item = Item(fate, entry.outcome, entry.reason, *ids, name, vpc_id, address)
@@ -239,7 +239,7 @@ class Survey:
         finding.items.append(item)
         self.interfaces.append(item)
 
-    def _classified(self, entry: Any, verdicts: Mapping[str, Any]) -> tuple[str, str, Cause]:
+    def _classified(self, entry: Any) -> tuple[str, str, Cause]:
         """What becomes of an interface, why, and what decides."""
         to_target = Cause(entry.target_id or "")
         if entry.outcome == "skipped":
@@ -252,9 +252,10 @@ class Survey:
         if entry.outcome in ("planned", "created"):
             return *self._fit(entry), to_target
         if entry.outcome in ("failed", "deferred"):
-            errors = (Cause.of(verdict) for verdict in verdicts.values() if verdict.error)
+            verdicts = entry.choice.verdicts.values()
+            errors = (Cause.of(verdict) for verdict in verdicts if verdict.error)
             return DARK, entry.outcome, next(errors, Cause(entry.reason))
-        return DARK, *darkness(entry, verdicts)
+        return DARK, *darkness(entry)
 
     def _fit(self, entry: Any) -> tuple[str, str]:
         """Whether AWS takes the session for certain. If AWS refuses the chosen sensor as full, the
@@ -354,9 +355,10 @@ class Survey:
         return notes + self.remarks
 
 
-def darkness(entry: Any, verdicts: Mapping[str, Any]) -> tuple[str, Cause]:
+def darkness(entry: Any) -> tuple[str, Cause]:
     """Why no sensor can take an interface, or why its packets do not arrive: the stage at which the
     last sensors fell, and what decides over the first of these."""
+    verdicts = entry.choice.verdicts
     stages = {key: verdict.stage for key, verdict in verdicts.items() if verdict.stage}
     stage = max(stages.values(), key=STAGES.index, default="unavailable")
     label = f"blocked at {stage}" if entry.outcome == "blocked" else stage
@@ -365,10 +367,9 @@ def darkness(entry: Any, verdicts: Mapping[str, Any]) -> tuple[str, Cause]:
     if stage in ("zone", "vpc"):
         # Which sensors there are elsewhere is no news.
         place = getattr(entry.source.interface, "zone" if stage == "zone" else "vpc_id") or "?"
+        text = "No sensor that the instance's tag names is in {at}"
         if "tag" in stages.values():
-            return label, Cause(
-                "No sensor that the instance's tag names is in {at}", (("at", place),)
-            )
+            return label, Cause(text, (("at", place),))
         return label, Cause("No sensor in {place}", (("place", place),))
     last = [key for key in stages if stages[key] == stage]
     return label, Cause.of(verdicts[last[0]])._replace(target_id=last[0], alike=len(last) - 1)
@@ -399,10 +400,8 @@ def place_of(source: Any) -> tuple[str, str, str]:
 
 def permissions_in(verdict: Any) -> set[str]:
     """The permissions that a verdict lacks, for an answer or for what could settle it."""
-    about = (
-        value for finding in verdict.findings for name, value in finding.about if name in HINTS
-    )
-    return set(PERMISSION.findall(" ".join(map(str, (verdict.error or "", *about)))))
+    texts = [str(value) for each in verdict.findings for name, value in each.about if name in HINTS]
+    return set(PERMISSION.findall(f"{verdict.error or ''} {' '.join(texts)}"))
 
 
 def own_words(text: str) -> str:

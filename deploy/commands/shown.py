@@ -39,14 +39,17 @@ def draw(survey: Survey, console: Console) -> None:
     )
     if console.options.ascii_only:
         text = text.translate(ASCII).encode("ascii", "replace").decode()
-    # Lines that follow each other and have as many columns are rows of one table.
-    for columns, lines in groupby(text.splitlines(), key=lambda line: line.count(COLUMN)):
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for column in range(columns + 1):
-            table.add_column(no_wrap=column < columns)
-        for line in lines:
-            table.add_row(*line.split(COLUMN))
-        console.print(table)
+    with console.capture() as drawn:
+        # Lines that follow each other and have as many columns are rows of one table.
+        for columns, lines in groupby(text.splitlines(), key=lambda line: line.count(COLUMN)):
+            table = Table.grid(padding=(0, 2, 0, 0))
+            for column in range(columns + 1):
+                table.add_column(no_wrap=column < columns)
+            for line in lines:
+                table.add_row(*line.split(COLUMN))
+            console.print(table)
+    # Without the spaces that fill a table's last column.
+    console.file.write(re.sub(r" +((?:\x1b\[[\d;]*m)*)$", r"\1", drawn.get(), flags=re.MULTILINE))
 
 
 def console_for_output() -> Console:

@@ -874,6 +874,16 @@ def test_the_command_looks_at_an_emulator_that_lets_it_only_describe(
         assert (run.returncode, run.stderr) == (Exit.DARK, "")
 
 
+def test_the_demonstration_writes_the_page_of_its_account(tmp_path: Path) -> None:
+    script = str(PROJECT / "tests" / "simulations" / "demo.py")
+    event = str(PROJECT / "deploy" / "dry-run-sweep.json")
+    command = [sys.executable, script, event, "--html", "demo.html"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (headline,) = Page((tmp_path / "demo.html").read_text(encoding="utf-8")).texts("h1")
+    assert headline in run.stdout
+    assert not re.search(" $", run.stdout, re.MULTILINE)
+
+
 # --------------------------------------------------------------------------------------
 # In a browser
 # --------------------------------------------------------------------------------------
