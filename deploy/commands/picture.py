@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lambda_traffic_mirror import Rank
-
 # What becomes of an interface, the best first; what is skipped is not meant to be mirrored.
 COVERED, PLANNED, MAYBE, ELSEWHERE, DARK = "covered", "planned", "maybe", "elsewhere", "dark"
 MEANT, SKIPPED = (COVERED, PLANNED, MAYBE, ELSEWHERE, DARK), "skipped"
@@ -139,7 +137,8 @@ class Group(NamedTuple):
         elif stage != self.label:
             title = f"mirrored, but {title}"
         databases = sum(each.number for each in self.findings if each.cause.databases)
-        return f"{title}; {plural(databases, 'database')} among them" if databases else title
+        title += f"; {plural(databases, 'database')} among them" if databases else ""
+        return title[:1].upper() + title[1:]
 
     @property
     def remedy(self) -> str:
@@ -245,10 +244,10 @@ class Survey:
         if entry.outcome == "skipped":
             return SKIPPED, entry.reason.rstrip("."), Cause("")
         if entry.outcome == "exists" and entry.metric == "Elsewhere":
-            return ELSEWHERE, "mirrored to targets that are not configured", to_target
+            return ELSEWHERE, "elsewhere", to_target
         if entry.outcome == "exists":
             self._usable.add(entry.target_id)
-            return COVERED, "mirrored already", to_target
+            return COVERED, "exists", to_target
         if entry.outcome in ("planned", "created"):
             return *self._fit(entry), to_target
         if entry.outcome in ("failed", "deferred"):
@@ -267,7 +266,10 @@ class Survey:
                     self._taken[sensor.target_id] += 1
                     if quota == MOST_SOURCES:
                         return MAYBE, "size"
-                    return PLANNED, caveat(entry, sensors[0])
+                    rank = entry.choice.verdicts[entry.target_id].rank.name
+                    vpc_id, vpc_ids = entry.source.interface.vpc_id or "", sensors[0].vpc_id
+                    in_other_vpc = rank == "IN_ZONE" and vpc_ids and vpc_id not in vpc_ids
+                    return PLANNED, "OTHER_VPC" if in_other_vpc else rank
         return DARK, "full"
 
     def groups(self, *fates: str) -> list[Group]:
@@ -373,20 +375,6 @@ def darkness(entry: Any) -> tuple[str, Cause]:
         return label, Cause("No sensor in {place}", (("place", place),))
     last = [key for key in stages if stages[key] == stage]
     return label, Cause.of(verdicts[last[0]])._replace(target_id=last[0], alike=len(last) - 1)
-
-
-def caveat(entry: Any, sensor: Sensor) -> str:
-    """What to know about a session before it is created."""
-    rank = entry.choice.verdicts[entry.target_id].rank
-    if rank is Rank.UNVERIFIED:
-        return "to sensors whose rules cannot be seen (ALLOW_UNVERIFIED)"
-    if rank in (Rank.IN_ZONE_BEHIND, Rank.OTHER_ZONE_BEHIND):
-        return "to sensors that packets may not reach: something speaks against each"
-    if rank is Rank.OTHER_ZONE:
-        return "to another Availability Zone (AWS charges for traffic between zones)"
-    if sensor.vpc_id and entry.source.interface.vpc_id not in sensor.vpc_id:
-        return "to sensors in another VPC (what lies beyond the route is not checked)"
-    return "to sensors in the same Availability Zone"
 
 
 def place_of(source: Any) -> tuple[str, str, str]:

@@ -179,7 +179,8 @@ def given_by(options: argparse.Namespace) -> dict[str, str]:
     Raises:
         WrongValue: something is none of the function's, or there is no target.
     """
-    names, given = variable_names(), {}
+    names = variable_names()
+    given: dict[str, str] = {}
     pairs = [("targets", "=", options.targets), ("filter_id", "=", options.filter)]
     for name, equals, value in (*pairs, *(text.partition("=") for text in options.variables)):
         variable = names.get(name, name)
@@ -216,8 +217,10 @@ def run(options: argparse.Namespace) -> int:
         environment = environment_of(parameters, {"targets": "tmt-any", **given})
         function.Configuration.from_environment(environment)  # before AWS is asked
         with ExitStack() as files:
-            paths = (options.html, options.json)
-            page, entries = (path and files.enter_context(path.open("w", encoding="utf-8")) for path in paths)
+            page, entries = (
+                path and files.enter_context(path.open("w", encoding="utf-8"))
+                for path in (options.html, options.json)
+            )
             aws = Aws(options.profile, options.region)
             aws.sign_in()
             if options.stack:

@@ -77,7 +77,7 @@ def templates(shown: Any) -> Environment:
         lstrip_blocks=True,
     )
     made.globals.update(words=WORDS, colours=COLOURS, cells=CELLS, bar=bar)
-    made.filters.update(marked=marked, percent=percent, plural=plural, sentence=sentence)
+    made.filters.update(marked=marked, percent=percent, plural=plural)
     return made
 
 
@@ -114,11 +114,6 @@ def marked(text: object) -> Markup:
     """The text with what is code in it marked as such."""
     code = CODE.sub(lambda found: f"<code>{found[0].strip('`')}</code>", str(escape(str(text))))
     return Markup(code)  # noqa: S704  escaped just before
-
-
-def sentence(text: str) -> str:
-    """The text with a capital letter."""
-    return text[:1].upper() + text[1:]
 
 
 def percent(part: int, whole: int) -> str:
