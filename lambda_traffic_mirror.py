@@ -26,8 +26,8 @@ everything together.
 
 A new filter is a function in section 7 and a line in PIPELINE, and in REACHABILITY where it holds
 for sessions that exist; what it looks at is a field of Source or Face, filled where
-Region joins them. A new Describe call is a row among the Reads. A new outcome is a line in OUTCOMES,
-a new refusal by AWS a line in REFUSALS (8). A new kind of event is a case in section 2.
+Region joins them. A new Describe call is a row among the Reads. A new outcome is a line in
+OUTCOMES, a new refusal by AWS a line in REFUSALS (8). A new kind of event is a case in section 2.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from enum import Enum, IntEnum
 from functools import cache, lru_cache, partial
 from itertools import chain
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import boto3
 import botocore.session
@@ -381,12 +381,19 @@ def parsed(
     message = Message(message_id, [], [])
     for content in contents:
         try:
-            dry_run = isinstance(batch, dict) and boolean_member(batch, "dry_run")
-            event = unwrapped(content if message_id is None else from_json(content), message_id)
-            message.requests.append(parse_event(event, default_id, dry_run))
+            outer = content if message_id is None else from_json(content)
+            # Whatever is at the top of an envelope holds for all that is in it.
+            switches = [boolean_member(top, "dry_run") for top in (batch, outer) if is_object(top)]
+            event = unwrapped(outer, message_id)
+            message.requests.append(parse_event(event, default_id, any(switches)))
         except InvalidEvent as error:
             message.errors.append(error)
     return message
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a value is a JSON object."""
+    return isinstance(value, dict)
 
 
 def unwrapped(content: object, message_id: str | None) -> object:
@@ -444,7 +451,7 @@ def parse_event(event: object, default_id: str, dry_run: bool) -> Request:
 
 
 def parse_detail(detail: object, request: Request) -> Request:
-    """The request with the instance in the `detail` of an EC2 Instance State-change Notification."""
+    """The request with the instance that the `detail` of a state change names."""
     if not isinstance(detail, dict):
         raise InvalidEvent(f"detail is {shown(detail)}, not an object with an instance-id.")
     identifier = instance_id(detail.get("instance-id"))
@@ -698,6 +705,11 @@ class CallFailed(Unanswered):
         """The message without the encoded part, which only AWS can read."""
         readable = re.split(r"\.?\s*Encoded authorization failure", self.message)[0]
         return one_line(readable.rstrip("."))
+
+    @property
+    def brief(self) -> str:
+        """Code and message."""
+        return f"{self.code} ({self.detail})"
 
     def __str__(self) -> str:
         if self.failure is Failure.DENIED:
@@ -1009,52 +1021,55 @@ class Target(NamedTuple):
         return bool(self.interface_id or self.descriptions)
 
 
-class SecurityGroup(NamedTuple):
-    """The inbound rules of a security group that are about VXLAN, by their origins.
+class Origin(NamedTuple):
+    """What an inbound rule about VXLAN of a security group admits packets from: an IPv4 block, the
+    members of a security group, or a managed prefix list.
 
     Attributes:
-        cidrs: IPv4 blocks.
-        references: security groups within the VPC or across an active peering connection.
-        unstated: those of which AWS shows no peering status: in the VPC, or somewhere else.
-        inactive: those across a peering connection that is not active.
-        list_ids: managed prefix lists.
+        group_id: the security group that has the rule.
+        status: of the peering connection that a reference to a group crosses; None where AWS shows
+            none: the referenced group is in the VPC, or somewhere else.
+        error: why the rules of the group, or the blocks of the prefix list, are not known.
     """
 
     group_id: str
-    cidrs: tuple[str, ...]
-    references: frozenset[str]
-    unstated: frozenset[str]
-    inactive: frozenset[str]
-    list_ids: tuple[str, ...]
+    cidr: str | None = None
+    members_of: str | None = None
+    list_id: str | None = None
+    status: str | None = "active"
+    error: Unanswered | None = None
 
-    @classmethod
-    def of(cls, row: Row) -> SecurityGroup:
-        """From a row of DescribeSecurityGroups."""
-        rules = [
-            rule
-            for rule in row["IpPermissions"]
-            if covers_vxlan(
-                required(rule, "IpProtocol"), "udp", rule.get("FromPort"), rule.get("ToPort")
-            )
-        ]
-        by_status: dict[str | None, set[str]] = defaultdict(set)
-        for pair in (pair for rule in rules for pair in rule.get("UserIdGroupPairs") or ()):
-            by_status[pair.get("PeeringStatus") or None].add(required(pair, "GroupId"))
-        active, unstated = by_status.pop("active", set()), by_status.pop(None, set())
-        return cls(
-            group_id=required(row, "GroupId"),
-            cidrs=tuple(
-                required(block, "CidrIp") for rule in rules for block in rule.get("IpRanges") or ()
-            ),
-            references=frozenset(active),
-            unstated=frozenset(unstated),
-            inactive=frozenset().union(*by_status.values()),
-            list_ids=tuple(
-                required(prefix_list, "PrefixListId")
-                for rule in rules
-                for prefix_list in rule.get("PrefixListIds") or ()
-            ),
-        )
+    def contains(self, source: Source) -> bool:
+        """Whether packets of the source come from there."""
+        if self.error:
+            raise self.error
+        if self.cidr:
+            return source.address.is_in(self.cidr)
+        return self.members_of in source.interface.group_ids
+
+    def __str__(self) -> str:
+        if self.members_of:
+            return f"members of {self.members_of}"
+        return f"{self.cidr} in prefix list {self.list_id}" if self.list_id else f"{self.cidr}"
+
+
+def origins_of(group: Row) -> tuple[Origin, ...]:
+    """The origins of a security group's rules about VXLAN, from a row of DescribeSecurityGroups."""
+    group_id = required(group, "GroupId")
+    origins: list[Origin] = []
+    for rule in group["IpPermissions"]:
+        protocol, ports = required(rule, "IpProtocol"), (rule.get("FromPort"), rule.get("ToPort"))
+        if covers_vxlan(protocol, "udp", *ports):
+            blocks = [required(block, "CidrIp") for block in rule.get("IpRanges") or ()]
+            lists = [required(row, "PrefixListId") for row in rule.get("PrefixListIds") or ()]
+            groups = [
+                (required(pair, "GroupId"), pair.get("PeeringStatus") or None)
+                for pair in rule.get("UserIdGroupPairs") or ()
+            ]
+            origins += [Origin(group_id, cidr=cidr) for cidr in blocks]
+            origins += [Origin(group_id, members_of=key, status=status) for key, status in groups]
+            origins += [Origin(group_id, list_id=key) for key in lists]
+    return tuple(origins)
 
 
 def covers_vxlan(protocol: str, udp: str, low: int | None, high: int | None) -> bool:
@@ -1322,7 +1337,7 @@ INTERFACES = Read(
 # The interfaces of load balancers are found by their descriptions, which takes no permission more.
 DESCRIBED_INTERFACES = INTERFACES._replace(key="Description", filter="description")
 SECURITY_GROUPS = Read(
-    "describe_security_groups", "SecurityGroups", "GroupId", "group-id", SecurityGroup.of
+    "describe_security_groups", "SecurityGroups", "GroupId", "group-id", origins_of
 )
 NETWORK_ACLS = Read("describe_network_acls", "NetworkAcls", "VpcId", "vpc-id", NetworkAcl.of)
 ROUTE_TABLES = Read(
@@ -1565,7 +1580,7 @@ MAY_HIDE = ("describe_instances", "describe_network_interfaces")
 
 
 def client_of(role: str | None = None) -> Any:
-    """The EC2 client of the own account, or of a role's; made at first use, shared by all threads."""
+    """The EC2 client of the own account, or of a role's; made at first use, shared by threads."""
     return _connection(role)[0]
 
 
@@ -1730,8 +1745,8 @@ class Face(NamedTuple):
         interface: HIDDEN where the sensor has none that can be seen.
         error: why the interface itself is not known; it is HIDDEN then.
         host: the instance that it is attached to; None where there is none or it is not shown.
-        groups: its security groups by ID, None for one that cannot be seen.
-        lists: the IPv4 blocks of the managed prefix lists that rules of these groups name.
+        origins: what the rules of its security groups admit VXLAN from.
+        unseen_groups: those of its security groups that cannot be seen.
         acl: the network ACL of its subnet; None where it cannot be seen.
     """
 
@@ -1739,8 +1754,8 @@ class Face(NamedTuple):
     interface: Interface
     error: Unanswered | None = None
     host: Host | Unanswered | None = None
-    groups: Mapping[str, SecurityGroup | Unanswered | None] = {}
-    lists: Mapping[str, Sequence[str | Unanswered]] = {}
+    origins: Sequence[Origin] = ()
+    unseen_groups: Sequence[str] = ()
     acl: NetworkAcl | Unanswered | None = None
 
 
@@ -1767,7 +1782,13 @@ class Targets:
         for entry in configured:
             ids = sorted(owned[entry]) if is_account(entry) else [entry]
             self.ours.update(dict.fromkeys(ids))
-        self.accounts_without = [e for e in configured if is_account(e) and not owned[e]]
+        without = [entry for entry in configured if is_account(entry) and not owned[entry]]
+        # Why configured accounts stand for no target; empty where each has one.
+        self.why_none = (
+            f"no traffic mirror target of account {', '.join(without)} is visible here"
+            if without
+            else ""
+        )
         by_id = self.by_id
         self.interface_ids = {t.interface_id for t in by_id.values()} - {None}
         self.our_interface_ids = {by_id[t].interface_id for t in self.ours if t in by_id} - {None}
@@ -1910,6 +1931,11 @@ class Region:
     def error(self) -> Unanswered | None:
         """Why sessions or targets are not known; None where they are."""
         return next((a for a in (self._sessions, self._targets) if isinstance(a, Unanswered)), None)
+
+    @property
+    def why_no_targets(self) -> str:
+        """Which configured accounts stand for no target, as far as the targets are known."""
+        return self._targets.why_none if isinstance(self._targets, Targets) else ""
 
     def count(self, target_id: str) -> int:
         """How many sessions a sensor has, as far as its owner or the own account sees them, and
@@ -2057,9 +2083,8 @@ def read_around(account: Account, faces: Iterable[Face], vpc_ids: Iterable[str])
 
     def read_groups() -> None:
         groups = account.recall(SECURITY_GROUPS, [key for i in interfaces for key in i.group_ids])
-        found = [group for rows in groups.values() for group in rows]
-        named = [key for g in found if isinstance(g, SecurityGroup) for key in g.list_ids]
-        account.recall(PREFIX_LISTS, named)
+        found = [row for rows in groups.values() for row in rows if isinstance(row, tuple)]
+        account.recall(PREFIX_LISTS, [o.list_id for origins in found for o in origins if o.list_id])
 
     in_parallel(
         read_groups,
@@ -2072,13 +2097,29 @@ def joined_face(account: Account, face: Face) -> Face:
     """A sensor's interface with what has been read around it."""
     interface = face.interface
     groups = {key: first(account.known(SECURITY_GROUPS, key)) for key in interface.group_ids}
-    readable = [group for group in groups.values() if isinstance(group, SecurityGroup)]
     return face._replace(
         host=first(account.known(HOSTS, interface.host_id or "")),
-        groups=groups,
-        lists={k: account.known(PREFIX_LISTS, k) for group in readable for k in group.list_ids},
+        origins=tuple(chain(*(resolved(account, *item) for item in groups.items()))),
+        unseen_groups=tuple(key for key, group in groups.items() if group is None),
         acl=of_subnet(interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "")),
     )
+
+
+def resolved(
+    account: Account, group_id: str, group: Sequence[Origin] | Unanswered | None
+) -> Iterator[Origin]:
+    """The origins of a security group, with the IPv4 blocks of prefix lists in place of these."""
+    if isinstance(group, Unanswered):
+        yield Origin(group_id, error=group)
+        return
+    for origin in group or ():
+        if not origin.list_id:
+            yield origin
+        for block in account.known(PREFIX_LISTS, origin.list_id) if origin.list_id else ():
+            if isinstance(block, Unanswered):
+                yield origin._replace(error=block)
+            elif ":" not in block:  # IPv6
+                yield origin._replace(cidr=block)
 
 
 def first(rows: Sequence[T]) -> T | None:
@@ -2265,106 +2306,59 @@ def in_other_vpc(source: Source, face: Face) -> bool:
     return face.interface.vpc_id not in (None, source.interface.vpc_id)
 
 
+def admitted_by(origin: Origin, other_vpc: bool) -> Finding | None:
+    """What it means that packets come from the origin of a rule; None where the rule does not
+    admit them, since they would cross an inactive peering connection."""
+    about = {"group": origin.group_id, "packet": VXLAN, "origin": str(origin)}
+    if origin.status == "active" or (origin.status is None and not other_vpc):
+        return passes("security group {group} admits {packet} from {origin}", **about)
+    if origin.status is not None:
+        return None
+    text = "ranked last, as security group {group} admits {packet} only from {origin}, which is in "
+    return ranks_behind(text + "another VPC without a peering status", **about)
+
+
 def groups_admit(source: Source, face: Face, configuration: Configuration) -> Finding:
     """The sensor's security groups are a union of allow rules: one that admits the packet is
     enough, whatever others come to. The source's own outbound rules do not apply to mirrored
-    traffic."""
-    if not face.groups:
+    traffic. A reference to a group in another VPC works across an active peering connection, and
+    across a transit gateway where that is switched on, of which AWS documents no status."""
+    if not face.interface.group_ids:
         return passes("it has no security group to filter")
-    groups = [group for group in face.groups.values() if isinstance(group, SecurityGroup)]
-    missing = [group for group in face.groups.values() if isinstance(group, Unanswered)]
-    unlooked = ""  # what could settle a rejection, but may not be read
-    other_vpc = in_other_vpc(source, face)
-    for group in groups:
+    weak: Finding | None = None
+    missing: list[Unanswered] = []
+    hints = ""  # what speaks for or against a rejection
+    for origin in face.origins:
         try:
-            if origin := admitted_origin(source, group, other_vpc):
-                return admitted(group, origin)
-        except Unreadable as error:
-            missing.append(error)
-    for group, list_id in ((group, key) for group in groups for key in group.list_ids):
-        try:
-            # Prefix lists hold blocks of IPv6, too.
-            for cidr in (cidr for cidr in map(told, face.lists[list_id]) if ":" not in cidr):
-                if source.address.is_in(cidr):
-                    return admitted(group, f"{cidr} in prefix list {list_id}")
+            if not origin.contains(source):
+                continue
         except Unanswered as error:
-            if isinstance(error, CallFailed) and error.final:
-                unlooked += f"; prefix list {list_id} could settle it ({error})"
+            if origin.list_id and isinstance(error, CallFailed) and error.final:
+                hints += f"; prefix list {origin.list_id} could settle it ({error})"
             else:
                 missing.append(error)
-    if other_vpc and (weak := admitted_by_unstated_reference(source, groups)):
+            continue
+        finding = admitted_by(origin, in_other_vpc(source, face))
+        if finding and not finding.behind:
+            return finding
+        weak = weak or finding
+        if not finding:
+            hints += f"; the reference to {origin.members_of} crosses an inactive peering"
+    if weak:
         return weak
     if missing:
         raise missing[0]
-    hidden = ", ".join(key for key, group in face.groups.items() if group is None)
-    if hidden:
-        return unseen(
-            "Security group {groups} cannot be seen{hints}", groups=hidden, hints=unlooked
-        )
-    inactive = sorted({k for g in groups for k in g.inactive.intersection(source_groups(source))})
-    crossing = f"; the reference to {', '.join(inactive)} crosses an inactive peering"
+    if face.unseen_groups:
+        unknown = ", ".join(face.unseen_groups)
+        return unseen("Security group {groups} cannot be seen{hints}", groups=unknown, hints=hints)
     return rejects(
         "No rule of {groups} admits {packet} from {address}{hints}",
-        says=Says.UNSETTLED if unlooked else Says.REJECTS,
-        groups=", ".join(face.groups),
+        says=Says.UNSETTLED if "could settle" in hints else Says.REJECTS,
+        groups=", ".join(face.interface.group_ids),
         packet=VXLAN,
         address=source.address,
-        hints=(crossing if inactive else "") + unlooked,
+        hints=hints,
     )
-
-
-def admitted(group: SecurityGroup, origin: str) -> Finding:
-    """A rule of a security group admits the packets."""
-    return passes(
-        "security group {group} admits {packet} from {origin}",
-        group=group.group_id,
-        packet=VXLAN,
-        origin=origin,
-    )
-
-
-def source_groups(source: Source) -> tuple[str, ...]:
-    """The security groups of the source, which rules may name as origins."""
-    return source.interface.group_ids
-
-
-def admitted_origin(source: Source, group: SecurityGroup, other_vpc: bool) -> str | None:
-    """The origin by which a rule of the group admits packets from the source, prefix lists and
-    references of unknown standing left out; None where no rule does.
-
-    Raises:
-        Unreadable: no block that can be read contains the address, and one cannot be read.
-    """
-    unreadable: Unreadable | None = None
-    for cidr in group.cidrs:
-        try:
-            if source.address.is_in(cidr):
-                return cidr
-        except Unreadable as error:
-            unreadable = error
-    shared = group.references.intersection(source_groups(source))
-    if not shared and not other_vpc:
-        shared = group.unstated.intersection(source_groups(source))
-    if not shared and unreadable:
-        raise unreadable
-    return f"members of {min(shared)}" if shared else None
-
-
-def admitted_by_unstated_reference(
-    source: Source, groups: Iterable[SecurityGroup]
-) -> Finding | None:
-    """A reference to a group in another VPC works across an active peering connection, and across
-    a transit gateway where that is switched on, of which AWS documents no status."""
-    for group in groups:
-        if shared := group.unstated.intersection(source_groups(source)):
-            return ranks_behind(
-                "ranked last, as security group {group} admits {packet} only from members of "
-                "{origin}, which is in another VPC without a peering status",
-                group=group.group_id,
-                packet=VXLAN,
-                origin=min(shared),
-            )
-    return None
 
 
 def inbound_acl_allows(source: Source, face: Face, configuration: Configuration) -> Finding:
@@ -2552,7 +2546,7 @@ class Verdict(NamedTuple):
         return self.stage is None
 
     @property
-    def is_certain_rejection(self) -> bool:
+    def blocks(self) -> bool:
         """Whether packets do not pass, beyond doubt."""
         return self.stage is not None and self.certain
 
@@ -2683,14 +2677,12 @@ class Outcome(NamedTuple):
         level: of its log record.
         bad: whether it counts as 400.
         unfinished: whether there is no answer yet, so that the event is to be delivered again.
-        next_sweep: whether a sweep leaves it to the next one.
         usual: whether a sweep finds it everywhere, and logs it at DEBUG.
     """
 
     level: int
     bad: bool = False
     unfinished: bool = False
-    next_sweep: bool = False
     usual: bool = False
 
 
@@ -2699,7 +2691,7 @@ OUTCOMES = {
     "unmirrored": Outcome(logging.ERROR, bad=True),
     "blocked": Outcome(logging.ERROR, bad=True),
     "failed": Outcome(logging.ERROR, unfinished=True),
-    "deferred": Outcome(logging.WARNING, unfinished=True, next_sweep=True),
+    "deferred": Outcome(logging.WARNING, unfinished=True),
     "created": Outcome(logging.INFO),
     "planned": Outcome(logging.INFO),
     "exists": Outcome(logging.INFO, usual=True),
@@ -2720,7 +2712,7 @@ class Choice(NamedTuple):
     Attributes:
         verdicts: by target ID, in configured order.
         ranked: the targets to choose from, best first; the first one is chosen.
-        sessions: how many the targets had that passed every stage, or that AWS refused.
+        sessions: how many sessions those targets had that packets can reach.
     """
 
     verdicts: Mapping[str, Verdict]
@@ -2732,33 +2724,24 @@ class Choice(NamedTuple):
         """Why the first of the ranked sensors is chosen."""
         return f"Best of {len(self.ranked)} eligible, with {self.sessions[self.ranked[0]]} sessions"
 
-    def refused(self, target_id: str, reason: str) -> Choice:
+    def refused(self, reason: str) -> Choice:
         """The same, after AWS refused the target that was chosen."""
-        return Choice(
-            {**self.verdicts, target_id: refused_by_aws(reason)},
-            sessions=self.sessions,
-        )
+        verdicts = {**self.verdicts, self.ranked[0]: refused_by_aws(reason)}
+        return Choice(verdicts, sessions=self.sessions)
 
     def rows(self) -> list[dict[str, Any]]:
         """The sensors as the result shows them."""
         rows = []
+        best = first(self.ranked)
         for target_id, verdict in self.verdicts.items():
-            said, reason = "eligible" if verdict.passes else "rejected", f"{verdict}."
-            if verdict.passes and self.ranked:
-                best = self.ranked[0]
-                chosen = target_id == best
-                said = "selected" if chosen else said
-                behind = f"Behind {best} with {self.sessions[best]} sessions"
-                reason = f"{self.why if chosen else behind}: {reason}"
-            rows.append(
-                {
-                    "target_id": target_id,
-                    "verdict": said,
-                    "stage": verdict.stage,
-                    "reason": shortened(reason, LONGEST_REASON),
-                    "sessions": self.sessions.get(target_id),
-                }
-            )
+            said, reason = "rejected" if verdict.stage else "eligible", f"{verdict}."
+            if target_id == best:
+                said, reason = "selected", f"{self.why}: {reason}"
+            elif best and verdict.passes:
+                reason = f"Behind {best} with {self.sessions[best]} sessions: {reason}"
+            row = {"target_id": target_id, "verdict": said, "stage": verdict.stage}
+            reason = shortened(reason, LONGEST_REASON)
+            rows.append({**row, "reason": reason, "sessions": self.sessions.get(target_id)})
         return rows
 
 
@@ -2768,6 +2751,10 @@ def refused_by_aws(reason: str) -> Verdict:
 
 
 NO_CHOICE = Choice({})
+# What the result shows of an entry, besides its sensors.
+SHOWN = (
+    "interface_id", "instance_id", "outcome", "reason", "target_id", "session_id", "session_name",
+)  # fmt: skip
 
 
 class Entry(NamedTuple):
@@ -2775,7 +2762,7 @@ class Entry(NamedTuple):
 
     Attributes:
         request: the event that asked for it.
-        source: the interface; None where there is none.
+        source: the interface, where there is one.
         choice: the verdicts that led to it.
         metric: the further metric in which a sweep counts it: Excluded or Elsewhere.
         place: where it stands in the event.
@@ -2797,16 +2784,7 @@ class Entry(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as the result and the log records show it."""
-        return {
-            "interface_id": self.interface_id,
-            "instance_id": self.instance_id,
-            "outcome": self.outcome,
-            "reason": self.reason,
-            "target_id": self.target_id,
-            "session_id": self.session_id,
-            "session_name": self.session_name,
-            "sensors": self.choice.rows(),
-        }
+        return {**{name: getattr(self, name) for name in SHOWN}, "sensors": self.choice.rows()}
 
 
 class Task(NamedTuple):
@@ -2817,72 +2795,65 @@ class Task(NamedTuple):
         sessions: those that it has already, those to our targets first.
         ours: how many of them go to our targets.
         verdicts: those on all sensors, once it was judged.
+        choice: the sensor that was chosen, while a session to it is to be created.
         last_word: what it comes to if nothing else shows, once AWS refused it.
-        tries: how often it was looked at since then.
+        tries: how often the function looked at it since then.
     """
 
     request: Request
     source: Source
-    place: int
+    place: int = 0
     sessions: Sequence[Session] = ()
     ours: int = 0
     verdicts: Mapping[str, Verdict] | None = None
+    choice: Choice = NO_CHOICE
     last_word: Entry | None = None
     tries: int = 0
-
-    def entry(
-        self,
-        outcome: str,
-        reason: str,
-        *,
-        session: Session | None = None,
-        choice: Choice = NO_CHOICE,
-        metric: str | None = None,
-    ) -> Entry:
-        """What became of it: the outcome, why, and the session where there is one."""
-        elsewhere = bool(self.sessions) and not self.ours and outcome not in ("created", "exists")
-        return Entry(
-            request=self.request,
-            outcome=outcome,
-            reason=shortened(f"{reason}.", LONGEST_REASON),
-            instance_id=self.source.instance_id,
-            interface_id=self.source.interface.interface_id,
-            target_id=session.target_id if session else None,
-            session_id=session.session_id if session else None,
-            source=self.source,
-            choice=choice,
-            metric="Elsewhere" if elsewhere else metric,
-            place=self.place,
-        )
-
-    @property
-    def is_not_shown(self) -> bool:
-        """Whether EC2 said that it does not know the interface, so that to send again may help."""
-        return self.last_word is not None and self.last_word.outcome == "failed"
-
-    def without_verdicts(self) -> Task:
-        """The task without what only the sensors' rows in the result need."""
-        last_word = self.last_word and self.last_word._replace(choice=NO_CHOICE)
-        return self._replace(verdicts=None, last_word=last_word)
-
-    def unanswered(self, error: Unanswered, choice: Choice = NO_CHOICE) -> Entry:
-        """What it comes to without an answer of AWS: failed or deferred."""
-        return self.entry(
-            error.outcome, str(error), choice=choice if error.outcome == "failed" else NO_CHOICE
-        )
-
-
-class Plan(NamedTuple):
-    """A session to be created, with the verdicts that led to its target."""
-
-    task: Task
-    choice: Choice
-    parameters: Mapping[str, Any]
 
     @property
     def target_id(self) -> str:
         """The target that was chosen."""
         return self.choice.ranked[0]
+
+    @property
+    def may_show(self) -> bool:
+        """Whether EC2 said that it does not know the interface, so that another create may help."""
+        return self.last_word is not None and self.last_word.outcome == "failed"
+
+    def entry(
+        self, outcome: str, reason: str, session: Session | None = None, **more: Any
+    ) -> Entry:
+        """What became of it: the outcome, why, the session that exists, and more of the entry."""
+        if session:
+            more |= {"target_id": session.target_id, "session_id": session.session_id}
+        if self.sessions and not self.ours and outcome not in ("created", "exists"):
+            more["metric"] = "Elsewhere"
+        interface_id, reason = self.source.interface.interface_id, f"{reason}."
+        return Entry(
+            self.request,
+            outcome,
+            shortened(reason, LONGEST_REASON),
+            self.source.instance_id,
+            interface_id,
+            source=self.source,
+            place=self.place,
+            **more,
+        )
+
+    def unanswered(self, error: Unanswered, choice: Choice = NO_CHOICE) -> Entry:
+        """What it comes to without an answer of AWS: failed or deferred."""
+        choice = choice if error.outcome == "failed" else NO_CHOICE
+        return self.entry(error.outcome, str(error), choice=choice)
+
+    def refused(self, reason: str) -> Entry:
+        """Unmirrored, because AWS has refused, or would refuse, the session to be created."""
+        choice = self.choice.refused(reason)
+        return self.entry("unmirrored", f"Refused at create. {reason}", choice=choice)
+
+    def without_verdicts(self) -> Task:
+        """The task without what only the sensors' rows in the result need."""
+        last_word = self.last_word and self.last_word._replace(choice=NO_CHOICE)
+        return self._replace(verdicts=None, last_word=last_word)
 
 
 def session_name(source: Source, target_id: str) -> str:
@@ -2890,25 +2861,21 @@ def session_name(source: Source, target_id: str) -> str:
     return f"eh-mirror-{source.interface.interface_id[4:8]}{target_id[4:8]}"
 
 
-def create_parameters(task: Task, target_id: str, configuration: Configuration) -> dict[str, Any]:
+def create_parameters(task: Task, configuration: Configuration) -> dict[str, Any]:
     """The parameters of CreateTrafficMirrorSession.
 
     EC2 answers a repeated ClientToken with the session that it made the first time, so a second
     delivery of the same event that comes to the same choice creates nothing. EC2 refuses the same
     token with other parameters; hence all of them are part of it.
     """
-    tags = [Tag("Name", session_name(task.source, target_id)), *configuration.session_tags]
+    name = Tag("Name", session_name(task.source, task.target_id))
+    tags = [{"Key": t.key, "Value": t.value} for t in (name, *configuration.session_tags)]
     parameters: dict[str, Any] = {
         "NetworkInterfaceId": task.source.interface.interface_id,
-        "TrafficMirrorTargetId": target_id,
+        "TrafficMirrorTargetId": task.target_id,
         "TrafficMirrorFilterId": configuration.filter_id,
         "SessionNumber": configuration.session_number,
-        "TagSpecifications": [
-            {
-                "ResourceType": "traffic-mirror-session",
-                "Tags": [{"Key": tag.key, "Value": tag.value} for tag in tags],
-            }
-        ],
+        "TagSpecifications": [{"ResourceType": "traffic-mirror-session", "Tags": tags}],
     }
     if configuration.virtual_network_id is not None:
         parameters["VirtualNetworkId"] = configuration.virtual_network_id
@@ -2980,40 +2947,33 @@ class Refusals:
             return reason
         return self._reasons.get((Scope.UNSUPPORTED, source.instance_type))
 
-    def against(self, plan: Plan) -> str | None:
-        """Why the create of a plan need not be sent; None where it has to be."""
-        return (
-            self.of_filter(plan.parameters["TrafficMirrorFilterId"])
-            or self.of_target(plan.target_id)
-            or self.of_source(plan.task.source)
-        )
-
-    def note(self, plan: Plan, error: CallFailed) -> None:
+    def note(self, task: Task, filter_id: str, error: CallFailed) -> None:
         """Take note of what a refusal says about creates to come."""
-        said = f"{error.code} ({error.detail})"
-        source, filter_id = plan.task.source, plan.parameters["TrafficMirrorFilterId"]
-        match scope_of(error):
-            case Scope.TARGET:
-                reason = f"AWS refused {plan.target_id}: {said}"
-                self._reasons[Scope.TARGET, plan.target_id] = reason
-            case Scope.FILTER:
-                reason = f"AWS creates no session with filter {filter_id}: {said}"
-                self._reasons[Scope.FILTER, filter_id] = reason
-            case Scope.ACCOUNT:
-                self._reasons[Scope.ACCOUNT, ""] = f"AWS creates no session at all: {said}"
-            case Scope.UNSUPPORTED:
-                interface_id, kind = source.interface.interface_id, source.instance_type
-                reason = f"AWS does not mirror the interface {interface_id} ({error.code})"
-                now = time.time()
-                for key, (since, _) in list(_unsupported.items()):
-                    if now - since >= UNSUPPORTED_SECONDS:
-                        _unsupported.pop(key, None)
-                _unsupported[interface_id] = now, reason
-                # The interface that an instance was launched with is refused for the instance's
-                # type, others may be refused for what they are.
-                if kind and source.interface.is_first and not source.managed:
-                    reason = f"AWS does not mirror instances of type {kind} ({error.code})"
-                    self._reasons[Scope.UNSUPPORTED, kind] = reason
+        source, scope = task.source, scope_of(error)
+        if scope is Scope.TARGET:
+            self._reasons[scope, task.target_id] = f"AWS refused {task.target_id}: {error.brief}"
+        elif scope is Scope.FILTER:
+            reason = f"AWS creates no session with filter {filter_id}: {error.brief}"
+            self._reasons[scope, filter_id] = reason
+        elif scope is Scope.ACCOUNT:
+            self._reasons[scope, ""] = f"AWS creates no session at all: {error.brief}"
+        elif scope is Scope.UNSUPPORTED:
+            interface_id, kind = source.interface.interface_id, source.instance_type
+            remember_unsupported(interface_id, error.code)
+            # The interface that an instance was launched with is refused for the instance's type,
+            # others may be refused for what they are.
+            if kind and source.interface.is_first and not source.managed:
+                reason = f"AWS does not mirror instances of type {kind} ({error.code})"
+                self._reasons[scope, kind] = reason
+
+
+def remember_unsupported(interface_id: str, code: str) -> None:
+    """Remember that AWS does not mirror an interface, and forget what is older than an hour."""
+    now = time.time()
+    for key, (since, _) in list(_unsupported.items()):
+        if now - since >= UNSUPPORTED_SECONDS:
+            _unsupported.pop(key, None)
+    _unsupported[interface_id] = now, f"AWS does not mirror the interface {interface_id} ({code})"
 
 
 class Mirroring:
@@ -3044,34 +3004,16 @@ class Mirroring:
         if not work.instances and not work.sweep:
             return
         instances = self.region.read_first(work.instances)
-        yield from self.mirror(self.named_tasks(work.instances, instances))
-        if work.sweep:
-            yield from self.sweep(work.sweep, set(work.instances))
-
-    def accounts_without_targets(self) -> Sequence[str]:
-        """Configured accounts that show no target here, as far as the targets are known."""
-        targets = asked(lambda: self.region.targets)
-        return targets.accounts_without if isinstance(targets, Targets) else ()
-
-    def sweep(self, request: Request, done: set[str]) -> Iterator[Entry]:
-        """Mirror all running instances of the Region, page by page, and check their sessions."""
+        yield from self.mirror(named_tasks(work.instances, instances))
+        if not work.sweep:
+            return
+        done = set(work.instances)
         try:
             for page in self.region.home.pages(RUNNING_INSTANCES, ["running"]):
-                yield from self.mirror(swept_tasks(request, page, done))
+                yield from self.mirror(swept_tasks(work.sweep, page, done))
         except Unanswered as error:
             reason = f"The instances after these were not read. {error}."
-            yield Entry(request, error.outcome, shortened(reason, LONGEST_REASON))
-
-    def named_tasks(
-        self, requests: Mapping[str, Request], instances: Found
-    ) -> Iterator[Task | Entry]:
-        """The interfaces of the instances that events name, in order."""
-        place = 0
-        for instance_id, request in requests.items():
-            instance = first(instances[instance_id])
-            for task in tasks_of(instance_id, instance, request):
-                yield task._replace(place=place)
-                place += 1
+            yield Entry(work.sweep, error.outcome, shortened(reason, LONGEST_REASON))
 
     # The guide's steps
 
@@ -3092,14 +3034,13 @@ class Mirroring:
             if not waiting:
                 waiting, refused = yield from self.look_again(refused)
                 continue
-            plans = yield from self.plan_round(waiting[:ROUND])  # 3: which sensor?
-            again, refused_now = yield from self.send_round(plans)  # 4: the session
+            chosen = yield from self.choose_round(waiting[:ROUND])  # 3: which sensor?
+            again, refused_now = yield from self.send_round(chosen)  # 4: the session
             waiting = again + waiting[ROUND:]
             # A sweep shows the verdicts of a hundred interfaces, and keeps no more of them.
             many = len(refused) >= ROUND
             refused += [
-                task.without_verdicts() if many and task.request.sweep else task
-                for task in refused_now
+                t.without_verdicts() if many and t.request.sweep else t for t in refused_now
             ]
 
     @staticmethod
@@ -3112,30 +3053,28 @@ class Mirroring:
 
     def joined(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks with all that judging needs to know about their sources."""
-        if not tasks:
-            return []
-        sources = self.region.join([task.source for task in tasks])
+        sources = self.region.join([task.source for task in tasks]) if tasks else []
         return [task._replace(source=source) for task, source in zip(tasks, sources, strict=True)]
 
     def triage(self, task: Task) -> Task | Entry:
         """Whether the interface is meant to be mirrored and can be. A task goes on: to a sensor, or
         where a sweep finds a session, to a check of what that leads to."""
-        source, configuration = task.source, self.configuration
-        if problem := why_excluded(source, configuration):
+        source, interface = task.source, task.source.interface
+        if problem := why_excluded(source, self.configuration):
             return task.entry("skipped", problem, metric="Excluded")
-        if source.interface.interface_type != "interface":
-            kind = source.interface.interface_type
-            return task.entry("skipped", f"Interfaces of type {kind} cannot be mirrored")
+        if interface.interface_type != "interface":
+            problem = f"Interfaces of type {interface.interface_type} cannot be mirrored"
+            return task.entry("skipped", problem)
         targets = self.region.targets
         if problem := targets.why_no_source(source):
             return task.entry("skipped", problem)
-        if sessions := self.region.sessions.of_interface(source.interface.interface_id):
+        if sessions := self.region.sessions.of_interface(interface.interface_id):
             sessions.sort(key=lambda session: session.target_id not in targets.ours)
             ours = sum(session.target_id in targets.ours for session in sessions)
             task = task._replace(sessions=sessions, ours=ours)
         if session := self.sufficient(task.sessions):
             return task if task.request.sweep else self.exists(task, session)
-        if source.interface.address is None:
+        if interface.address is None:
             return task.entry("skipped", "The interface has no IPv4 address, which VXLAN needs")
         if problem := self.refusals.of_source(source):
             return task.entry("skipped", problem)
@@ -3155,25 +3094,20 @@ class Mirroring:
         number = self.configuration.session_number
         for session in sessions:
             if session.number == number:
-                return (
-                    f"Session {session.session_id} to {session.target_id} has number {number} "
-                    "already; SESSION_NUMBER has to be another one"
-                )
-        if len(sessions) >= SESSIONS_PER_INTERFACE:
-            ids = ", ".join(session.session_id for session in sessions)
-            return f"The interface has {len(sessions)} sessions, and AWS allows no more: {ids}"
-        return None
+                name = f"Session {session.session_id} to {session.target_id}"
+                return f"{name} has number {number} already; set SESSION_NUMBER to another one"
+        if len(sessions) < SESSIONS_PER_INTERFACE:
+            return None
+        ids = ", ".join(session.session_id for session in sessions)
+        return f"The interface has {len(sessions)} sessions, and AWS allows no more: {ids}"
 
     def exists(self, task: Task, session: Session) -> Entry:
         """The interface has this session already."""
-        elsewhere = session.target_id not in self.region.targets.ours
         reason = f"Session {session.session_id} mirrors it to {session.target_id}"
-        return task.entry(
-            "exists",
-            f"{reason}, not one of our targets" if elsewhere else reason,
-            session=session,
-            metric="Elsewhere" if elsewhere else None,
-        )
+        if session.target_id in self.region.targets.ours:
+            return task.entry("exists", reason, session)
+        reason += ", not one of our targets"
+        return task.entry("exists", reason, session, metric="Elsewhere")
 
     # Sessions that exist
 
@@ -3198,27 +3132,20 @@ class Mirroring:
                 it is enough that one of the others leads to a target that exists.
             looked_for: what AWS shows of targets that it did not list.
         """
-        judged = [
-            (session, self.verdict_on(task.source, session, looked_for))
-            for session in task.sessions[: task.ours] or task.sessions
-        ]
-        blocked = [
-            (session, verdict) for session, verdict in judged if verdict.is_certain_rejection
-        ]
+        sessions = task.sessions[: task.ours] or task.sessions
+        judged = [(s, self.verdict_on(task.source, s, looked_for)) for s in sessions]
+        blocked = [(session, verdict) for session, verdict in judged if verdict.blocks]
         unknown = [(session, verdict.error) for session, verdict in judged if verdict.error]
         if blocked and (task.ours or len(blocked) == len(judged)):
             session, verdict = blocked[0]
-            return task.entry(
-                "blocked",
-                f"Session {session.session_id} mirrors it to {session.target_id}, which packets "
-                f"cannot reach. {verdict}",
-                session=session,
-                choice=Choice({session.target_id: verdict}),
-            )
+            reason = f"Session {session.session_id} mirrors it to {session.target_id}"
+            reason += f", which packets cannot reach. {verdict}"
+            choice = Choice({session.target_id: verdict})
+            return task.entry("blocked", reason, session, choice=choice)
         if unknown and (task.ours or len(blocked) + len(unknown) == len(judged)):
             session, error = unknown[0]
             reason = f"Whether packets reach {session.target_id} could not be checked. {error}"
-            return task.entry(error.outcome, reason, session=session)
+            return task.entry(error.outcome, reason, session)
         return self.exists(task, task.sessions[0])
 
     def verdict_on(self, source: Source, session: Session, looked_for: Found) -> Verdict:
@@ -3233,162 +3160,167 @@ class Mirroring:
         if target_id not in self.region.targets.ours or source.interface.address is None:
             return PASSED
         self.deadline.check()
-        sensor = self.region.sensors[target_id]
-        return judge_sensor(source, sensor, self.configuration, REACHABILITY)
+        faces = self.region.sensors[target_id]
+        return judge_sensor(source, faces, self.configuration, REACHABILITY)
 
     # From verdicts to a session
 
-    def plan_round(self, tasks: Sequence[Task]) -> Generator[Entry, None, list[Plan]]:
+    def choose_round(self, tasks: Sequence[Task]) -> Generator[Entry, None, list[Task]]:
         """Step 3 for the interfaces of a round, each choice counting at once."""
-        plans = []
+        chosen = []
         for task in tasks:
-            plan = self.answered(self.choose, task)
-            if isinstance(plan, Entry):
-                yield plan
+            answer = self.answered(self.choose, task)
+            if isinstance(answer, Entry):
+                yield answer
             else:
-                plans.append(plan)
-        return plans
+                chosen.append(answer)
+        return chosen
 
-    def choose(self, task: Task) -> Plan | Entry:
+    def choose(self, task: Task) -> Task | Entry:
         """Step 3: the sensor with the fewest sessions among those that packets can reach."""
         self.deadline.check()
-        source = task.source
-        if problem := self.refusals.of_source(source):
+        if problem := self.refusals.of_source(task.source):
             return task.entry("skipped", problem)
         if task.verdicts is None:
             task = self.judged(task)
-        choice = self.choice(task)
+        task = task._replace(choice=self.choice(task))
+        choice = task.choice
         if not choice.ranked:
             errors = [verdict.error for verdict in choice.verdicts.values() if verdict.error]
-            # An error that may pass comes first: the next delivery may settle it.
-            for error in sorted(errors, key=lambda error: error.final):
-                return task.unanswered(error, choice)
-            reason = why_unmirrored(choice, self.accounts_without_targets())
-            return task.entry("unmirrored", reason, choice=choice)
-        target_id = choice.ranked[0]
+            if errors:  # one that may pass comes first: another delivery may settle it
+                return task.unanswered(min(errors, key=lambda error: error.final), choice)
+            return task.entry("unmirrored", self.why_unmirrored(choice), choice=choice)
         if problem := self.refusals.of_filter(self.configuration.filter_id):
-            return refused_entry(task, target_id, problem, choice)
-        self.region.sessions.choose(target_id)
+            return task.refused(problem)
+        self.region.sessions.choose(task.target_id)
         if task.request.dry_run or self.configuration.dry_run:
-            reason = f"A session to {target_id} would be created. {choice.why}"
-            return task.entry("planned", reason, choice=choice)._replace(
-                target_id=target_id, session_name=session_name(source, target_id)
-            )
-        return Plan(task, choice, create_parameters(task, target_id, self.configuration))
+            reason = f"A session to {task.target_id} would be created. {choice.why}"
+            name = session_name(task.source, task.target_id)
+            planned = task.entry("planned", reason, choice=choice)
+            return planned._replace(target_id=task.target_id, session_name=name)
+        return task
 
     def judged(self, task: Task) -> Task:
         """The task with the verdicts on all sensors. What is remembered may be out of date, so it
         does not get to say that there is no sensor."""
-        verdicts = judge(task.source, self.region.sensors, self.configuration)
-        if not candidates(verdicts) and self.region.may_be_renewed:
-            source, sensors = self.region.renewed(task.source)
-            task = task._replace(source=source)
+        source = task.source
+        verdicts = judge(source, self.region.sensors, self.configuration)
+        if self.region.may_be_renewed and not candidates(verdicts):
+            source, sensors = self.region.renewed(source)
             verdicts = judge(source, sensors, self.configuration)
-        for verdict in verdicts.values():
-            if isinstance(verdict.error, (CallFailed, Unreadable)):
-                self.warn(str(verdict.error))
-        return task._replace(verdicts=verdicts)
-
-    def warn(self, error: str) -> None:
-        """Log an error that keeps sensors from being used, once in an invocation."""
-        if error not in self._warned:
+        for error in {str(v.error) for v in verdicts.values() if v.error} - self._warned:
             self._warned.add(error)
-            logger.warning("Sensors are unavailable. %s", error)
+            logger.warning("A sensor is unavailable. %s", error)
+        return task._replace(source=source, verdicts=verdicts)
 
     def choice(self, task: Task) -> Choice:
         """The verdicts on all sensors as things are now: what AWS has refused meanwhile is
         rejected, and what was chosen meanwhile counts."""
-        source, verdicts = task.source, dict(task.verdicts or {})
-        sessions: dict[str, int] = {}
+        verdicts, sessions = dict(task.verdicts or {}), {}
         for target_id, verdict in verdicts.items():
-            if not verdict.passes:
-                continue
-            sessions[target_id] = self.region.count(target_id)
-            if refusal := self.refusals.of_target(target_id):
-                verdicts[target_id] = refused_by_aws(refusal)
-        return Choice(verdicts, ranked(source, verdicts, sessions), sessions)
+            if verdict.passes:
+                sessions[target_id] = self.region.count(target_id)
+                if refusal := self.refusals.of_target(target_id):
+                    verdicts[target_id] = refused_by_aws(refusal)
+        return Choice(verdicts, ranked(task.source, verdicts, sessions), sessions)
+
+    def why_unmirrored(self, choice: Choice) -> str:
+        """At which stage the last sensors fell."""
+        verdicts = choice.verdicts
+        if not verdicts:
+            return f"There is no sensor: {self.region.targets.why_none}"
+        last = max((v.stage for v in verdicts.values() if v.stage), key=STAGES.index)
+        fell = [target_id for target_id, verdict in verdicts.items() if verdict.stage == last]
+        return (
+            f"No sensor can take it: of {len(verdicts)}, the last {len(fell)} fell at stage {last} "
+            f"({fell[0]}: {verdicts[fell[0]]})"
+        )
 
     def send_round(
-        self, plans: Sequence[Plan]
+        self, tasks: Sequence[Task]
     ) -> Generator[Entry, None, tuple[list[Task], list[Task]]]:
         """Step 4 for the interfaces of a round: their creates are sent together. What they do not
         settle comes back in two lists: those that wait for the next round, which knows of all
         refusals of this one, and those that AWS refused, though they may be mirrored by now."""
         waiting: list[Task] = []
         refused: list[Task] = []
-        throttled: list[tuple[Plan, CallFailed]] = []
+        throttled: list[tuple[Task, CallFailed]] = []
         progress = False
-        if not plans:
-            return waiting, refused
         with ThreadPoolExecutor(max_workers=PARALLEL_CREATES) as threads:
-            for plan, answer in zip(plans, threads.map(self.send, plans), strict=True):
+            for task, answer in zip(tasks, threads.map(self.send, tasks), strict=True):
                 if isinstance(answer, CallFailed) and answer.failure is Failure.THROTTLED:
-                    throttled.append((plan, answer))
+                    throttled.append((task, answer))
                     continue
-                became = self.after_create(plan, answer)
+                became = self.after_create(task, answer)
                 if isinstance(became, Entry):
                     progress |= became.outcome == "created"
                     yield became
                 else:
                     (refused if became.last_word else waiting).append(became)
-        for plan, error in throttled:
+        for task, error in throttled:
             if progress:
-                self.region.sessions.give_up(plan.target_id)
-                waiting.append(plan.task)
+                self.region.sessions.give_up(task.target_id)
+                waiting.append(task)
             else:
-                yield plan.task.unanswered(error, plan.choice)
+                yield task.unanswered(error, task.choice)
         return waiting, refused
 
-    def send(self, plan: Plan) -> Session | Unanswered | None:
-        """Create the session of a plan.
+    def send(self, task: Task) -> Session | Unanswered | None:
+        """Create the session that was chosen.
 
         Returns:
             The session, or why there is none as far as AWS says; None: not sent, because by now it
             is known to be refused.
         """
-        if self.refusals.against(plan):
+        filter_id, refusals = self.configuration.filter_id, self.refusals
+        if (
+            refusals.of_filter(filter_id)
+            or refusals.of_target(task.target_id)
+            or refusals.of_source(task.source)
+        ):
             return None
-        answer = asked(self.region.home.create_session, plan.parameters)
+        parameters = create_parameters(task, self.configuration)
+        answer = asked(self.region.home.create_session, parameters)
         if isinstance(answer, CallFailed) and answer.failure is Failure.REFUSED:
-            self.refusals.note(plan, answer)
+            refusals.note(task, filter_id, answer)
+        if isinstance(answer, CallFailed) and answer.failure is Failure.THROTTLED:
+            # botocore stops retrying where much is throttled, and EC2 gives back 5 creates a second.
+            with suppress(OutOfTime):
+                self.deadline.sleep(PAUSE_SECONDS)
         return answer
 
-    def after_create(self, plan: Plan, answer: Session | Unanswered | None) -> Entry | Task:
+    def after_create(self, task: Task, answer: Session | Unanswered | None) -> Entry | Task:
         """What becomes of an interface after its create: an entry; the task, if another try may
         help; with a last word, if AWS refused it for good as far as it says."""
-        task, target_id, choice = plan.task, plan.target_id, plan.choice
-        sessions = self.region.sessions
+        target_id, choice, sessions = task.target_id, task.choice, self.region.sessions
         if isinstance(answer, Session):
             sessions.add(target_id)
             reason = f"Session {answer.session_id} mirrors it to {target_id}. {choice.why}"
-            return task.entry("created", reason, choice=choice)._replace(
-                target_id=target_id,
-                session_id=answer.session_id,
-                session_name=session_name(task.source, target_id),
-            )
+            created = task.entry("created", reason, answer, choice=choice)
+            return created._replace(session_name=session_name(task.source, target_id))
         if answer is None:
             sessions.give_up(target_id)
-            return task
+            return task._replace(last_word=None)
         if not isinstance(answer, CallFailed) or answer.failure is not Failure.REFUSED:
             return task.unanswered(answer, choice)
         sessions.give_up(target_id)
-        reason = f"AWS refused {target_id}: {answer.code} ({answer.detail})"
+        reason = f"AWS refused {target_id}: {answer.brief}"
         match scope_of(answer):
             case Scope.TARGET:
-                return task
+                return task._replace(last_word=None)
             case Scope.UNSUPPORTED:
                 return task.entry("skipped", self.refusals.of_source(task.source) or reason)
             case Scope.SENSOR:
-                sensor = "The interface is somebody's sensor, which AWS does not mirror"
-                return task.entry("skipped", f"{sensor} ({answer.code})")
+                reason = "The interface is somebody's sensor, which AWS does not mirror"
+                return task.entry("skipped", f"{reason} ({answer.code})")
             case Scope.FILTER | Scope.ACCOUNT:
-                filter_id = plan.parameters["TrafficMirrorFilterId"]
-                reason = self.refusals.of_filter(filter_id) or reason
-                return refused_entry(task, target_id, reason, choice)
+                filter_id = self.configuration.filter_id
+                return task.refused(self.refusals.of_filter(filter_id) or reason)
             case Scope.NOT_SHOWN:
-                return task._replace(last_word=task.entry("failed", reason, choice=choice))
+                failed = task.entry("failed", reason, choice=choice)
+                return failed if task.tries == TRIES - 1 else task._replace(last_word=failed)
             case Scope.INTERFACE:
-                return task._replace(last_word=refused_entry(task, target_id, reason, choice))
+                return task._replace(last_word=task.refused(reason))
 
     def look_again(
         self, refused: Sequence[Task]
@@ -3404,64 +3336,39 @@ class Mirroring:
         again: list[Task] = []
         rest: list[Task] = []
         ids = [task.source.interface.interface_id for task in refused]
+        found: Found
         try:
-            if any(task.tries or task.is_not_shown for task in refused):
+            if any(task.tries or task.may_show for task in refused):
                 self.deadline.sleep(PAUSE_SECONDS)
-            found: Found = self.region.home.look_up(SESSIONS, ids)
+            found = self.region.home.look_up(SESSIONS, ids)
         except OutOfTime as error:
-            found = {key: [error] for key in ids}
+            found = {interface_id: [error] for interface_id in ids}
         for task, interface_id in zip(refused, ids, strict=True):
             last_word, tries = task.last_word, task.tries + 1
             assert last_word
             session = asked(
                 lambda key: self.sufficient([told(s) for s in found[key]]), interface_id
             )
+            out_of_time = isinstance(session, OutOfTime)
             if isinstance(session, Session):
                 yield self.exists(task, session)
-            elif isinstance(session, OutOfTime) or (
-                isinstance(session, Unanswered) and tries == TRIES
-            ):
+            elif isinstance(session, Unanswered) and (out_of_time or tries == TRIES):
                 reason = f"{last_word.reason} Whether it has a session is not known: {session}"
-                yield task.entry(session.outcome, reason, choice=last_word.choice)
+                yield task.entry(session.outcome, reason, choice=NO_CHOICE)
             elif tries == TRIES:
                 yield last_word
             else:
-                (again if task.is_not_shown else rest).append(task._replace(tries=tries))
+                (again if task.may_show else rest).append(task._replace(tries=tries))
         return again, rest
 
 
-def tasks_of(
-    instance_id: str, instance: Instance | Unanswered | None, request: Request
-) -> Iterator[Task | Entry]:
-    """The interfaces of an instance as AWS shows it, or the entry that says why there are none."""
-    if isinstance(instance, Unanswered):
-        yield Entry(request, instance.outcome, f"{instance}.", instance_id)
-        return
-    if instance is None:
-        problem = f"AWS does not know instance {instance_id}"
-        problem += f"; the event is from {request.origin}" if request.origin else ""
-        if not sees_managed(client_of()):
-            problem += "; this runtime's boto3 cannot ask for instances that services manage"
-    elif not instance.is_up:
-        problem = f"Instance {instance_id} is {instance.state}, not running"
-    elif not instance.interfaces:
-        problem = f"Instance {instance_id} has no network interface"
-    else:
-        for interface_id, interface in instance.interfaces.items():
-            if isinstance(interface, Unanswered):
-                yield Entry(request, interface.outcome, f"{interface}.", instance_id, interface_id)
-            else:
-                source = Source(
-                    interface=interface,
-                    instance_id=instance_id,
-                    tags=instance.tags,
-                    instance_type=instance.instance_type,
-                    managed=instance.managed,
-                    neighbours=tuple(instance.interfaces),
-                )
-                yield Task(request, source, 0)
-        return
-    yield Entry(request, "skipped", f"{problem}.", instance_id)
+def named_tasks(requests: Mapping[str, Request], instances: Found) -> Iterator[Task | Entry]:
+    """The interfaces of the instances that events name, in order."""
+    place = 0
+    for instance_id, request in requests.items():
+        for task in tasks_of(instance_id, first(instances[instance_id]), request):
+            yield task._replace(place=place)
+            place += 1
 
 
 def swept_tasks(
@@ -3480,6 +3387,45 @@ def swept_tasks(
             yield from tasks_of(instance_id, instance, request)
 
 
+def tasks_of(
+    instance_id: str, instance: Instance | Unanswered | None, request: Request
+) -> Iterator[Task | Entry]:
+    """The interfaces of an instance as AWS shows it, or the entry that says why there are none."""
+    if isinstance(instance, Unanswered):
+        yield Entry(request, instance.outcome, f"{instance}.", instance_id)
+        return
+    if instance is None or not instance.is_up or not instance.interfaces:
+        problem = why_no_interface(instance_id, instance, request)
+        yield Entry(request, "skipped", f"{problem}.", instance_id)
+        return
+    for interface_id, interface in instance.interfaces.items():
+        if isinstance(interface, Unanswered):
+            yield Entry(request, interface.outcome, f"{interface}.", instance_id, interface_id)
+            continue
+        source = Source(
+            interface=interface,
+            instance_id=instance_id,
+            tags=instance.tags,
+            instance_type=instance.instance_type,
+            managed=instance.managed,
+            neighbours=tuple(instance.interfaces),
+        )
+        yield Task(request, source)
+
+
+def why_no_interface(instance_id: str, instance: Instance | None, request: Request) -> str:
+    """Why there is no interface of an instance to mirror."""
+    if instance:
+        state = instance.state
+        without = f"Instance {instance_id} has no network interface"
+        return without if instance.is_up else f"Instance {instance_id} is {state}, not running"
+    problem = f"AWS does not know instance {instance_id}"
+    problem += f"; the event is from {request.origin}" if request.origin else ""
+    if not sees_managed(client_of()):
+        problem += "; this runtime's boto3 cannot ask for instances that services manage"
+    return problem
+
+
 def why_excluded(source: Source, configuration: Configuration) -> str | None:
     """Why tags say that the interface is not meant to be mirrored; None where they do not."""
     for tag in configuration.exclude_tags:
@@ -3489,30 +3435,6 @@ def why_excluded(source: Source, configuration: Configuration) -> str | None:
     if wanted and not any(tag.matches(source.tags) for tag in wanted):
         return f"The instance has none of the tags {', '.join(map(str, wanted))} (INCLUDE_TAGS)"
     return None
-
-
-def refused_entry(task: Task, target_id: str, reason: str, choice: Choice) -> Entry:
-    """Unmirrored, because AWS has refused, or would refuse, the sensor that was chosen."""
-    choice = choice.refused(target_id, reason)
-    return task.entry("unmirrored", f"Refused at create. {reason}", choice=choice)
-
-
-def why_unmirrored(choice: Choice, accounts_without_targets: Sequence[str]) -> str:
-    """At which stage the last sensors fell."""
-    if not choice.verdicts:
-        return f"There is no sensor: {no_targets_of(accounts_without_targets)}"
-    stages = [verdict.stage for verdict in choice.verdicts.values() if verdict.stage]
-    last = max(stages, key=STAGES.index)
-    fell = [key for key, verdict in choice.verdicts.items() if verdict.stage == last]
-    return (
-        f"No sensor can take it: of {len(stages)}, the last {len(fell)} fell at stage {last} "
-        f"({fell[0]}: {choice.verdicts[fell[0]]})"
-    )
-
-
-def no_targets_of(accounts: Sequence[str]) -> str:
-    """Configured accounts that show no target."""
-    return f"no traffic mirror target of account {', '.join(accounts)} is visible here"
 
 
 # ======================================================================================
@@ -3561,7 +3483,8 @@ class Report:
         if outcome.unfinished:
             self._unfinished_instances.add(entry.instance_id)
             self._sweep_is_unfinished |= entry.request.sweep
-            if not (entry.request.sweep and outcome.next_sweep):
+            # What a sweep defers, the next one goes on with.
+            if not (entry.request.sweep and entry.outcome == "deferred"):
                 self._unfinished_counts[entry.outcome] += 1
                 if len(self._unfinished) < LISTED:
                     self._unfinished.append(entry._replace(source=None, choice=NO_CHOICE))
@@ -3737,8 +3660,8 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
         region = mirroring.region
         report.unread |= region.error is not None and region.error.outcome == "failed"
         sessions = region.sessions_per_own_target()
-        if report.counts and (without := mirroring.accounts_without_targets()):
-            notes.append(f"{no_targets_of(without).capitalize()}.")
+        if report.counts and (missing := region.why_no_targets):
+            notes.append(f"{missing.capitalize()}.")
             logger.warning("%s", notes[-1])
     swept = work.sweep is not None and not work.sweep.dry_run
     print_metrics(context, report, swept, len(errors), sessions)
