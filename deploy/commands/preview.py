@@ -78,6 +78,7 @@ def warnings() -> Iterator[list[str]]:
     """What the function warns of while it lasts, each once; its records go nowhere else."""
     messages: list[str] = []
     kept = MemoryHandler(10_000)
+    kept.setLevel("WARNING")
     propagate, function.logger.propagate = function.logger.propagate, False
     function.logger.addHandler(kept)
     try:
@@ -105,8 +106,9 @@ def survey(
     configuration = function.Configuration.from_environment(environment)
     # The function makes clients of its own, for which keys in variables come before a profile.
     os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = session.region_name
-    if session.get_credentials().method != "env":
-        os.environ["AWS_PROFILE"] = session.profile_name
+    profile = session.profile_name
+    if profile in session.available_profiles and session.get_credentials().method != "env":
+        os.environ["AWS_PROFILE"] = profile
         os.environ.pop("AWS_ACCESS_KEY_ID", None)
     hosts = {}
     with read_only(), warnings() as messages:
@@ -124,8 +126,8 @@ def survey(
         if host := hosts.get(sensor.host_id):
             named = sensor._replace(name=host.tags.get("Name", ""), size=host.instance_type)
             found.known[target_id] = named
-    without = mirroring.accounts_without_targets()
-    found.remarks += [f"{function.no_targets_of(without).capitalize()}."] if without else []
+    if why := mirroring.region.why_no_targets:
+        found.remarks.append(f"{why.capitalize()}.")
     found.remarks += messages
     return found
 
@@ -198,7 +200,7 @@ def environment_of(parameters: Mapping[str, str], given: Mapping[str, str]) -> d
     """The function's variables: those given, else as the template sets them from parameters."""
     names = variable_names()
     variables = {names[key]: value for key, value in parameters.items() if key in names}
-    variables["targets"] += f" {parameters.get('TargetAccounts', '')}"
+    variables["targets"] = " ".join(map(parameters.get, ("Targets", "TargetAccounts"), ("", "")))
     # A preview does not look at the filter, which a stack may have made itself.
     return {**variables, "filter_id": "tmf-any", **given}
 

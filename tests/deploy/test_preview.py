@@ -571,6 +571,29 @@ def test_where_aws_cannot_be_asked_there_is_an_error_and_no_picture(
     assert words in run.errors
 
 
+@pytest.mark.parametrize("option", [True, False], ids=["as option", "as variable"])
+def test_credentials_and_region_may_come_from_a_profile(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: bool
+) -> None:
+    """Also for the clients that the function makes, though keys stand in variables."""
+    target = scene.sensor(scene.subnet(), [scene.group(VXLAN)])
+    scene.instance()
+    config = tmp_path / "config"
+    keys = [f"{name} = {os.environ[name.upper()]}" for name in KEYS]
+    config.write_text("\n".join(["[profile ours]", "region = us-east-1", *keys]), encoding="utf-8")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "" if option else "ours")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in KEYS:
+        monkeypatch.setenv(name.upper(), "wrong") if option else monkeypatch.delenv(name.upper())
+    run = Shown("--targets", target, *(("--profile", "ours") if option else ()))
+    assert (run.errors, run.status) == ("", Exit.DONE)
+
+
+KEYS = ("aws_access_key_id", "aws_secret_access_key")
+
+
 def test_the_region_that_is_given_is_asked(scene: Scene) -> None:
     run = Shown(*TARGETS, "--region", "eu-west-1")
     assert "eu-west-1" in run.text
