@@ -113,6 +113,9 @@ class Configuration(NamedTuple):
     local_vpc_only: bool
     include_tags: tuple[Tag, ...]
     exclude_tags: tuple[Tag, ...]
+    filter_tag: str
+    targets_tag: str
+    mirror_databases: bool
     session_number: int
     virtual_network_id: int | None
     packet_length: int | None
@@ -146,6 +149,9 @@ class Configuration(NamedTuple):
             local_vpc_only=setting.boolean("LOCAL_VPC_ONLY", False),
             include_tags=setting.tags("INCLUDE_TAGS"),
             exclude_tags=setting.tags("EXCLUDE_TAGS"),
+            filter_tag=setting.text("FILTER_TAG"),
+            targets_tag=setting.text("TARGETS_TAG"),
+            mirror_databases=setting.boolean("MIRROR_DATABASES", False),
             session_number=setting.integer("SESSION_NUMBER", 1, 32_766) or 1,
             # A VXLAN network identifier has 24 bits. Without one AWS picks one at random.
             virtual_network_id=setting.integer("VIRTUAL_NETWORK_ID", 0, 16_777_215),
@@ -1336,6 +1342,8 @@ INTERFACES = Read(
 )  # fmt: skip
 # The interfaces of load balancers are found by their descriptions, which takes no permission more.
 DESCRIBED_INTERFACES = INTERFACES._replace(key="Description", filter="description")
+# Of all interfaces that services make, AWS mirrors those of RDS and of ElastiCache.
+DATABASES = INTERFACES._replace(filter="requester-id")
 SECURITY_GROUPS = Read(
     "describe_security_groups", "SecurityGroups", "GroupId", "group-id", origins_of
 )
@@ -1690,7 +1698,7 @@ class Source(NamedTuple):
     """An interface whose traffic is to be mirrored, joined with what decides about its packets.
 
     Attributes:
-        instance_id: the instance that it is attached to.
+        instance_id: the instance that it is attached to; None for a database's interface.
         tags: of that instance, key to value.
         instance_type: empty where AWS does not say.
         managed: whether a service manages the instance.
@@ -1707,6 +1715,10 @@ class Source(NamedTuple):
     neighbours: Sequence[str] = ()
     acl: NetworkAcl | Unanswered | None = None
     route_table: RouteTable | Unanswered | None = None
+
+    def tag(self, key: str) -> str:
+        """The value of its instance's tag; empty without one, and where it is blank."""
+        return self.tags.get(key, "").strip()
 
     @property
     def address(self) -> Address:
@@ -1884,7 +1896,7 @@ class Region:
         self._sessions: Sessions | Unanswered = OutOfTime()  # until they are read
         self._targets: Targets | Unanswered = OutOfTime()
         self.sensors: Sensors = {}
-        self._renewed: Sensors | None = None
+        self._renewed: Sensors | Unanswered | None = None
 
     # What every outcome needs
 
@@ -1940,7 +1952,8 @@ class Region:
     def count(self, target_id: str) -> int:
         """How many sessions a sensor has, as far as its owner or the own account sees them, and
         with those that the function chose in this invocation."""
-        faces = (self._renewed or {}).get(target_id) or self.sensors[target_id]
+        renewed = {} if isinstance(self._renewed, Unanswered) else self._renewed or {}
+        faces = renewed.get(target_id) or self.sensors[target_id]
         return self.sessions.count(target_id) + told(faces[0].sensor.hidden_sessions)
 
     def sessions_per_own_target(self) -> dict[str, int]:
@@ -1975,8 +1988,9 @@ class Region:
         if self._renewed is None:
             for account in (self.home, *self.accounts.values()):
                 account.forget()
-            self._renewed = self._read_sensors(self._read_targets(), vpc_ids)
-        return self._joined([source], vpc_ids, self._renewed)[0], self._renewed
+            self._renewed = asked(lambda: self._read_sensors(self._read_targets(), vpc_ids))
+        sensors = told(self._renewed)
+        return self._joined([source], vpc_ids, sensors)[0], sensors
 
     @property
     def may_be_renewed(self) -> bool:
@@ -2208,6 +2222,15 @@ def rejects(text: str, says: Says = Says.REJECTS, **about: object) -> Finding:
 def unseen(text: str, **about: object) -> Finding:
     """What would decide cannot be seen."""
     return Finding(Says.UNSEEN, text, tuple(about.items()))
+
+
+def steered(source: Source, face: Face, configuration: Configuration) -> Finding:
+    """A tag of the instance may name the only targets that it may go to."""
+    named = source.tag(configuration.targets_tag)
+    if not named or face.sensor.target_id in named.split():
+        return PASSES
+    text = "The instance's tag {tag} (TARGETS_TAG) names {named}, not this target"
+    return rejects(text, tag=one_line(configuration.targets_tag), named=one_line(named))
 
 
 def exists(source: Source, face: Face, configuration: Configuration) -> Finding:
@@ -2488,6 +2511,7 @@ class Stage(NamedTuple):
 
 # The guide's order. A sensor's verdict is the first stage that rejects it.
 PIPELINE = (
+    Stage("tag", steered),
     Stage("unavailable", exists, for_all=True),
     Stage("unavailable", recognised, for_all=True),
     Stage("unavailable", counted, for_all=True),
@@ -2565,10 +2589,7 @@ def rejection(stage: Stage, finding: Finding) -> Verdict:
 
 
 def judge_face(
-    source: Source,
-    face: Face,
-    configuration: Configuration,
-    pipeline: Sequence[Stage] = PIPELINE,
+    source: Source, face: Face, configuration: Configuration, pipeline: Sequence[Stage] = PIPELINE
 ) -> Verdict:
     """The verdict on one interface of a sensor. A stage that lacks an answer is passed over, as is
     one that cannot see what would decide, since a later stage may reject for certain."""
@@ -2700,6 +2721,7 @@ OUTCOMES = {
 
 ROUND = 100  # interfaces for which sensors are chosen before their creates go out
 PARALLEL_CREATES = 10
+THROTTLED_SECONDS = 3  # that pass before another create takes the place of a throttled one
 TRIES = 3  # at an interface that AWS refused, though it may be mirrored by now or soon
 SESSIONS_PER_INTERFACE = 3  # a quota that AWS does not raise
 LONGEST_REASON = 2_000  # characters
@@ -2829,6 +2851,8 @@ class Task(NamedTuple):
         if self.sessions and not self.ours and outcome not in ("created", "exists"):
             more["metric"] = "Elsewhere"
         interface_id, reason = self.source.interface.interface_id, f"{reason}."
+        if self.source.instance_id is None:
+            reason = f"{one_line(self.source.interface.description)}: {reason}"
         return Entry(
             self.request,
             outcome,
@@ -2861,6 +2885,11 @@ def session_name(source: Source, target_id: str) -> str:
     return f"eh-mirror-{source.interface.interface_id[4:8]}{target_id[4:8]}"
 
 
+def filter_of(source: Source, configuration: Configuration) -> str:
+    """The ID of the filter for the sessions of a source."""
+    return source.tag(configuration.filter_tag) or configuration.filter_id
+
+
 def create_parameters(task: Task, configuration: Configuration) -> dict[str, Any]:
     """The parameters of CreateTrafficMirrorSession.
 
@@ -2873,7 +2902,7 @@ def create_parameters(task: Task, configuration: Configuration) -> dict[str, Any
     parameters: dict[str, Any] = {
         "NetworkInterfaceId": task.source.interface.interface_id,
         "TrafficMirrorTargetId": task.target_id,
-        "TrafficMirrorFilterId": configuration.filter_id,
+        "TrafficMirrorFilterId": filter_of(task.source, configuration),
         "SessionNumber": configuration.session_number,
         "TagSpecifications": [{"ResourceType": "traffic-mirror-session", "Tags": tags}],
     }
@@ -3008,12 +3037,17 @@ class Mirroring:
         if not work.sweep:
             return
         done = set(work.instances)
-        try:
-            for page in self.region.home.pages(RUNNING_INSTANCES, ["running"]):
-                yield from self.mirror(swept_tasks(work.sweep, page, done))
-        except Unanswered as error:
-            reason = f"The instances after these were not read. {error}."
-            yield Entry(work.sweep, error.outcome, shortened(reason, LONGEST_REASON))
+        for read, values, tasks_of in SWEPT:
+            if read is DATABASES and not self.configuration.mirror_databases:
+                break
+            try:
+                for page in self.region.home.pages(read, values):
+                    yield from self.mirror(swept_tasks(work.sweep, page, done, tasks_of))
+            except Unanswered as error:
+                reason = f"The interfaces after these were not read. {error}."
+                yield Entry(work.sweep, error.outcome, shortened(reason, LONGEST_REASON))
+                if isinstance(error, OutOfTime):
+                    return
 
     # The guide's steps
 
@@ -3190,7 +3224,7 @@ class Mirroring:
             if errors:  # one that may pass comes first: another delivery may settle it
                 return task.unanswered(min(errors, key=lambda error: error.final), choice)
             return task.entry("unmirrored", self.why_unmirrored(choice), choice=choice)
-        if problem := self.refusals.of_filter(self.configuration.filter_id):
+        if problem := self.refusals.of_filter(filter_of(task.source, self.configuration)):
             return task.refused(problem)
         self.region.sessions.choose(task.target_id)
         if task.request.dry_run or self.configuration.dry_run:
@@ -3272,7 +3306,7 @@ class Mirroring:
             The session, or why there is none as far as AWS says; None: not sent, because by now it
             is known to be refused.
         """
-        filter_id, refusals = self.configuration.filter_id, self.refusals
+        filter_id, refusals = filter_of(task.source, self.configuration), self.refusals
         if (
             refusals.of_filter(filter_id)
             or refusals.of_target(task.target_id)
@@ -3284,9 +3318,9 @@ class Mirroring:
         if isinstance(answer, CallFailed) and answer.failure is Failure.REFUSED:
             refusals.note(task, filter_id, answer)
         if isinstance(answer, CallFailed) and answer.failure is Failure.THROTTLED:
-            # botocore stops retrying where much is throttled, and EC2 gives back 5 creates a second.
+            # Where much is throttled botocore retries no more, and EC2 allows 5 creates a second.
             with suppress(OutOfTime):
-                self.deadline.sleep(PAUSE_SECONDS)
+                self.deadline.sleep(THROTTLED_SECONDS)
         return answer
 
     def after_create(self, task: Task, answer: Session | Unanswered | None) -> Entry | Task:
@@ -3314,7 +3348,7 @@ class Mirroring:
                 reason = "The interface is somebody's sensor, which AWS does not mirror"
                 return task.entry("skipped", f"{reason} ({answer.code})")
             case Scope.FILTER | Scope.ACCOUNT:
-                filter_id = self.configuration.filter_id
+                filter_id = filter_of(task.source, self.configuration)
                 return task.refused(self.refusals.of_filter(filter_id) or reason)
             case Scope.NOT_SHOWN:
                 failed = task.entry("failed", reason, choice=choice)
@@ -3353,8 +3387,9 @@ class Mirroring:
             if isinstance(session, Session):
                 yield self.exists(task, session)
             elif isinstance(session, Unanswered) and (out_of_time or tries == TRIES):
-                reason = f"{last_word.reason} Whether it has a session is not known: {session}"
-                yield task.entry(session.outcome, reason, choice=NO_CHOICE)
+                reason = f"{last_word.reason} Whether it has a session is not known: {session}."
+                reason = shortened(reason, LONGEST_REASON)
+                yield last_word._replace(outcome=session.outcome, reason=reason, choice=NO_CHOICE)
             elif tries == TRIES:
                 yield last_word
             else:
@@ -3372,19 +3407,22 @@ def named_tasks(requests: Mapping[str, Request], instances: Found) -> Iterator[T
 
 
 def swept_tasks(
-    request: Request, page: Sequence[tuple[str, Instance | Unanswered]], done: set[str]
+    request: Request, page: Iterable[tuple[str, Any]], done: set[str], tasks_of: TasksOf
 ) -> Iterator[Task | Entry]:
-    """The interfaces of a page of instances. Their order changes from sweep to sweep, so that
+    """The interfaces of a page of a sweep. Their order changes from sweep to sweep, so that
     interfaces which AWS keeps refusing do not keep others from their turn."""
 
     def draw(item: tuple[str, object]) -> bytes:
         drawn = f"{request.event_id}{item[0]}".encode(errors="backslashreplace")
         return hashlib.sha256(drawn).digest()
 
-    for instance_id, instance in sorted(page, key=draw):
-        if instance_id not in done:
-            done.add(instance_id)
-            yield from tasks_of(instance_id, instance, request)
+    for identifier, found in sorted(page, key=draw):
+        if identifier not in done:
+            done.add(identifier)
+            yield from tasks_of(identifier, found, request)
+
+
+TasksOf = Callable[[str, Any, Request], Iterator[Task | Entry]]
 
 
 def tasks_of(
@@ -3413,6 +3451,23 @@ def tasks_of(
         yield Task(request, source)
 
 
+def tasks_of_database(
+    interface_id: str, interface: Interface | Unanswered, request: Request
+) -> Iterator[Task | Entry]:
+    """The interface of a database, unless it belongs to an instance (RDS Custom)."""
+    if isinstance(interface, Unanswered):
+        yield Entry(request, interface.outcome, f"{interface}.", interface_id=interface_id)
+    elif interface.host_id is None:
+        yield Task(request, Source(interface, None, {}))
+
+
+# What a sweep reads: the call, the values of its filter, and whose interfaces it shows.
+SWEPT: Sequence[tuple[Read, Sequence[str], TasksOf]] = (
+    (RUNNING_INSTANCES, ["running"], tasks_of),
+    (DATABASES, ["amazon-rds", "amazon-elasticache"], tasks_of_database),
+)
+
+
 def why_no_interface(instance_id: str, instance: Instance | None, request: Request) -> str:
     """Why there is no interface of an instance to mirror."""
     if instance:
@@ -3427,7 +3482,10 @@ def why_no_interface(instance_id: str, instance: Instance | None, request: Reque
 
 
 def why_excluded(source: Source, configuration: Configuration) -> str | None:
-    """Why tags say that the interface is not meant to be mirrored; None where they do not."""
+    """Why tags say that the interface is not meant to be mirrored; None where they do not, as for
+    databases."""
+    if source.instance_id is None:
+        return None
     for tag in configuration.exclude_tags:
         if tag.matches(source.tags):
             return f"The instance is excluded by its tag {tag} (EXCLUDE_TAGS)"
