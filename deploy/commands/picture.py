@@ -107,7 +107,7 @@ class Finding:
             text = text.replace(f"{{{name}}}", value)
         alike = f" (and {plural(cause.alike, 'further sensor')})" if cause.alike else ""
         about = f"{cause.target_id}{alike}: " if cause.target_id else ""
-        return f"{'Databases. ' if cause.databases else ''}{about}{text.rstrip('.')}"
+        return f"{about}{text.rstrip('.')}{' (databases)' if cause.databases else ''}"
 
 
 class Group(NamedTuple):

@@ -200,7 +200,7 @@ def environment_of(parameters: Mapping[str, str], given: Mapping[str, str]) -> d
     """The function's variables: those given, else as the template sets them from parameters."""
     names = variable_names()
     variables = {names[key]: value for key, value in parameters.items() if key in names}
-    variables["targets"] = " ".join(map(parameters.get, ("Targets", "TargetAccounts"), ("", "")))
+    variables["targets"] = f"{parameters.get('Targets', '')} {parameters.get('TargetAccounts', '')}"
     # A preview does not look at the filter, which a stack may have made itself.
     return {**variables, "filter_id": "tmf-any", **given}
 

@@ -297,7 +297,7 @@ def test_databases_are_counted_apart() -> None:
     assert group.title == "No sensor in a; 1 database among them"
     assert {str(each) for each in group.findings} == {
         "No sensor in a",
-        "Databases. No sensor in a",
+        "No sensor in a (databases)",
     }
     assert "RDSNetworkInterface" in {item.name for item in survey.interfaces}
 
