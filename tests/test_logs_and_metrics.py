@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import numbers
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from aws import LambdaContext, running_event, scheduled_event, sqs_event
 from calls import CREATE, GROUPS, INSTANCES, SESSIONS, TARGETS
 from conftest import Scene, Sleeps, deliver, missing
+from metric_format import violations
 
 from lambda_traffic_mirror import lambda_handler
 
@@ -214,71 +214,6 @@ def test_what_cannot_be_read_is_a_warning_or_an_error_with_the_messages_id(
 # Metrics: CloudWatch's embedded metric format
 # --------------------------------------------------------------------------------------
 
-SIZES = [
-    f"{prefix}{size}"
-    for size in ("bytes", "bits")
-    for prefix in ("", "Kilo", "Mega", "Giga", "Tera")
-]
-AMOUNTS = [size.capitalize() for size in SIZES]
-UNITS = {"Seconds", "Microseconds", "Milliseconds", "Percent", "Count", "None", *AMOUNTS} | {
-    f"{amount}/Second" for amount in (*AMOUNTS, "Count")
-}
-
-
-def text_of(value: object, most: int) -> bool:
-    return isinstance(value, str) and 1 <= len(value) <= most
-
-
-def number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def metric_values(value: object) -> bool:
-    """A metric is a number or a list of at most 100 numbers."""
-    return number(value) or (
-        isinstance(value, list) and 1 <= len(value) <= 100 and all(map(number, value))
-    )
-
-
-def violations(document: Any) -> list[str]:
-    """What in a document is against the specification of the embedded metric format."""
-    found: list[str] = []
-
-    def check(holds: object, rule: str) -> None:
-        if not holds:
-            found.append(rule)
-
-    metadata = document.get("_aws")
-    check(isinstance(metadata, dict), "_aws is an object")
-    check(
-        isinstance(metadata.get("Timestamp"), int) and 1e12 < metadata["Timestamp"] < 1e13,
-        "Timestamp is milliseconds since 1970, a whole number",
-    )
-    check(isinstance(metadata.get("CloudWatchMetrics"), list), "CloudWatchMetrics is a list")
-    for directive in metadata.get("CloudWatchMetrics") or ():
-        check(text_of(directive.get("Namespace"), 1024), "Namespace has 1 to 1024 characters")
-        check(not str(directive["Namespace"]).startswith("AWS/"), "Namespace is not AWS's own")
-        check(isinstance(directive.get("Dimensions"), list), "Dimensions is a list")
-        for dimensions in directive.get("Dimensions") or ():
-            check(isinstance(dimensions, list), "a set of dimensions is a list")
-            check(1 <= len(dimensions) <= 30, "a set has at most 30 dimensions")
-            check(len(set(dimensions)) == len(dimensions), "a set has no dimension twice")
-            for name in dimensions:
-                check(text_of(name, 250), "the name of a dimension has 1 to 250 characters")
-                check(text_of(document.get(name), 1024), "a dimension is a text member")
-        check(isinstance(directive.get("Metrics"), list), "Metrics is a list")
-        check(
-            1 <= len(directive.get("Metrics") or ()) <= 100, "a directive has at most 100 metrics"
-        )
-        for metric in directive.get("Metrics") or ():
-            check(text_of(metric.get("Name"), 1024), "Name has 1 to 1024 characters")
-            check(metric.get("Unit", "None") in UNITS, "Unit is one of CloudWatch's")
-            check(metric.get("StorageResolution", 60) in (1, 60), "resolution is 1 or 60")
-            check(set(metric) <= {"Name", "Unit", "StorageResolution"}, "a metric has no more")
-            check(metric_values(document.get(metric["Name"])), "a metric is a numeric member")
-        check(set(directive) == {"Namespace", "Dimensions", "Metrics"}, "a directive has no more")
-    return found
-
 
 @pytest.fixture
 def metrics(capsys: pytest.CaptureFixture[str]) -> Metrics:
@@ -334,7 +269,7 @@ def test_an_invocation_prints_one_valid_line_with_every_outcome(
 
 def test_the_validator_finds_what_is_wrong() -> None:
     directive = {"Namespace": "", "Dimensions": [["Gone"]], "Metrics": [{"Name": "x", "Unit": "y"}]}
-    document = {"_aws": {"Timestamp": 1.5, "CloudWatchMetrics": [directive]}, "x": "1"}
+    document = {"_aws": {"Timestamp": 1.5e12 + 0.5, "CloudWatchMetrics": [directive]}, "x": "1"}
     assert len(violations(document)) == 5
 
 
