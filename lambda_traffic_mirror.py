@@ -26,8 +26,8 @@ everything together.
 
 A new filter is a function in section 7 and a line in PIPELINE, and in REACHABILITY where it holds
 for sessions that exist; what it looks at is a field of Source or Face, filled where
-Region joins them. A new Describe call is a row among the Reads. A new outcome is a line in OUTCOMES,
-a new refusal by AWS a line in REFUSALS (8). A new kind of event is a case in section 2.
+Region joins them. A new Describe call is a row among the Reads. A new outcome is a line in
+OUTCOMES, a new refusal by AWS a line in REFUSALS (8). A new kind of event is a case in section 2.
 """
 
 from __future__ import annotations
@@ -113,6 +113,9 @@ class Configuration(NamedTuple):
     local_vpc_only: bool
     include_tags: tuple[Tag, ...]
     exclude_tags: tuple[Tag, ...]
+    filter_tag: str
+    targets_tag: str
+    mirror_databases: bool
     session_number: int
     virtual_network_id: int | None
     packet_length: int | None
@@ -146,6 +149,9 @@ class Configuration(NamedTuple):
             local_vpc_only=setting.boolean("LOCAL_VPC_ONLY", False),
             include_tags=setting.tags("INCLUDE_TAGS"),
             exclude_tags=setting.tags("EXCLUDE_TAGS"),
+            filter_tag=setting.text("FILTER_TAG"),
+            targets_tag=setting.text("TARGETS_TAG"),
+            mirror_databases=setting.boolean("MIRROR_DATABASES", False),
             session_number=setting.integer("SESSION_NUMBER", 1, 32_766) or 1,
             # A VXLAN network identifier has 24 bits. Without one AWS picks one at random.
             virtual_network_id=setting.integer("VIRTUAL_NETWORK_ID", 0, 16_777_215),
@@ -333,7 +339,7 @@ def open_delivery(event: object, default_id: str) -> list[Message]:
     """Take apart what Lambda hands over.
 
     Args:
-        event: an event, or a batch of SQS messages.
+        event: an event, or a batch of records of SQS or SNS.
         default_id: takes the place of the ID of events that have none.
 
     Raises:
@@ -341,63 +347,47 @@ def open_delivery(event: object, default_id: str) -> list[Message]:
             every answer except an error for success, so the whole batch has to come again.
     """
     match event:
-        case {"Records": [*records]} if any(map(is_from_sqs, records)):
+        case {"Records": [*records]} if any(is_from(record, "aws:sqs") for record in records):
             for record in records:
-                if not is_from_sqs(record) or not text_of(record, "messageId"):
+                if not is_from(record, "aws:sqs") or not text_of(record, "messageId"):
                     raise MirroringError(
                         f"A batch of {len(records)} records has one that is no SQS message with a "
                         f"messageId ({shown(record)}), so the function cannot name the records to "
                         "deliver again."
                     )
-            return [
-                parsed(record["messageId"], [record.get("body")], event, default_id)
-                for record in records
-            ]
-        case {"Records": [*records]} if any(
-            isinstance(record, dict) and record.get("EventSource") == "aws:sns"
-            for record in records
-        ):
+            return [parsed(r["messageId"], [r.get("body")], event, default_id) for r in records]
+        case {"Records": [*records]} if any(is_from(record, "aws:sns") for record in records):
             return [parsed(None, records, event, default_id)]
         case _:
-            return [parsed(None, [event], None, default_id)]
+            return [parsed(None, [event], {}, default_id)]
 
 
-def is_from_sqs(record: object) -> bool:
-    """Whether a record is an SQS message, as Lambda's event source mapping sends it."""
-    return isinstance(record, dict) and record.get("eventSource") == "aws:sqs"
+def is_from(record: object, source: str) -> bool:
+    """Whether a record is from this source: SQS spells the member otherwise than SNS."""
+    names = ("eventSource", "EventSource")
+    return isinstance(record, dict) and source in (record.get(name) for name in names)
 
 
 def parsed(
-    message_id: str | None, contents: Iterable[object], batch: object, default_id: str
+    message_id: str | None, contents: Iterable[object], batch: Any, default_id: str
 ) -> Message:
-    """A message with what its contents ask for, each understood by itself.
-
-    Args:
-        message_id: the ID of the SQS message, None for what is not from SQS.
-        contents: events, records of SNS, or the body of an SQS message.
-        batch: the envelope, whose `dry_run` holds for all contents.
-        default_id: takes the place of the ID of events that have none.
-    """
+    """A message with what its contents ask for, each understood by itself. Whatever is at the top
+    of an envelope holds for all that is in it."""
     message = Message(message_id, [], [])
     for content in contents:
         try:
-            dry_run = isinstance(batch, dict) and boolean_member(batch, "dry_run")
-            event = unwrapped(content if message_id is None else from_json(content), message_id)
+            dry_run = boolean_member(batch, "dry_run")
+            event = content if message_id is None else from_json(content)
+            match event:
+                case {"EventSource": "aws:sns", "Sns": {"Message": text}}:
+                    event = from_json(text)
+                case {"Type": "Notification", "Message": text, **more} if message_id is not None:
+                    dry_run |= boolean_member(more, "dry_run")
+                    event = from_json(text)
             message.requests.append(parse_event(event, default_id, dry_run))
         except InvalidEvent as error:
             message.errors.append(error)
     return message
-
-
-def unwrapped(content: object, message_id: str | None) -> object:
-    """The event in an SNS notification; anything else as it is."""
-    match content:
-        case {"EventSource": "aws:sns", "Sns": {"Message": text}}:
-            return from_json(text)
-        case {"Type": "Notification", "Message": text} if message_id is not None:
-            return from_json(text)
-        case _:
-            return content
 
 
 def parse_event(event: object, default_id: str, dry_run: bool) -> Request:
@@ -413,16 +403,17 @@ def parse_event(event: object, default_id: str, dry_run: bool) -> Request:
     """
     if not isinstance(event, dict):
         raise InvalidEvent(f"The event is {shown(event)}, not an object.")
-    kind = event.get("detail-type")
+    kind, sweep = event.get("detail-type"), boolean_member(event, "sweep")
+    # A bus may gather events of other accounts, and the console's sample is of one that does not
+    # exist.
+    origin = [(word, event.get(word.lower())) for word in ("account", "Region")]
     request = Request(
         event_id=text_of(event, "id") or default_id,
         dry_run=boolean_member(event, "dry_run") or dry_run,
-        origin=origin_of(event),
+        origin=", ".join(f"{word} {shown(value)}" for word, value in origin if value),
     )
-    sweep = boolean_member(event, "sweep")
     # A scheduled event has an empty detail.
-    names_one = "detail" in event and kind != "Scheduled Event"
-    if sweep + ("instance-ids" in event) + names_one > 1:
+    if sweep + ("instance-ids" in event) + ("detail" in event and kind != "Scheduled Event") > 1:
         raise InvalidEvent("The event asks for several of detail, instance-ids and sweep.")
     match event:
         case {"detail-type": "Scheduled Event"}:
@@ -444,17 +435,16 @@ def parse_event(event: object, default_id: str, dry_run: bool) -> Request:
 
 
 def parse_detail(detail: object, request: Request) -> Request:
-    """The request with the instance in the `detail` of an EC2 Instance State-change Notification."""
+    """The request with the instance that the `detail` of a state change names."""
     if not isinstance(detail, dict):
         raise InvalidEvent(f"detail is {shown(detail)}, not an object with an instance-id.")
-    identifier = instance_id(detail.get("instance-id"))
-    state = detail.get("state", "running")
+    identifier, state = instance_id(detail.get("instance-id")), detail.get("state", "running")
     if not isinstance(state, str):
         raise InvalidEvent(f"state is {shown(state)}, not the name of an instance state.")
-    if state != "running":
-        ignored = f"{identifier} is {shown(state)}; only running instances are mirrored."
-        return request._replace(ignored=ignored)
-    return request._replace(instance_ids=(identifier,))
+    if state == "running":
+        return request._replace(instance_ids=(identifier,))
+    ignored = f"{identifier} is {shown(state)}; only running instances are mirrored."
+    return request._replace(ignored=ignored)
 
 
 def parse_api_call(detail: object, request: Request) -> Request:
@@ -473,23 +463,23 @@ def parse_api_call(detail: object, request: Request) -> Request:
     while rest:
         value = rest.pop()
         if isinstance(value, dict):
-            # CreateTags and DeleteTags name resources of all kinds.
-            named.update(
-                (identifier[:LONGEST_TEXT], None)
-                for key, identifier in value.items()
-                if isinstance(identifier, str)
-                and INSTANCE_ID.fullmatch(identifier)
-                and (
-                    key.lower() == "instanceid"
-                    or (key.lower() == "resourceid" and identifier.startswith("i-"))
-                )
-            )
             rest.extend(reversed(value.values()))
+            named.update(
+                (text[:LONGEST_TEXT], None) for key, text in value.items() if names(key, text)
+            )
         elif isinstance(value, list):
             rest.extend(reversed(value))
     if not named:
         return request._replace(ignored=f"{call} names no instance.")
     return request._replace(instance_ids=tuple(named))
+
+
+def names(key: str, value: object) -> bool:
+    """Whether a member of a recorded call names an instance. CreateTags and DeleteTags name
+    resources of all kinds."""
+    if not isinstance(value, str) or not INSTANCE_ID.fullmatch(value):
+        return False
+    return key.lower() == "instanceid" or (key.lower() == "resourceid" and value.startswith("i-"))
 
 
 def instance_id(value: object) -> str:
@@ -499,14 +489,7 @@ def instance_id(value: object) -> str:
     raise InvalidEvent(f"instance-id is {shown(value)}, not an instance ID.")
 
 
-def origin_of(event: Mapping[str, Any]) -> str:
-    """The account and Region that an event names. A bus may gather events of other accounts, and
-    the console's sample event names an account that does not exist."""
-    named = [(word, event.get(word.lower())) for word in ("account", "Region")]
-    return ", ".join(f"{word} {shown(value)}" for word, value in named if value)
-
-
-def boolean_member(event: Mapping[str, Any], name: str) -> bool:
+def boolean_member(event: Mapping[Any, Any], name: str) -> bool:
     """The JSON boolean of that name in the event; False where it is missing."""
     value = event.get(name, False)
     if not isinstance(value, bool):
@@ -699,6 +682,11 @@ class CallFailed(Unanswered):
         readable = re.split(r"\.?\s*Encoded authorization failure", self.message)[0]
         return one_line(readable.rstrip("."))
 
+    @property
+    def brief(self) -> str:
+        """Code and message."""
+        return f"{self.code} ({self.detail})"
+
     def __str__(self) -> str:
         if self.failure is Failure.DENIED:
             return self._denial()
@@ -819,28 +807,19 @@ def block_bounds(cidr: str) -> tuple[int, int]:
     return network.first, network.last
 
 
-class Address(NamedTuple):
-    """An IPv4 address."""
+@lru_cache(maxsize=65_536)
+def address_number(address: str) -> int:
+    """An IPv4 address such as 10.0.0.5 as a number."""
+    try:
+        return int(IPAddress(address, 4))
+    except (AddrFormatError, ValueError):
+        raise Unreadable(f"{shown(address)} is not an IPv4 address") from None
 
-    text: str
-    number: int
 
-    @classmethod
-    @lru_cache(maxsize=65_536)
-    def of(cls, text: str) -> Address:
-        """The address that a text such as 10.0.0.5 names."""
-        try:
-            return cls(text, int(IPAddress(text, 4)))
-        except (AddrFormatError, ValueError):
-            raise Unreadable(f"{shown(text)} is not an IPv4 address") from None
-
-    def is_in(self, cidr: str) -> bool:
-        """Whether an IPv4 CIDR block contains the address."""
-        first, last = block_bounds(cidr)
-        return first <= self.number <= last
-
-    def __str__(self) -> str:
-        return self.text
+def contains(cidr: str, address: str) -> bool:
+    """Whether an IPv4 CIDR block contains an address."""
+    first_number, last_number = block_bounds(cidr)
+    return first_number <= address_number(address) <= last_number
 
 
 class Interface(NamedTuple):
@@ -864,7 +843,7 @@ class Interface(NamedTuple):
     zone_id: str | None = None
     vpc_id: str | None = None
     subnet_id: str | None = None
-    address: Address | None = None
+    address: str | None = None
     group_ids: tuple[str, ...] = ()
     is_first: bool = True
 
@@ -873,7 +852,9 @@ class Interface(NamedTuple):
         """From a row of DescribeNetworkInterfaces, or from one within a row of DescribeInstances,
         where the placement is the instance's."""
         private = [a for a in row.get("PrivateIpAddresses") or () if a.get("Primary")]
-        text = (private[0] if private else row).get("PrivateIpAddress")
+        address = (private[0] if private else row).get("PrivateIpAddress") or None
+        if address:
+            address_number(address)  # one that cannot be read is no address
         placed = row if placement is None else placement
         return cls(
             interface_id=required(row, "NetworkInterfaceId"),
@@ -884,7 +865,7 @@ class Interface(NamedTuple):
             zone_id=placed.get("AvailabilityZoneId") or None,
             vpc_id=required(row, "VpcId"),
             subnet_id=required(row, "SubnetId"),
-            address=Address.of(text) if text else None,
+            address=address,
             group_ids=tuple(required(group, "GroupId") for group in row["Groups"]),
             is_first=device_position(row) == (0, 0),
         )
@@ -922,7 +903,7 @@ class Instance(NamedTuple):
         placement = row["Placement"]
         return cls(
             instance_id=required(row, "InstanceId"),
-            state=required(row["State"], "Name"),
+            state=state_of(row),
             instance_type=row.get("InstanceType") or "",
             managed=bool((row.get("Operator") or {}).get("Managed")),
             tags=tags_of(row),
@@ -938,16 +919,9 @@ class Instance(NamedTuple):
         return self.state in ("running", "pending")
 
 
-class Host(NamedTuple):
-    """The instance that an interface of a sensor is attached to."""
-
-    instance_id: str
-    state: str
-
-    @classmethod
-    def of(cls, row: Row) -> Host:
-        """From a row of DescribeInstances."""
-        return cls(required(row, "InstanceId"), required(row["State"], "Name"))
+def state_of(row: Row) -> str:
+    """The state of an instance, from a row of DescribeInstances."""
+    return required(row["State"], "Name")
 
 
 def tags_of(row: Row) -> dict[str, str]:
@@ -1009,52 +983,55 @@ class Target(NamedTuple):
         return bool(self.interface_id or self.descriptions)
 
 
-class SecurityGroup(NamedTuple):
-    """The inbound rules of a security group that are about VXLAN, by their origins.
+class Origin(NamedTuple):
+    """What an inbound rule about VXLAN of a security group admits packets from: an IPv4 block, the
+    members of a security group, or a managed prefix list.
 
     Attributes:
-        cidrs: IPv4 blocks.
-        references: security groups within the VPC or across an active peering connection.
-        unstated: those of which AWS shows no peering status: in the VPC, or somewhere else.
-        inactive: those across a peering connection that is not active.
-        list_ids: managed prefix lists.
+        group_id: the security group that has the rule.
+        status: of the peering connection that a reference to a group crosses; None where AWS shows
+            none: the referenced group is in the VPC, or somewhere else.
+        error: why the rules of the group, or the blocks of the prefix list, are not known.
     """
 
     group_id: str
-    cidrs: tuple[str, ...]
-    references: frozenset[str]
-    unstated: frozenset[str]
-    inactive: frozenset[str]
-    list_ids: tuple[str, ...]
+    cidr: str | None = None
+    members_of: str | None = None
+    list_id: str | None = None
+    status: str | None = "active"
+    error: Unanswered | None = None
 
-    @classmethod
-    def of(cls, row: Row) -> SecurityGroup:
-        """From a row of DescribeSecurityGroups."""
-        rules = [
-            rule
-            for rule in row["IpPermissions"]
-            if covers_vxlan(
-                required(rule, "IpProtocol"), "udp", rule.get("FromPort"), rule.get("ToPort")
-            )
-        ]
-        by_status: dict[str | None, set[str]] = defaultdict(set)
-        for pair in (pair for rule in rules for pair in rule.get("UserIdGroupPairs") or ()):
-            by_status[pair.get("PeeringStatus") or None].add(required(pair, "GroupId"))
-        active, unstated = by_status.pop("active", set()), by_status.pop(None, set())
-        return cls(
-            group_id=required(row, "GroupId"),
-            cidrs=tuple(
-                required(block, "CidrIp") for rule in rules for block in rule.get("IpRanges") or ()
-            ),
-            references=frozenset(active),
-            unstated=frozenset(unstated),
-            inactive=frozenset().union(*by_status.values()),
-            list_ids=tuple(
-                required(prefix_list, "PrefixListId")
-                for rule in rules
-                for prefix_list in rule.get("PrefixListIds") or ()
-            ),
-        )
+    def contains(self, source: Source) -> bool:
+        """Whether packets of the source come from there."""
+        if self.error:
+            raise self.error
+        if self.cidr:
+            return contains(self.cidr, source.address)
+        return self.members_of in source.interface.group_ids
+
+    def __str__(self) -> str:
+        if self.members_of:
+            return f"members of {self.members_of}"
+        return f"{self.cidr} in prefix list {self.list_id}" if self.list_id else f"{self.cidr}"
+
+
+def origins_of(group: Row) -> tuple[Origin, ...]:
+    """The origins of a security group's rules about VXLAN, from a row of DescribeSecurityGroups."""
+    group_id = required(group, "GroupId")
+    origins: list[Origin] = []
+    for rule in group["IpPermissions"]:
+        protocol, ports = required(rule, "IpProtocol"), (rule.get("FromPort"), rule.get("ToPort"))
+        if covers_vxlan(protocol, "udp", *ports):
+            blocks = [required(block, "CidrIp") for block in rule.get("IpRanges") or ()]
+            lists = [required(row, "PrefixListId") for row in rule.get("PrefixListIds") or ()]
+            groups = [
+                (required(pair, "GroupId"), pair.get("PeeringStatus") or None)
+                for pair in rule.get("UserIdGroupPairs") or ()
+            ]
+            origins += [Origin(group_id, cidr=cidr) for cidr in blocks]
+            origins += [Origin(group_id, members_of=key, status=status) for key, status in groups]
+            origins += [Origin(group_id, list_id=key) for key in lists]
+    return tuple(origins)
 
 
 def covers_vxlan(protocol: str, udp: str, low: int | None, high: int | None) -> bool:
@@ -1134,40 +1111,43 @@ class NetworkAcl(NamedTuple):
         )
 
 
-def deciding_entry(entries: Iterable[AclEntry | Unreadable], address: Address) -> AclEntry | None:
+def deciding_entry(entries: Iterable[AclEntry | Unreadable], address: str) -> AclEntry | None:
     """The entry that decides: the lowest rule number that matches. None: no match, which denies.
 
     Raises:
         Unreadable: an entry that comes before cannot be read, and may be the one that decides.
     """
-    return next((entry for entry in map(told, entries) if address.is_in(entry.cidr)), None)
+    return next((entry for entry in map(told, entries) if contains(entry.cidr, address)), None)
 
 
-class NextHop(Enum):
-    """What a kind of next hop means for mirrored packets on their way to another VPC."""
+class Says(Enum):
+    """What a stage says about packets, or a route about those that take it."""
 
-    LEADS = "AWS lists it as a path of mirrored traffic"
-    UNLISTED = "AWS does not list it as a path of mirrored traffic"
-    ASTRAY = "it does not lead to another VPC"
+    PASSES = "packets pass, as far as can be seen"
+    BEHIND = "packets may pass, but something speaks against it"
+    REJECTS = "packets do not pass"
+    UNSETTLED = "rejected, but something that may not be read could say otherwise"
+    UNSEEN = "what would decide exists, but cannot be seen from this account"
 
 
-# The member of a route that names its next hop, how the name begins, and what it is. The first
-# that fits counts: an instance as next hop is named along with its interface.
+# The member of a route that names its next hop, how the name begins, what it is, and whether
+# mirrored packets reach another VPC by it (BEHIND: AWS does not list it for mirrored traffic). The
+# first that fits counts: an instance as next hop is named along with its interface.
 NEXT_HOPS = (
-    ("GatewayId", "local", "the VPC itself", NextHop.ASTRAY),
-    ("GatewayId", "igw-", "internet gateway", NextHop.ASTRAY),
-    ("GatewayId", "vpce-", "VPC endpoint", NextHop.LEADS),
-    ("GatewayId", "vgw-", "virtual private gateway", NextHop.UNLISTED),
-    ("GatewayId", "", "gateway", NextHop.UNLISTED),
-    ("NatGatewayId", "", "NAT gateway", NextHop.ASTRAY),
-    ("EgressOnlyInternetGatewayId", "", "egress-only internet gateway", NextHop.ASTRAY),
-    ("CarrierGatewayId", "", "carrier gateway", NextHop.ASTRAY),
-    ("VpcPeeringConnectionId", "", "peering connection", NextHop.LEADS),
-    ("TransitGatewayId", "", "transit gateway", NextHop.LEADS),
-    ("NetworkInterfaceId", "", "interface", NextHop.LEADS),
-    ("InstanceId", "", "instance", NextHop.LEADS),
-    ("LocalGatewayId", "", "local gateway", NextHop.UNLISTED),
-    ("CoreNetworkArn", "", "Cloud WAN core network", NextHop.UNLISTED),
+    ("GatewayId", "local", "the VPC itself", Says.REJECTS),
+    ("GatewayId", "igw-", "internet gateway", Says.REJECTS),
+    ("GatewayId", "vpce-", "VPC endpoint", Says.PASSES),
+    ("GatewayId", "vgw-", "virtual private gateway", Says.BEHIND),
+    ("GatewayId", "", "gateway", Says.BEHIND),
+    ("NatGatewayId", "", "NAT gateway", Says.REJECTS),
+    ("EgressOnlyInternetGatewayId", "", "egress-only internet gateway", Says.REJECTS),
+    ("CarrierGatewayId", "", "carrier gateway", Says.REJECTS),
+    ("VpcPeeringConnectionId", "", "peering connection", Says.PASSES),
+    ("TransitGatewayId", "", "transit gateway", Says.PASSES),
+    ("NetworkInterfaceId", "", "interface", Says.PASSES),
+    ("InstanceId", "", "instance", Says.PASSES),
+    ("LocalGatewayId", "", "local gateway", Says.BEHIND),
+    ("CoreNetworkArn", "", "Cloud WAN core network", Says.BEHIND),
 )
 
 
@@ -1188,7 +1168,7 @@ class Route(NamedTuple):
     static: bool
     state: str | None
     next_hop: str
-    leads: NextHop
+    leads: Says
 
     @classmethod
     def of(cls, row: Row) -> Route:
@@ -1200,7 +1180,7 @@ class Route(NamedTuple):
                 for name, prefix, kind, meaning in NEXT_HOPS
                 if row.get(name) and row[name].startswith(prefix)
             ),
-            ("an unknown next hop", NextHop.UNLISTED),
+            ("an unknown next hop", Says.BEHIND),
         )
         return cls(
             destination=cidr or required(row, "DestinationPrefixListId"),
@@ -1212,6 +1192,12 @@ class Route(NamedTuple):
         )
 
     @property
+    def size(self) -> int:
+        """How many addresses its block has."""
+        first_address, last_address = block_bounds(self.destination)
+        return last_address - first_address + 1
+
+    @property
     def counts(self) -> bool:
         """Whether it may decide. A filtered route is not in effect, and the lists of gateway
         endpoints and of VPC Lattice hold public or link-local blocks of AWS's services."""
@@ -1221,11 +1207,11 @@ class Route(NamedTuple):
         return self.state != "filtered" and not (self.to_list and to_service)
 
     @property
-    def meaning(self) -> NextHop:
+    def meaning(self) -> Says:
         """Where packets go that take it; a blackhole route drops them."""
         if not self.state:
             raise Unreadable(f"the route to {self.destination} has no state")
-        return NextHop.ASTRAY if self.state == "blackhole" else self.leads
+        return Says.REJECTS if self.state == "blackhole" else self.leads
 
     def __str__(self) -> str:
         state = "" if self.state == "active" else f" in state {self.state}"
@@ -1304,7 +1290,7 @@ INSTANCES = Read(
     within="Instances",
 )  # fmt: skip
 RUNNING_INSTANCES = INSTANCES._replace(filter="instance-state-name")
-HOSTS = INSTANCES._replace(of=Host.of)
+HOSTS = INSTANCES._replace(of=state_of)
 TARGETS_READ = Read(
     "describe_traffic_mirror_targets", "TrafficMirrorTargets", "TrafficMirrorTargetId",
     "traffic-mirror-target-id", Target.of,
@@ -1321,8 +1307,10 @@ INTERFACES = Read(
 )  # fmt: skip
 # The interfaces of load balancers are found by their descriptions, which takes no permission more.
 DESCRIBED_INTERFACES = INTERFACES._replace(key="Description", filter="description")
+# Of all interfaces that services make, AWS mirrors those of RDS and of ElastiCache.
+DATABASES = INTERFACES._replace(filter="requester-id")
 SECURITY_GROUPS = Read(
-    "describe_security_groups", "SecurityGroups", "GroupId", "group-id", SecurityGroup.of
+    "describe_security_groups", "SecurityGroups", "GroupId", "group-id", origins_of
 )
 NETWORK_ACLS = Read("describe_network_acls", "NetworkAcls", "VpcId", "vpc-id", NetworkAcl.of)
 ROUTE_TABLES = Read(
@@ -1346,24 +1334,17 @@ def in_parallel(*calls: Callable[[], Any]) -> list[Any]:
     return [future.result() for future in futures]
 
 
-class Remembered(NamedTuple):
-    """What AWS answered, and when: Unix time in seconds, since Lambda freezes the environment
-    between invocations, and with it clocks that count from its start."""
-
-    answer: Any
-    asked_at: float
-
-
-# Answers of calls about sensors and routes, by account, call, filter and value. They outlive an
-# invocation where CACHE_SECONDS says so.
-_memory: dict[tuple[str, str, str, str], Remembered] = {}
+# Answers of calls about sensors and routes, by account, call, filter and value, each with the time
+# at which AWS gave it, as far as CACHE_SECONDS lets them outlive an invocation. Unix time in
+# seconds: Lambda freezes the environment between invocations, and with it other clocks.
+_memory: dict[tuple[str, str, str, str], tuple[Any, float]] = {}
 
 
 def drop_old_answers(seconds: int) -> None:
     """Drop what AWS answered so many seconds ago or earlier."""
     now = time.time()
-    for key, remembered in list(_memory.items()):
-        if not 0 <= now - remembered.asked_at < seconds:
+    for key, (_, asked_at) in list(_memory.items()):
+        if not 0 <= now - asked_at < seconds:
             _memory.pop(key, None)
 
 
@@ -1447,13 +1428,13 @@ class Account:
         if self._forgotten or key not in _memory:
             return None
         self.used_memory = True
-        return _memory[key].answer
+        return _memory[key][0]
 
     def _remember(self, read: Read, value: str, answer: T, keep: bool = True) -> T:
         key = self.account_id, read.method, read.filter, value
         self._answers[key] = answer
         if keep and self.remember_seconds:
-            _memory[key] = Remembered(answer, time.time())
+            _memory[key] = answer, time.time()
         return answer
 
     def forget(self) -> None:
@@ -1565,7 +1546,7 @@ MAY_HIDE = ("describe_instances", "describe_network_interfaces")
 
 
 def client_of(role: str | None = None) -> Any:
-    """The EC2 client of the own account, or of a role's; made at first use, shared by all threads."""
+    """The EC2 client of the own account, or of a role's; made at first use, shared by threads."""
     return _connection(role)[0]
 
 
@@ -1675,7 +1656,7 @@ class Source(NamedTuple):
     """An interface whose traffic is to be mirrored, joined with what decides about its packets.
 
     Attributes:
-        instance_id: the instance that it is attached to.
+        instance_id: the instance that it is attached to; None for a database's interface.
         tags: of that instance, key to value.
         instance_type: empty where AWS does not say.
         managed: whether a service manages the instance.
@@ -1693,8 +1674,12 @@ class Source(NamedTuple):
     acl: NetworkAcl | Unanswered | None = None
     route_table: RouteTable | Unanswered | None = None
 
+    def tag(self, key: str) -> str:
+        """The value of its instance's tag; empty without one, and where it is blank."""
+        return self.tags.get(key, "").strip()
+
     @property
-    def address(self) -> Address:
+    def address(self) -> str:
         """The address that VXLAN packets leave from. Sources without one are never judged."""
         assert self.interface.address
         return self.interface.address
@@ -1729,18 +1714,18 @@ class Face(NamedTuple):
     Attributes:
         interface: HIDDEN where the sensor has none that can be seen.
         error: why the interface itself is not known; it is HIDDEN then.
-        host: the instance that it is attached to; None where there is none or it is not shown.
-        groups: its security groups by ID, None for one that cannot be seen.
-        lists: the IPv4 blocks of the managed prefix lists that rules of these groups name.
+        host_state: of the instance that it is attached to; None without one, or if not shown.
+        origins: what the rules of its security groups admit VXLAN from.
+        unseen_groups: those of its security groups that cannot be seen.
         acl: the network ACL of its subnet; None where it cannot be seen.
     """
 
     sensor: Sensor
     interface: Interface
     error: Unanswered | None = None
-    host: Host | Unanswered | None = None
-    groups: Mapping[str, SecurityGroup | Unanswered | None] = {}
-    lists: Mapping[str, Sequence[str | Unanswered]] = {}
+    host_state: str | Unanswered | None = None
+    origins: Sequence[Origin] = ()
+    unseen_groups: Sequence[str] = ()
     acl: NetworkAcl | Unanswered | None = None
 
 
@@ -1767,7 +1752,13 @@ class Targets:
         for entry in configured:
             ids = sorted(owned[entry]) if is_account(entry) else [entry]
             self.ours.update(dict.fromkeys(ids))
-        self.accounts_without = [e for e in configured if is_account(e) and not owned[e]]
+        without = [entry for entry in configured if is_account(entry) and not owned[entry]]
+        # Why configured accounts stand for no target; empty where each has one.
+        self.why_none = (
+            f"no traffic mirror target of account {', '.join(without)} is visible here"
+            if without
+            else ""
+        )
         by_id = self.by_id
         self.interface_ids = {t.interface_id for t in by_id.values()} - {None}
         self.our_interface_ids = {by_id[t].interface_id for t in self.ours if t in by_id} - {None}
@@ -1797,7 +1788,7 @@ class Sessions:
         by_id = {session.session_id: session for session in readable}
         self.ids = by_id.keys()
         self.per_target = Counter(session.target_id for session in by_id.values())
-        self._chosen: Counter[str] = Counter()
+        self.chosen: Counter[str] = Counter()  # in this invocation, of those not refused
 
     def of_interface(self, interface_id: str) -> list[Session]:
         """The interface's sessions, by session number.
@@ -1814,20 +1805,7 @@ class Sessions:
     def count(self, target_id: str) -> int:
         """How many sessions the target has, those that the function chose in this invocation
         included."""
-        return self.per_target[target_id] + self._chosen[target_id]
-
-    def choose(self, target_id: str) -> None:
-        """Count a session that is going to be created."""
-        self._chosen[target_id] += 1
-
-    def give_up(self, target_id: str) -> None:
-        """Stop counting a session that AWS refused."""
-        self._chosen[target_id] -= 1
-
-    def add(self, target_id: str) -> None:
-        """Count a session that was chosen as one that exists."""
-        self.give_up(target_id)
-        self.per_target[target_id] += 1
+        return self.per_target[target_id] + self.chosen[target_id]
 
 
 # The sensors by target ID, in configured order, each with the interfaces on which it receives: one
@@ -1863,7 +1841,7 @@ class Region:
         self._sessions: Sessions | Unanswered = OutOfTime()  # until they are read
         self._targets: Targets | Unanswered = OutOfTime()
         self.sensors: Sensors = {}
-        self._renewed: Sensors | None = None
+        self._renewed: Sensors | Unanswered | None = None
 
     # What every outcome needs
 
@@ -1911,10 +1889,16 @@ class Region:
         """Why sessions or targets are not known; None where they are."""
         return next((a for a in (self._sessions, self._targets) if isinstance(a, Unanswered)), None)
 
+    @property
+    def why_no_targets(self) -> str:
+        """Which configured accounts stand for no target, as far as the targets are known."""
+        return self._targets.why_none if isinstance(self._targets, Targets) else ""
+
     def count(self, target_id: str) -> int:
         """How many sessions a sensor has, as far as its owner or the own account sees them, and
         with those that the function chose in this invocation."""
-        faces = (self._renewed or {}).get(target_id) or self.sensors[target_id]
+        renewed = {} if isinstance(self._renewed, Unanswered) else self._renewed or {}
+        faces = renewed.get(target_id) or self.sensors[target_id]
         return self.sessions.count(target_id) + told(faces[0].sensor.hidden_sessions)
 
     def sessions_per_own_target(self) -> dict[str, int]:
@@ -1949,8 +1933,9 @@ class Region:
         if self._renewed is None:
             for account in (self.home, *self.accounts.values()):
                 account.forget()
-            self._renewed = self._read_sensors(self._read_targets(), vpc_ids)
-        return self._joined([source], vpc_ids, self._renewed)[0], self._renewed
+            self._renewed = asked(lambda: self._read_sensors(self._read_targets(), vpc_ids))
+        sensors = told(self._renewed)
+        return self._joined([source], vpc_ids, sensors)[0], sensors
 
     @property
     def may_be_renewed(self) -> bool:
@@ -2057,9 +2042,8 @@ def read_around(account: Account, faces: Iterable[Face], vpc_ids: Iterable[str])
 
     def read_groups() -> None:
         groups = account.recall(SECURITY_GROUPS, [key for i in interfaces for key in i.group_ids])
-        found = [group for rows in groups.values() for group in rows]
-        named = [key for g in found if isinstance(g, SecurityGroup) for key in g.list_ids]
-        account.recall(PREFIX_LISTS, named)
+        found = [row for rows in groups.values() for row in rows if isinstance(row, tuple)]
+        account.recall(PREFIX_LISTS, [o.list_id for origins in found for o in origins if o.list_id])
 
     in_parallel(
         read_groups,
@@ -2072,13 +2056,29 @@ def joined_face(account: Account, face: Face) -> Face:
     """A sensor's interface with what has been read around it."""
     interface = face.interface
     groups = {key: first(account.known(SECURITY_GROUPS, key)) for key in interface.group_ids}
-    readable = [group for group in groups.values() if isinstance(group, SecurityGroup)]
     return face._replace(
-        host=first(account.known(HOSTS, interface.host_id or "")),
-        groups=groups,
-        lists={k: account.known(PREFIX_LISTS, k) for group in readable for k in group.list_ids},
+        host_state=first(account.known(HOSTS, interface.host_id or "")),
+        origins=tuple(chain(*(resolved(account, *item) for item in groups.items()))),
+        unseen_groups=tuple(key for key, group in groups.items() if group is None),
         acl=of_subnet(interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "")),
     )
+
+
+def resolved(
+    account: Account, group_id: str, group: Sequence[Origin] | Unanswered | None
+) -> Iterator[Origin]:
+    """The origins of a security group, with the IPv4 blocks of prefix lists in place of these."""
+    if isinstance(group, Unanswered):
+        yield Origin(group_id, error=group)
+        return
+    for origin in group or ():
+        if not origin.list_id:
+            yield origin
+        for block in account.known(PREFIX_LISTS, origin.list_id) if origin.list_id else ():
+            if isinstance(block, Unanswered):
+                yield origin._replace(error=block)
+            elif ":" not in block:  # IPv6
+                yield origin._replace(cidr=block)
 
 
 def first(rows: Sequence[T]) -> T | None:
@@ -2106,15 +2106,6 @@ def of_subnet(subnet_id: str | None, rows: Iterable[Any]) -> Any:
 # address are judged. A stage that meets an error in the place of an answer raises it.
 
 
-class Says(Enum):
-    """What a stage says."""
-
-    PASSES = "packets pass, as far as can be seen"
-    REJECTS = "packets do not pass"
-    UNSETTLED = "rejected, but something that may not be read could say otherwise"
-    UNSEEN = "what would decide exists, but cannot be seen from this account"
-
-
 class Finding(NamedTuple):
     """What a stage says, and why.
 
@@ -2122,13 +2113,11 @@ class Finding(NamedTuple):
         text: a sentence without its full stop, with the names of details in braces; empty where
             there is nothing to tell.
         about: the details by name: the rule, group, ACL, route, zone or instance that decides.
-        behind: it passes, but something speaks against it.
     """
 
     says: Says
     text: str = ""
     about: tuple[tuple[str, object], ...] = ()
-    behind: bool = False
 
     @property
     def details(self) -> dict[str, object]:
@@ -2139,34 +2128,28 @@ class Finding(NamedTuple):
         return self.text.format(**self.details)
 
 
-PASSES = Finding(Says.PASSES)
-
-
 # The same findings come up for thousands of pairs of sources and sensors, which share them.
-
-
-@lru_cache(maxsize=8_192)
-def passes(text: str, **about: object) -> Finding:
-    """Packets pass, and why."""
-    return Finding(Says.PASSES, text, tuple(about.items()))
-
-
-@lru_cache(maxsize=8_192)
-def ranks_behind(text: str, **about: object) -> Finding:
-    """Packets may pass, and what speaks against it."""
-    return Finding(Says.PASSES, text, tuple(about.items()), behind=True)
-
-
-@lru_cache(maxsize=8_192)
-def rejects(text: str, says: Says = Says.REJECTS, **about: object) -> Finding:
-    """Packets do not pass, and why."""
+@lru_cache(maxsize=16_384)
+def finding(says: Says, text: str, **about: object) -> Finding:
+    """What a stage says, with the details that its sentence names."""
     return Finding(says, text, tuple(about.items()))
 
 
-@lru_cache(maxsize=8_192)
-def unseen(text: str, **about: object) -> Finding:
-    """What would decide cannot be seen."""
-    return Finding(Says.UNSEEN, text, tuple(about.items()))
+PASSES = Finding(Says.PASSES)
+passes = partial(finding, Says.PASSES)
+ranks_behind = partial(finding, Says.BEHIND)
+rejects = partial(finding, Says.REJECTS)
+unsettled = partial(finding, Says.UNSETTLED)
+unseen = partial(finding, Says.UNSEEN)
+
+
+def steered(source: Source, face: Face, configuration: Configuration) -> Finding:
+    """A tag of the instance may name the only targets that it may go to."""
+    named = source.tag(configuration.targets_tag)
+    if not named or face.sensor.target_id in named.split():
+        return PASSES
+    text = "The instance's tag {tag} (TARGETS_TAG) names {named}, not this target"
+    return rejects(text, tag=one_line(configuration.targets_tag), named=one_line(named))
 
 
 def exists(source: Source, face: Face, configuration: Configuration) -> Finding:
@@ -2209,41 +2192,35 @@ def counted(source: Source, face: Face, configuration: Configuration) -> Finding
 
 def runs(source: Source, face: Face, configuration: Configuration) -> Finding:
     """AWS refuses a target whose instance does not run. An unattached interface is not judged."""
-    if face.interface is HIDDEN:
+    interface = face.interface
+    if interface is HIDDEN:
         return PASSES
-    if face.interface.address is None:
-        return rejects(
-            "Sensor interface {interface} has no IPv4 address",
-            interface=face.interface.interface_id,
-        )
-    host = told(face.host)
-    if host and host.state != "running":
-        return rejects(
-            "The sensor's instance {instance} is {state}",
-            instance=host.instance_id,
-            state=host.state,
-        )
-    return PASSES
+    if interface.address is None:
+        text = "Sensor interface {interface} has no IPv4 address"
+        return rejects(text, interface=interface.interface_id)
+    state = told(face.host_state)
+    if state in (None, "running"):
+        return PASSES
+    text = "The sensor's instance {instance} is {state}"
+    return rejects(text, instance=interface.host_id, state=state)
 
 
 def in_zone(source: Source, face: Face, configuration: Configuration) -> Finding:
-    """Mirroring across Availability Zones costs extra per GB, so sensors of the zone come first.
-    AWS names zones in the mapping of the account that asks, so for a sensor that another account
-    was asked about, the IDs of zones are compared."""
+    """Mirroring across Availability Zones costs extra per GB, so sensors of the zone come first."""
     mine, theirs = zones(source, face)
     if not mine or not theirs:
         return unseen("Which Availability Zone the sensor is in cannot be seen")
     if mine == theirs:
         return passes("in {zone} like the interface", zone=theirs)
     if configuration.local_zone_only:
-        return rejects(
-            "The sensor is in {zone}, the interface in {own_zone}", zone=theirs, own_zone=mine
-        )
+        text = "The sensor is in {zone}, the interface in {own_zone}"
+        return rejects(text, zone=theirs, own_zone=mine)
     return passes("in {zone}, while the interface is in {own_zone}", zone=theirs, own_zone=mine)
 
 
 def zones(source: Source, face: Face) -> tuple[str | None, str | None]:
-    """The Availability Zones of source and sensor, by names that can be compared."""
+    """The Availability Zones of source and sensor. AWS names zones in the mapping of the account
+    that asks, so for a sensor that another account was asked about, the IDs are compared."""
     if face.sensor.through_role:
         return source.interface.zone_id, face.interface.zone_id
     return source.interface.zone, face.interface.zone
@@ -2251,13 +2228,12 @@ def zones(source: Source, face: Face) -> tuple[str | None, str | None]:
 
 def in_vpc(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Another VPC is out of the question only with LOCAL_VPC_ONLY."""
-    if configuration.local_vpc_only and in_other_vpc(source, face):
-        return rejects(
-            "The sensor is in {vpc}, the interface in {own_vpc}",
-            vpc=face.interface.vpc_id,
-            own_vpc=source.interface.vpc_id,
-        )
-    return PASSES
+    if not configuration.local_vpc_only or not in_other_vpc(source, face):
+        return PASSES
+    vpc_id, own_vpc_id = face.interface.vpc_id, source.interface.vpc_id
+    return rejects(
+        "The sensor is in {vpc}, the interface in {own_vpc}", vpc=vpc_id, own_vpc=own_vpc_id
+    )
 
 
 def in_other_vpc(source: Source, face: Face) -> bool:
@@ -2269,102 +2245,50 @@ def groups_admit(source: Source, face: Face, configuration: Configuration) -> Fi
     """The sensor's security groups are a union of allow rules: one that admits the packet is
     enough, whatever others come to. The source's own outbound rules do not apply to mirrored
     traffic."""
-    if not face.groups:
+    if not face.interface.group_ids:
         return passes("it has no security group to filter")
-    groups = [group for group in face.groups.values() if isinstance(group, SecurityGroup)]
-    missing = [group for group in face.groups.values() if isinstance(group, Unanswered)]
-    unlooked = ""  # what could settle a rejection, but may not be read
-    other_vpc = in_other_vpc(source, face)
-    for group in groups:
-        try:
-            if origin := admitted_origin(source, group, other_vpc):
-                return admitted(group, origin)
-        except Unreadable as error:
-            missing.append(error)
-    for group, list_id in ((group, key) for group in groups for key in group.list_ids):
-        try:
-            # Prefix lists hold blocks of IPv6, too.
-            for cidr in (cidr for cidr in map(told, face.lists[list_id]) if ":" not in cidr):
-                if source.address.is_in(cidr):
-                    return admitted(group, f"{cidr} in prefix list {list_id}")
-        except Unanswered as error:
-            if isinstance(error, CallFailed) and error.final:
-                unlooked += f"; prefix list {list_id} could settle it ({error})"
-            else:
-                missing.append(error)
-    if other_vpc and (weak := admitted_by_unstated_reference(source, groups)):
-        return weak
-    if missing:
+    others: list[Finding] = []
+    unknown: list[tuple[Origin, Unanswered]] = []
+    for origin in face.origins:
+        contains = asked(origin.contains, source)
+        if isinstance(contains, Unanswered):
+            unknown.append((origin, contains))
+        elif contains:
+            admits = origin_admits(origin, in_other_vpc(source, face))
+            if admits.says is Says.PASSES:
+                return admits
+            others.append(admits)
+    for weak in others:
+        if weak.says is Says.BEHIND:
+            return weak
+    # Prefix lists take a permission of their own, without which a rejection is not certain.
+    denied = [(o, e) for o, e in unknown if o.list_id and isinstance(e, CallFailed) and e.final]
+    if missing := [error for origin, error in unknown if (origin, error) not in denied]:
         raise missing[0]
-    hidden = ", ".join(key for key, group in face.groups.items() if group is None)
-    if hidden:
-        return unseen(
-            "Security group {groups} cannot be seen{hints}", groups=hidden, hints=unlooked
-        )
-    inactive = sorted({k for g in groups for k in g.inactive.intersection(source_groups(source))})
-    crossing = f"; the reference to {', '.join(inactive)} crosses an inactive peering"
-    return rejects(
-        "No rule of {groups} admits {packet} from {address}{hints}",
-        says=Says.UNSETTLED if unlooked else Says.REJECTS,
-        groups=", ".join(face.groups),
-        packet=VXLAN,
-        address=source.address,
-        hints=(crossing if inactive else "") + unlooked,
+    hints = [f"; {inactive}" for inactive in others]
+    hints += [f"; prefix list {o.list_id} could settle it ({error})" for o, error in denied]
+    about = {"hints": "".join(hints), "packet": VXLAN, "address": source.address}
+    if face.unseen_groups:
+        groups = ", ".join(face.unseen_groups)
+        return unseen("Security group {groups} cannot be seen{hints}", groups=groups, **about)
+    says, groups = unsettled if denied else rejects, ", ".join(face.interface.group_ids)
+    return says("No rule of {groups} admits {packet} from {address}{hints}", groups=groups, **about)
+
+
+def origin_admits(origin: Origin, other_vpc: bool) -> Finding:
+    """What it means that packets come from the origin of a rule. A reference to a group in another
+    VPC works across an active peering connection, and across a transit gateway where that is
+    switched on, of which AWS documents no status."""
+    about = {"group": origin.group_id, "packet": VXLAN, "origin": str(origin)}
+    if origin.status == "active" or (origin.status is None and not other_vpc):
+        return passes("security group {group} admits {packet} from {origin}", **about)
+    if origin.status is not None:
+        return rejects("the reference to {origin} crosses an inactive peering", **about)
+    return ranks_behind(
+        "ranked last, as security group {group} admits {packet} only from {origin}, which is in "
+        "another VPC without a peering status",
+        **about,
     )
-
-
-def admitted(group: SecurityGroup, origin: str) -> Finding:
-    """A rule of a security group admits the packets."""
-    return passes(
-        "security group {group} admits {packet} from {origin}",
-        group=group.group_id,
-        packet=VXLAN,
-        origin=origin,
-    )
-
-
-def source_groups(source: Source) -> tuple[str, ...]:
-    """The security groups of the source, which rules may name as origins."""
-    return source.interface.group_ids
-
-
-def admitted_origin(source: Source, group: SecurityGroup, other_vpc: bool) -> str | None:
-    """The origin by which a rule of the group admits packets from the source, prefix lists and
-    references of unknown standing left out; None where no rule does.
-
-    Raises:
-        Unreadable: no block that can be read contains the address, and one cannot be read.
-    """
-    unreadable: Unreadable | None = None
-    for cidr in group.cidrs:
-        try:
-            if source.address.is_in(cidr):
-                return cidr
-        except Unreadable as error:
-            unreadable = error
-    shared = group.references.intersection(source_groups(source))
-    if not shared and not other_vpc:
-        shared = group.unstated.intersection(source_groups(source))
-    if not shared and unreadable:
-        raise unreadable
-    return f"members of {min(shared)}" if shared else None
-
-
-def admitted_by_unstated_reference(
-    source: Source, groups: Iterable[SecurityGroup]
-) -> Finding | None:
-    """A reference to a group in another VPC works across an active peering connection, and across
-    a transit gateway where that is switched on, of which AWS documents no status."""
-    for group in groups:
-        if shared := group.unstated.intersection(source_groups(source)):
-            return ranks_behind(
-                "ranked last, as security group {group} admits {packet} only from members of "
-                "{origin}, which is in another VPC without a peering status",
-                group=group.group_id,
-                packet=VXLAN,
-                origin=min(shared),
-            )
-    return None
 
 
 def inbound_acl_allows(source: Source, face: Face, configuration: Configuration) -> Finding:
@@ -2376,19 +2300,13 @@ def inbound_acl_allows(source: Source, face: Face, configuration: Configuration)
     if acl is None:
         return unseen("The network ACL of {subnet} cannot be seen", subnet=face.interface.subnet_id)
     entry = deciding_entry(acl.inbound, source.address)
-    about = {
-        "rule": entry.number if entry else "*",
-        "acl": acl.acl_id,
-        "packet": VXLAN,
-        "address": source.address,
-    }
+    rule = entry.number if entry else "*"
+    about = {"rule": rule, "acl": acl.acl_id, "packet": VXLAN, "address": source.address}
     if entry and entry.allows:
-        return passes(
-            "inbound rule {rule} of network ACL {acl} allows {packet} from {address}", **about
-        )
-    return rejects(
-        "{packet} from {address} is denied by inbound rule {rule} of network ACL {acl}", **about
-    )
+        text = "inbound rule {rule} of network ACL {acl} allows {packet} from {address}"
+        return passes(text, **about)
+    text = "{packet} from {address} is denied by inbound rule {rule} of network ACL {acl}"
+    return rejects(text, **about)
 
 
 def outbound_acl_ranks(source: Source, face: Face, configuration: Configuration) -> Finding:
@@ -2401,78 +2319,56 @@ def outbound_acl_ranks(source: Source, face: Face, configuration: Configuration)
     entry = deciding_entry(acl.outbound, address) if acl else None
     if acl is None or (entry and entry.allows):
         return PASSES
-    return ranks_behind(
-        "ranked last, as outbound rule {rule} of network ACL {acl} denies {packet} to {to}",
-        rule=entry.number if entry else "*",
-        acl=acl.acl_id,
-        packet=VXLAN,
-        to=address,
-    )
+    rule = entry.number if entry else "*"
+    text = "ranked last, as outbound rule {rule} of network ACL {acl} denies {packet} to {to}"
+    return ranks_behind(text, rule=rule, acl=acl.acl_id, packet=VXLAN, to=address)
 
 
 def route_leads(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Mirrored packets to another VPC take the route that the route table of the source's subnet
     shows. Routes to prefix lists are not looked into, and each may be the one that decides."""
-    address = face.interface.address
+    address, table = face.interface.address, source.route_table
     if address is None or not in_other_vpc(source, face):
         return PASSES
     about: dict[str, object] = {"vpc": face.interface.vpc_id, "to": address}
-    table = source.route_table
     if table is None or (isinstance(table, CallFailed) and table.final):
-        problem = table or f"no route table of {source.interface.vpc_id} can be seen"
-        return passes(
-            "in another VPC ({vpc}), and whether a route leads there is not known ({problem})",
-            **about,
-            problem=problem,
-        )
+        about["problem"] = table or f"no route table of {source.interface.vpc_id} can be seen"
+        text = "in another VPC ({vpc}), and whether a route leads there is not known ({problem})"
+        return passes(text, **about)
     table = told(table)
-    about["table"] = table.table_id
     routes = [route for route in map(told, table.routes) if route.counts]
-    winners = winning_routes(routes, address)
-    lists = [route for route in routes if route.to_list]
-    # No route leads nowhere, like one that does not lead to another VPC.
-    meanings = {route.meaning for route in winners + lists} | (
-        set() if winners else {NextHop.ASTRAY}
-    )
-    about["route"] = " or ".join(map(str, winners))
-    if meanings == {NextHop.ASTRAY}:
+    winners, lists = winning_routes(routes, address), [route for route in routes if route.to_list]
+    meanings = {route.meaning for route in winners + lists}
+    if not winners:
+        meanings.add(Says.REJECTS)  # without a route packets are dropped
+    about |= {"table": table.table_id, "route": " or ".join(map(str, winners))}
+    if meanings == {Says.REJECTS}:
+        text = "No route of route table {table} leads to {to} in {vpc}"
         if winners:
-            return rejects(
-                "Packets to {to} in {vpc} take the route {route} of route table {table}", **about
-            )
-        return rejects("No route of route table {table} leads to {to} in {vpc}", **about)
-    if NextHop.ASTRAY in meanings:
-        about["route"] = " or ".join(map(str, lists or winners))
-        return ranks_behind(
-            "in another VPC ({vpc}); ranked last, as the route {route} of route table {table} is "
-            "not looked into"
-            if lists
-            else "in another VPC ({vpc}); ranked last, as routes of route table {table} disagree: "
-            "{route}",
-            **about,
-        )
-    text = (
-        "in another VPC ({vpc}) by the route {route} of route table {table}; what lies beyond it "
-    )
-    text += "is not checked"
-    if NextHop.UNLISTED in meanings:
+            text = "Packets to {to} in {vpc} take the route {route} of route table {table}"
+        return rejects(text, **about)
+    if meanings == {Says.PASSES}:
+        return passes(f"{ON_THE_WAY}; {UNCHECKED}", **about)
+    if Says.REJECTS not in meanings:
         about["route"] = " or ".join(map(str, winners + lists))
-        text += "; ranked last, as AWS does not list this path for mirrored traffic"
-        return ranks_behind(text, **about)
-    return passes(text, **about)
+        unlisted = "ranked last, as AWS does not list this path for mirrored traffic"
+        return ranks_behind(f"{ON_THE_WAY}; {UNCHECKED}; {unlisted}", **about)
+    if lists:
+        about["route"] = " or ".join(map(str, lists))
+        return ranks_behind(f"{ON_THE_WAY}; ranked last, as that route is not looked into", **about)
+    return ranks_behind(f"{ON_THE_WAY}; ranked last, as these routes disagree", **about)
 
 
-def winning_routes(routes: Iterable[Route], address: Address) -> list[Route]:
+ON_THE_WAY = "in another VPC ({vpc}) by the route {route} of route table {table}"
+UNCHECKED = "what lies beyond it is not checked"
+
+
+def winning_routes(routes: Iterable[Route], address: str) -> list[Route]:
     """The routes that decide about packets to an address: of those to the smallest block that
     contains it the static one, or all others."""
-    candidates: dict[int, list[Route]] = defaultdict(list)
-    for route in routes:
-        if not route.to_list and address.is_in(route.destination):
-            first_address, last_address = block_bounds(route.destination)
-            candidates[last_address - first_address].append(route)
-    if not candidates:
-        return []
-    longest = candidates[min(candidates)]
+    matching = [r for r in routes if not r.to_list and contains(r.destination, address)]
+    smallest = min((route.size for route in matching), default=0)
+    longest = [route for route in matching if route.size == smallest]
     return [route for route in longest if route.static] or longest
 
 
@@ -2494,6 +2390,7 @@ class Stage(NamedTuple):
 
 # The guide's order. A sensor's verdict is the first stage that rejects it.
 PIPELINE = (
+    Stage("tag", steered),
     Stage("unavailable", exists, for_all=True),
     Stage("unavailable", recognised, for_all=True),
     Stage("unavailable", counted, for_all=True),
@@ -2552,7 +2449,7 @@ class Verdict(NamedTuple):
         return self.stage is None
 
     @property
-    def is_certain_rejection(self) -> bool:
+    def blocks(self) -> bool:
         """Whether packets do not pass, beyond doubt."""
         return self.stage is not None and self.certain
 
@@ -2571,10 +2468,7 @@ def rejection(stage: Stage, finding: Finding) -> Verdict:
 
 
 def judge_face(
-    source: Source,
-    face: Face,
-    configuration: Configuration,
-    pipeline: Sequence[Stage] = PIPELINE,
+    source: Source, face: Face, configuration: Configuration, pipeline: Sequence[Stage] = PIPELINE
 ) -> Verdict:
     """The verdict on one interface of a sensor. A stage that lacks an answer is passed over, as is
     one that cannot see what would decide, since a later stage may reject for certain."""
@@ -2592,9 +2486,9 @@ def judge_face(
             continue
         if finding.says is Says.UNSEEN:
             hidden = hidden or finding
-        elif finding.says is Says.PASSES:
+        elif finding.says in (Says.PASSES, Says.BEHIND):
             notes.append(finding)
-            behind |= finding.behind
+            behind |= finding.says is Says.BEHIND
         else:
             return rejection(stage, finding)
     if missing:
@@ -2683,14 +2577,12 @@ class Outcome(NamedTuple):
         level: of its log record.
         bad: whether it counts as 400.
         unfinished: whether there is no answer yet, so that the event is to be delivered again.
-        next_sweep: whether a sweep leaves it to the next one.
         usual: whether a sweep finds it everywhere, and logs it at DEBUG.
     """
 
     level: int
     bad: bool = False
     unfinished: bool = False
-    next_sweep: bool = False
     usual: bool = False
 
 
@@ -2699,7 +2591,7 @@ OUTCOMES = {
     "unmirrored": Outcome(logging.ERROR, bad=True),
     "blocked": Outcome(logging.ERROR, bad=True),
     "failed": Outcome(logging.ERROR, unfinished=True),
-    "deferred": Outcome(logging.WARNING, unfinished=True, next_sweep=True),
+    "deferred": Outcome(logging.WARNING, unfinished=True),
     "created": Outcome(logging.INFO),
     "planned": Outcome(logging.INFO),
     "exists": Outcome(logging.INFO, usual=True),
@@ -2708,6 +2600,7 @@ OUTCOMES = {
 
 ROUND = 100  # interfaces for which sensors are chosen before their creates go out
 PARALLEL_CREATES = 10
+THROTTLED_SECONDS = 3  # that pass before another create takes the place of a throttled one
 TRIES = 3  # at an interface that AWS refused, though it may be mirrored by now or soon
 SESSIONS_PER_INTERFACE = 3  # a quota that AWS does not raise
 LONGEST_REASON = 2_000  # characters
@@ -2720,7 +2613,7 @@ class Choice(NamedTuple):
     Attributes:
         verdicts: by target ID, in configured order.
         ranked: the targets to choose from, best first; the first one is chosen.
-        sessions: how many the targets had that passed every stage, or that AWS refused.
+        sessions: how many sessions those targets had that packets can reach.
     """
 
     verdicts: Mapping[str, Verdict]
@@ -2732,33 +2625,24 @@ class Choice(NamedTuple):
         """Why the first of the ranked sensors is chosen."""
         return f"Best of {len(self.ranked)} eligible, with {self.sessions[self.ranked[0]]} sessions"
 
-    def refused(self, target_id: str, reason: str) -> Choice:
+    def refused(self, reason: str) -> Choice:
         """The same, after AWS refused the target that was chosen."""
-        return Choice(
-            {**self.verdicts, target_id: refused_by_aws(reason)},
-            sessions=self.sessions,
-        )
+        verdicts = {**self.verdicts, self.ranked[0]: refused_by_aws(reason)}
+        return Choice(verdicts, sessions=self.sessions)
 
     def rows(self) -> list[dict[str, Any]]:
         """The sensors as the result shows them."""
         rows = []
+        best = first(self.ranked)
         for target_id, verdict in self.verdicts.items():
-            said, reason = "eligible" if verdict.passes else "rejected", f"{verdict}."
-            if verdict.passes and self.ranked:
-                best = self.ranked[0]
-                chosen = target_id == best
-                said = "selected" if chosen else said
-                behind = f"Behind {best} with {self.sessions[best]} sessions"
-                reason = f"{self.why if chosen else behind}: {reason}"
-            rows.append(
-                {
-                    "target_id": target_id,
-                    "verdict": said,
-                    "stage": verdict.stage,
-                    "reason": shortened(reason, LONGEST_REASON),
-                    "sessions": self.sessions.get(target_id),
-                }
-            )
+            said, reason = "rejected" if verdict.stage else "eligible", f"{verdict}."
+            if target_id == best:
+                said, reason = "selected", f"{self.why}: {reason}"
+            elif best and verdict.passes:
+                reason = f"Behind {best} with {self.sessions[best]} sessions: {reason}"
+            row = {"target_id": target_id, "verdict": said, "stage": verdict.stage}
+            reason = shortened(reason, LONGEST_REASON)
+            rows.append({**row, "reason": reason, "sessions": self.sessions.get(target_id)})
         return rows
 
 
@@ -2768,6 +2652,10 @@ def refused_by_aws(reason: str) -> Verdict:
 
 
 NO_CHOICE = Choice({})
+# What the result shows of an entry, besides its sensors.
+SHOWN = (
+    "interface_id", "instance_id", "outcome", "reason", "target_id", "session_id", "session_name",
+)  # fmt: skip
 
 
 class Entry(NamedTuple):
@@ -2775,7 +2663,7 @@ class Entry(NamedTuple):
 
     Attributes:
         request: the event that asked for it.
-        source: the interface; None where there is none.
+        source: the interface, where there is one.
         choice: the verdicts that led to it.
         metric: the further metric in which a sweep counts it: Excluded or Elsewhere.
         place: where it stands in the event.
@@ -2797,16 +2685,7 @@ class Entry(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as the result and the log records show it."""
-        return {
-            "interface_id": self.interface_id,
-            "instance_id": self.instance_id,
-            "outcome": self.outcome,
-            "reason": self.reason,
-            "target_id": self.target_id,
-            "session_id": self.session_id,
-            "session_name": self.session_name,
-            "sensors": self.choice.rows(),
-        }
+        return {**{name: getattr(self, name) for name in SHOWN}, "sensors": self.choice.rows()}
 
 
 class Task(NamedTuple):
@@ -2817,72 +2696,67 @@ class Task(NamedTuple):
         sessions: those that it has already, those to our targets first.
         ours: how many of them go to our targets.
         verdicts: those on all sensors, once it was judged.
+        choice: the sensor that was chosen, while a session to it is to be created.
         last_word: what it comes to if nothing else shows, once AWS refused it.
-        tries: how often it was looked at since then.
+        tries: how often the function looked at it since then.
     """
 
     request: Request
     source: Source
-    place: int
+    place: int = 0
     sessions: Sequence[Session] = ()
     ours: int = 0
     verdicts: Mapping[str, Verdict] | None = None
+    choice: Choice = NO_CHOICE
     last_word: Entry | None = None
     tries: int = 0
-
-    def entry(
-        self,
-        outcome: str,
-        reason: str,
-        *,
-        session: Session | None = None,
-        choice: Choice = NO_CHOICE,
-        metric: str | None = None,
-    ) -> Entry:
-        """What became of it: the outcome, why, and the session where there is one."""
-        elsewhere = bool(self.sessions) and not self.ours and outcome not in ("created", "exists")
-        return Entry(
-            request=self.request,
-            outcome=outcome,
-            reason=shortened(f"{reason}.", LONGEST_REASON),
-            instance_id=self.source.instance_id,
-            interface_id=self.source.interface.interface_id,
-            target_id=session.target_id if session else None,
-            session_id=session.session_id if session else None,
-            source=self.source,
-            choice=choice,
-            metric="Elsewhere" if elsewhere else metric,
-            place=self.place,
-        )
-
-    @property
-    def is_not_shown(self) -> bool:
-        """Whether EC2 said that it does not know the interface, so that to send again may help."""
-        return self.last_word is not None and self.last_word.outcome == "failed"
-
-    def without_verdicts(self) -> Task:
-        """The task without what only the sensors' rows in the result need."""
-        last_word = self.last_word and self.last_word._replace(choice=NO_CHOICE)
-        return self._replace(verdicts=None, last_word=last_word)
-
-    def unanswered(self, error: Unanswered, choice: Choice = NO_CHOICE) -> Entry:
-        """What it comes to without an answer of AWS: failed or deferred."""
-        return self.entry(
-            error.outcome, str(error), choice=choice if error.outcome == "failed" else NO_CHOICE
-        )
-
-
-class Plan(NamedTuple):
-    """A session to be created, with the verdicts that led to its target."""
-
-    task: Task
-    choice: Choice
-    parameters: Mapping[str, Any]
 
     @property
     def target_id(self) -> str:
         """The target that was chosen."""
         return self.choice.ranked[0]
+
+    @property
+    def may_show(self) -> bool:
+        """Whether EC2 said that it does not know the interface, so that another create may help."""
+        return self.last_word is not None and self.last_word.outcome == "failed"
+
+    def entry(
+        self, outcome: str, reason: str, session: Session | None = None, **more: Any
+    ) -> Entry:
+        """What became of it: the outcome, why, the session that exists, and more of the entry."""
+        if session:
+            more |= {"target_id": session.target_id, "session_id": session.session_id}
+        if self.sessions and not self.ours and outcome not in ("created", "exists"):
+            more["metric"] = "Elsewhere"
+        interface_id, reason = self.source.interface.interface_id, f"{reason}."
+        if self.source.instance_id is None:
+            reason = f"{one_line(self.source.interface.description)}: {reason}"
+        return Entry(
+            self.request,
+            outcome,
+            shortened(reason, LONGEST_REASON),
+            self.source.instance_id,
+            interface_id,
+            source=self.source,
+            place=self.place,
+            **more,
+        )
+
+    def unanswered(self, error: Unanswered, choice: Choice = NO_CHOICE) -> Entry:
+        """What it comes to without an answer of AWS: failed or deferred."""
+        choice = choice if error.outcome == "failed" else NO_CHOICE
+        return self.entry(error.outcome, str(error), choice=choice)
+
+    def refused(self, reason: str) -> Entry:
+        """Unmirrored, because AWS has refused, or would refuse, the session to be created."""
+        choice = self.choice.refused(reason)
+        return self.entry("unmirrored", f"Refused at create. {reason}", choice=choice)
+
+    def without_verdicts(self) -> Task:
+        """The task without what only the sensors' rows in the result need."""
+        last_word = self.last_word and self.last_word._replace(choice=NO_CHOICE)
+        return self._replace(verdicts=None, last_word=last_word)
 
 
 def session_name(source: Source, target_id: str) -> str:
@@ -2890,25 +2764,26 @@ def session_name(source: Source, target_id: str) -> str:
     return f"eh-mirror-{source.interface.interface_id[4:8]}{target_id[4:8]}"
 
 
-def create_parameters(task: Task, target_id: str, configuration: Configuration) -> dict[str, Any]:
+def filter_of(source: Source, configuration: Configuration) -> str:
+    """The ID of the filter for the sessions of a source."""
+    return source.tag(configuration.filter_tag) or configuration.filter_id
+
+
+def create_parameters(task: Task, configuration: Configuration) -> dict[str, Any]:
     """The parameters of CreateTrafficMirrorSession.
 
     EC2 answers a repeated ClientToken with the session that it made the first time, so a second
     delivery of the same event that comes to the same choice creates nothing. EC2 refuses the same
     token with other parameters; hence all of them are part of it.
     """
-    tags = [Tag("Name", session_name(task.source, target_id)), *configuration.session_tags]
+    name = Tag("Name", session_name(task.source, task.target_id))
+    tags = [{"Key": t.key, "Value": t.value} for t in (name, *configuration.session_tags)]
     parameters: dict[str, Any] = {
         "NetworkInterfaceId": task.source.interface.interface_id,
-        "TrafficMirrorTargetId": target_id,
-        "TrafficMirrorFilterId": configuration.filter_id,
+        "TrafficMirrorTargetId": task.target_id,
+        "TrafficMirrorFilterId": filter_of(task.source, configuration),
         "SessionNumber": configuration.session_number,
-        "TagSpecifications": [
-            {
-                "ResourceType": "traffic-mirror-session",
-                "Tags": [{"Key": tag.key, "Value": tag.value} for tag in tags],
-            }
-        ],
+        "TagSpecifications": [{"ResourceType": "traffic-mirror-session", "Tags": tags}],
     }
     if configuration.virtual_network_id is not None:
         parameters["VirtualNetworkId"] = configuration.virtual_network_id
@@ -2980,40 +2855,33 @@ class Refusals:
             return reason
         return self._reasons.get((Scope.UNSUPPORTED, source.instance_type))
 
-    def against(self, plan: Plan) -> str | None:
-        """Why the create of a plan need not be sent; None where it has to be."""
-        return (
-            self.of_filter(plan.parameters["TrafficMirrorFilterId"])
-            or self.of_target(plan.target_id)
-            or self.of_source(plan.task.source)
-        )
-
-    def note(self, plan: Plan, error: CallFailed) -> None:
+    def note(self, task: Task, filter_id: str, error: CallFailed) -> None:
         """Take note of what a refusal says about creates to come."""
-        said = f"{error.code} ({error.detail})"
-        source, filter_id = plan.task.source, plan.parameters["TrafficMirrorFilterId"]
-        match scope_of(error):
-            case Scope.TARGET:
-                reason = f"AWS refused {plan.target_id}: {said}"
-                self._reasons[Scope.TARGET, plan.target_id] = reason
-            case Scope.FILTER:
-                reason = f"AWS creates no session with filter {filter_id}: {said}"
-                self._reasons[Scope.FILTER, filter_id] = reason
-            case Scope.ACCOUNT:
-                self._reasons[Scope.ACCOUNT, ""] = f"AWS creates no session at all: {said}"
-            case Scope.UNSUPPORTED:
-                interface_id, kind = source.interface.interface_id, source.instance_type
-                reason = f"AWS does not mirror the interface {interface_id} ({error.code})"
-                now = time.time()
-                for key, (since, _) in list(_unsupported.items()):
-                    if now - since >= UNSUPPORTED_SECONDS:
-                        _unsupported.pop(key, None)
-                _unsupported[interface_id] = now, reason
-                # The interface that an instance was launched with is refused for the instance's
-                # type, others may be refused for what they are.
-                if kind and source.interface.is_first and not source.managed:
-                    reason = f"AWS does not mirror instances of type {kind} ({error.code})"
-                    self._reasons[Scope.UNSUPPORTED, kind] = reason
+        source, scope = task.source, scope_of(error)
+        if scope is Scope.TARGET:
+            self._reasons[scope, task.target_id] = f"AWS refused {task.target_id}: {error.brief}"
+        elif scope is Scope.FILTER:
+            reason = f"AWS creates no session with filter {filter_id}: {error.brief}"
+            self._reasons[scope, filter_id] = reason
+        elif scope is Scope.ACCOUNT:
+            self._reasons[scope, ""] = f"AWS creates no session at all: {error.brief}"
+        elif scope is Scope.UNSUPPORTED:
+            interface_id, kind = source.interface.interface_id, source.instance_type
+            remember_unsupported(interface_id, error.code)
+            # The interface that an instance was launched with is refused for the instance's type,
+            # others may be refused for what they are.
+            if kind and source.interface.is_first and not source.managed:
+                reason = f"AWS does not mirror instances of type {kind} ({error.code})"
+                self._reasons[scope, kind] = reason
+
+
+def remember_unsupported(interface_id: str, code: str) -> None:
+    """Remember that AWS does not mirror an interface, and forget what is older than an hour."""
+    now = time.time()
+    for key, (since, _) in list(_unsupported.items()):
+        if now - since >= UNSUPPORTED_SECONDS:
+            _unsupported.pop(key, None)
+    _unsupported[interface_id] = now, f"AWS does not mirror the interface {interface_id} ({code})"
 
 
 class Mirroring:
@@ -3044,34 +2912,21 @@ class Mirroring:
         if not work.instances and not work.sweep:
             return
         instances = self.region.read_first(work.instances)
-        yield from self.mirror(self.named_tasks(work.instances, instances))
-        if work.sweep:
-            yield from self.sweep(work.sweep, set(work.instances))
-
-    def accounts_without_targets(self) -> Sequence[str]:
-        """Configured accounts that show no target here, as far as the targets are known."""
-        targets = asked(lambda: self.region.targets)
-        return targets.accounts_without if isinstance(targets, Targets) else ()
-
-    def sweep(self, request: Request, done: set[str]) -> Iterator[Entry]:
-        """Mirror all running instances of the Region, page by page, and check their sessions."""
-        try:
-            for page in self.region.home.pages(RUNNING_INSTANCES, ["running"]):
-                yield from self.mirror(swept_tasks(request, page, done))
-        except Unanswered as error:
-            reason = f"The instances after these were not read. {error}."
-            yield Entry(request, error.outcome, shortened(reason, LONGEST_REASON))
-
-    def named_tasks(
-        self, requests: Mapping[str, Request], instances: Found
-    ) -> Iterator[Task | Entry]:
-        """The interfaces of the instances that events name, in order."""
-        place = 0
-        for instance_id, request in requests.items():
-            instance = first(instances[instance_id])
-            for task in tasks_of(instance_id, instance, request):
-                yield task._replace(place=place)
-                place += 1
+        yield from self.mirror(named_tasks(work.instances, instances))
+        if not work.sweep:
+            return
+        done = set(work.instances)
+        for read, values, tasks_of in SWEPT:
+            if read is DATABASES and not self.configuration.mirror_databases:
+                break
+            try:
+                for page in self.region.home.pages(read, values):
+                    yield from self.mirror(swept_tasks(work.sweep, page, done, tasks_of))
+            except Unanswered as error:
+                reason = f"The interfaces after these were not read. {error}."
+                yield Entry(work.sweep, error.outcome, shortened(reason, LONGEST_REASON))
+                if isinstance(error, OutOfTime):
+                    return
 
     # The guide's steps
 
@@ -3092,14 +2947,19 @@ class Mirroring:
             if not waiting:
                 waiting, refused = yield from self.look_again(refused)
                 continue
-            plans = yield from self.plan_round(waiting[:ROUND])  # 3: which sensor?
-            again, refused_now = yield from self.send_round(plans)  # 4: the session
+            chosen = []
+            for task in waiting[:ROUND]:  # 3: which sensor? Each choice counts at once
+                answer = self.answered(self.choose, task)
+                if isinstance(answer, Entry):
+                    yield answer
+                else:
+                    chosen.append(answer)
+            again, refused_now = yield from self.send_round(chosen)  # 4: the session
             waiting = again + waiting[ROUND:]
             # A sweep shows the verdicts of a hundred interfaces, and keeps no more of them.
             many = len(refused) >= ROUND
             refused += [
-                task.without_verdicts() if many and task.request.sweep else task
-                for task in refused_now
+                t.without_verdicts() if many and t.request.sweep else t for t in refused_now
             ]
 
     @staticmethod
@@ -3112,30 +2972,28 @@ class Mirroring:
 
     def joined(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks with all that judging needs to know about their sources."""
-        if not tasks:
-            return []
-        sources = self.region.join([task.source for task in tasks])
+        sources = self.region.join([task.source for task in tasks]) if tasks else []
         return [task._replace(source=source) for task, source in zip(tasks, sources, strict=True)]
 
     def triage(self, task: Task) -> Task | Entry:
         """Whether the interface is meant to be mirrored and can be. A task goes on: to a sensor, or
         where a sweep finds a session, to a check of what that leads to."""
-        source, configuration = task.source, self.configuration
-        if problem := why_excluded(source, configuration):
+        source, interface = task.source, task.source.interface
+        if problem := why_excluded(source, self.configuration):
             return task.entry("skipped", problem, metric="Excluded")
-        if source.interface.interface_type != "interface":
-            kind = source.interface.interface_type
-            return task.entry("skipped", f"Interfaces of type {kind} cannot be mirrored")
+        if interface.interface_type != "interface":
+            problem = f"Interfaces of type {interface.interface_type} cannot be mirrored"
+            return task.entry("skipped", problem)
         targets = self.region.targets
         if problem := targets.why_no_source(source):
             return task.entry("skipped", problem)
-        if sessions := self.region.sessions.of_interface(source.interface.interface_id):
+        if sessions := self.region.sessions.of_interface(interface.interface_id):
             sessions.sort(key=lambda session: session.target_id not in targets.ours)
             ours = sum(session.target_id in targets.ours for session in sessions)
             task = task._replace(sessions=sessions, ours=ours)
         if session := self.sufficient(task.sessions):
             return task if task.request.sweep else self.exists(task, session)
-        if source.interface.address is None:
+        if interface.address is None:
             return task.entry("skipped", "The interface has no IPv4 address, which VXLAN needs")
         if problem := self.refusals.of_source(source):
             return task.entry("skipped", problem)
@@ -3155,25 +3013,20 @@ class Mirroring:
         number = self.configuration.session_number
         for session in sessions:
             if session.number == number:
-                return (
-                    f"Session {session.session_id} to {session.target_id} has number {number} "
-                    "already; SESSION_NUMBER has to be another one"
-                )
-        if len(sessions) >= SESSIONS_PER_INTERFACE:
-            ids = ", ".join(session.session_id for session in sessions)
-            return f"The interface has {len(sessions)} sessions, and AWS allows no more: {ids}"
-        return None
+                name = f"Session {session.session_id} to {session.target_id}"
+                return f"{name} has number {number} already; set SESSION_NUMBER to another one"
+        if len(sessions) < SESSIONS_PER_INTERFACE:
+            return None
+        ids = ", ".join(session.session_id for session in sessions)
+        return f"The interface has {len(sessions)} sessions, and AWS allows no more: {ids}"
 
     def exists(self, task: Task, session: Session) -> Entry:
         """The interface has this session already."""
-        elsewhere = session.target_id not in self.region.targets.ours
         reason = f"Session {session.session_id} mirrors it to {session.target_id}"
-        return task.entry(
-            "exists",
-            f"{reason}, not one of our targets" if elsewhere else reason,
-            session=session,
-            metric="Elsewhere" if elsewhere else None,
-        )
+        if session.target_id in self.region.targets.ours:
+            return task.entry("exists", reason, session)
+        reason += ", not one of our targets"
+        return task.entry("exists", reason, session, metric="Elsewhere")
 
     # Sessions that exist
 
@@ -3198,27 +3051,20 @@ class Mirroring:
                 it is enough that one of the others leads to a target that exists.
             looked_for: what AWS shows of targets that it did not list.
         """
-        judged = [
-            (session, self.verdict_on(task.source, session, looked_for))
-            for session in task.sessions[: task.ours] or task.sessions
-        ]
-        blocked = [
-            (session, verdict) for session, verdict in judged if verdict.is_certain_rejection
-        ]
+        sessions = task.sessions[: task.ours] or task.sessions
+        judged = [(s, self.verdict_on(task.source, s, looked_for)) for s in sessions]
+        blocked = [(session, verdict) for session, verdict in judged if verdict.blocks]
         unknown = [(session, verdict.error) for session, verdict in judged if verdict.error]
         if blocked and (task.ours or len(blocked) == len(judged)):
             session, verdict = blocked[0]
-            return task.entry(
-                "blocked",
-                f"Session {session.session_id} mirrors it to {session.target_id}, which packets "
-                f"cannot reach. {verdict}",
-                session=session,
-                choice=Choice({session.target_id: verdict}),
-            )
+            reason = f"Session {session.session_id} mirrors it to {session.target_id}"
+            reason += f", which packets cannot reach. {verdict}"
+            choice = Choice({session.target_id: verdict})
+            return task.entry("blocked", reason, session, choice=choice)
         if unknown and (task.ours or len(blocked) + len(unknown) == len(judged)):
             session, error = unknown[0]
             reason = f"Whether packets reach {session.target_id} could not be checked. {error}"
-            return task.entry(error.outcome, reason, session=session)
+            return task.entry(error.outcome, reason, session)
         return self.exists(task, task.sessions[0])
 
     def verdict_on(self, source: Source, session: Session, looked_for: Found) -> Verdict:
@@ -3233,162 +3079,157 @@ class Mirroring:
         if target_id not in self.region.targets.ours or source.interface.address is None:
             return PASSED
         self.deadline.check()
-        sensor = self.region.sensors[target_id]
-        return judge_sensor(source, sensor, self.configuration, REACHABILITY)
+        faces = self.region.sensors[target_id]
+        return judge_sensor(source, faces, self.configuration, REACHABILITY)
 
     # From verdicts to a session
 
-    def plan_round(self, tasks: Sequence[Task]) -> Generator[Entry, None, list[Plan]]:
-        """Step 3 for the interfaces of a round, each choice counting at once."""
-        plans = []
-        for task in tasks:
-            plan = self.answered(self.choose, task)
-            if isinstance(plan, Entry):
-                yield plan
-            else:
-                plans.append(plan)
-        return plans
-
-    def choose(self, task: Task) -> Plan | Entry:
+    def choose(self, task: Task) -> Task | Entry:
         """Step 3: the sensor with the fewest sessions among those that packets can reach."""
         self.deadline.check()
-        source = task.source
-        if problem := self.refusals.of_source(source):
+        if problem := self.refusals.of_source(task.source):
             return task.entry("skipped", problem)
         if task.verdicts is None:
             task = self.judged(task)
-        choice = self.choice(task)
+        task = task._replace(choice=self.choice(task))
+        choice = task.choice
         if not choice.ranked:
             errors = [verdict.error for verdict in choice.verdicts.values() if verdict.error]
-            # An error that may pass comes first: the next delivery may settle it.
-            for error in sorted(errors, key=lambda error: error.final):
-                return task.unanswered(error, choice)
-            reason = why_unmirrored(choice, self.accounts_without_targets())
-            return task.entry("unmirrored", reason, choice=choice)
-        target_id = choice.ranked[0]
-        if problem := self.refusals.of_filter(self.configuration.filter_id):
-            return refused_entry(task, target_id, problem, choice)
-        self.region.sessions.choose(target_id)
+            if errors:  # one that may pass comes first: another delivery may settle it
+                return task.unanswered(min(errors, key=lambda error: error.final), choice)
+            return task.entry("unmirrored", self.why_unmirrored(choice), choice=choice)
+        if problem := self.refusals.of_filter(filter_of(task.source, self.configuration)):
+            return task.refused(problem)
+        self.region.sessions.chosen[task.target_id] += 1
         if task.request.dry_run or self.configuration.dry_run:
-            reason = f"A session to {target_id} would be created. {choice.why}"
-            return task.entry("planned", reason, choice=choice)._replace(
-                target_id=target_id, session_name=session_name(source, target_id)
-            )
-        return Plan(task, choice, create_parameters(task, target_id, self.configuration))
+            reason = f"A session to {task.target_id} would be created. {choice.why}"
+            name = session_name(task.source, task.target_id)
+            planned = task.entry("planned", reason, choice=choice)
+            return planned._replace(target_id=task.target_id, session_name=name)
+        return task
 
     def judged(self, task: Task) -> Task:
         """The task with the verdicts on all sensors. What is remembered may be out of date, so it
         does not get to say that there is no sensor."""
-        verdicts = judge(task.source, self.region.sensors, self.configuration)
-        if not candidates(verdicts) and self.region.may_be_renewed:
-            source, sensors = self.region.renewed(task.source)
-            task = task._replace(source=source)
+        source = task.source
+        verdicts = judge(source, self.region.sensors, self.configuration)
+        if self.region.may_be_renewed and not candidates(verdicts):
+            source, sensors = self.region.renewed(source)
             verdicts = judge(source, sensors, self.configuration)
-        for verdict in verdicts.values():
-            if isinstance(verdict.error, (CallFailed, Unreadable)):
-                self.warn(str(verdict.error))
-        return task._replace(verdicts=verdicts)
-
-    def warn(self, error: str) -> None:
-        """Log an error that keeps sensors from being used, once in an invocation."""
-        if error not in self._warned:
+        for error in {str(v.error) for v in verdicts.values() if v.error} - self._warned:
             self._warned.add(error)
-            logger.warning("Sensors are unavailable. %s", error)
+            logger.warning("A sensor is unavailable. %s", error)
+        return task._replace(source=source, verdicts=verdicts)
 
     def choice(self, task: Task) -> Choice:
         """The verdicts on all sensors as things are now: what AWS has refused meanwhile is
         rejected, and what was chosen meanwhile counts."""
-        source, verdicts = task.source, dict(task.verdicts or {})
-        sessions: dict[str, int] = {}
+        verdicts, sessions = dict(task.verdicts or {}), {}
         for target_id, verdict in verdicts.items():
-            if not verdict.passes:
-                continue
-            sessions[target_id] = self.region.count(target_id)
-            if refusal := self.refusals.of_target(target_id):
-                verdicts[target_id] = refused_by_aws(refusal)
-        return Choice(verdicts, ranked(source, verdicts, sessions), sessions)
+            if verdict.passes:
+                sessions[target_id] = self.region.count(target_id)
+                if refusal := self.refusals.of_target(target_id):
+                    verdicts[target_id] = refused_by_aws(refusal)
+        return Choice(verdicts, ranked(task.source, verdicts, sessions), sessions)
+
+    def why_unmirrored(self, choice: Choice) -> str:
+        """At which stage the last sensors fell."""
+        verdicts = choice.verdicts
+        if not verdicts:
+            return f"There is no sensor: {self.region.targets.why_none}"
+        last = max((v.stage for v in verdicts.values() if v.stage), key=STAGES.index)
+        fell = [target_id for target_id, verdict in verdicts.items() if verdict.stage == last]
+        return (
+            f"No sensor can take it: of {len(verdicts)}, the last {len(fell)} fell at stage {last} "
+            f"({fell[0]}: {verdicts[fell[0]]})"
+        )
 
     def send_round(
-        self, plans: Sequence[Plan]
+        self, tasks: Sequence[Task]
     ) -> Generator[Entry, None, tuple[list[Task], list[Task]]]:
         """Step 4 for the interfaces of a round: their creates are sent together. What they do not
         settle comes back in two lists: those that wait for the next round, which knows of all
         refusals of this one, and those that AWS refused, though they may be mirrored by now."""
         waiting: list[Task] = []
         refused: list[Task] = []
-        throttled: list[tuple[Plan, CallFailed]] = []
+        throttled: list[tuple[Task, CallFailed]] = []
         progress = False
-        if not plans:
-            return waiting, refused
         with ThreadPoolExecutor(max_workers=PARALLEL_CREATES) as threads:
-            for plan, answer in zip(plans, threads.map(self.send, plans), strict=True):
+            for task, answer in zip(tasks, threads.map(self.send, tasks), strict=True):
                 if isinstance(answer, CallFailed) and answer.failure is Failure.THROTTLED:
-                    throttled.append((plan, answer))
+                    throttled.append((task, answer))
                     continue
-                became = self.after_create(plan, answer)
+                became = self.after_create(task, answer)
                 if isinstance(became, Entry):
                     progress |= became.outcome == "created"
                     yield became
                 else:
                     (refused if became.last_word else waiting).append(became)
-        for plan, error in throttled:
+        for task, error in throttled:
             if progress:
-                self.region.sessions.give_up(plan.target_id)
-                waiting.append(plan.task)
+                self.region.sessions.chosen[task.target_id] -= 1
+                waiting.append(task)
             else:
-                yield plan.task.unanswered(error, plan.choice)
+                yield task.unanswered(error, task.choice)
         return waiting, refused
 
-    def send(self, plan: Plan) -> Session | Unanswered | None:
-        """Create the session of a plan.
+    def send(self, task: Task) -> Session | Unanswered | None:
+        """Create the session that was chosen.
 
         Returns:
             The session, or why there is none as far as AWS says; None: not sent, because by now it
             is known to be refused.
         """
-        if self.refusals.against(plan):
+        filter_id, refusals = filter_of(task.source, self.configuration), self.refusals
+        if (
+            refusals.of_filter(filter_id)
+            or refusals.of_target(task.target_id)
+            or refusals.of_source(task.source)
+        ):
             return None
-        answer = asked(self.region.home.create_session, plan.parameters)
+        parameters = create_parameters(task, self.configuration)
+        answer = asked(self.region.home.create_session, parameters)
         if isinstance(answer, CallFailed) and answer.failure is Failure.REFUSED:
-            self.refusals.note(plan, answer)
+            refusals.note(task, filter_id, answer)
+        if isinstance(answer, CallFailed) and answer.failure is Failure.THROTTLED:
+            # Where much is throttled botocore retries no more, and EC2 allows 5 creates a second.
+            with suppress(OutOfTime):
+                self.deadline.sleep(THROTTLED_SECONDS)
         return answer
 
-    def after_create(self, plan: Plan, answer: Session | Unanswered | None) -> Entry | Task:
+    def after_create(self, task: Task, answer: Session | Unanswered | None) -> Entry | Task:
         """What becomes of an interface after its create: an entry; the task, if another try may
         help; with a last word, if AWS refused it for good as far as it says."""
-        task, target_id, choice = plan.task, plan.target_id, plan.choice
-        sessions = self.region.sessions
+        target_id, choice, sessions = task.target_id, task.choice, self.region.sessions
         if isinstance(answer, Session):
-            sessions.add(target_id)
+            sessions.chosen[target_id] -= 1
+            sessions.per_target[target_id] += 1
             reason = f"Session {answer.session_id} mirrors it to {target_id}. {choice.why}"
-            return task.entry("created", reason, choice=choice)._replace(
-                target_id=target_id,
-                session_id=answer.session_id,
-                session_name=session_name(task.source, target_id),
-            )
+            created = task.entry("created", reason, answer, choice=choice)
+            return created._replace(session_name=session_name(task.source, target_id))
         if answer is None:
-            sessions.give_up(target_id)
-            return task
+            sessions.chosen[target_id] -= 1
+            return task._replace(last_word=None)
         if not isinstance(answer, CallFailed) or answer.failure is not Failure.REFUSED:
             return task.unanswered(answer, choice)
-        sessions.give_up(target_id)
-        reason = f"AWS refused {target_id}: {answer.code} ({answer.detail})"
+        sessions.chosen[target_id] -= 1
+        reason = f"AWS refused {target_id}: {answer.brief}"
         match scope_of(answer):
             case Scope.TARGET:
-                return task
+                return task._replace(last_word=None)
             case Scope.UNSUPPORTED:
                 return task.entry("skipped", self.refusals.of_source(task.source) or reason)
             case Scope.SENSOR:
-                sensor = "The interface is somebody's sensor, which AWS does not mirror"
-                return task.entry("skipped", f"{sensor} ({answer.code})")
+                reason = "The interface is somebody's sensor, which AWS does not mirror"
+                return task.entry("skipped", f"{reason} ({answer.code})")
             case Scope.FILTER | Scope.ACCOUNT:
-                filter_id = plan.parameters["TrafficMirrorFilterId"]
-                reason = self.refusals.of_filter(filter_id) or reason
-                return refused_entry(task, target_id, reason, choice)
+                filter_id = filter_of(task.source, self.configuration)
+                return task.refused(self.refusals.of_filter(filter_id) or reason)
             case Scope.NOT_SHOWN:
-                return task._replace(last_word=task.entry("failed", reason, choice=choice))
+                failed = task.entry("failed", reason, choice=choice)
+                return failed if task.tries == TRIES - 1 else task._replace(last_word=failed)
             case Scope.INTERFACE:
-                return task._replace(last_word=refused_entry(task, target_id, reason, choice))
+                return task._replace(last_word=task.refused(reason))
 
     def look_again(
         self, refused: Sequence[Task]
@@ -3404,30 +3245,59 @@ class Mirroring:
         again: list[Task] = []
         rest: list[Task] = []
         ids = [task.source.interface.interface_id for task in refused]
+        found: Found
         try:
-            if any(task.tries or task.is_not_shown for task in refused):
+            if any(task.tries or task.may_show for task in refused):
                 self.deadline.sleep(PAUSE_SECONDS)
-            found: Found = self.region.home.look_up(SESSIONS, ids)
+            found = self.region.home.look_up(SESSIONS, ids)
         except OutOfTime as error:
-            found = {key: [error] for key in ids}
+            found = {interface_id: [error] for interface_id in ids}
         for task, interface_id in zip(refused, ids, strict=True):
             last_word, tries = task.last_word, task.tries + 1
             assert last_word
             session = asked(
                 lambda key: self.sufficient([told(s) for s in found[key]]), interface_id
             )
+            out_of_time = isinstance(session, OutOfTime)
             if isinstance(session, Session):
                 yield self.exists(task, session)
-            elif isinstance(session, OutOfTime) or (
-                isinstance(session, Unanswered) and tries == TRIES
-            ):
-                reason = f"{last_word.reason} Whether it has a session is not known: {session}"
-                yield task.entry(session.outcome, reason, choice=last_word.choice)
+            elif isinstance(session, Unanswered) and (out_of_time or tries == TRIES):
+                reason = f"{last_word.reason} Whether it has a session is not known: {session}."
+                reason = shortened(reason, LONGEST_REASON)
+                yield last_word._replace(outcome=session.outcome, reason=reason, choice=NO_CHOICE)
             elif tries == TRIES:
                 yield last_word
             else:
-                (again if task.is_not_shown else rest).append(task._replace(tries=tries))
+                (again if task.may_show else rest).append(task._replace(tries=tries))
         return again, rest
+
+
+def named_tasks(requests: Mapping[str, Request], instances: Found) -> Iterator[Task | Entry]:
+    """The interfaces of the instances that events name, in order."""
+    place = 0
+    for instance_id, request in requests.items():
+        for task in tasks_of(instance_id, first(instances[instance_id]), request):
+            yield task._replace(place=place)
+            place += 1
+
+
+def swept_tasks(
+    request: Request, page: Iterable[tuple[str, Any]], done: set[str], tasks_of: TasksOf
+) -> Iterator[Task | Entry]:
+    """The interfaces of a page of a sweep. Their order changes from sweep to sweep, so that
+    interfaces which AWS keeps refusing do not keep others from their turn."""
+
+    def draw(item: tuple[str, object]) -> bytes:
+        drawn = f"{request.event_id}{item[0]}".encode(errors="backslashreplace")
+        return hashlib.sha256(drawn).digest()
+
+    for identifier, found in sorted(page, key=draw):
+        if identifier not in done:
+            done.add(identifier)
+            yield from tasks_of(identifier, found, request)
+
+
+TasksOf = Callable[[str, Any, Request], Iterator[Task | Entry]]
 
 
 def tasks_of(
@@ -3437,51 +3307,60 @@ def tasks_of(
     if isinstance(instance, Unanswered):
         yield Entry(request, instance.outcome, f"{instance}.", instance_id)
         return
-    if instance is None:
-        problem = f"AWS does not know instance {instance_id}"
-        problem += f"; the event is from {request.origin}" if request.origin else ""
-        if not sees_managed(client_of()):
-            problem += "; this runtime's boto3 cannot ask for instances that services manage"
-    elif not instance.is_up:
-        problem = f"Instance {instance_id} is {instance.state}, not running"
-    elif not instance.interfaces:
-        problem = f"Instance {instance_id} has no network interface"
-    else:
-        for interface_id, interface in instance.interfaces.items():
-            if isinstance(interface, Unanswered):
-                yield Entry(request, interface.outcome, f"{interface}.", instance_id, interface_id)
-            else:
-                source = Source(
-                    interface=interface,
-                    instance_id=instance_id,
-                    tags=instance.tags,
-                    instance_type=instance.instance_type,
-                    managed=instance.managed,
-                    neighbours=tuple(instance.interfaces),
-                )
-                yield Task(request, source, 0)
+    if instance is None or not instance.is_up or not instance.interfaces:
+        problem = why_no_interface(instance_id, instance, request)
+        yield Entry(request, "skipped", f"{problem}.", instance_id)
         return
-    yield Entry(request, "skipped", f"{problem}.", instance_id)
+    for interface_id, interface in instance.interfaces.items():
+        if isinstance(interface, Unanswered):
+            yield Entry(request, interface.outcome, f"{interface}.", instance_id, interface_id)
+            continue
+        source = Source(
+            interface=interface,
+            instance_id=instance_id,
+            tags=instance.tags,
+            instance_type=instance.instance_type,
+            managed=instance.managed,
+            neighbours=tuple(instance.interfaces),
+        )
+        yield Task(request, source)
 
 
-def swept_tasks(
-    request: Request, page: Sequence[tuple[str, Instance | Unanswered]], done: set[str]
+def tasks_of_database(
+    interface_id: str, interface: Interface | Unanswered, request: Request
 ) -> Iterator[Task | Entry]:
-    """The interfaces of a page of instances. Their order changes from sweep to sweep, so that
-    interfaces which AWS keeps refusing do not keep others from their turn."""
+    """The interface of a database, unless it belongs to an instance (RDS Custom)."""
+    if isinstance(interface, Unanswered):
+        yield Entry(request, interface.outcome, f"{interface}.", interface_id=interface_id)
+    elif interface.host_id is None:
+        yield Task(request, Source(interface, None, {}))
 
-    def draw(item: tuple[str, object]) -> bytes:
-        drawn = f"{request.event_id}{item[0]}".encode(errors="backslashreplace")
-        return hashlib.sha256(drawn).digest()
 
-    for instance_id, instance in sorted(page, key=draw):
-        if instance_id not in done:
-            done.add(instance_id)
-            yield from tasks_of(instance_id, instance, request)
+# What a sweep reads: the call, the values of its filter, and whose interfaces it shows.
+SWEPT: Sequence[tuple[Read, Sequence[str], TasksOf]] = (
+    (RUNNING_INSTANCES, ["running"], tasks_of),
+    (DATABASES, ["amazon-rds", "amazon-elasticache"], tasks_of_database),
+)
+
+
+def why_no_interface(instance_id: str, instance: Instance | None, request: Request) -> str:
+    """Why there is no interface of an instance to mirror."""
+    if instance:
+        state = instance.state
+        without = f"Instance {instance_id} has no network interface"
+        return without if instance.is_up else f"Instance {instance_id} is {state}, not running"
+    problem = f"AWS does not know instance {instance_id}"
+    problem += f"; the event is from {request.origin}" if request.origin else ""
+    if not sees_managed(client_of()):
+        problem += "; this runtime's boto3 cannot ask for instances that services manage"
+    return problem
 
 
 def why_excluded(source: Source, configuration: Configuration) -> str | None:
-    """Why tags say that the interface is not meant to be mirrored; None where they do not."""
+    """Why tags say that the interface is not meant to be mirrored; None where they do not, as for
+    databases."""
+    if source.instance_id is None:
+        return None
     for tag in configuration.exclude_tags:
         if tag.matches(source.tags):
             return f"The instance is excluded by its tag {tag} (EXCLUDE_TAGS)"
@@ -3489,30 +3368,6 @@ def why_excluded(source: Source, configuration: Configuration) -> str | None:
     if wanted and not any(tag.matches(source.tags) for tag in wanted):
         return f"The instance has none of the tags {', '.join(map(str, wanted))} (INCLUDE_TAGS)"
     return None
-
-
-def refused_entry(task: Task, target_id: str, reason: str, choice: Choice) -> Entry:
-    """Unmirrored, because AWS has refused, or would refuse, the sensor that was chosen."""
-    choice = choice.refused(target_id, reason)
-    return task.entry("unmirrored", f"Refused at create. {reason}", choice=choice)
-
-
-def why_unmirrored(choice: Choice, accounts_without_targets: Sequence[str]) -> str:
-    """At which stage the last sensors fell."""
-    if not choice.verdicts:
-        return f"There is no sensor: {no_targets_of(accounts_without_targets)}"
-    stages = [verdict.stage for verdict in choice.verdicts.values() if verdict.stage]
-    last = max(stages, key=STAGES.index)
-    fell = [key for key, verdict in choice.verdicts.items() if verdict.stage == last]
-    return (
-        f"No sensor can take it: of {len(stages)}, the last {len(fell)} fell at stage {last} "
-        f"({fell[0]}: {choice.verdicts[fell[0]]})"
-    )
-
-
-def no_targets_of(accounts: Sequence[str]) -> str:
-    """Configured accounts that show no target."""
-    return f"no traffic mirror target of account {', '.join(accounts)} is visible here"
 
 
 # ======================================================================================
@@ -3561,7 +3416,8 @@ class Report:
         if outcome.unfinished:
             self._unfinished_instances.add(entry.instance_id)
             self._sweep_is_unfinished |= entry.request.sweep
-            if not (entry.request.sweep and outcome.next_sweep):
+            # What a sweep defers, the next one goes on with.
+            if not (entry.request.sweep and entry.outcome == "deferred"):
                 self._unfinished_counts[entry.outcome] += 1
                 if len(self._unfinished) < LISTED:
                     self._unfinished.append(entry._replace(source=None, choice=NO_CHOICE))
@@ -3737,8 +3593,8 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
         region = mirroring.region
         report.unread |= region.error is not None and region.error.outcome == "failed"
         sessions = region.sessions_per_own_target()
-        if report.counts and (without := mirroring.accounts_without_targets()):
-            notes.append(f"{no_targets_of(without).capitalize()}.")
+        if report.counts and (missing := region.why_no_targets):
+            notes.append(f"{missing.capitalize()}.")
             logger.warning("%s", notes[-1])
     swept = work.sweep is not None and not work.sweep.dry_run
     print_metrics(context, report, swept, len(errors), sessions)
