@@ -130,10 +130,8 @@ class Aws:
 
 # Codes of AWS and names of botocore's exceptions: how a command ends, and what its user does.
 REFUSED = "ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|AuthFailure|"
-REFUSED += (
-    "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|.*Login"
-REFUSED += "|.*Config"
-)
+REFUSED += "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|"
+REFUSED += ".*Login|.*Config"
 DENIED = "AccessDenied|Unauthorized|AuthorizationError|Forbidden|403"
 # Where permissions have other names than operations.
 PERMISSIONS = {
