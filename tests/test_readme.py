@@ -10,21 +10,19 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import calls
 import conftest
-import preview
 import pytest
 import worlds
 from aws.transport import Fault
 from cloudformation import load
-from conftest import VARIABLES, Scene, running_event
 from commands import deploy
 from commands.__main__ import parser_of
+from conftest import VARIABLES, Scene, running_event
 from picture import ADVICE
 
 import lambda_traffic_mirror
