@@ -131,7 +131,7 @@ def deploy(aws: Aws, options: argparse.Namespace, given: dict[str, str]) -> Exit
     print("Deployed." if change_set else "No changes to deploy.")
     show(aws, options, values)
     if was_key not in ("", key):
-        place = f"--bucket {bucket} --stack {options.stack} --region {aws.region}"
+        place = f"--bucket {bucket} {aws.place(options.stack)}"
         print(f"The way back: deploy/deploy.sh {place} --code-key {was_key}")
     return Exit.DONE
 
@@ -294,7 +294,7 @@ def show(aws: Aws, options: argparse.Namespace, values: dict[str, str]) -> None:
             raise Stop(Exit.OTHER_CODE, text)
         print(f"CodeSha256 {runs}, {'as the zip' if digest else 'which the key does not tell'}.")
     body = first_sweep(aws, names[0], int(stack.parameters.get("Timeout", 300)))
-    place = f"--stack {stack.name} --region {aws.region}"
+    place = aws.place(stack.name)
     if body:
         print(f"First sweep: {body['message']}")
         words = [
