@@ -90,9 +90,15 @@ class Aws:
         if not self.region:
             raise Stop(Exit.NO_REGION, "no Region is set. Give --region, such as us-east-1")
 
-    def client(self, service: str, *, tries: int = 8, **settings: Any) -> Any:
+    def place(self, stack: str) -> str:
+        """The options of a command that a message names."""
+        profile = f" --profile {self.profile}" if self.profile else ""
+        return f"--stack {stack} --region {self.region}{profile}"
+
+    def client(self, service: str, *, tries: int = 0, **settings: Any) -> Any:
         """A client of a service; `settings` are botocore's."""
         # EC2 takes about five deletions of sessions a second, so throttled calls need patience.
+        tries = tries or int(os.environ.get("AWS_MAX_ATTEMPTS", "8"))
         retries = {"mode": "standard", "total_max_attempts": tries}
         if service not in self.clients or settings:
             config = Config(retries=retries, **settings)
@@ -130,9 +136,8 @@ class Aws:
 
 # Codes of AWS and names of botocore's exceptions: how a command ends, and what its user does.
 REFUSED = "ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|AuthFailure|"
-REFUSED += (
-    "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|.*Login"
-)
+REFUSED += "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|"
+REFUSED += ".*Login|.*Config"
 DENIED = "AccessDenied|Unauthorized|AuthorizationError|Forbidden|403"
 # Where permissions have other names than operations.
 PERMISSIONS = {

@@ -131,7 +131,7 @@ def deploy(aws: Aws, options: argparse.Namespace, given: dict[str, str]) -> Exit
     print("Deployed." if change_set else "No changes to deploy.")
     show(aws, options, values)
     if was_key not in ("", key):
-        place = f"--bucket {bucket} --stack {options.stack} --region {aws.region}"
+        place = f"--bucket {bucket} {aws.place(options.stack)}"
         print(f"The way back: deploy/deploy.sh {place} --code-key {was_key}")
     return Exit.DONE
 
@@ -145,18 +145,14 @@ def all_values(stack: Stack | None, given: dict[str, str]) -> dict[str, str]:
     """A value for each parameter: given, else what the stack has, else the default."""
     declared = template.parameters()
     values = {name: str(row["Default"]) for name, row in declared.items() if "Default" in row}
-    kept = (
-        {name: value for name, value in stack.parameters.items() if name in declared}
-        if stack
-        else {}
-    )
-    rate = kept.get("SweepRate", "")
-    if "SweepRate" not in given and (minutes := template.sweep_rate(rate)):
-        kept["SweepRate"] = minutes
-        note(f"a sweep every {minutes} minutes instead of {rate}, which the template had before")
-    for name, value in kept.items():
-        template.check(name, value)
-    return values | kept | given
+    before = stack.parameters if stack else {}
+    for name in before.keys() & declared.keys() - given:
+        values[name] = before[name]
+        if name == "SweepRate" and (minutes := template.sweep_rate(before[name])):
+            values[name] = minutes
+            note(f"a sweep every {minutes} minutes instead of {before[name]}, as it was before")
+        template.check(name, values[name])
+    return values | given
 
 
 def look_at_ec2(aws: Aws, given: dict[str, str]) -> None:
@@ -298,7 +294,7 @@ def show(aws: Aws, options: argparse.Namespace, values: dict[str, str]) -> None:
             raise Stop(Exit.OTHER_CODE, text)
         print(f"CodeSha256 {runs}, {'as the zip' if digest else 'which the key does not tell'}.")
     body = first_sweep(aws, names[0], int(stack.parameters.get("Timeout", 300)))
-    place = f"--stack {stack.name} --region {aws.region}"
+    place = aws.place(stack.name)
     if body:
         print(f"First sweep: {body['message']}")
         words = [

@@ -327,7 +327,7 @@ def say_what_is_left(
     options: argparse.Namespace, aws: Aws, stack: Stack | None, stays: list[Left]
 ) -> None:
     """What there is still to do, and the command that does it."""
-    again = f"deploy/remove.sh --stack {options.stack} --region {aws.region}"
+    again = f"deploy/remove.sh {aws.place(options.stack)}"
     if stays:
         needed = " ".join(dict.fromkeys(f"--with-{one.option}" for one in stays))
         print(f"{len(stays)} things are left, see above. To delete them, too: {again} {needed}")
@@ -347,7 +347,7 @@ def unknown_stack(options: argparse.Namespace, aws: Aws, account: str, others: l
     for row in sessions(aws, account, [Claim(frozenset(aws.targets()), "")])[0]:
         targets.setdefault(row["TrafficMirrorFilterId"], set()).add(row["TrafficMirrorTargetId"])
     for filter_id in targets.keys() - {one.filter_id for one in others}:
-        command = f"deploy/remove.sh --region {aws.region} --filter {filter_id} --targets"
+        command = f"deploy/remove.sh {aws.place(options.stack)} --filter {filter_id} --targets"
         says.append(f'Sessions of a stack that is gone: {command} "{" ".join(targets[filter_id])}"')
     return "\n".join(says)
 

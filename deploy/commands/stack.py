@@ -147,7 +147,7 @@ def follow(aws: Aws, stack_id: str, seen: str) -> str:
 
 def what_to_do(aws: Aws, stack: Stack) -> str | None:
     """What keeps a stack from being updated, and the command that mends it; None: nothing does."""
-    remove = f"deploy/remove.sh --stack {stack.name} --region {aws.region}"
+    remove = f"deploy/remove.sh {aws.place(stack.name)}"
     back = f"aws cloudformation continue-update-rollback --stack-name {stack.name}"
     mend = {
         "ROLLBACK_COMPLETE": f"its first deployment failed, it holds nothing. Remove it: {remove}",

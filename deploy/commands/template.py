@@ -15,7 +15,7 @@ DEPLOY = Path(__file__).resolve().parent.parent
 TEMPLATE = DEPLOY / "template.yaml"
 
 
-class Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML, with nothing in place of CloudFormation's short forms, such as !Ref."""
 
 

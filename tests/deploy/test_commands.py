@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -14,9 +14,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import boto3
@@ -27,7 +27,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from commands import __main__ as command_line
 from commands import deploy, preview, stack, template
-from commands.aws import Exit
+from commands.aws import Exit, WrongValue
 from moto import mock_aws
 from moto.backends import get_backend
 from moto.cloudformation.utils import yaml_tag_constructor
@@ -72,7 +72,10 @@ class Account:
                 if answer is not None:
                     if isinstance(answer, Exception):
                         raise answer
-                    return answer(asked) if callable(answer) else answer
+                    if not callable(answer):
+                        return answer
+                    if (told := answer(asked)) is not None:
+                        return told
             return send(client, operation, asked)
 
         monkeypatch.setattr(BaseClient, "_make_api_call", noted)
@@ -88,6 +91,7 @@ class Account:
         self.filter = self.ec2.create_traffic_mirror_filter()["TrafficMirrorFilter"][
             "TrafficMirrorFilterId"
         ]
+        self.others: list[str] = []
         self.calls.clear()
 
     def interface(self) -> str:
@@ -258,8 +262,8 @@ def test_an_upgrade_needs_nothing_but_the_bucket(account: Account) -> None:
     assert f"The way back: deploy/deploy.sh {back}" in done.out
     # And back, without a build.
     account.answer("GetFunctionConfiguration", {"CodeSha256": base64.b64encode(bytes(32)).decode()})
-    account.deploy(*back.split())
-    assert account.parameters["CodeVersion"] == "1.0.0"
+    assert f"Code s3://my-bucket/{OLD_KEY}" in account.deploy(*back.split()).out
+    assert account.calls["PutObject"] == 1
 
 
 def test_an_upgrade_changes_what_it_is_told(account: Account) -> None:
@@ -284,16 +288,18 @@ def test_the_rate_of_the_first_template_becomes_minutes(before: str, now: str) -
     assert template.sweep_rate(before) == now
 
 
-def test_a_value_that_the_template_no_longer_takes_is_told_before_the_upload(
-    account: Account,
+def test_a_value_that_the_template_no_longer_takes_is_told(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    account.deployed()
-    account.backend.parameters["SweepRate"] = "7"
-    done = account.deploy(*UPGRADE, ends=2)
-    assert "SweepRate has to be one of 5, 10, 15, 30, 60" in done.err
-    account.backend.parameters["SweepRate"] = "rate(7 minutes)"
-    done = account.deploy(*UPGRADE)
-    assert "a sweep every 10 minutes instead of rate(7 minutes)" in done.err
+    def values(rate: str, **given: str) -> str:
+        before = stack.Stack("name", "id", "CREATE_COMPLETE", {"SweepRate": rate}, {}, set())
+        return deploy.all_values(before, given)["SweepRate"]
+
+    with pytest.raises(WrongValue, match="SweepRate has to be one of 5, 10, 15, 30, 60"):
+        values("7")
+    assert values("7", SweepRate="30") == "30"
+    assert values("rate(7 minutes)") == "10"
+    assert "a sweep every 10 minutes instead of rate(7 minutes)" in capsys.readouterr().err
 
 
 def test_tags_and_a_role_are_for_cloudformation(account: Account) -> None:
@@ -342,10 +348,10 @@ WRONG = {
     "--bucket bucket PacketLength=9000": "PacketLength has to be empty or a number from 1 to 8500",
     "--bucket bucket --tags DryRun=true": "DryRun is a parameter, no tag: it goes before --tags",
     "--bucket bucket --targets ', '": "', ' names no target",
-    "--bucket bucket --targets 'tmt-1,i-1'": "'i-1' is no traffic mirror target (tmt-...) and no acc",
+    "--bucket bucket --targets 'tmt-1,i-1'": "'i-1' is no traffic mirror target (tmt-...) and",
     "--bucket bucket --targets '*'": "'*' is no traffic mirror target",
     "--bucket bucket --targets 12345678901": "'12345678901' has 11 digits, an account has 12",
-    "--bucket bucket --filter tmt-1": "FilterId has to be empty or the ID of a traffic mirror filter",
+    "--bucket bucket --filter tmt-1": "FilterId has to be empty or the ID of a traffic mirror",
 }
 
 
@@ -359,13 +365,10 @@ def test_a_wrong_call_of_deploy_is_explained_before_aws_is_asked(
     assert account.calls == {}
 
 
-@pytest.mark.parametrize("name", ["DryRun", "Targets", "SessionNumber"])
-def test_every_parameter_is_held_to_its_declaration(name: str) -> None:
-    """The defaults of the template pass."""
+def test_every_default_of_the_template_is_accepted() -> None:
     for parameter, declared in template.parameters().items():
         if "Default" in declared:
             template.check(parameter, str(declared["Default"]))
-    assert name in template.parameters()
 
 
 def fails(operation: str, code: str) -> Callable[[Account], None]:
@@ -458,7 +461,12 @@ def test_a_zip_that_is_not_there(account: Account) -> None:
 @pytest.mark.parametrize(
     ("config", "arguments", "status", "words"),
     [
-        ("[profile a]\nsso_session = b", ("--profile", "a"), 5, "aws sso login --profile a"),
+        (
+            "[profile a]\nsso_session = b\n[sso-session b]\nsso_region = x\nsso_start_url = y",
+            ("--profile", "a"),
+            5,
+            "aws sso login --profile a",
+        ),
         ("[default]\nlogin_session = b", (), 5, "Sign in: aws login"),
         (
             "[profile a]\nregion = x",
@@ -519,7 +527,7 @@ def test_every_state_of_a_stack_has_its_answer(account: Account, state: str, sta
         assert account.nothing_was_done()
         assert f"is in {state}" in done.err
     remove = "deploy/remove.sh --stack traffic-mirror --region eu-west-1"
-    failed = "ROLLBACK_COMPLETE ROLLBACK_FAILED DELETE_FAILED IMPORT_ROLLBACK_FAILED".split()
+    failed = ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "IMPORT_ROLLBACK_FAILED"]
     assert (remove in done.err) == (state in failed)
     assert ("continue-update-rollback" in done.err) == (state == "UPDATE_ROLLBACK_FAILED")
 
@@ -592,19 +600,18 @@ def test_a_change_set_that_fails_says_why(account: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "words"),
+    ("after", "words"),
     [
-        (False, "ROLLBACK_COMPLETE", "Remove it: deploy/remove.sh --stack traffic-mirror"),
-        (True, "UPDATE_ROLLBACK_COMPLETE", "the stack is as it was before"),
-        (True, "UPDATE_ROLLBACK_FAILED", "continue-update-rollback --stack-name traffic-mirror"),
+        ("ROLLBACK_COMPLETE", "Remove it: deploy/remove.sh --stack traffic-mirror"),
+        ("UPDATE_ROLLBACK_COMPLETE", "the stack is as it was before"),
+        ("UPDATE_ROLLBACK_FAILED", "continue-update-rollback --stack-name traffic-mirror"),
     ],
 )
 def test_a_deployment_that_fails_shows_the_failures_of_this_time(
-    account: Account, before: bool, after: str, words: str
+    account: Account, after: str, words: str
 ) -> None:
-    if before:
-        account.deployed()
-        event(account, "Queue", "CREATE_FAILED", "A failure of long ago")
+    account.deployed()
+    event(account, "Queue", "CREATE_FAILED", "A failure of long ago")
 
     def fail(_: dict[str, Any]) -> dict[str, Any]:
         account.backend.status = after
@@ -706,3 +713,442 @@ def test_a_sweep_that_says_nothing_keeps_nothing_from_being_deployed(
     done = account.deploy(*UPGRADE)
     assert "the code could not be compared" in done.err
     assert "no answer that can be understood" in done.err
+
+
+# ======================================================================================
+# remove: the stack, its sessions and what outlives it
+# ======================================================================================
+
+
+@pytest.fixture
+def removable(account: Account) -> Account:
+    """A stack with two sessions of its own, and one of each kind that is not."""
+    account.deployed()
+    for target in account.targets:
+        account.session(target)
+    account.others = [
+        account.session(account.targets[0], filter_id="tmf-other"),
+        account.session(account.target()),
+        account.session(account.targets[0], name="by hand"),
+    ]
+    account.calls.clear()
+    return account
+
+
+def test_the_stack_goes_first_and_then_its_sessions(removable: Account) -> None:
+    order: list[str] = []
+    for operation in ("DeleteStack", "DeleteTrafficMirrorSession"):
+        removable.answer(operation, lambda _, name=operation: order.append(name))
+    done = removable.remove(answer="yes\n")
+    assert order == ["DeleteStack", *["DeleteTrafficMirrorSession"] * 2]
+    goes, stays = done.out.split("What stays:")
+    assert "stack traffic-mirror (CREATE_COMPLETE)" in goes
+    assert "2 mirror sessions" in goes
+    assert re.findall(r"\(another \w+", stays) == [
+        "(another filter",
+        "(another target",
+        "(another Name",
+    ]
+    for what in ("filter", "queues", "log", "zips"):
+        assert f"(--with-{what} deletes it)" in stays
+    assert "deploy/remove.sh --stack traffic-mirror --region eu-west-1 --with-filter" in stays
+    assert "In 6 minutes: deploy/remove.sh --stack traffic-mirror --region eu-west-1" in stays
+
+
+def test_removal_is_repeated_until_nothing_is_left(removable: Account) -> None:
+    removable.remove("--yes")
+    assert removable.sessions == removable.others
+    # A sweep that was under way has made a last one.
+    removable.session(removable.targets[1])
+    done = removable.remove("--with-zips", "--yes")
+    assert removable.sessions == removable.others
+    assert "Deleted zip s3://my-bucket/" in done.out
+    assert "--with-filter" in done.out
+    removable.answer("DeleteTrafficMirrorFilter", {})  # which moto does not know
+    assert f"Deleted filter {removable.filter}" in removable.remove("--with-filter", "--yes").out
+    removable.answer("DescribeTrafficMirrorFilters", {"TrafficMirrorFilters": []})
+    assert "Nothing is left." in removable.remove().out
+
+
+def test_what_outlives_a_stack_is_found_when_it_is_gone(removable: Account) -> None:
+    """CloudFormation remembers what a deleted stack has made."""
+    sqs, logs = boto3.client("sqs"), boto3.client("logs")
+    removable.remove("--yes")
+    url = sqs.create_queue(QueueName="DeadLetterQueue")["QueueUrl"]
+    logs.create_log_group(logGroupName="/the/log")
+    physical = [
+        ("DeadLetterQueue", "AWS::SQS::Queue", url),
+        ("Queue", "AWS::SQS::Queue", f"{url}x"),
+    ]
+    physical.append(("LogGroup", "AWS::Logs::LogGroup", "/the/log"))
+    names = ("LogicalResourceId", "ResourceType", "PhysicalResourceId")
+    events = [dict(zip(names, one, strict=True)) | {"EventId": one[2]} for one in physical]
+    removable.answer("DescribeStackEvents", {"StackEvents": events})
+    done = removable.remove()
+    assert f"queue {url} (--with-queues deletes it)" in done.out
+    assert "log group /the/log (--with-log deletes it)" in done.out
+    assert f"{url}x" not in done.out
+    removable.remove("--with-queues", "--with-log", "--yes")
+    assert sqs.list_queues().get("QueueUrls", []) == []
+    assert logs.describe_log_groups()["logGroups"] == []
+
+
+@pytest.mark.parametrize("answer", ["no\n", ""])
+def test_silence_is_no_confirmation(removable: Account, answer: str) -> None:
+    removable.remove(answer=answer, ends=Exit.NOT_CONFIRMED)
+    assert removable.nothing_was_done()
+
+
+def test_a_filter_that_serves_another_stack_stays(removable: Account) -> None:
+    removable.remove("--yes")
+    given = {"Targets": removable.targets[0], "FilterId": removable.filter, "CodeKey": OLD_KEY}
+    removable.cloudformation.create_stack(
+        StackName="another",
+        TemplateBody=template.TEMPLATE.read_text("utf-8"),
+        Parameters=[
+            {"ParameterKey": key, "ParameterValue": value}
+            for key, value in (given | {"CodeBucket": "my-bucket"}).items()
+        ],
+    )
+    removable.session(removable.targets[0])
+    done = removable.remove("--with-filter", "--with-zips", "--yes")
+    assert "Nothing is left." in done.out
+    assert len(removable.sessions) == 4
+    # One whose name was mistyped is told which there are.
+    assert "Stacks of template.yaml here: another" in removable.remove("--stack", "x", ends=13).err
+
+
+def test_a_stack_that_is_forgotten_is_no_dead_end(removable: Account) -> None:
+    get_backend("cloudformation")[ACCOUNT][REGION].stacks.clear()
+    done = removable.remove(ends=Exit.STATE)
+    assert (
+        "there is no stack traffic-mirror in eu-west-1, nor was one deleted in 90 days" in done.err
+    )
+    commands = re.findall("deploy/remove.sh (--stack .*)", done.err)
+    assert len(commands) == 2
+    for command in commands:
+        removable.remove(*shlex.split(command), "--yes")
+    assert removable.sessions == removable.others[2:]
+    assert "deploy/remove.sh" not in removable.remove(ends=Exit.STATE).err.partition(":")[2]
+
+
+def test_a_stack_that_is_there_is_not_removed_by_half(removable: Account) -> None:
+    call = ("--filter", removable.filter, "--targets", removable.targets[0], "--yes")
+    assert "stack traffic-mirror is there" in removable.remove(*call, ends=2).err
+    assert removable.nothing_was_done()
+
+
+@pytest.mark.parametrize(("state", "status"), EACH_STATE)
+def test_a_stack_in_any_state_is_removed_or_left_alone(
+    account: Account, state: str, status: int
+) -> None:
+    account.deployed()
+    account.session(account.targets[0])
+    account.backend.status = state
+    if state == "DELETE_IN_PROGRESS":  # it goes while it is looked at for the second time
+        gone = account.cloudformation.delete_stack
+        account.answer("ListStacks", lambda _: gone(StackName="traffic-mirror") and None)
+    ends = 13 if status == 13 and state not in REMOVABLE else 0
+    account.remove("--yes", ends=ends)
+    assert len(account.sessions) == bool(ends)
+    assert account.calls["DeleteStack"] == (not ends)  # whoever asked for it
+
+
+def test_sessions_stay_while_the_stack_cannot_go(removable: Account) -> None:
+    def fail(_: dict[str, Any]) -> dict[str, Any]:
+        removable.backend.status = "DELETE_FAILED"
+        event(removable, "Queue", "DELETE_FAILED", "It is held")
+        return {}
+
+    asked: list[dict[str, Any]] = []
+    removable.answer("DeleteStack", fail)
+    done = removable.remove("--yes", ends=Exit.FAILED)
+    assert "  DELETE_FAILED        Queue It is held\n" in done.err
+    assert "with --force what fails is left behind" in done.err
+    assert len(removable.sessions) == 5
+    removable.answer("DeleteStack", lambda given: asked.append(given) or fail(given))
+    removable.remove("--yes", "--force", ends=Exit.FAILED)
+    assert asked[0]["DeletionMode"] == "FORCE_DELETE_STACK"
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "status", "words", "tries"),
+    [
+        ("DeleteStack", "AccessDenied", 10, "cloudformation:DeleteStack is missing", 0),
+        ("DescribeTrafficMirrorSessions", "UnauthorizedOperation", 10, "Sessions is missing", 0),
+        ("DeleteTrafficMirrorSession", "UnauthorizedOperation", 10, "Session is missing", 1),
+        (
+            "DeleteTrafficMirrorSession",
+            "RequestLimitExceeded",
+            17,
+            "2 sessions could not be del",
+            2,
+        ),
+        ("DeleteTrafficMirrorSession", "InvalidTrafficMirrorSessionId.NotFound", 0, "", 6),
+        (
+            "DeleteTrafficMirrorFilter",
+            "TrafficMirrorFilterInUse",
+            17,
+            "is still used by sessions",
+            2,
+        ),
+    ],
+)
+def test_a_deletion_that_fails(
+    removable: Account, operation: str, code: str, status: int, words: str, tries: int
+) -> None:
+    removable.refuse(operation, code)
+    done = removable.remove(
+        "--yes", "--with-filter" if "Filter" in operation else "--yes", ends=status
+    )
+    assert words in done.err
+    assert removable.calls["DeleteTrafficMirrorSession"] == tries
+
+
+# ======================================================================================
+# remove: the sessions to one target
+# ======================================================================================
+
+
+class Item(NamedTuple):
+    """What the function's judging says of an interface."""
+
+    interface_id: str
+    instance_id: str
+    outcome: str
+    target_id: str
+    reason: str
+    fate: str
+
+
+def judged(
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: str = "planned",
+    fate: str = "",
+    target: str = "",
+    unread: tuple[str, ...] = (),
+) -> list[dict[str, str]]:
+    """Have the function's judging say the same of every interface; the variables that it gets."""
+    asked: list[dict[str, str]] = []
+
+    def survey(session: Any, environment: dict[str, str]) -> Any:
+        asked.append(environment)
+        rows = session.client("ec2").describe_traffic_mirror_sessions()["TrafficMirrorSessions"]
+        chosen = target or environment["targets"].split(",")[0]
+        items = [
+            Item(row["NetworkInterfaceId"], "i-1", outcome, chosen, "Why it is dark.", fate)
+            for row in rows
+        ]
+        return SimpleNamespace(interfaces=[] if unread else items, unread=unread)
+
+    monkeypatch.setattr(preview, "survey", survey)
+    return asked
+
+
+def test_a_target_is_freed_where_other_sensors_take_its_interfaces(
+    removable: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = judged(monkeypatch)
+    target, other = removable.targets
+    done = removable.remove("--target", target, answer="yes\n")
+    # Whichever filter they have: that of another stack would keep the sensor as well.
+    assert f"Sessions to {target}: 2 of ours to be deleted" in done.out
+    assert len(removable.sessions) == 3
+    assert "Would go dark: 0 of 2 interfaces" in done.out
+    assert f"as a sweep of stack traffic-mirror without {target}" in done.out
+    assert f"the next sweep may choose {target} again" in done.err
+    # The interfaces have sessions: those are another tool's for the function that is asked.
+    pretended = {"targets": other, "MIRROR_ALONGSIDE": "true", "SESSION_NUMBER": "2"}
+    assert pretended.items() <= asked[0].items()
+    assert asked[0]["EXCLUDE_TAGS"] == "traffic-mirror=sensor"
+    assert "Nothing to delete." in removable.remove("--target", target).out
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"outcome": "unmirrored"}, "Why it is dark."),
+        ({"outcome": "failed"}, "Why it is dark."),
+        ({"outcome": "skipped"}, "Why it is dark."),
+        ({"fate": "maybe"}, "the sensors that can take it may be full"),
+        ({"unread": ("A page is missing.",)}, "A page is missing."),
+        ({"outcome": "exists", "target": "tmt-other"}, "another tool mirrors it"),
+    ],
+)
+def test_what_would_go_dark_stops_it(
+    removable: Account, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], words: str
+) -> None:
+    judged(monkeypatch, **said)
+    done = removable.remove("--target", removable.targets[1], "--yes", ends=Exit.DARK)
+    assert "Would go dark: 1 of 1 interfaces" in done.out
+    assert words in done.out
+    assert removable.nothing_was_done()
+    removable.remove("--target", removable.targets[1], "--yes", "--force")
+    assert len(removable.sessions) == 4
+
+
+def test_without_a_stack_that_makes_sessions_all_go_dark(
+    removable: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch)
+    call = ("--target", removable.targets[0])
+    done = removable.remove(*call, "--stack", "x", ends=Exit.DARK)
+    assert "there is no stack x here to mirror it anew" in done.out
+    removable.answer("GetFunctionConfiguration", variables(DRY_RUN="true", targets="tmt-1"))
+    assert "is on DRY_RUN, and creates nothing" in removable.remove(*call, ends=Exit.DARK).out
+    removable.answer("GetFunctionConfiguration", variables(targets=removable.targets[0]))
+    assert "has no other target" in removable.remove(*call, ends=Exit.DARK).out
+    # An account stands for all its targets.
+    removable.answer("GetFunctionConfiguration", variables(targets=ACCOUNT))
+    assert "Would go dark: 0 of 2" in removable.remove(*call, answer="yes").out
+
+
+def variables(**names: str) -> dict[str, Any]:
+    return {"Environment": {"Variables": names}}
+
+
+@pytest.mark.parametrize(("above", "goes"), [(0, 4), (2, 4), (4, 2), (5, 1), (6, 0), (100, 0)])
+def test_above_keeps_so_many_and_counts_those_of_others(
+    account: Account, monkeypatch: pytest.MonkeyPatch, above: int, goes: int
+) -> None:
+    account.deployed()
+    judged(monkeypatch)
+    for _ in range(4):
+        account.session(account.targets[0])
+    for _ in range(2):
+        account.session(account.targets[0], name="by hand")
+    done = account.remove("--target", account.targets[0], "--above", str(above), "--yes")
+    assert len(account.sessions) == 6 - goes
+    assert "may choose" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        ("--colour", "unrecognized arguments: --colour"),
+        ("--target", "--target: expected one argument"),
+        ("--target tmt-1,tmt-2", "--target takes one traffic mirror target"),
+        ("--target 123456789012", "--target takes one traffic mirror target"),
+        ("--target eni-1", "'eni-1' is no traffic mirror target"),
+        ("--target tmt-1 --above -1", "expected one argument|from 0"),
+        ("--target tmt-1 --above many", "invalid int value: 'many'"),
+        ("--target tmt-1 --with-filter", "--target goes with"),
+        ("--above 3", "--above takes a number from 0, and needs --target"),
+        ("--filter tmf-1", "--filter and --targets go together"),
+        (
+            "--filter eni-1 --targets tmt-1",
+            "FilterId has to be empty or the ID of a traffic mirror",
+        ),
+        ("--filter tmf-1 --targets tmt-1 --with-queues", "only the filter is known"),
+    ],
+)
+def test_a_wrong_call_of_remove_is_explained(account: Account, call: str, why: str) -> None:
+    done = account.remove(*call.split(), ends=2)
+    assert re.search(why, done.err)
+    assert account.calls == {}
+
+
+# ======================================================================================
+# The scripts, and what they set up
+# ======================================================================================
+
+
+class Checkout:
+    """A copy of the scripts, in a path with blanks, with a command that tells how it was called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.deploy, self.bin = folder / "a checkout" / "deploy", folder / "bin"
+        self.stand = folder / "where the user stands"
+        for path in (self.deploy / "commands", self.bin, self.stand):
+            path.mkdir(parents=True)
+        for script in DEPLOY.glob("*.sh"):
+            shutil.copy(script, self.deploy)
+        (self.deploy / "requirements.txt").write_text("# nothing\n")
+        (self.deploy / "commands" / "__init__.py").touch()
+        (self.deploy / "commands" / "__main__.py").write_text(
+            "import os, sys\nprint(sys.argv[1:], os.getcwd(), sys.version_info[:2], sep='|')"
+        )
+        # Neither the AWS CLI nor anything else that the scripts do not name.
+        for command in ("bash", "cmp", "cp", "dirname", "env"):
+            (self.bin / command).symlink_to(str(shutil.which(command)))
+
+    def python(self, name: str, new: bool) -> None:
+        """A Python on the PATH; an old one fails where it is asked for its version."""
+        path = self.bin / name
+        path.write_text(f'#!/bin/sh\n{f"exec {sys.executable}" if new else "exit 1 #"} "$@"\n')
+        path.chmod(0o755)
+
+    def run(self, *arguments: str, ends: int = 0, **environment: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [str(self.deploy / arguments[0]), *arguments[1:]],
+            check=False,
+            cwd=self.stand,
+            env={"PATH": str(self.bin), **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == ends, done.stderr
+        return done.stdout, done.stderr
+
+
+def test_the_scripts_find_a_python_and_set_up_once(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    _, err = checkout.run("deploy.sh", ends=Exit.NO_PYTHON)
+    assert err.startswith("deploy/deploy.sh: Python 3.10 or newer with the venv module is needed")
+    checkout.python("python3", new=False)
+    checkout.python("python3.12", new=True)
+    # What lies where the user stands is not taken for a part of the program.
+    (checkout.stand / "commands.py").write_text("raise SystemExit(99)")
+    out, err = checkout.run("deploy.sh", "--bucket", "a b", "C=")
+    assert "Setting up" in err
+    assert out.startswith(f"['deploy', '--bucket', 'a b', 'C=']|{checkout.stand}|")
+    venv = checkout.deploy / ".venv"
+    marker = venv / "marker"
+    marker.touch()
+    assert checkout.run("remove.sh") == (
+        f"['remove']|{checkout.stand}|{sys.version_info[:2]}\n",
+        "",
+    )
+    assert marker.exists()
+    # Half made, or with a Python that is gone: made anew.
+    (venv / "installed.txt").unlink()
+    assert "Setting up" in checkout.run("preview.sh")[1]
+    assert not marker.exists()
+    (venv / "bin" / "python").unlink()
+    assert "Setting up" in checkout.run("preview.sh")[1]
+
+
+def test_a_python_that_is_named_is_the_only_one(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    checkout.python("python3", new=False)
+    _, err = checkout.run("deploy.sh", ends=Exit.NO_PYTHON, PYTHON="python3")
+    assert "PYTHON is 'python3', which is not Python 3.10 or newer" in err
+    (checkout.deploy / ".venv").symlink_to(tmp_path)
+    _, err = checkout.run("deploy.sh", ends=Exit.NO_PYTHON, PYTHON=sys.executable)
+    assert ".venv is a symbolic link" in err
+    assert (tmp_path / "bin").exists()
+
+
+@pytest.mark.parametrize("script", [*DEPLOY.glob("*.sh"), DEPLOY.parent / "build_zip.sh"], ids=str)
+def test_the_shell_of_macos_can_read_it(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    newer = r"\b(?:mapfile|readarray|declare -A|local -A|local -n|wait -n|coproc)\b|\$\{\w+[,^@]"
+    newer += r"|\|&|&>>|;;?&|\[\[ -v|(?<!\+)\"\$\{\w+\[@\]\}"
+    assert re.findall(newer, script.read_text()) == []
+
+
+def test_what_is_installed_is_pinned_as_for_the_tests() -> None:
+    text = (DEPLOY / "requirements.txt").read_text()
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)", text, re.MULTILINE))
+    tests = (DEPLOY.parent / "requirements.txt").read_text()
+    others = dict(re.findall(r"^([\w-]+)(?:\[.*\])?==(\S+)", tests, re.MULTILINE))
+    assert {name for name in pins if others.get(name, pins[name]) != pins[name]} == set()
+    assert len(re.findall(r"^[\w-]+==\S+ \\\n    --hash", text, re.MULTILINE)) == len(pins) > 10
+
+
+def test_help_says_how_and_with_which_exit_status(account: Account) -> None:
+    for command in ("deploy", "remove"):
+        out = account.run(command, "--help").out
+        assert out.startswith(f"usage: deploy/{command}.sh ")
+        assert re.findall(r"^ +(\d+)  ", out, re.MULTILINE) == [str(number) for number in range(19)]
+        assert os.access(DEPLOY / f"{command}.sh", os.X_OK)
