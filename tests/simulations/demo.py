@@ -36,6 +36,11 @@ SEED = 4789  # the same IDs at every run
 EVENT = PROJECT / "deploy" / "running-event.json"
 # Instances behind a load balancer cannot be recognised as sensors, so a tag says so.
 EXCLUDE = "traffic-mirror=sensor"
+STEERING = {
+    "FILTER_TAG": "mirror-filter",
+    "TARGETS_TAG": "mirror-to",
+    "MIRROR_DATABASES": "true",
+}
 VXLAN = rule("udp", (4789, 4789), cidr="10.0.0.0/12")
 
 
@@ -93,6 +98,7 @@ class Demonstration:
             "targets": ",".join(self.sensors),
             "EXCLUDE_TAGS": EXCLUDE,
             "SENSOR_ROLE_ARNS": self.role,
+            **STEERING,
         }
 
     def start(self, instance_ids: list[str]) -> None:
@@ -101,6 +107,13 @@ class Demonstration:
         for instance_id in instance_ids:
             with patch("moto.ec2.models.instances.random_instance_id", return_value=instance_id):
                 self.account.instance(here, [self.account.group()], interfaces=2)
+
+    def steer(self) -> None:
+        """A database in zone a, and an instance whose tags name its sensor and its filter."""
+        here = self.account.subnet("a")
+        self.account.database(here)
+        tags = {"mirror-to": self.busy, "mirror-filter": self.account.filter()}
+        self.account.instance(here, [self.account.group()], tags=tags)
 
     def populate(self) -> None:
         """What runs in the account besides: some of it mirrored, some of it dark."""
@@ -160,8 +173,9 @@ def heading(text: str) -> None:
     print(TERMINAL.paint("heading", f"== {text}"))
 
 
-def show(title: str, event: object) -> list[dict[str, Any]]:
-    """Send an event and print what came of it; the interfaces of the result."""
+def show(title: str, event: object, *outcomes: str) -> list[dict[str, Any]]:
+    """Send an event and print what came of it, of these outcomes if any are named; the interfaces
+    of the result."""
     heading(title)
     result = send(event)
     if "body" not in result:
@@ -170,6 +184,8 @@ def show(title: str, event: object) -> list[dict[str, Any]]:
     body = json.loads(result["body"])
     print(f"{result['statusCode']} {body['message']}")
     for interface in body["interfaces"]:
+        if outcomes and interface["outcome"] not in outcomes:
+            continue
         print()
         print("\n".join(draw_interface(interface, TERMINAL)))
     print()
@@ -226,6 +242,9 @@ def main(arguments: list[str]) -> int:
                         print(json.dumps(session, indent=2))
                 print()
                 show("The same event is delivered again", event)
+                scene.steer()
+                title = "A sweep finds a database, and an instance whose tags steer it"
+                show(title, {"sweep": True}, "created")
             if html or not arguments:
                 scene.populate()
                 show_account(scene, html)
