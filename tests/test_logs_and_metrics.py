@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from aws import LambdaContext, running_event, scheduled_event, sqs_event
 from calls import CREATE, GROUPS, INSTANCES, SESSIONS, TARGETS
 from conftest import Scene, Sleeps, deliver, missing
-from metric_format import violations
 
 from lambda_traffic_mirror import lambda_handler
 
@@ -205,6 +205,43 @@ def test_what_cannot_be_read_is_a_warning_or_an_error_with_the_messages_id(
 # Metrics: CloudWatch's embedded metric format
 # --------------------------------------------------------------------------------------
 
+# As https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
+# CloudWatch_Embedded_Metric_Format_Specification.html says, as far as the function uses it.
+NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
+METRIC = {
+    "type": "object",
+    "properties": {"Name": NAME, "Unit": {"enum": ["Count", "Percent"]}},
+    "required": ["Name", "Unit"],
+    "additionalProperties": False,
+}
+DIMENSIONS = {"type": "array", "items": NAME, "minItems": 1, "maxItems": 30, "uniqueItems": True}
+DIRECTIVE = {
+    "type": "object",
+    "properties": {
+        "Namespace": {"const": "TrafficMirror"},
+        "Dimensions": {"type": "array", "items": DIMENSIONS, "minItems": 1},
+        "Metrics": {"type": "array", "items": METRIC, "minItems": 1, "maxItems": 100},
+    },
+    "required": ["Namespace", "Dimensions", "Metrics"],
+    "additionalProperties": False,
+}
+METADATA = {
+    "type": "object",
+    "properties": {
+        # milliseconds since 1970
+        "Timestamp": {"type": "integer", "minimum": 10**12, "maximum": 10**13},
+        "CloudWatchMetrics": {"type": "array", "items": DIRECTIVE, "minItems": 1},
+    },
+    "required": ["Timestamp", "CloudWatchMetrics"],
+}
+NUMBER_OR_TEXT = {"type": ["number", "string"]}
+FORMAT = {
+    "type": "object",
+    "properties": {"_aws": METADATA},
+    "required": ["_aws"],
+    "additionalProperties": NUMBER_OR_TEXT,
+}
+
 
 @pytest.fixture
 def metrics(capsys: pytest.CaptureFixture[str]) -> Metrics:
@@ -213,7 +250,12 @@ def metrics(capsys: pytest.CaptureFixture[str]) -> Metrics:
 
     def metrics() -> list[dict[str, Any]]:
         documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert [violations(document) for document in documents] == [[] for _ in documents]
+        for document in documents:
+            jsonschema.validate(document, FORMAT)
+            for directive in document["_aws"]["CloudWatchMetrics"]:
+                (dimensions,) = directive["Dimensions"]
+                assert all(type(document[name]) is str for name in dimensions)
+                assert all(type(document[m["Name"]]) in (int, float) for m in directive["Metrics"])
         return documents
 
     return metrics
