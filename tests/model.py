@@ -1,27 +1,32 @@
-"""A second opinion on which sensor mirrors which interface.
+"""A second implementation of the rules, written from the contract alone and for reading only.
 
-The rules are written out once more, slowly and with nothing but nested loops over what AWS
-answered, so that the function can be compared with something that shares no line with it.
-``expect`` is the whole model; ``group_rules_admit`` and ``acl_allows`` are its two filters.
+Nested loops over what AWS answered, no cache, no index, no call. `expect` is the whole model:
+it takes what AWS shows (`World`), the settings, the interfaces in question and what AWS answered
+to each create, and returns what the function should say of every interface. It chooses as the
+function should, round by round, and looks up what became of each create that follows from it; a
+create that nothing explains is left over, and a test sees it.
 
-Where the rules leave a choice, a comment that starts with AMBIGUOUS names the choices.
+A finding is what one stage says of one interface of a sensor: `yes`, `elsewhere` (another zone),
+`behind` (ranked behind), `unseen` (it exists but is not shown), `lacks` (AWS's answer is missing
+for good: denied, unreadable), `lacks for now` (throttled), or `no`.
+
+Where the contract leaves a choice, a comment that starts with AMBIGUOUS says so.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import ipaddress
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hypothesis import strategies as st
-
-Answer = Mapping[str, Any]
+Row = Mapping[str, Any]
 
 VXLAN = 4789
+STAGES = ("tag", "unavailable", "zone", "vpc", "security_group", "network_acl", "route", "create")
+UNVERIFIED = 4  # the last rank; 0 and 1: the source's zone, clean and behind; 2 and 3: others
 
 # --------------------------------------------------------------------------------------
 # What goes in and what comes out
@@ -30,83 +35,138 @@ VXLAN = 4789
 
 @dataclass
 class World:
-    """What AWS answers to one account, every page, each resource as boto3 returns it."""
+    """What AWS shows to one account: every page, each row as boto3 returns it.
+
+    `prefix_lists` holds the entries of those that can be read. `accounts` holds what the accounts
+    show for which there is a role. `missing` names what AWS did not answer: fields of this class,
+    `hosts` (the sensors' instances), `account` (the role cannot be assumed) or IDs of prefix
+    lists; its value says whether that is final (denied) or not (throttled).
+    """
 
     account: str = ""
-    reservations: list[Answer] = field(default_factory=list)
-    interfaces: list[Answer] = field(default_factory=list)
-    targets: list[Answer] = field(default_factory=list)
-    sessions: list[Answer] = field(default_factory=list)
-    groups: list[Answer] = field(default_factory=list)
-    acls: list[Answer] = field(default_factory=list)
-    # The entries of each managed prefix list; one that cannot be read is absent.
-    prefix_lists: dict[str, list[Answer]] = field(default_factory=dict)
-    route_tables: list[Answer] = field(default_factory=list)
-    # What the accounts show for which there is a role; None where one cannot be asked.
-    accounts: dict[str, World | None] = field(default_factory=dict)
-    # The fields of this class whose reading is denied.
-    denied: set[str] = field(default_factory=set)
+    reservations: Sequence[Row] = ()
+    interfaces: Sequence[Row] = ()
+    targets: Sequence[Row] = ()
+    sessions: Sequence[Row] = ()
+    groups: Sequence[Row] = ()
+    acls: Sequence[Row] = ()
+    route_tables: Sequence[Row] = ()
+    prefix_lists: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    accounts: Mapping[str, World] = field(default_factory=dict)
+    missing: dict[str, bool] = field(default_factory=dict)
+
+    def lacks(self, *names: str) -> str | None:
+        """The finding where one of these was not answered."""
+        finals = [self.missing[name] for name in (*names, "account") if name in self.missing]
+        return None if not finals else "lacks" if all(finals) else "lacks for now"
+
+    def instance(self, instance_id: str) -> Row | None:
+        """The instance of this ID, if it is shown."""
+        for reservation in self.reservations:
+            for instance in reservation["Instances"]:
+                if instance["InstanceId"] == instance_id:
+                    return dict(instance)
+        return None
+
+
+@dataclass
+class Settings:
+    """The configuration that decides; the names are those of the variables."""
+
+    targets: Sequence[str] = ("t1",)
+    filter_id: str = "f"
+    local_zone_only: bool = True
+    local_vpc_only: bool = False
+    include_tags: Sequence[str] = ()
+    exclude_tags: Sequence[str] = ()
+    filter_tag: str = ""
+    targets_tag: str = ""
+    mirror_databases: bool = False
+    session_number: int = 1
+    mirror_alongside: bool = False
+    allow_unverified: bool = False
+    dry_run: bool = False
+
+
+@dataclass
+class Source:
+    """An interface in question: one of an instance, or a database's that has none."""
+
+    row: Row
+    instance: Row | None = None
+
+    @property
+    def id(self) -> str:
+        return str(self.row["NetworkInterfaceId"])
+
+    @property
+    def place(self) -> Row:
+        """What shows its zone."""
+        return self.instance["Placement"] if self.instance else self.row
+
+    def tag(self, key: str) -> str:
+        """The value of an instance's tag, empty where there is none."""
+        tags = (self.instance or {}).get("Tags", [])
+        return next((tag["Value"] for tag in tags if key and tag["Key"] == key), "")
 
 
 @dataclass
 class ExpectedSensor:
-    """The verdict on one configured target; `sessions` is its count before the choice.
-
-    `or_stages` are other stages that a rejection may name, where the order is not promised;
-    `behind`: whether something ranks it behind, None where nobody says.
-    """
+    """The verdict on one configured target, and the count of its sessions before the choice."""
 
     target_id: str
     verdict: str
     stage: str | None
     sessions: int
-    or_stages: tuple[str, ...] = ()
-    behind: bool | None = None
+    behind: bool | None = None  # None: either will do
 
 
 @dataclass
 class ExpectedInterface:
     """The outcome for one interface.
 
-    `sessions` lists (target, session) that it may name; `sensors` is None where no verdicts
-    are promised.
+    `sessions` lists (target, session) that an `exists` or `blocked` may name; `sensors` is None
+    where no verdicts are promised.
     """
 
-    instance_id: str
+    instance_id: str | None
     interface_id: str | None
     outcome: str
     target_id: str | None = None
     sensors: list[ExpectedSensor] | None = field(default_factory=list)
     sessions: list[tuple[str, str]] = field(default_factory=list)
+    excluded: bool = False  # by a tag rule
 
+
+# The codes that AWS answered to the creates for (interface, target, filter), None for a session.
+Creates = dict[tuple[str, str, str], list[str | None]]
 
 # --------------------------------------------------------------------------------------
-# The two filters
+# The two filters (5.4, 5.5)
 # --------------------------------------------------------------------------------------
 
 
 def within(block: str | None, address: str) -> bool:
-    """Whether an IPv4 block contains an IPv4 address; an IPv6 block never does."""
+    """Whether an IPv4 block contains an IPv4 address; an IPv6 block never does.
+
+    Raises ValueError for what is no block.
+    """
     if not block:
         return False
     network = ipaddress.ip_network(block, strict=False)
-    if network.version != 4:
-        return False
-    return ipaddress.IPv4Address(address) in network
+    return network.version == 4 and ipaddress.IPv4Address(address) in network
 
 
 def contains_vxlan(first: int | None, last: int | None) -> bool:
     """Whether a range of ports contains 4789; where an end is missing it is open there."""
-    if first is not None and first > VXLAN:
-        return False
-    return last is None or last >= VXLAN
+    return (first is None or first <= VXLAN) and (last is None or last >= VXLAN)
 
 
 def group_rules_admit(
-    rules: Iterable[Answer],
+    rules: Iterable[Row],
     source_address: str,
     source_group_ids: Collection[str],
-    prefix_lists: Mapping[str, Sequence[Answer]],
+    prefix_lists: Mapping[str, Sequence[Row]],
     unstated: bool = True,
 ) -> bool:
     """Whether one of the inbound rules (`IpPermissions`) admits udp/4789 from the source.
@@ -129,29 +189,24 @@ def group_rules_admit(
             if counts and pair.get("GroupId") in source_group_ids:
                 return True
         for listed in rule.get("PrefixListIds", []):
-            # AMBIGUOUS: a list that exists but cannot be read although the permission is
-            # there (shared, deleted). Here its rule does not match, as without permission;
-            # the other reading makes the sensor `unavailable`, like an unseen group.
+            # AMBIGUOUS: a list that exists but is not shown although the permission is there
+            # (shared, deleted). Here its rule does not match, as without the permission.
             for entry in prefix_lists.get(listed["PrefixListId"], []):
                 if within(entry.get("Cidr"), source_address):
                     return True
     return False
 
 
-def acl_allows(entries: Iterable[Answer], egress: bool, address: str) -> bool:
+def acl_allows(entries: Iterable[Row], egress: bool, address: str) -> bool:
     """Whether a network ACL (its `Entries`) lets udp/4789 pass, to or from the address."""
     for entry in sorted(entries, key=lambda entry: int(entry["RuleNumber"])):
-        if bool(entry["Egress"]) != egress:
+        protocol, ports = str(entry["Protocol"]), entry.get("PortRange") or {}
+        if bool(entry["Egress"]) != egress or protocol not in ("-1", "17"):
             continue
-        if str(entry["Protocol"]) not in ("-1", "17"):
+        if protocol == "17" and not contains_vxlan(ports.get("From"), ports.get("To")):
             continue
-        if str(entry["Protocol"]) == "17":
-            ports = entry.get("PortRange") or {}
-            if not contains_vxlan(ports.get("From"), ports.get("To")):
-                continue
-        if not within(entry.get("CidrBlock"), address):
-            continue
-        return bool(entry["RuleAction"] == "allow")
+        if within(entry.get("CidrBlock"), address):
+            return bool(entry["RuleAction"] == "allow")
     return False
 
 
@@ -160,316 +215,304 @@ def acl_allows(entries: Iterable[Answer], egress: bool, address: str) -> bool:
 # --------------------------------------------------------------------------------------
 
 
-def find_instance(world: World, instance_id: str) -> Answer | None:
-    """The instance of this ID, if it can be seen."""
-    for reservation in world.reservations:
-        for instance in reservation["Instances"]:
-            if instance["InstanceId"] == instance_id:
-                return dict(instance)
-    return None
+def find(rows: Iterable[Row], key: str, value: str | None) -> Row | None:
+    """The first row whose `key` has this value."""
+    return next((row for row in rows if value and row.get(key) == value), None)
 
 
-def find(items: Iterable[Answer], key: str, value: str) -> Answer | None:
-    """The first item whose `key` has this value."""
-    for item in items:
-        if item.get(key) == value:
-            return item
-    return None
-
-
-def acl_of(world: World, subnet_id: str) -> Answer | None:
-    """The network ACL of a subnet, if it can be seen."""
+def acl_of(world: World, subnet_id: str) -> Row | None:
+    """The network ACL of a subnet, if it is shown."""
     for acl in world.acls:
-        for association in acl["Associations"]:
-            if association["SubnetId"] == subnet_id:
-                return acl
+        if find(acl["Associations"], "SubnetId", subnet_id):
+            return acl
     return None
 
 
-def configured(world: World, settings: Answer) -> list[str]:
+def configured(world: World, settings: Settings) -> list[str]:
     """The IDs of the configured targets; an account stands for its targets that are visible."""
     found: list[str] = []
-    for entry in settings["targets"]:
+    for entry in settings.targets:
         named = [entry]
         if len(entry) == 12 and entry.isdigit():
-            named = sorted(
-                target["TrafficMirrorTargetId"]
-                for target in world.targets
-                if target["OwnerId"] == entry
-            )
+            owned = [target for target in world.targets if target["OwnerId"] == entry]
+            named = sorted(target["TrafficMirrorTargetId"] for target in owned)
         found += [target_id for target_id in named if target_id not in found]
     return found
 
 
-def asked_about(world: World, target: Answer) -> World | None:
-    """Who says what a target consists of: its owner, where there is a role, or else our account.
-
-    None: its owner, who does not answer.
-    """
+def owner_of(world: World, target: Row) -> World:
+    """Who says what a target consists of: its owner where there is a role, else this account."""
     owner = target["OwnerId"]
-    if owner == world.account or owner not in world.accounts:
-        return world
-    return world.accounts[owner]
+    return world if owner == world.account else world.accounts.get(owner, world)
 
 
-def behind_load_balancer(target: Answer) -> bool:
+def behind_load_balancer(target: Row) -> bool:
     """Whether the target is a Network Load Balancer or a Gateway Load Balancer endpoint."""
     return bool(target.get("NetworkLoadBalancerArn") or target.get("GatewayLoadBalancerEndpointId"))
 
 
-def interfaces_of(world: World, target: Answer) -> list[Answer]:
-    """The interfaces of a target that this account sees."""
-    if not behind_load_balancer(target):
-        interface_id = target.get("NetworkInterfaceId")
-        if not interface_id:  # shared without it; the owner sees it
-            own = find(world.targets, "TrafficMirrorTargetId", target["TrafficMirrorTargetId"])
-            interface_id = (own or {}).get("NetworkInterfaceId")
-        found = find(world.interfaces, "NetworkInterfaceId", interface_id or "none")
-        return [found] if found else []
-    if target.get("NetworkLoadBalancerArn"):
-        descriptions = ["ELB " + target["NetworkLoadBalancerArn"].split(":loadbalancer/")[1]]
+def faces_of(world: World, target: Row) -> list[Row] | str:
+    """The interfaces of a target, or the finding that stands for them."""
+    view = owner_of(world, target)
+    foreign = target["OwnerId"] != world.account and view is world
+    if not (target.get("NetworkInterfaceId") or behind_load_balancer(target)):
+        if foreign:
+            return "unseen"
+        if lacks := view.lacks("targets"):
+            return lacks
+        # Shared without its interface: its owner is shown the rest.
+        own = find(view.targets, "TrafficMirrorTargetId", target["TrafficMirrorTargetId"])
+        target = own or {}
+    interface_id = target.get("NetworkInterfaceId")
+    if interface_id:
+        wanted = [("NetworkInterfaceId", interface_id)]
+    elif target.get("NetworkLoadBalancerArn"):
+        name = target["NetworkLoadBalancerArn"].split(":loadbalancer/")[1]
+        wanted = [("Description", f"ELB {name}")]
+    elif endpoint := target.get("GatewayLoadBalancerEndpointId"):
+        texts = ("VPC Endpoint Interface ", "VPC Endpoint Interface: ")
+        wanted = [("Description", text + endpoint) for text in texts]
     else:
-        endpoint = target["GatewayLoadBalancerEndpointId"]
-        descriptions = [
-            f"VPC Endpoint Interface {endpoint}",
-            f"VPC Endpoint Interface: {endpoint}",
-        ]
-    return [item for item in world.interfaces if item.get("Description") in descriptions]
+        return "no"  # it shows nothing of where it receives
+    if lacks := view.lacks("interfaces"):
+        return lacks
+    found = [row for row in view.interfaces if any(row.get(key) == text for key, text in wanted)]
+    return found or ("unseen" if foreign else "no")
 
 
 # --------------------------------------------------------------------------------------
-# One interface of a sensor
+# The stages: one interface of a sensor (5.2 to 5.5a)
 # --------------------------------------------------------------------------------------
 
-STAGES = ("vpc", "security_group", "network_acl", "route")
+
+def host_runs(view: World, face: Row) -> str:
+    """5.2: `no` if the instance that the interface is attached to is known not to be running."""
+    instance_id = (face.get("Attachment") or {}).get("InstanceId")
+    if not instance_id:
+        return "yes"
+    if lacks := view.lacks("hosts"):
+        return lacks
+    # A host that is not shown (managed, hidden) is not known to be anything.
+    host = view.instance(instance_id) or {"State": {"Name": "running"}}
+    state = host["State"].get("Name")
+    if not state:
+        return "lacks"
+    # AMBIGUOUS: a sensor whose instance is pending. Here it is known not to be running.
+    return "yes" if state == "running" else "no"
 
 
-def admitted_by_groups(view: World, source: Answer, sensor: Answer) -> str:
-    """Whether the sensor's groups admit the packet: `yes`, `behind`, `no`, or `unseen` where a
-    group decides that is not shown."""
-    group_ids = [group["GroupId"] for group in sensor.get("Groups", [])]
+def in_zone(world: World, view: World, settings: Settings, source: Source, face: Row) -> str:
+    """5.3: by IDs where the sensor was read through a role, else by names."""
+    key = "AvailabilityZone" if view is world else "AvailabilityZoneId"
+    here, there = source.place.get(key), face.get(key)
+    if not (here and there):
+        return "unseen"  # an old boto3 drops IDs
+    if here == there:
+        return "yes"
+    return "no" if settings.local_zone_only else "elsewhere"
+
+
+def groups_admit(view: World, source: Source, face: Row) -> str:
+    """5.4: the union of the groups on the sensor's interface."""
+    group_ids = [group["GroupId"] for group in face.get("Groups", [])]
     if not group_ids:
         return "yes"
-    found = [find(view.groups, "GroupId", group_id) for group_id in group_ids]
-    source_groups = [group["GroupId"] for group in source.get("Groups", [])]
-    within_vpc = source["VpcId"] == sensor["VpcId"]
+    if lacks := view.lacks("groups"):
+        return lacks
+    rows = [find(view.groups, "GroupId", group_id) for group_id in group_ids]
+    source_groups = [group["GroupId"] for group in source.row.get("Groups", [])]
+    within_vpc = source.row["VpcId"] == face["VpcId"]
+    unreadable = False
 
-    def admits(lists: Mapping[str, Sequence[Answer]], unstated: bool) -> bool:
-        return any(
-            group_rules_admit(
-                group.get("IpPermissions", []),
-                source["PrivateIpAddress"],
-                source_groups,
-                lists,
-                unstated,
-            )
-            for group in found
-            if group
-        )
+    def admit(unstated: bool) -> bool:
+        nonlocal unreadable
+        for row in filter(None, rows):
+            rules, address = row["IpPermissions"], source.row["PrivateIpAddress"]
+            try:
+                if group_rules_admit(rules, address, source_groups, view.prefix_lists, unstated):
+                    return True
+            except ValueError:
+                unreadable = True
+        return False
 
-    if admits({}, within_vpc):
+    if admit(within_vpc):
         return "yes"
-    # AMBIGUOUS: a reference of unknown standing and a prefix list both admit. Here the list is not
-    # read, as something else admits the packet; the other reading ranks the sensor with the rest.
-    if admits({}, True):
+    if admit(True):
         return "behind"
-    if admits(view.prefix_lists, within_vpc):
+    if unreadable:
+        return "lacks"
+    if None in rows:
+        return "unseen"
+    for row in filter(None, rows):
+        for rule in row["IpPermissions"]:
+            about_vxlan = group_rules_admit(
+                [{**rule, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}], "0.0.0.0", [], {}
+            )
+            for listed in rule.get("PrefixListIds", []):
+                lacks = view.lacks(listed["PrefixListId"])
+                if about_vxlan and lacks:
+                    return lacks
+    return "no"
+
+
+def acls_allow(world: World, view: World, source: Source, face: Row) -> str:
+    """5.5: inbound at the sensor's subnet; a denial outbound at the source's only ranks."""
+    if source.row["SubnetId"] == face["SubnetId"]:
         return "yes"
-    return "unseen" if None in found else "no"
+    if lacks := view.lacks("acls"):
+        return lacks
+    inbound, outbound = acl_of(view, face["SubnetId"]), acl_of(world, source.row["SubnetId"])
+    if inbound is None:
+        return "unseen"
+    try:
+        if not acl_allows(inbound["Entries"], False, source.row["PrivateIpAddress"]):
+            return "no"
+    except ValueError:
+        return "lacks"
+    # AMBIGUOUS: the source's own ACL is unseen (a shared subnet). Here no denial is known.
+    if outbound and not acl_allows(outbound["Entries"], True, face["PrivateIpAddress"]):
+        return "behind"
+    return "yes"
 
 
-def allowed_inbound(view: World, source: Answer, sensor: Answer) -> bool | None:
-    """Whether the ACL of the sensor's subnet lets the packet in; None if it is unseen."""
-    if source["SubnetId"] == sensor["SubnetId"]:
-        return True
-    acl = acl_of(view, sensor["SubnetId"])
-    if acl is None:
-        return None
-    return acl_allows(acl["Entries"], False, source["PrivateIpAddress"])
+def leads(route: Row) -> str:
+    """Where one route leads: `yes`, `no`, or `behind` for kinds that AWS does not list."""
+    gateway = route.get("GatewayId") or ""
+    if route["State"] == "blackhole" or gateway == "local" or gateway.startswith("igw-"):
+        return "no"
+    astray = ("NatGatewayId", "EgressOnlyInternetGatewayId", "CarrierGatewayId")
+    leading = ("VpcPeeringConnectionId", "TransitGatewayId", "NetworkInterfaceId", "InstanceId")
+    if any(map(route.get, astray)):
+        return "no"
+    return "yes" if gateway.startswith("vpce-") or any(map(route.get, leading)) else "behind"
 
 
-def denied_outbound(world: World, source: Answer, sensor: Answer) -> bool:
-    """Whether the ACL of the source's subnet is known to deny the packet."""
-    if source["SubnetId"] == sensor["SubnetId"]:
-        return False
-    acl = acl_of(world, source["SubnetId"])
-    if acl is None:
-        # AMBIGUOUS: the source's own ACL is unseen (shared subnet). Here no denial is
-        # known, so the sensor is not ranked behind.
-        return False
-    return not acl_allows(acl["Entries"], True, sensor["PrivateIpAddress"])
-
-
-ASTRAY = ("NatGatewayId", "EgressOnlyInternetGatewayId", "CarrierGatewayId")
-LEADING = ("VpcPeeringConnectionId", "TransitGatewayId", "NetworkInterfaceId", "InstanceId")
-
-
-def routed(tables: Iterable[Answer], source: Answer, sensor: Answer) -> str:
-    """Whether a route leads from the source's subnet to a sensor in another VPC: `yes`, `behind`
-    (AWS does not say, or it cannot be known) or `no`."""
-    own = main = None
-    for table in tables:
+def route_leads(world: World, source: Source, face: Row) -> str:
+    """5.5a: whether the route table of the source's subnet leads to a sensor in another VPC."""
+    if source.row["VpcId"] == face["VpcId"]:
+        return "yes"
+    if lacks := world.lacks("route_tables"):
+        return "yes" if lacks == "lacks" else lacks  # without the permission the sensor passes
+    own: Row | None = None
+    main: Row | None = None
+    for table in world.route_tables:
         for association in table["Associations"]:
-            if association.get("SubnetId") == source["SubnetId"]:
+            if association.get("SubnetId") == source.row["SubnetId"]:
                 own = table
-            if association.get("Main") and table["VpcId"] == source["VpcId"]:
+            if association.get("Main") and table["VpcId"] == source.row["VpcId"]:
                 main = table
-    table = own or main
-    if table is None:
-        # AMBIGUOUS: no table is shown. Here, as what is unseen does not reject, it passes.
-        return "yes"
-    best: tuple[int, bool] | None = None
-    winner: Answer = {}
-    for route in table["Routes"]:
-        if route["State"] == "filtered":
+    used = own or main
+    if used is None:
+        return "yes"  # what is unseen does not reject
+    matching, lists = [], []
+    for route in used["Routes"]:
+        gateway = route.get("GatewayId") or ""
+        if route.get("State") == "filtered":
             continue
         if route.get("DestinationPrefixListId"):
-            if not route.get("GatewayId", "").startswith("vpce-"):
-                # AMBIGUOUS: whether that holds, too, where the winner among the others is known
-                # to lead nowhere, or to lead there; here it does, as the list may be closer.
-                return "behind"
+            if not gateway.startswith("vpce-") and gateway != "VpcLattice":
+                lists.append(leads(route))
             continue
-        if not within(route.get("DestinationCidrBlock"), sensor["PrivateIpAddress"]):
-            continue
-        length = ipaddress.IPv4Network(route["DestinationCidrBlock"]).prefixlen
-        this = (length, route["Origin"] != "EnableVgwRoutePropagation")
-        if best is None or this > best:
-            best, winner = this, route
-    if best is None or winner["State"] == "blackhole":
-        return "no"
-    gateway = winner.get("GatewayId", "")
-    if gateway == "local" or gateway.startswith("igw-") or any(map(winner.get, ASTRAY)):
-        return "no"
-    if gateway.startswith("vpce-") or any(map(winner.get, LEADING)):
-        return "yes"
-    return "behind"
-
-
-def judge_sensor_interface(
-    world: World, view: World, settings: Answer, source: Answer, sensor: Answer
-) -> tuple[str, bool]:
-    """The stage that rejects one interface of a sensor, or `passes`, `unverified`, or `unreadable`
-    where what decides may not be read in its account; and whether something ranks it behind."""
-    elsewhere = sensor["VpcId"] != source["VpcId"]
-    if settings["local_vpc_only"] and elsewhere:
-        return "vpc", False
-    if "groups" in view.denied and sensor.get("Groups"):
-        return "unreadable", False
-    admitted = admitted_by_groups(view, source, sensor)
-    if admitted == "no":
-        return "security_group", False
-    if "acls" in view.denied and source["SubnetId"] != sensor["SubnetId"]:
-        return "unreadable", False
-    allowed = allowed_inbound(view, source, sensor)
-    # AMBIGUOUS: groups unseen, ACL seen and denying. "Unavailable where what is unseen would
-    # decide": here the group would not decide, the ACL does. The other reading stops at
-    # the stage of the groups and says `unavailable`; it differs in the verdict, and with
-    # ALLOW_UNVERIFIED it would use a sensor whose ACL is known to deny.
-    if allowed is False:
-        return "network_acl", False
-    leads = routed(world.route_tables, source, sensor) if elsewhere else "yes"
-    if leads == "no":
-        return "route", False
-    behind = "behind" in (admitted, leads) or denied_outbound(world, source, sensor)
-    return "unverified" if admitted == "unseen" or allowed is None else "passes", behind
+        if within(route.get("DestinationCidrBlock"), face["PrivateIpAddress"]):
+            length = int(route["DestinationCidrBlock"].split("/")[1])
+            static = route["Origin"] in ("CreateRoute", "CreateRouteTable")
+            matching.append(((length, static), leads(route)))
+    best = max((key for key, _ in matching), default=None)
+    winners = {answer for key, answer in matching if key == best} or {"no"}
+    answers = [winners.pop() if len(winners) == 1 else "behind", *lists]
+    if "no" in answers:
+        return "no" if set(answers) == {"no"} else "behind"
+    return "behind" if "behind" in answers else "yes"
 
 
 # --------------------------------------------------------------------------------------
-# One sensor
+# A sensor (5.1a, 5.6, 5.7)
 # --------------------------------------------------------------------------------------
 
 
 @dataclass
 class Judged:
-    """What the filters say of one sensor, before anything is created.
+    """What is said of a sensor: its rank if it passes, else the stage where it falls.
 
-    `fate` is `dead`, `unreadable` (its account does not say), `passes`, `unverified` or the stage
-    that rejects it; `in_zone` is None where the zone is unknown; `behind`: something ranks it so.
+    `lacks` is the finding of a sensor that nothing rejects and whose answer is missing; `unseen`
+    says that what cannot be seen would decide.
     """
 
-    target_id: str
-    fate: str
-    in_zone: bool | None = None
-    behind: bool = False
+    rank: int | None = None
+    stage: str | None = None
+    lacks: str | None = None
+    unseen: bool = False
+
+    def order(self) -> tuple[int, int]:
+        """Lowest is the one that stands for a load balancer: passing, best; else the farthest."""
+        if self.rank is not None:
+            return 0, self.rank
+        if self.lacks:
+            return 1, int(self.lacks == "lacks")
+        return (2, 0) if self.unseen else (3, -STAGES.index(str(self.stage)))
 
 
-def why_dead(view: World, target: Answer, interfaces: list[Answer]) -> bool:
-    """Whether the instance that a sensor's interface is attached to is known not to run."""
-    if behind_load_balancer(target):
-        return False
-    instance_id = (interfaces[0].get("Attachment") or {}).get("InstanceId")
-    found = find_instance(view, instance_id) if instance_id else None
-    # AMBIGUOUS: a sensor whose instance is pending. Here it is known not to be running;
-    # the other reading takes "that counts as running" to hold for sensors, too.
-    return bool(found and found["State"]["Name"] != "running")
+def settle(found: Iterable[tuple[str, str]], settings: Settings) -> Judged:
+    """From the findings of all stages, in order, to one judgement: a certain `no` wins."""
+    found = list(found)
+    for stage, finding in found:
+        if finding == "no":
+            return Judged(stage=stage)
+    findings = [finding for _, finding in found]
+    if "unseen" in findings and not settings.allow_unverified:
+        return Judged(stage="unavailable", unseen=True)
+    for lacks in ("lacks for now", "lacks"):
+        if lacks in findings:
+            return Judged(stage="unavailable", lacks=lacks)
+    if "unseen" in findings:
+        return Judged(rank=UNVERIFIED)
+    return Judged(rank=2 * ("elsewhere" in findings) + ("behind" in findings))
 
 
 def judge_sensor(
-    world: World, settings: Answer, instance: Answer, source: Answer, target_id: str
+    world: World, settings: Settings, source: Source, target_id: str, exists: bool = False
 ) -> Judged:
-    """Take one configured target through every stage, as if its zone were no obstacle."""
+    """Take one configured target through every stage.
+
+    `exists`: there is a session already, and the question is only whether packets arrive (7).
+    """
+    named = source.tag(settings.targets_tag)
+    if named.strip() and target_id not in named.split() and not exists:
+        return Judged(stage="tag")
     target = find(world.targets, "TrafficMirrorTargetId", target_id)
-    if target is None:
-        return Judged(target_id, "dead")
-    view = asked_about(world, target)
-    # AMBIGUOUS: whether the sessions of an account may be missing from the count. Here not.
-    if view is None or "sessions" in view.denied:
-        return Judged(target_id, "unreadable")
-    # AMBIGUOUS: a load balancer without tags in an account that does not answer; here what does
-    # not depend on the answer comes after it, though both are `unavailable`.
-    hidden = not (behind_load_balancer(target) or target.get("NetworkInterfaceId"))
-    if "interfaces" in view.denied or (hidden and "targets" in view.denied):
-        return Judged(target_id, "unreadable")
-    tagged = settings["include_tags"] or settings["exclude_tags"]
-    if behind_load_balancer(target) and not tagged:
-        # AMBIGUOUS: a load balancer in another zone, no tags set: `unavailable` (here, as
-        # 5.2 comes before 5.3) or `zone` ("a zone that is known comes first").
-        return Judged(target_id, "dead")
-    interfaces = interfaces_of(view, target)
-    through_role = view is not world
-    if not interfaces:
-        # AMBIGUOUS: LOCAL_VPC_ONLY with a sensor whose VPC is unknown. Here unverified, so
-        # ALLOW_UNVERIFIED uses it; the other reading rejects what may be elsewhere.
-        foreign = target["OwnerId"] != world.account and not through_role
-        return Judged(target_id, "unverified" if foreign else "dead")
-    host = interfaces[0].get("Attachment", {}).get("InstanceId")
-    if host and "reservations" in view.denied:
-        return Judged(target_id, "unreadable")
-    if why_dead(view, target, interfaces):
-        return Judged(target_id, "dead")
-
-    key = "AvailabilityZoneId" if through_role else "AvailabilityZone"
-    here = [item for item in interfaces if item[key] == instance["Placement"][key]]
-    # AMBIGUOUS: a load balancer with interfaces in the zone (all rejected) and in others.
-    # Here it is a sensor of the zone and judged by the interfaces there, so it is not one of
-    # "the others" that LOCAL_ZONE_ONLY false lets be tried; the other reading tries its
-    # interfaces in other zones then.
-    found = [
-        judge_sensor_interface(world, view, settings, source, item) for item in here or interfaces
-    ]
-    fates = [fate for fate, _ in found]
-    if "passes" in fates:
-        fate = "passes"
-    elif "unreadable" in fates:
-        fate = "unreadable"
-    elif "unverified" in fates:
-        fate = "unverified"
-    else:
-        # AMBIGUOUS: several interfaces rejected at different stages; here the latest stage
-        # that one of them reached, as the sensor passes a stage with any of them.
-        fate = max(fates, key=STAGES.index)
-    # AMBIGUOUS: several interfaces, something ranks some behind; here one that passes
-    # everything and is not ranked behind is enough.
-    behind = all(last for other, last in found if other == fate)
-    return Judged(target_id, fate, bool(here), behind)
+    recognised = settings.include_tags or settings.exclude_tags or exists
+    if target is None or (behind_load_balancer(target) and not recognised):
+        return Judged(stage="unavailable")
+    view, faces = owner_of(world, target), faces_of(world, target)
+    if isinstance(faces, str):
+        return settle([("unavailable", faces)], settings)
+    judged = []
+    for face in faces:
+        if not all(map(face.get, ("SubnetId", "VpcId", "AvailabilityZone"))):
+            judged.append(settle([("unavailable", "lacks")], settings))  # the row is unreadable
+            continue
+        far = settings.local_vpc_only and source.row["VpcId"] != face["VpcId"]
+        choosing = [
+            ("unavailable", (view is not world and view.lacks("sessions")) or "yes"),
+            ("zone", in_zone(world, view, settings, source, face)),
+            ("vpc", "no" if far else "yes"),
+        ]
+        reaching = [
+            ("security_group", groups_admit(view, source, face)),
+            ("network_acl", acls_allow(world, view, source, face)),
+            ("route", route_leads(world, source, face)),
+        ]
+        host = ("unavailable", host_runs(view, face))
+        judged.append(settle([host, *([] if exists else choosing), *reaching], settings))
+    return min(judged, key=Judged.order)
 
 
 # --------------------------------------------------------------------------------------
-# One interface of an instance
+# What falls out before sensors are judged (4)
 # --------------------------------------------------------------------------------------
 
 
-def has_tag(instance: Answer, wanted: Iterable[str]) -> bool:
+def has_tag(instance: Row, wanted: Iterable[str]) -> bool:
     """Whether the instance has one of the tags, each `key` or `key=value`."""
     for text in wanted:
         key, equals, value = text.partition("=")
@@ -479,280 +522,244 @@ def has_tag(instance: Answer, wanted: Iterable[str]) -> bool:
     return False
 
 
-def is_sensor(world: World, settings: Answer, instance: Answer, source: Answer) -> bool:
+def is_sensor(world: World, settings: Settings, source: Source) -> bool:
     """Whether the interface is any target's, or its instance hosts a configured one."""
-    on_instance = [item["NetworkInterfaceId"] for item in instance["NetworkInterfaces"]]
+    of_instance = (source.instance or {}).get("NetworkInterfaces", [])
     for target in world.targets:
         interface_id = target.get("NetworkInterfaceId")
-        if interface_id and interface_id == source["NetworkInterfaceId"]:
-            return True
         ours = target["TrafficMirrorTargetId"] in configured(world, settings)
-        if ours and interface_id in on_instance:
+        if interface_id and interface_id == source.id:
+            return True
+        if ours and find(of_instance, "NetworkInterfaceId", interface_id):
             return True
     return False
 
 
-def set_aside(
-    world: World, settings: Answer, instance: Answer, source: Answer
-) -> ExpectedInterface | None:
-    """The outcome of an interface that falls out before sensors are judged."""
-    instance_id, interface_id = instance["InstanceId"], source["NetworkInterfaceId"]
-    skipped = ExpectedInterface(instance_id, interface_id, "skipped")
-    if has_tag(instance, settings["exclude_tags"]):
+def set_aside(invocation: Invocation, source: Source) -> ExpectedInterface | None:
+    """The outcome of an interface that falls out before sensors are judged, in order."""
+    world, settings = invocation.known, invocation.settings
+    skipped = expected(source, "skipped")
+    if source.instance:
+        left_out = settings.include_tags and not has_tag(source.instance, settings.include_tags)
+        if left_out or has_tag(source.instance, settings.exclude_tags):
+            return replace(skipped, excluded=True)
+    if source.row.get("InterfaceType", "interface") != "interface":
         return skipped
-    if settings["include_tags"] and not has_tag(instance, settings["include_tags"]):
+    if is_sensor(world, settings, source):
         return skipped
-    if source.get("InterfaceType", "interface") != "interface":
+    sessions = [row for row in world.sessions if row["NetworkInterfaceId"] == source.id]
+    ours = configured(world, settings)
+    to_ours = [row for row in sessions if row["TrafficMirrorTargetId"] in ours]
+    if to_ours or (sessions and not settings.mirror_alongside):
+        return existing(invocation, source, to_ours, sessions)
+    if not source.row.get("PrivateIpAddress") or invocation.unsupported(source):
         return skipped
-    if is_sensor(world, settings, instance, source):
-        return skipped
-    # AMBIGUOUS: an interface with several sessions; any of them may be named.
-    existing = [
-        (session["TrafficMirrorTargetId"], session["TrafficMirrorSessionId"])
-        for session in world.sessions
-        if session["NetworkInterfaceId"] == interface_id
-    ]
-    if existing:
-        return ExpectedInterface(instance_id, interface_id, "exists", sessions=existing)
-    if not source.get("PrivateIpAddress"):
-        return skipped
+    numbers = [row["SessionNumber"] for row in sessions]
+    if len(sessions) >= 3 or settings.session_number in numbers:
+        return expected(source, "unmirrored")
     return None
 
 
-@dataclass
-class Limits:
-    """What AWS refuses: each limit is what is left of it before the invocation."""
+def existing(
+    invocation: Invocation, source: Source, to_ours: list[Row], sessions: list[Row]
+) -> ExpectedInterface:
+    """The outcome of an interface that has a session: in sweeps it is looked where it leads."""
+    world = invocation.known
+    pairs = [(row["TrafficMirrorTargetId"], row["TrafficMirrorSessionId"]) for row in sessions]
+    found = expected(source, "exists", sessions=pairs)
+    if not invocation.sweep:
+        return found
+    if not to_ours:
+        shown = [find(world.targets, "TrafficMirrorTargetId", target_id) for target_id, _ in pairs]
+        return found if any(shown) else replace(found, outcome="blocked", sensors=None)
+    reachable = Settings(allow_unverified=True)  # what cannot be seen blocks nothing
+    judged = {
+        target_id: judge_sensor(world, reachable, source, target_id, exists=True)
+        for target_id in [row["TrafficMirrorTargetId"] for row in to_ours]
+    }
+    blocked = [key for key, one in judged.items() if one.rank is None and not one.lacks]
+    if blocked:
+        pairs = [pair for pair in pairs if pair[0] in blocked]
+        verdicts = None
+        if len(blocked) == 1:
+            count = invocation.count(blocked[0])
+            verdicts = [ExpectedSensor(blocked[0], "rejected", judged[blocked[0]].stage, count)]
+        return replace(found, outcome="blocked", sessions=pairs, sensors=verdicts)
+    if any(one.lacks for one in judged.values()):
+        return replace(found, outcome="failed", sensors=None)
+    return found
 
-    sources: dict[str, int] = field(default_factory=dict)  # for targets that have a limit
-    sessions: int | None = None  # in the account; None: no limit in sight
-    unsupported_types: set[str] = field(default_factory=set)
+
+def expected(source: Source, outcome: str, **more: Any) -> ExpectedInterface:
+    """What is expected of this interface."""
+    instance_id = source.instance["InstanceId"] if source.instance else None
+    return ExpectedInterface(instance_id, source.id, outcome, **more)
+
+
+# --------------------------------------------------------------------------------------
+# Choosing, in rounds (5, 5.6, 5.8)
+# --------------------------------------------------------------------------------------
 
 
 @dataclass
 class Waiting:
-    """An interface that needs a session, and what is expected of it so far."""
+    """An interface that needs a session, what was judged for it and what is expected so far."""
 
-    instance: Answer
-    source: Answer
-    expected: ExpectedInterface | None = None
-
-    @property
-    def interface_id(self) -> str:
-        return str(self.source["NetworkInterfaceId"])
-
-    @property
-    def target_id(self) -> str:
-        return str(self.expected and self.expected.target_id)
+    source: Source
+    known: World
+    judged: dict[str, Judged]
+    expected: ExpectedInterface
+    tries: int = 0
 
 
 @dataclass
 class Invocation:
-    """What one invocation knows and has done so far."""
+    """What one invocation knows, has chosen, and has learnt from what AWS refused.
+
+    `known` is `world`, or what a warm environment remembers of the sensors, with this
+    invocation's sessions. `creates` is used up: what is left was not to be sent.
+    """
 
     world: World
-    settings: Answer
-    limits: Limits
-    dry_run: bool
-    got: Mapping[str, tuple[str, str | None]]
-    chosen: Counter[str] = field(default_factory=Counter)  # sessions by target, on top of the old
-    refused: set[str] = field(default_factory=set)
-    unsupported: set[str] = field(default_factory=set)
-    full: bool = False
+    settings: Settings
+    creates: Creates
+    known: World
+    sweep: bool = False
+    not_supported: set[str] = field(default_factory=set)  # interfaces, for an hour
+    chosen: Counter[str] = field(default_factory=Counter)  # new sessions, by target
+    refused_targets: set[str] = field(default_factory=set)
+    refused_types: set[str] = field(default_factory=set)
+    refused_filters: set[str] = field(default_factory=set)
+    everything_refused: bool = False
+
+    def unsupported(self, source: Source) -> bool:
+        """Whether AWS has refused this interface before, or its type in this invocation."""
+        of_type = source.instance and source.instance.get("InstanceType") in self.refused_types
+        return source.id in self.not_supported or bool(of_type)
+
+    def filter_of(self, source: Source) -> str:
+        """The filter for its session: its tag's, where that is not blank."""
+        return source.tag(self.settings.filter_tag).strip() or self.settings.filter_id
 
     def count(self, target_id: str) -> int:
-        """The target's sessions: those that are seen here and by its owner, and the new ones."""
-        target = find(self.world.targets, "TrafficMirrorTargetId", target_id)
-        owner = asked_about(self.world, target) if target else None
+        """All sessions that this account or the owner sees, each once, and those chosen."""
+        target = find(self.known.targets, "TrafficMirrorTargetId", target_id)
+        views = [self.known, owner_of(self.known, target)] if target else [self.known]
         ids = {
-            session["TrafficMirrorSessionId"]
-            for session in [*self.world.sessions, *(owner.sessions if owner else [])]
-            if session["TrafficMirrorTargetId"] == target_id
+            row["TrafficMirrorSessionId"]
+            for view in views
+            for row in view.sessions
+            if row["TrafficMirrorTargetId"] == target_id
         }
         return len(ids) + self.chosen[target_id]
 
-    def rank(self, source: Answer, judged: Judged) -> tuple[bool, int, str]:
-        """Lowest is best: nothing against it, sessions, SHA-256 of interface and target."""
-        text = source["NetworkInterfaceId"] + judged.target_id
-        digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-        return judged.behind, self.count(judged.target_id), digest
+    def judge(self, source: Source, known: World) -> dict[str, Judged]:
+        """What is said of each configured target by what is known of it."""
+        names = configured(known, self.settings)
+        return {one: judge_sensor(known, self.settings, source, one) for one in names}
 
-    def round(self, waiting: list[Waiting]) -> list[Waiting]:
-        """Choose for all, each choice counting at once; then all creates go out. What is returned
-        waits for the next round, which knows of all that has been refused."""
-        plans = []
-        for item in waiting:
-            item.expected = choose(self, item.instance, item.source)
-            if item.expected.target_id:
-                self.chosen[item.target_id] += 1
-                plans.append(item)
-        if self.dry_run:
-            return []
-        left = self.send(plans)
-        for item in left:
-            self.chosen[item.target_id] -= 1
-        return left
-
-    def won(self, item: Waiting) -> bool:
-        """Whether, of those that compete, this one is said to have got its session: any may."""
-        return self.got.get(item.interface_id) == ("created", item.target_id)
-
-    def send(self, plans: list[Waiting]) -> list[Waiting]:
-        """Let AWS decide; what is returned has to be chosen for again."""
-        able = [p for p in plans if p.instance["InstanceType"] not in self.limits.unsupported_types]
-        winners: list[Waiting] = []
-        refused = set()
-        for target_id in dict.fromkeys(item.target_id for item in able):
-            rivals = [item for item in able if item.target_id == target_id]
-            room = max(0, self.limits.sources.get(target_id, len(rivals)))
-            if len(rivals) > room:
-                refused.add(target_id)
-            winners += sorted(rivals, key=lambda item: not self.won(item))[:room]
-        if self.limits.sessions is not None and len(winners) > self.limits.sessions:
-            winners = sorted(winners, key=lambda item: not self.won(item))[: self.limits.sessions]
-            self.full = True
-        for item in winners:
-            if item.target_id in self.limits.sources:
-                self.limits.sources[item.target_id] -= 1
-            if self.limits.sessions is not None:
-                self.limits.sessions -= 1
-        left = []
-        for item in plans:
-            if any(item is winner for winner in winners):
-                continue
-            instance_id, interface_id = item.instance["InstanceId"], item.interface_id
-            # Whether it was sent before its target was known to be refused, nobody can say.
-            waits = item.target_id in refused and self.got.get(interface_id, ("",))[0] != "skipped"
-            if item not in able and not waits:
-                if item.source["Attachment"]["DeviceIndex"] == 0:
-                    self.unsupported.add(item.instance["InstanceType"])
-                self.chosen[item.target_id] -= 1
-                item.expected = ExpectedInterface(instance_id, interface_id, "skipped")
-            elif self.full:
-                # AMBIGUOUS: the verdict on the sensor that would be next once the account is
-                # full; none is expected here.
-                item.expected = ExpectedInterface(
-                    instance_id, interface_id, "unmirrored", sensors=None
-                )
-            else:
-                left.append(item)
-        self.refused |= refused
-        return left
-
-
-def choose(invocation: Invocation, instance: Answer, source: Answer) -> ExpectedInterface:
-    """Take every configured sensor through the stages and choose the best."""
-    world, settings = invocation.world, invocation.settings
-    instance_id, interface_id = instance["InstanceId"], source["NetworkInterfaceId"]
-    # AMBIGUOUS: a further interface of an unsupported instance type that no sensor can take;
-    # here "not tried again" comes first: `skipped`. The other reading says `unmirrored`.
-    if instance["InstanceType"] in invocation.unsupported:
-        return ExpectedInterface(instance_id, interface_id, "skipped")
-
-    sensors = [
-        judge_sensor(world, settings, instance, source, target_id)
-        for target_id in configured(world, settings)
-    ]
-    # Each of these is tried only when nothing is left of the ones before.
-    # AMBIGUOUS: unverified sensors of another zone, LOCAL_ZONE_ONLY false. Here "compete
-    # by 5.6, zone ignored where unknown" means that the zone counts where it is known: first
-    # the zone's and those of unknown zone, then the others. The other reading lets all
-    # unverified ones compete at once.
-    tiers: list[list[Judged]] = [
-        [item for item in sensors if item.fate == "passes" and item.in_zone],
-        [],
-        [],
-        [],
-    ]
-    others_allowed = not settings["local_zone_only"]
-    if others_allowed:
-        tiers[1] = [item for item in sensors if item.fate == "passes" and not item.in_zone]
-    if settings["allow_unverified"]:
-        tiers[2] = [
-            item for item in sensors if item.fate == "unverified" and item.in_zone is not False
-        ]
-        if others_allowed:
-            tiers[3] = [
-                item for item in sensors if item.fate == "unverified" and item.in_zone is False
-            ]
-    selected = None
-    reached = -1
-    for tier in tiers:
-        reached += 1
-        left = [item for item in tier if item.target_id not in invocation.refused]
-        if left:
-            selected = min(left, key=lambda item: invocation.rank(source, item)).target_id
-            break
-
-    verdicts = []
-    for item in sensors:
-        verdict, stage = verdict_of(item, settings, selected, reached, invocation.refused)
-        verdicts.append(
-            ExpectedSensor(
-                item.target_id,
-                verdict,
-                stage,
-                invocation.count(item.target_id),
-                other_stages(item, settings, reached, invocation.refused),
-                item.behind if item.fate == "passes" else None,
-            )
+    def choose(self, item: Waiting) -> None:
+        """Choose the best sensor that is left, or say why none is."""
+        source, dry = item.source, self.settings.dry_run
+        if self.unsupported(source):
+            item.expected = expected(source, "skipped")
+            return
+        if self.everything_refused or self.filter_of(source) in self.refused_filters:
+            item.expected = expected(source, "unmirrored", sensors=None)
+            return
+        left = {key: one for key, one in item.judged.items() if key not in self.refused_targets}
+        # A throttled call settles nothing for the worse: other zones and unverified sensors wait.
+        waits = any(one.lacks == "lacks for now" for one in left.values())
+        passing = {key: one.rank for key, one in left.items() if one.rank is not None}
+        allowed = [key for key, rank in passing.items() if rank < 2 or not waits]
+        selected = min(
+            allowed,
+            key=lambda key: (
+                passing[key],
+                self.count(key),
+                hashlib.sha256(f"{source.id}{key}".encode()).hexdigest(),
+            ),
+            default=None,
         )
-    outcome = "unmirrored"
-    if selected:
-        outcome = "planned" if invocation.dry_run else "created"
-    elif any(
-        item.fate == "unreadable" and (item.in_zone is not False or others_allowed)
-        for item in sensors
-    ):
-        outcome = "failed"
-    return ExpectedInterface(instance_id, interface_id, outcome, selected, verdicts)
+        if not selected and item.known is not self.world:
+            # What is remembered leaves no sensor: it is read anew, for this interface.
+            item.known, item.judged = self.world, self.judge(source, self.world)
+            self.choose(item)
+            return
+        outcome = "planned" if dry else "created"
+        if not selected:
+            lacking = any(one.lacks for one in left.values())
+            outcome = "failed" if lacking else "unmirrored"
+        verdicts = []
+        for key, one in item.judged.items():
+            # A refusal at `create` is the last stage: an earlier one that rejects comes first.
+            stage = one.stage
+            if key in self.refused_targets and (one.rank is not None or one.lacks):
+                stage = "create"
+            verdict = "rejected" if stage else "selected" if key == selected else "eligible"
+            behind = None if one.rank == UNVERIFIED else one.rank in (1, 3)
+            verdicts.append(ExpectedSensor(key, verdict, stage, self.count(key), behind))
+        item.expected = expected(source, outcome, target_id=selected, sensors=verdicts)
 
+    def mirror(self, waiting: list[Waiting]) -> None:
+        """Round after round: choose for all, each choice counting at once, then create for all."""
+        while waiting:
+            sent = []
+            for item in waiting:
+                self.choose(item)
+                if item.expected.target_id:
+                    self.chosen[item.expected.target_id] += 1
+                    sent.append(item)
+            waiting = [] if self.settings.dry_run else self.send(sent)
 
-def verdict_of(
-    item: Judged, settings: Answer, selected: str | None, reached: int, refused: set[str]
-) -> tuple[str, str | None]:
-    """Verdict and stage of one sensor, once it is known which round brought the choice."""
-    if item.target_id == selected:
-        return "selected", None
-    if item.fate == "dead" or (item.fate == "unreadable" and item.in_zone is None):
-        return "rejected", "unavailable"
-    if item.in_zone is False:
-        # Sensors of other zones fall at `zone` unless they were tried.
-        if settings["local_zone_only"] or reached < 1:
-            return "rejected", "zone"
-        if item.fate == "unverified" and settings["allow_unverified"] and reached == 2:
-            return "rejected", "zone"
-    if item.fate == "unreadable":
-        return "rejected", "unavailable"
-    if item.fate in STAGES:
-        return "rejected", item.fate
-    if item.fate == "unverified":
-        tried = settings["allow_unverified"] and reached >= (3 if item.in_zone is False else 2)
-        if not tried:
-            return "rejected", "unavailable"
-    # AMBIGUOUS: a target that refused an earlier interface and would be rejected by an
-    # earlier stage for this one; here the earlier stage is the verdict.
-    if item.target_id in refused:
-        return "rejected", "create"
-    return "eligible", None
+    def send(self, items: list[Waiting]) -> list[Waiting]:
+        """What AWS answered to the creates; the interfaces that wait for the next round."""
+        answers = []
+        for item in items:
+            key = (item.source.id, str(item.expected.target_id), self.filter_of(item.source))
+            codes = self.creates.get(key)
+            answers.append((item, key, codes.pop(0) if codes else "not sent"))
+        for item, key, code in answers:
+            self.learn(item.source, key, code or "")
+        left = []
+        for item, (_, target_id, filter_id), code in answers:
+            if code is None:
+                continue
+            again = target_id in self.refused_targets or filter_id in self.refused_filters
+            again |= self.everything_refused or self.unsupported(item.source)
+            if code == "not sent" and not again:
+                continue  # it had to be sent: the outcome stays `created`, which a test then misses
+            self.chosen[target_id] -= 1
+            item.tries += code == "InvalidNetworkInterfaceID.NotFound"
+            if code == "InterfaceInUseByTrafficMirrorTarget":
+                item.expected = expected(item.source, "skipped")
+            elif item.tries == 3:
+                item.expected = expected(item.source, "failed", sensors=None)
+            elif again or code == "InvalidNetworkInterfaceID.NotFound":
+                left.append(item)
+            else:  # final
+                item.expected = expected(item.source, "unmirrored", sensors=None)
+        return left
 
-
-def other_stages(
-    item: Judged, settings: Answer, reached: int, refused: set[str]
-) -> tuple[str, ...]:
-    """Stages that say as much as the expected one where the text leaves the order open."""
-    found: tuple[str, ...] = ()
-    if item.fate != "unverified":
-        return found
-    # AMBIGUOUS: an unverified sensor of another zone beside a selected unverified one of the
-    # zone: `zone` (a zone that is known comes first) or `unavailable`.
-    if item.in_zone is False and reached == 2 and not settings["local_zone_only"]:
-        found += ("zone", "unavailable")
-    # AMBIGUOUS: an unverified sensor that refused an earlier interface, beside a verified
-    # one: `unavailable` or, as it stays rejected "for the rest of the invocation", `create`.
-    tried = item.in_zone is not False or (reached >= 1 and not settings["local_zone_only"])
-    if tried and item.target_id in refused:
-        found += ("unavailable", "create")
-    return found
+    def learn(self, source: Source, key: tuple[str, str, str], code: str) -> None:
+        """Whom a refusal concerns besides: the target, the type, the filter, or everybody."""
+        _, target_id, filter_id = key
+        per_target = ("SourcesPerTarget", "SessionsPerTarget")
+        if code in [f"TrafficMirror{word}LimitExceeded" for word in per_target]:
+            self.refused_targets.add(target_id)
+        if code.startswith("InvalidTrafficMirrorTarget"):
+            self.refused_targets.add(target_id)
+        if code.startswith("InvalidTrafficMirrorFilter"):
+            self.refused_filters.add(filter_id)
+        if code in ("TrafficMirrorSessionLimitExceeded", "TagPolicyViolation"):
+            self.everything_refused = True
+        if code == "NetworkInterfaceNotSupported":
+            self.not_supported.add(source.id)
+            place = source.row.get("Attachment") or {}
+            first = place.get("DeviceIndex") == 0 and not place.get("NetworkCardIndex")
+            managed = (source.instance or {}).get("Operator", {}).get("Managed")
+            if source.instance and first and not managed:
+                self.refused_types.add(source.instance.get("InstanceType", ""))
 
 
 # --------------------------------------------------------------------------------------
@@ -760,171 +767,97 @@ def other_stages(
 # --------------------------------------------------------------------------------------
 
 
+def databases(world: World) -> list[Source]:
+    """The interfaces that RDS and ElastiCache made; those on an instance are left to it."""
+    return [
+        Source(row)
+        for row in world.interfaces
+        if row.get("RequesterId") in ("amazon-rds", "amazon-elasticache")
+        and not (row.get("Attachment") or {}).get("InstanceId")
+    ]
+
+
 def expect(
     world: World,
-    settings: Answer,
-    instance_ids: Iterable[str],
-    limits: Limits | None = None,
-    dry_run: bool = False,
-    got: Mapping[str, tuple[str, str | None]] | None = None,
+    settings: Settings,
+    instance_ids: Iterable[str] | None = None,
+    creates: Creates | None = None,
+    remembered: World | None = None,
+    not_supported: Collection[str] = (),
+    order: Sequence[str] = (),
 ) -> list[ExpectedInterface]:
-    """What the function should do with these instances, interface by interface.
+    """What the function should say of each interface.
 
     Args:
-        world: What AWS answers before the invocation.
-        settings: `targets`, `local_zone_only`, `local_vpc_only`, `include_tags`,
-            `exclude_tags`, `allow_unverified`.
-        instance_ids: The instances of the event, in order.
-        limits: What AWS refuses to create.
-        dry_run: Whether nothing is created; limits then stay unknown.
-        got: Outcome and target of each interface, as the function says. Where several compete for
-            the last place of a target, or of the account, any of them may get it: how many do is
-            the model's to say, which of them it takes from here.
+        world: What AWS shows before the invocation.
+        settings: The configuration; `dry_run` also stands for the event's.
+        instance_ids: The instances of the event, in order; None for a sweep.
+        creates: What AWS answered to the creates. What is left of it was not to be sent.
+        remembered: What a warm environment knows of sensors and routes.
+        not_supported: The interfaces that AWS refused in the last hour.
+        order: The interfaces in the order in which a sweep works on them, which it chooses.
     """
-    invocation = Invocation(world, settings, copy.deepcopy(limits or Limits()), dry_run, got or {})
+    known = replace(remembered, sessions=world.sessions) if remembered else world
+    sweep = instance_ids is None
+    invocation = Invocation(world, settings, creates if creates is not None else {}, known, sweep)
+    invocation.not_supported = set(not_supported)
+    if instance_ids is None:
+        rows = [row for group in world.reservations for row in group["Instances"]]
+        instance_ids = [row["InstanceId"] for row in rows if row["State"]["Name"] == "running"]
     results: list[ExpectedInterface | Waiting] = []
+    pages: list[list[Source]] = [[]]
     for instance_id in instance_ids:
-        instance = find_instance(world, instance_id)
-        if instance is None or instance["State"]["Name"] not in ("running", "pending"):
+        instance = world.instance(instance_id)
+        interfaces = (instance or {}).get("NetworkInterfaces", [])
+        alive = instance and instance["State"]["Name"] in ("running", "pending")
+        if not (alive and interfaces):
             results.append(ExpectedInterface(instance_id, None, "skipped"))
-            continue
-        for source in sorted(
-            instance["NetworkInterfaces"], key=lambda item: item["Attachment"]["DeviceIndex"]
-        ):
-            aside = set_aside(world, settings, instance, source)
-            results.append(aside or Waiting(instance, source))
-    waiting = [item for item in results if isinstance(item, Waiting)]
-    assert len(waiting) <= 100, "more than a round"
-    while waiting:
-        waiting = invocation.round(waiting)
-    expected = [item.expected if isinstance(item, Waiting) else item for item in results]
-    return [item for item in expected if item]
+        elif instance:
+            ordered = sorted(interfaces, key=lambda row: row["Attachment"]["DeviceIndex"])
+            pages[0] += [Source(row, instance) for row in ordered]
+    if sweep and settings.mirror_databases:
+        pages.append(databases(world))
+    for page in pages:
+        if order:
+            page.sort(key=lambda source: order.index(source.id) if source.id in order else -1)
+        waiting = []
+        for source in page:
+            aside = set_aside(invocation, source)
+            if not aside:
+                judged = invocation.judge(source, known)
+                waiting.append(Waiting(source, known, judged, expected(source, "waits")))
+            results.append(aside or waiting[-1])
+        assert len(waiting) <= 100, "more than a round"
+        invocation.mirror(waiting)
+    return [item.expected if isinstance(item, Waiting) else item for item in results]
 
 
-# --------------------------------------------------------------------------------------
-# Random rules, for property-based tests
-# --------------------------------------------------------------------------------------
-
-PORTS = (0, 1, 4788, 4789, 4790, 65535)
-
-
-def addresses() -> st.SearchStrategy[str]:
-    """Few private addresses, so that rules and addresses meet often."""
-    return st.builds(
-        "10.{}.{}.{}".format,
-        st.sampled_from((0, 1)),
-        st.sampled_from((0, 1, 255)),
-        st.sampled_from((1, 10, 127, 128, 255)),
-    )
-
-
-def blocks() -> st.SearchStrategy[str]:
-    """IPv4 blocks that often contain, or only just miss, one of the addresses."""
-
-    def block(address: str, length: int) -> str:
-        return str(ipaddress.ip_network(f"{address}/{length}", strict=False))
-
-    near = st.builds(block, addresses(), st.sampled_from((8, 15, 16, 23, 24, 25, 30, 31, 32)))
-    return st.one_of(near, near, st.sampled_from(("0.0.0.0/0", "192.168.0.0/16", "10.0.0.0/9")))
-
-
-def port_ranges() -> st.SearchStrategy[tuple[int, int] | None]:
-    """Port ranges whose ends lie at and beside 4789, or none."""
-    ordered = st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)).map(
-        lambda pair: (min(pair), max(pair))
-    )
-    return st.one_of(st.none(), ordered)
-
-
-GROUP_IDS = ("sg-one", "sg-two", "sg-three")
-PREFIX_LIST_IDS = ("pl-one", "pl-two", "pl-three")
-
-
-def group_id_lists() -> st.SearchStrategy[list[str]]:
-    """The groups that a source has."""
-    return st.lists(st.sampled_from(GROUP_IDS), max_size=2, unique=True)
-
-
-@st.composite
-def ip_permissions(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """`IpPermissions` of a security group as DescribeSecurityGroups returns them."""
-    rules: list[dict[str, Any]] = []
-    for _ in range(draw(st.integers(0, 4))):
-        protocol = draw(st.sampled_from(("-1", "udp", "udp", "17", "tcp", "icmp", "6")))
-        rule: dict[str, Any] = {
-            "IpProtocol": protocol,
-            "IpRanges": [],
-            "Ipv6Ranges": [],
-            "PrefixListIds": [],
-            "UserIdGroupPairs": [],
-        }
-        ports = draw(port_ranges())
-        if ports is not None:
-            rule["FromPort"], rule["ToPort"] = ports
-        for _ in range(draw(st.integers(0, 2))):
-            origin = draw(st.sampled_from(("block", "block", "group", "list", "ipv6")))
-            if origin == "block":
-                rule["IpRanges"].append({"CidrIp": draw(blocks())})
-            elif origin == "ipv6":
-                rule["Ipv6Ranges"].append({"CidrIpv6": "::/0"})
-            elif origin == "list":
-                listed = draw(st.sampled_from(PREFIX_LIST_IDS))
-                rule["PrefixListIds"].append({"PrefixListId": listed})
-            else:
-                pair = {
-                    "GroupId": draw(st.sampled_from(GROUP_IDS)),
-                    "UserId": "123456789012",
-                }
-                status = draw(st.sampled_from((None, "active", "deleted", "pending-acceptance")))
-                if status:
-                    pair["PeeringStatus"] = status
-                rule["UserIdGroupPairs"].append(pair)
-        rules.append(rule)
-    return rules
-
-
-@st.composite
-def prefix_list_entries(draw: st.DrawFn) -> dict[str, list[dict[str, Any]]]:
-    """The entries of some of the prefix lists, as GetManagedPrefixListEntries returns them."""
-    readable = draw(st.lists(st.sampled_from(PREFIX_LIST_IDS), unique=True))
-    return {
-        listed: [
-            {"Cidr": block}
-            for block in draw(st.lists(st.one_of(blocks(), st.just("2001:db8::/32")), max_size=3))
+def sweep_metrics(
+    world: World, settings: Settings, results: Iterable[ExpectedInterface]
+) -> dict[str, float]:
+    """Section 9: what a sweep that read everything says of it; `Sessions` by target ID."""
+    ours = configured(world, settings)
+    meant = [item for item in results if item.outcome != "skipped"]
+    covered, elsewhere = 0, 0
+    sessions = Counter(row["TrafficMirrorTargetId"] for row in world.sessions)
+    for item in meant:
+        targets = [
+            row["TrafficMirrorTargetId"]
+            for row in world.sessions
+            if row["NetworkInterfaceId"] == item.interface_id
         ]
-        for listed in readable
+        if item.outcome == "created":
+            targets.append(str(item.target_id))
+            sessions[str(item.target_id)] += 1
+        to_ours = any(target in ours for target in targets)
+        covered += to_ours and item.outcome != "blocked"
+        elsewhere += bool(targets) and not to_ours
+    found: dict[str, float] = {
+        target["TrafficMirrorTargetId"]: sessions[target["TrafficMirrorTargetId"]]
+        for target in world.targets
+        if target["TrafficMirrorTargetId"] in ours and target["OwnerId"] == world.account
     }
-
-
-@st.composite
-def acl_entries(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """`Entries` of a network ACL, in any order, mostly with the final denial."""
-    entries: list[dict[str, Any]] = []
-    for egress in (False, True):
-        numbers = draw(st.lists(st.integers(1, 400), max_size=5, unique=True))
-        for number in numbers:
-            entry: dict[str, Any] = {
-                "Egress": egress,
-                "Protocol": draw(st.sampled_from(("-1", "17", "17", "6", "1"))),
-                "RuleAction": draw(st.sampled_from(("allow", "deny"))),
-                "RuleNumber": number,
-            }
-            ports = draw(port_ranges())
-            if ports is not None:
-                entry["PortRange"] = {"From": ports[0], "To": ports[1]}
-            if draw(st.integers(0, 4)) == 0:
-                entry["Ipv6CidrBlock"] = "::/0"
-            else:
-                entry["CidrBlock"] = draw(blocks())
-            entries.append(entry)
-        if draw(st.integers(0, 4)) > 0:
-            entries.append(
-                {
-                    "CidrBlock": "0.0.0.0/0",
-                    "Egress": egress,
-                    "Protocol": "-1",
-                    "RuleAction": "deny",
-                    "RuleNumber": 32767,
-                }
-            )
-    return list(draw(st.permutations(entries)))
+    found |= {"Sweeps": 1, "Elsewhere": elsewhere, "Excluded": sum(i.excluded for i in results)}
+    if meant:
+        found["Coverage"] = 100 * covered / len(meant)
+    return found
