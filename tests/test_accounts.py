@@ -20,7 +20,7 @@ from aws import (
 )
 from botocore.credentials import DeferredRefreshableCredentials
 from calls import ACLS, FAULTS, GROUPS, INSTANCES, INTERFACES, PREFIX_LIST, SESSIONS, TARGETS, named
-from conftest import Build, Clock, Scene, Sleeps, deliver, missing, running_event
+from conftest import Build, Clock, Scene, deliver, missing, running_event
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -252,15 +252,15 @@ def test_an_account_without_targets_is_said_and_logged(
 
 
 def test_a_new_target_of_an_account_is_used_once_the_memory_is_over_or_leaves_no_sensor(
-    scene: Scene, clock_of_day: Clock
+    scene: Scene, clock: Clock
 ) -> None:
     first = scene.sensor(sessions=3)
     scene.configure([ACCOUNT_ID], CACHE_SECONDS="60")
     assert scene.run(scene.instance()).entry["target_id"] == first
     second = scene.sensor()
-    clock_of_day.advance(59)
+    clock.advance(59)
     assert scene.run(scene.instance()).entry["target_id"] == first
-    clock_of_day.advance(1)
+    clock.advance(1)
     assert scene.run(scene.instance()).entry["target_id"] == second
     third = scene.sensor(zone="b")
     assert scene.run(scene.instance(zone="b")).entry["target_id"] == third
@@ -363,7 +363,7 @@ FAILING: dict[str, tuple[Callable[[SimulatedAccount], object], str]] = {
 
 @pytest.mark.parametrize(("fail", "words"), FAILING.values(), ids=FAILING.keys())
 def test_one_account_of_three_that_cannot_be_read_costs_nobody_else(
-    scene: Scene, quick: Sleeps, fail: Any, words: str
+    scene: Scene, quick: Clock, fail: Any, words: str
 ) -> None:
     scene.route_table(routes=[route(FAR, tgw=True)], main=True)
     accounts = [Abroad(scene, str(number) * 12) for number in (5, 6, 7)]
@@ -384,7 +384,7 @@ def test_one_account_of_three_that_cannot_be_read_costs_nobody_else(
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_where_sts_does_not_answer_the_role_is_named_and_other_sensors_go_on(
-    scene: Scene, quick: Sleeps, abroad: Abroad, fault: str
+    scene: Scene, quick: Clock, abroad: Abroad, fault: str
 ) -> None:
     """One that stays silent is given up after two attempts, so that it leaves time for others."""
     theirs, ours = abroad.sensor(), scene.sensor(sessions=5)
@@ -400,7 +400,7 @@ def test_where_sts_does_not_answer_the_role_is_named_and_other_sensors_go_on(
 @pytest.mark.parametrize("ours", [True, False], ids=["an own sensor stands by", "nothing else"])
 @pytest.mark.parametrize("seconds", [300, 60, 30])
 def test_sts_that_stays_silent_keeps_to_the_deadline(
-    scene: Scene, quick: Sleeps, clock: Clock, abroad: Abroad, seconds: float, ours: bool
+    scene: Scene, quick: Clock, clock: Clock, abroad: Abroad, seconds: float, ours: bool
 ) -> None:
     targets = [abroad.sensor(), *([scene.sensor(sessions=5)] if ours else [])]
     scene.configure(targets, SENSOR_ROLE_ARNS=abroad.role)
@@ -494,7 +494,7 @@ def test_without_ids_the_zone_is_unknown(
 
 
 def test_sessions_are_counted_where_the_owner_sees_them(
-    scene: Scene, abroad: Abroad, clock_of_day: Clock
+    scene: Scene, abroad: Abroad, clock: Clock
 ) -> None:
     """Those of others as of the reading; our own at once, and none of them twice."""
     crowded, idle = abroad.sensor(quota=1_000), abroad.sensor(quota=1_000)
@@ -511,7 +511,7 @@ def test_sessions_are_counted_where_the_owner_sees_them(
     assert counts() == [9, 5]
     abroad.load(crowded, 90)
     assert counts() == [9, 6]
-    clock_of_day.advance(60)
+    clock.advance(60)
     assert counts() == [99, 7]
     scene.configure([crowded, idle], SENSOR_ROLE_ARNS="", ALLOW_UNVERIFIED="true")
     answer = scene.run(scene.instance())
@@ -609,7 +609,7 @@ def test_a_session_that_leads_nowhere_is_found_behind_one_that_cannot_be_checked
 
 
 def test_what_failed_is_not_kept_and_the_rest_is(
-    scene: Scene, quick: Sleeps, abroad: Abroad
+    scene: Scene, quick: Clock, abroad: Abroad
 ) -> None:
     here, theirs = scene.sensor(sessions=9), abroad.sensor()
     scene.configure([here, theirs], SENSOR_ROLE_ARNS=abroad.role, CACHE_SECONDS="60")
@@ -661,7 +661,7 @@ def test_the_sessions_name_tells_the_roles_owner_which_function_reads(
     ("code", "assumed"), [("ExpiredToken", 2), ("AuthFailure", 2), ("InternalError", 1)]
 )
 def test_credentials_that_aws_does_not_accept_are_forgotten(
-    scene: Scene, quick: Sleeps, abroad: Abroad, code: str, assumed: int
+    scene: Scene, quick: Clock, abroad: Abroad, code: str, assumed: int
 ) -> None:
     scene.configure(abroad.sensor(), SENSOR_ROLE_ARNS=abroad.role)
     abroad.account.fail(ACLS, code, status=400)
@@ -684,7 +684,7 @@ def test_the_host_of_a_sensor_elsewhere_is_looked_up_there_alone(
 
 
 def test_a_session_that_its_owner_saw_first_is_not_counted_twice_while_cached(
-    scene: Scene, abroad: Abroad, clock_of_day: Clock
+    scene: Scene, abroad: Abroad, clock: Clock
 ) -> None:
     target = abroad.sensor(quota=1_000)
     scene.configure(target, SENSOR_ROLE_ARNS=abroad.role, CACHE_SECONDS="60")

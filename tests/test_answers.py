@@ -18,7 +18,7 @@ import botocore.exceptions
 import pytest
 from aws import LambdaContext, acl_entry, route, rule, running_event, scheduled_event
 from calls import CREATE
-from conftest import Scene, Sleeps, deliver, error_of, missing
+from conftest import Clock, Scene, deliver, error_of, missing
 
 import lambda_traffic_mirror
 from lambda_traffic_mirror import ConfigurationError, MirroringError, lambda_handler
@@ -205,7 +205,7 @@ TRIED = int(os.environ.get("ANSWERS", "15"))
 @pytest.mark.parametrize("sweep", [False, True], ids=["event", "sweep"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_whatever_member_cannot_be_read_nothing_escapes_and_neighbours_are_unharmed(
-    scene: Scene, shared_client: None, no_sleep: Sleeps, operation: str, sweep: bool
+    scene: Scene, shared_client: None, clock: Clock, operation: str, sweep: bool
 ) -> None:
     world = TwoHalves(scene)
     assert (world.run(sweep), world.mirrored) == ("", True)
@@ -238,7 +238,7 @@ def test_whatever_member_cannot_be_read_nothing_escapes_and_neighbours_are_unhar
 
 
 @pytest.fixture
-def simple(scene: Scene, shared_client: None, no_sleep: Sleeps) -> str:
+def simple(scene: Scene, shared_client: None, clock: Clock) -> str:
     """An instance whose mirroring takes every call there is."""
     vpc = scene.vpc("10.9.0.0/16")
     group = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")), vpc=vpc)
@@ -414,7 +414,7 @@ def test_a_page_instead_of_the_answer_to_a_create_is_a_lost_answer(
 
 
 def test_a_page_instead_of_the_answer_of_sts_keeps_nobody_from_a_sensor_of_ours(
-    scene: Scene, shared_client: None, no_sleep: Sleeps
+    scene: Scene, shared_client: None, clock: Clock
 ) -> None:
     owner = scene.other()
     theirs = owner.sensor()
@@ -443,7 +443,7 @@ NONSENSE: list[tuple[str, str]] = [
 
 
 @pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch, no_sleep: Sleeps) -> None:
+def outside(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """No account is simulated; the network ends at this machine."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",

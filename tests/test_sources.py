@@ -19,7 +19,7 @@ from lambda_traffic_mirror import (
     why_excluded,
 )
 
-warm = pytest.mark.usefixtures("shared_client", "no_sleep")
+warm = pytest.mark.usefixtures("shared_client", "clock")
 
 UNKNOWN = "i-00000000000000000"
 
