@@ -22,7 +22,7 @@ from calls import (
     SESSIONS,
     TARGETS,
 )
-from conftest import Clock, Scene, deliver, missing
+from conftest import Clock, Scene, deliver, error_of, missing
 from moto.moto_api._internal import mock_random
 
 import lambda_traffic_mirror as function
@@ -498,7 +498,7 @@ def test_pages_before_the_one_that_fails_are_mirrored(scene: Scene, sensor: str,
         scene.run(scheduled_event())
     message = str(caught.value)
     assert message.startswith("1 failed")
-    assert "The instances after these were not read" in message
+    assert "The interfaces after these were not read" in message
     assert ("ec2:DescribeInstances" if "Unauth" in code else code) in message
     assert sum(scene.sessions_of(*instances)) == 9  # and the sensor's own
     scene.heal()
@@ -541,6 +541,56 @@ def test_a_sweep_uses_no_remembered_answer(scene: Scene, mirrored: bool) -> None
     wanted = ("blocked", target) if mirrored else ("created", other)
     assert (entry["outcome"], entry["target_id"]) == wanted
     assert all(scene.count(call) == 1 for call in SENSOR_READS)
+
+
+# --- Databases
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_sweep_mirrors_the_interfaces_of_databases_where_mirror_databases_is_true(
+    scene: Scene, sensor: str, wanted: bool
+) -> None:
+    """Rules about tags do not concern them. RDS Custom has an instance, and is left to that; what
+    other services have made is no business of ours."""
+    scene.configure(sensor, MIRROR_DATABASES=str(wanted), INCLUDE_TAGS="mirror")
+    databases = {scene.database(): "RDSNetworkInterface", scene.database(elasticache=True): "cache"}
+    scene.database(custom=True)
+    scene.nlb_sensor([scene.subnet()])
+    answer = scene.run(scheduled_event())
+    assert answer.summary == {"skipped": 2} | ({"created": 2} if wanted else {})
+    entries = {e["interface_id"]: e for e in answer.interfaces if e["outcome"] == "created"}
+    assert set(entries) == (set(databases) if wanted else set())
+    for interface, entry in entries.items():
+        assert (entry["instance_id"], entry["target_id"]) == (None, sensor)
+        assert databases[interface] in entry["reason"]
+    assert len(scene.sessions()) == 2 * wanted
+
+
+def test_databases_fall_out_wait_and_are_checked_like_the_interfaces_of_instances(
+    scene: Scene,
+) -> None:
+    (_, bad), far = closed(scene), scene.sensor(zone="b")
+    scene.configure([bad, far], MIRROR_DATABASES="true", EXCLUDE_TAGS="sensor")
+    blocked, exists, unmirrored, created = (scene.database(zone=zone) for zone in "aaab")
+    scene.session(blocked, bad)
+    scene.session(exists, scene.sensor(attached=False))
+    found = {e["interface_id"]: e["outcome"] for e in scene.run(scheduled_event()).interfaces}
+    wanted = {blocked: "blocked", exists: "exists", unmirrored: "unmirrored", created: "created"}
+    assert {key: found[key] for key in wanted} == wanted
+
+
+def test_where_instances_cannot_be_read_databases_are_mirrored_and_the_other_way_round(
+    scene: Scene, sensor: str
+) -> None:
+    scene.configure(sensor, MIRROR_DATABASES="true")
+    instance, database = scene.instance(), scene.database()
+    scene.fail(INSTANCES, where=lambda p: p["Filters"][0]["Name"] == "instance-state-name")
+    assert missing(error_of(scheduled_event()), "1 failed", "were not read") == []
+    assert (scene.sessions_of(instance), len(scene.sessions(interface_id=database))) == ([0], 1)
+    scene.heal()
+    scene.fail(INTERFACES, where=lambda p: p["Filters"][0]["Name"] == "requester-id")
+    assert missing(error_of(scheduled_event()), "1 failed", "were not read") == []
+    assert scene.sessions_of(instance) == [1]
 
 
 # --- Nothing to do
