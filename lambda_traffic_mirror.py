@@ -51,7 +51,7 @@ from enum import Enum, IntEnum
 from functools import cache, lru_cache, partial
 from itertools import chain
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import boto3
 import botocore.session
@@ -113,6 +113,9 @@ class Configuration(NamedTuple):
     local_vpc_only: bool
     include_tags: tuple[Tag, ...]
     exclude_tags: tuple[Tag, ...]
+    filter_tag: str
+    targets_tag: str
+    mirror_databases: bool
     session_number: int
     virtual_network_id: int | None
     packet_length: int | None
@@ -146,6 +149,9 @@ class Configuration(NamedTuple):
             local_vpc_only=setting.boolean("LOCAL_VPC_ONLY", False),
             include_tags=setting.tags("INCLUDE_TAGS"),
             exclude_tags=setting.tags("EXCLUDE_TAGS"),
+            filter_tag=setting.text("FILTER_TAG"),
+            targets_tag=setting.text("TARGETS_TAG"),
+            mirror_databases=setting.boolean("MIRROR_DATABASES", False),
             session_number=setting.integer("SESSION_NUMBER", 1, 32_766) or 1,
             # A VXLAN network identifier has 24 bits. Without one AWS picks one at random.
             virtual_network_id=setting.integer("VIRTUAL_NETWORK_ID", 0, 16_777_215),
@@ -333,7 +339,7 @@ def open_delivery(event: object, default_id: str) -> list[Message]:
     """Take apart what Lambda hands over.
 
     Args:
-        event: an event, or a batch of SQS messages.
+        event: an event, or a batch of records of SQS or SNS.
         default_id: takes the place of the ID of events that have none.
 
     Raises:
@@ -341,70 +347,47 @@ def open_delivery(event: object, default_id: str) -> list[Message]:
             every answer except an error for success, so the whole batch has to come again.
     """
     match event:
-        case {"Records": [*records]} if any(map(is_from_sqs, records)):
+        case {"Records": [*records]} if any(is_from(record, "aws:sqs") for record in records):
             for record in records:
-                if not is_from_sqs(record) or not text_of(record, "messageId"):
+                if not is_from(record, "aws:sqs") or not text_of(record, "messageId"):
                     raise MirroringError(
                         f"A batch of {len(records)} records has one that is no SQS message with a "
                         f"messageId ({shown(record)}), so the function cannot name the records to "
                         "deliver again."
                     )
-            return [
-                parsed(record["messageId"], [record.get("body")], event, default_id)
-                for record in records
-            ]
-        case {"Records": [*records]} if any(
-            isinstance(record, dict) and record.get("EventSource") == "aws:sns"
-            for record in records
-        ):
+            return [parsed(r["messageId"], [r.get("body")], event, default_id) for r in records]
+        case {"Records": [*records]} if any(is_from(record, "aws:sns") for record in records):
             return [parsed(None, records, event, default_id)]
         case _:
-            return [parsed(None, [event], None, default_id)]
+            return [parsed(None, [event], {}, default_id)]
 
 
-def is_from_sqs(record: object) -> bool:
-    """Whether a record is an SQS message, as Lambda's event source mapping sends it."""
-    return isinstance(record, dict) and record.get("eventSource") == "aws:sqs"
+def is_from(record: object, source: str) -> bool:
+    """Whether a record is from this source: SQS spells the member otherwise than SNS."""
+    names = ("eventSource", "EventSource")
+    return isinstance(record, dict) and source in (record.get(name) for name in names)
 
 
 def parsed(
-    message_id: str | None, contents: Iterable[object], batch: object, default_id: str
+    message_id: str | None, contents: Iterable[object], batch: Any, default_id: str
 ) -> Message:
-    """A message with what its contents ask for, each understood by itself.
-
-    Args:
-        message_id: the ID of the SQS message, None for what is not from SQS.
-        contents: events, records of SNS, or the body of an SQS message.
-        batch: the envelope, whose `dry_run` holds for all contents.
-        default_id: takes the place of the ID of events that have none.
-    """
+    """A message with what its contents ask for, each understood by itself. Whatever is at the top
+    of an envelope holds for all that is in it."""
     message = Message(message_id, [], [])
     for content in contents:
         try:
-            outer = content if message_id is None else from_json(content)
-            # Whatever is at the top of an envelope holds for all that is in it.
-            switches = [boolean_member(top, "dry_run") for top in (batch, outer) if is_object(top)]
-            event = unwrapped(outer, message_id)
-            message.requests.append(parse_event(event, default_id, any(switches)))
+            dry_run = boolean_member(batch, "dry_run")
+            event = content if message_id is None else from_json(content)
+            match event:
+                case {"EventSource": "aws:sns", "Sns": {"Message": text}}:
+                    event = from_json(text)
+                case {"Type": "Notification", "Message": text, **more} if message_id is not None:
+                    dry_run |= boolean_member(more, "dry_run")
+                    event = from_json(text)
+            message.requests.append(parse_event(event, default_id, dry_run))
         except InvalidEvent as error:
             message.errors.append(error)
     return message
-
-
-def is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether a value is a JSON object."""
-    return isinstance(value, dict)
-
-
-def unwrapped(content: object, message_id: str | None) -> object:
-    """The event in an SNS notification; anything else as it is."""
-    match content:
-        case {"EventSource": "aws:sns", "Sns": {"Message": text}}:
-            return from_json(text)
-        case {"Type": "Notification", "Message": text} if message_id is not None:
-            return from_json(text)
-        case _:
-            return content
 
 
 def parse_event(event: object, default_id: str, dry_run: bool) -> Request:
@@ -420,16 +403,17 @@ def parse_event(event: object, default_id: str, dry_run: bool) -> Request:
     """
     if not isinstance(event, dict):
         raise InvalidEvent(f"The event is {shown(event)}, not an object.")
-    kind = event.get("detail-type")
+    kind, sweep = event.get("detail-type"), boolean_member(event, "sweep")
+    # A bus may gather events of other accounts, and the console's sample is of one that does not
+    # exist.
+    origin = [(word, event.get(word.lower())) for word in ("account", "Region")]
     request = Request(
         event_id=text_of(event, "id") or default_id,
         dry_run=boolean_member(event, "dry_run") or dry_run,
-        origin=origin_of(event),
+        origin=", ".join(f"{word} {shown(value)}" for word, value in origin if value),
     )
-    sweep = boolean_member(event, "sweep")
     # A scheduled event has an empty detail.
-    names_one = "detail" in event and kind != "Scheduled Event"
-    if sweep + ("instance-ids" in event) + names_one > 1:
+    if sweep + ("instance-ids" in event) + ("detail" in event and kind != "Scheduled Event") > 1:
         raise InvalidEvent("The event asks for several of detail, instance-ids and sweep.")
     match event:
         case {"detail-type": "Scheduled Event"}:
@@ -454,14 +438,13 @@ def parse_detail(detail: object, request: Request) -> Request:
     """The request with the instance that the `detail` of a state change names."""
     if not isinstance(detail, dict):
         raise InvalidEvent(f"detail is {shown(detail)}, not an object with an instance-id.")
-    identifier = instance_id(detail.get("instance-id"))
-    state = detail.get("state", "running")
+    identifier, state = instance_id(detail.get("instance-id")), detail.get("state", "running")
     if not isinstance(state, str):
         raise InvalidEvent(f"state is {shown(state)}, not the name of an instance state.")
-    if state != "running":
-        ignored = f"{identifier} is {shown(state)}; only running instances are mirrored."
-        return request._replace(ignored=ignored)
-    return request._replace(instance_ids=(identifier,))
+    if state == "running":
+        return request._replace(instance_ids=(identifier,))
+    ignored = f"{identifier} is {shown(state)}; only running instances are mirrored."
+    return request._replace(ignored=ignored)
 
 
 def parse_api_call(detail: object, request: Request) -> Request:
@@ -480,23 +463,23 @@ def parse_api_call(detail: object, request: Request) -> Request:
     while rest:
         value = rest.pop()
         if isinstance(value, dict):
-            # CreateTags and DeleteTags name resources of all kinds.
-            named.update(
-                (identifier[:LONGEST_TEXT], None)
-                for key, identifier in value.items()
-                if isinstance(identifier, str)
-                and INSTANCE_ID.fullmatch(identifier)
-                and (
-                    key.lower() == "instanceid"
-                    or (key.lower() == "resourceid" and identifier.startswith("i-"))
-                )
-            )
             rest.extend(reversed(value.values()))
+            named.update(
+                (text[:LONGEST_TEXT], None) for key, text in value.items() if names(key, text)
+            )
         elif isinstance(value, list):
             rest.extend(reversed(value))
     if not named:
         return request._replace(ignored=f"{call} names no instance.")
     return request._replace(instance_ids=tuple(named))
+
+
+def names(key: str, value: object) -> bool:
+    """Whether a member of a recorded call names an instance. CreateTags and DeleteTags name
+    resources of all kinds."""
+    if not isinstance(value, str) or not INSTANCE_ID.fullmatch(value):
+        return False
+    return key.lower() == "instanceid" or (key.lower() == "resourceid" and value.startswith("i-"))
 
 
 def instance_id(value: object) -> str:
@@ -506,14 +489,7 @@ def instance_id(value: object) -> str:
     raise InvalidEvent(f"instance-id is {shown(value)}, not an instance ID.")
 
 
-def origin_of(event: Mapping[str, Any]) -> str:
-    """The account and Region that an event names. A bus may gather events of other accounts, and
-    the console's sample event names an account that does not exist."""
-    named = [(word, event.get(word.lower())) for word in ("account", "Region")]
-    return ", ".join(f"{word} {shown(value)}" for word, value in named if value)
-
-
-def boolean_member(event: Mapping[str, Any], name: str) -> bool:
+def boolean_member(event: Mapping[Any, Any], name: str) -> bool:
     """The JSON boolean of that name in the event; False where it is missing."""
     value = event.get(name, False)
     if not isinstance(value, bool):
@@ -831,28 +807,19 @@ def block_bounds(cidr: str) -> tuple[int, int]:
     return network.first, network.last
 
 
-class Address(NamedTuple):
-    """An IPv4 address."""
+@lru_cache(maxsize=65_536)
+def address_number(address: str) -> int:
+    """An IPv4 address such as 10.0.0.5 as a number."""
+    try:
+        return int(IPAddress(address, 4))
+    except (AddrFormatError, ValueError):
+        raise Unreadable(f"{shown(address)} is not an IPv4 address") from None
 
-    text: str
-    number: int
 
-    @classmethod
-    @lru_cache(maxsize=65_536)
-    def of(cls, text: str) -> Address:
-        """The address that a text such as 10.0.0.5 names."""
-        try:
-            return cls(text, int(IPAddress(text, 4)))
-        except (AddrFormatError, ValueError):
-            raise Unreadable(f"{shown(text)} is not an IPv4 address") from None
-
-    def is_in(self, cidr: str) -> bool:
-        """Whether an IPv4 CIDR block contains the address."""
-        first, last = block_bounds(cidr)
-        return first <= self.number <= last
-
-    def __str__(self) -> str:
-        return self.text
+def contains(cidr: str, address: str) -> bool:
+    """Whether an IPv4 CIDR block contains an address."""
+    first_number, last_number = block_bounds(cidr)
+    return first_number <= address_number(address) <= last_number
 
 
 class Interface(NamedTuple):
@@ -876,7 +843,7 @@ class Interface(NamedTuple):
     zone_id: str | None = None
     vpc_id: str | None = None
     subnet_id: str | None = None
-    address: Address | None = None
+    address: str | None = None
     group_ids: tuple[str, ...] = ()
     is_first: bool = True
 
@@ -885,7 +852,9 @@ class Interface(NamedTuple):
         """From a row of DescribeNetworkInterfaces, or from one within a row of DescribeInstances,
         where the placement is the instance's."""
         private = [a for a in row.get("PrivateIpAddresses") or () if a.get("Primary")]
-        text = (private[0] if private else row).get("PrivateIpAddress")
+        address = (private[0] if private else row).get("PrivateIpAddress") or None
+        if address:
+            address_number(address)  # one that cannot be read is no address
         placed = row if placement is None else placement
         return cls(
             interface_id=required(row, "NetworkInterfaceId"),
@@ -896,7 +865,7 @@ class Interface(NamedTuple):
             zone_id=placed.get("AvailabilityZoneId") or None,
             vpc_id=required(row, "VpcId"),
             subnet_id=required(row, "SubnetId"),
-            address=Address.of(text) if text else None,
+            address=address,
             group_ids=tuple(required(group, "GroupId") for group in row["Groups"]),
             is_first=device_position(row) == (0, 0),
         )
@@ -934,7 +903,7 @@ class Instance(NamedTuple):
         placement = row["Placement"]
         return cls(
             instance_id=required(row, "InstanceId"),
-            state=required(row["State"], "Name"),
+            state=state_of(row),
             instance_type=row.get("InstanceType") or "",
             managed=bool((row.get("Operator") or {}).get("Managed")),
             tags=tags_of(row),
@@ -950,16 +919,9 @@ class Instance(NamedTuple):
         return self.state in ("running", "pending")
 
 
-class Host(NamedTuple):
-    """The instance that an interface of a sensor is attached to."""
-
-    instance_id: str
-    state: str
-
-    @classmethod
-    def of(cls, row: Row) -> Host:
-        """From a row of DescribeInstances."""
-        return cls(required(row, "InstanceId"), required(row["State"], "Name"))
+def state_of(row: Row) -> str:
+    """The state of an instance, from a row of DescribeInstances."""
+    return required(row["State"], "Name")
 
 
 def tags_of(row: Row) -> dict[str, str]:
@@ -1044,7 +1006,7 @@ class Origin(NamedTuple):
         if self.error:
             raise self.error
         if self.cidr:
-            return source.address.is_in(self.cidr)
+            return contains(self.cidr, source.address)
         return self.members_of in source.interface.group_ids
 
     def __str__(self) -> str:
@@ -1149,40 +1111,43 @@ class NetworkAcl(NamedTuple):
         )
 
 
-def deciding_entry(entries: Iterable[AclEntry | Unreadable], address: Address) -> AclEntry | None:
+def deciding_entry(entries: Iterable[AclEntry | Unreadable], address: str) -> AclEntry | None:
     """The entry that decides: the lowest rule number that matches. None: no match, which denies.
 
     Raises:
         Unreadable: an entry that comes before cannot be read, and may be the one that decides.
     """
-    return next((entry for entry in map(told, entries) if address.is_in(entry.cidr)), None)
+    return next((entry for entry in map(told, entries) if contains(entry.cidr, address)), None)
 
 
-class NextHop(Enum):
-    """What a kind of next hop means for mirrored packets on their way to another VPC."""
+class Says(Enum):
+    """What a stage says about packets, or a route about those that take it."""
 
-    LEADS = "AWS lists it as a path of mirrored traffic"
-    UNLISTED = "AWS does not list it as a path of mirrored traffic"
-    ASTRAY = "it does not lead to another VPC"
+    PASSES = "packets pass, as far as can be seen"
+    BEHIND = "packets may pass, but something speaks against it"
+    REJECTS = "packets do not pass"
+    UNSETTLED = "rejected, but something that may not be read could say otherwise"
+    UNSEEN = "what would decide exists, but cannot be seen from this account"
 
 
-# The member of a route that names its next hop, how the name begins, and what it is. The first
-# that fits counts: an instance as next hop is named along with its interface.
+# The member of a route that names its next hop, how the name begins, what it is, and whether
+# mirrored packets reach another VPC by it (BEHIND: AWS does not list it for mirrored traffic). The
+# first that fits counts: an instance as next hop is named along with its interface.
 NEXT_HOPS = (
-    ("GatewayId", "local", "the VPC itself", NextHop.ASTRAY),
-    ("GatewayId", "igw-", "internet gateway", NextHop.ASTRAY),
-    ("GatewayId", "vpce-", "VPC endpoint", NextHop.LEADS),
-    ("GatewayId", "vgw-", "virtual private gateway", NextHop.UNLISTED),
-    ("GatewayId", "", "gateway", NextHop.UNLISTED),
-    ("NatGatewayId", "", "NAT gateway", NextHop.ASTRAY),
-    ("EgressOnlyInternetGatewayId", "", "egress-only internet gateway", NextHop.ASTRAY),
-    ("CarrierGatewayId", "", "carrier gateway", NextHop.ASTRAY),
-    ("VpcPeeringConnectionId", "", "peering connection", NextHop.LEADS),
-    ("TransitGatewayId", "", "transit gateway", NextHop.LEADS),
-    ("NetworkInterfaceId", "", "interface", NextHop.LEADS),
-    ("InstanceId", "", "instance", NextHop.LEADS),
-    ("LocalGatewayId", "", "local gateway", NextHop.UNLISTED),
-    ("CoreNetworkArn", "", "Cloud WAN core network", NextHop.UNLISTED),
+    ("GatewayId", "local", "the VPC itself", Says.REJECTS),
+    ("GatewayId", "igw-", "internet gateway", Says.REJECTS),
+    ("GatewayId", "vpce-", "VPC endpoint", Says.PASSES),
+    ("GatewayId", "vgw-", "virtual private gateway", Says.BEHIND),
+    ("GatewayId", "", "gateway", Says.BEHIND),
+    ("NatGatewayId", "", "NAT gateway", Says.REJECTS),
+    ("EgressOnlyInternetGatewayId", "", "egress-only internet gateway", Says.REJECTS),
+    ("CarrierGatewayId", "", "carrier gateway", Says.REJECTS),
+    ("VpcPeeringConnectionId", "", "peering connection", Says.PASSES),
+    ("TransitGatewayId", "", "transit gateway", Says.PASSES),
+    ("NetworkInterfaceId", "", "interface", Says.PASSES),
+    ("InstanceId", "", "instance", Says.PASSES),
+    ("LocalGatewayId", "", "local gateway", Says.BEHIND),
+    ("CoreNetworkArn", "", "Cloud WAN core network", Says.BEHIND),
 )
 
 
@@ -1203,7 +1168,7 @@ class Route(NamedTuple):
     static: bool
     state: str | None
     next_hop: str
-    leads: NextHop
+    leads: Says
 
     @classmethod
     def of(cls, row: Row) -> Route:
@@ -1215,7 +1180,7 @@ class Route(NamedTuple):
                 for name, prefix, kind, meaning in NEXT_HOPS
                 if row.get(name) and row[name].startswith(prefix)
             ),
-            ("an unknown next hop", NextHop.UNLISTED),
+            ("an unknown next hop", Says.BEHIND),
         )
         return cls(
             destination=cidr or required(row, "DestinationPrefixListId"),
@@ -1227,6 +1192,12 @@ class Route(NamedTuple):
         )
 
     @property
+    def size(self) -> int:
+        """How many addresses its block has."""
+        first_address, last_address = block_bounds(self.destination)
+        return last_address - first_address + 1
+
+    @property
     def counts(self) -> bool:
         """Whether it may decide. A filtered route is not in effect, and the lists of gateway
         endpoints and of VPC Lattice hold public or link-local blocks of AWS's services."""
@@ -1236,11 +1207,11 @@ class Route(NamedTuple):
         return self.state != "filtered" and not (self.to_list and to_service)
 
     @property
-    def meaning(self) -> NextHop:
+    def meaning(self) -> Says:
         """Where packets go that take it; a blackhole route drops them."""
         if not self.state:
             raise Unreadable(f"the route to {self.destination} has no state")
-        return NextHop.ASTRAY if self.state == "blackhole" else self.leads
+        return Says.REJECTS if self.state == "blackhole" else self.leads
 
     def __str__(self) -> str:
         state = "" if self.state == "active" else f" in state {self.state}"
@@ -1319,7 +1290,7 @@ INSTANCES = Read(
     within="Instances",
 )  # fmt: skip
 RUNNING_INSTANCES = INSTANCES._replace(filter="instance-state-name")
-HOSTS = INSTANCES._replace(of=Host.of)
+HOSTS = INSTANCES._replace(of=state_of)
 TARGETS_READ = Read(
     "describe_traffic_mirror_targets", "TrafficMirrorTargets", "TrafficMirrorTargetId",
     "traffic-mirror-target-id", Target.of,
@@ -1336,6 +1307,8 @@ INTERFACES = Read(
 )  # fmt: skip
 # The interfaces of load balancers are found by their descriptions, which takes no permission more.
 DESCRIBED_INTERFACES = INTERFACES._replace(key="Description", filter="description")
+# Of all interfaces that services make, AWS mirrors those of RDS and of ElastiCache.
+DATABASES = INTERFACES._replace(filter="requester-id")
 SECURITY_GROUPS = Read(
     "describe_security_groups", "SecurityGroups", "GroupId", "group-id", origins_of
 )
@@ -1361,24 +1334,17 @@ def in_parallel(*calls: Callable[[], Any]) -> list[Any]:
     return [future.result() for future in futures]
 
 
-class Remembered(NamedTuple):
-    """What AWS answered, and when: Unix time in seconds, since Lambda freezes the environment
-    between invocations, and with it clocks that count from its start."""
-
-    answer: Any
-    asked_at: float
-
-
-# Answers of calls about sensors and routes, by account, call, filter and value. They outlive an
-# invocation where CACHE_SECONDS says so.
-_memory: dict[tuple[str, str, str, str], Remembered] = {}
+# Answers of calls about sensors and routes, by account, call, filter and value, each with the time
+# at which AWS gave it, as far as CACHE_SECONDS lets them outlive an invocation. Unix time in
+# seconds: Lambda freezes the environment between invocations, and with it other clocks.
+_memory: dict[tuple[str, str, str, str], tuple[Any, float]] = {}
 
 
 def drop_old_answers(seconds: int) -> None:
     """Drop what AWS answered so many seconds ago or earlier."""
     now = time.time()
-    for key, remembered in list(_memory.items()):
-        if not 0 <= now - remembered.asked_at < seconds:
+    for key, (_, asked_at) in list(_memory.items()):
+        if not 0 <= now - asked_at < seconds:
             _memory.pop(key, None)
 
 
@@ -1462,13 +1428,13 @@ class Account:
         if self._forgotten or key not in _memory:
             return None
         self.used_memory = True
-        return _memory[key].answer
+        return _memory[key][0]
 
     def _remember(self, read: Read, value: str, answer: T, keep: bool = True) -> T:
         key = self.account_id, read.method, read.filter, value
         self._answers[key] = answer
         if keep and self.remember_seconds:
-            _memory[key] = Remembered(answer, time.time())
+            _memory[key] = answer, time.time()
         return answer
 
     def forget(self) -> None:
@@ -1690,7 +1656,7 @@ class Source(NamedTuple):
     """An interface whose traffic is to be mirrored, joined with what decides about its packets.
 
     Attributes:
-        instance_id: the instance that it is attached to.
+        instance_id: the instance that it is attached to; None for a database's interface.
         tags: of that instance, key to value.
         instance_type: empty where AWS does not say.
         managed: whether a service manages the instance.
@@ -1708,8 +1674,12 @@ class Source(NamedTuple):
     acl: NetworkAcl | Unanswered | None = None
     route_table: RouteTable | Unanswered | None = None
 
+    def tag(self, key: str) -> str:
+        """The value of its instance's tag; empty without one, and where it is blank."""
+        return self.tags.get(key, "").strip()
+
     @property
-    def address(self) -> Address:
+    def address(self) -> str:
         """The address that VXLAN packets leave from. Sources without one are never judged."""
         assert self.interface.address
         return self.interface.address
@@ -1744,7 +1714,7 @@ class Face(NamedTuple):
     Attributes:
         interface: HIDDEN where the sensor has none that can be seen.
         error: why the interface itself is not known; it is HIDDEN then.
-        host: the instance that it is attached to; None where there is none or it is not shown.
+        host_state: of the instance that it is attached to; None without one, or if not shown.
         origins: what the rules of its security groups admit VXLAN from.
         unseen_groups: those of its security groups that cannot be seen.
         acl: the network ACL of its subnet; None where it cannot be seen.
@@ -1753,7 +1723,7 @@ class Face(NamedTuple):
     sensor: Sensor
     interface: Interface
     error: Unanswered | None = None
-    host: Host | Unanswered | None = None
+    host_state: str | Unanswered | None = None
     origins: Sequence[Origin] = ()
     unseen_groups: Sequence[str] = ()
     acl: NetworkAcl | Unanswered | None = None
@@ -1818,7 +1788,7 @@ class Sessions:
         by_id = {session.session_id: session for session in readable}
         self.ids = by_id.keys()
         self.per_target = Counter(session.target_id for session in by_id.values())
-        self._chosen: Counter[str] = Counter()
+        self.chosen: Counter[str] = Counter()  # in this invocation, of those not refused
 
     def of_interface(self, interface_id: str) -> list[Session]:
         """The interface's sessions, by session number.
@@ -1835,20 +1805,7 @@ class Sessions:
     def count(self, target_id: str) -> int:
         """How many sessions the target has, those that the function chose in this invocation
         included."""
-        return self.per_target[target_id] + self._chosen[target_id]
-
-    def choose(self, target_id: str) -> None:
-        """Count a session that is going to be created."""
-        self._chosen[target_id] += 1
-
-    def give_up(self, target_id: str) -> None:
-        """Stop counting a session that AWS refused."""
-        self._chosen[target_id] -= 1
-
-    def add(self, target_id: str) -> None:
-        """Count a session that was chosen as one that exists."""
-        self.give_up(target_id)
-        self.per_target[target_id] += 1
+        return self.per_target[target_id] + self.chosen[target_id]
 
 
 # The sensors by target ID, in configured order, each with the interfaces on which it receives: one
@@ -1884,7 +1841,7 @@ class Region:
         self._sessions: Sessions | Unanswered = OutOfTime()  # until they are read
         self._targets: Targets | Unanswered = OutOfTime()
         self.sensors: Sensors = {}
-        self._renewed: Sensors | None = None
+        self._renewed: Sensors | Unanswered | None = None
 
     # What every outcome needs
 
@@ -1940,7 +1897,8 @@ class Region:
     def count(self, target_id: str) -> int:
         """How many sessions a sensor has, as far as its owner or the own account sees them, and
         with those that the function chose in this invocation."""
-        faces = (self._renewed or {}).get(target_id) or self.sensors[target_id]
+        renewed = {} if isinstance(self._renewed, Unanswered) else self._renewed or {}
+        faces = renewed.get(target_id) or self.sensors[target_id]
         return self.sessions.count(target_id) + told(faces[0].sensor.hidden_sessions)
 
     def sessions_per_own_target(self) -> dict[str, int]:
@@ -1975,8 +1933,9 @@ class Region:
         if self._renewed is None:
             for account in (self.home, *self.accounts.values()):
                 account.forget()
-            self._renewed = self._read_sensors(self._read_targets(), vpc_ids)
-        return self._joined([source], vpc_ids, self._renewed)[0], self._renewed
+            self._renewed = asked(lambda: self._read_sensors(self._read_targets(), vpc_ids))
+        sensors = told(self._renewed)
+        return self._joined([source], vpc_ids, sensors)[0], sensors
 
     @property
     def may_be_renewed(self) -> bool:
@@ -2098,7 +2057,7 @@ def joined_face(account: Account, face: Face) -> Face:
     interface = face.interface
     groups = {key: first(account.known(SECURITY_GROUPS, key)) for key in interface.group_ids}
     return face._replace(
-        host=first(account.known(HOSTS, interface.host_id or "")),
+        host_state=first(account.known(HOSTS, interface.host_id or "")),
         origins=tuple(chain(*(resolved(account, *item) for item in groups.items()))),
         unseen_groups=tuple(key for key, group in groups.items() if group is None),
         acl=of_subnet(interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "")),
@@ -2147,15 +2106,6 @@ def of_subnet(subnet_id: str | None, rows: Iterable[Any]) -> Any:
 # address are judged. A stage that meets an error in the place of an answer raises it.
 
 
-class Says(Enum):
-    """What a stage says."""
-
-    PASSES = "packets pass, as far as can be seen"
-    REJECTS = "packets do not pass"
-    UNSETTLED = "rejected, but something that may not be read could say otherwise"
-    UNSEEN = "what would decide exists, but cannot be seen from this account"
-
-
 class Finding(NamedTuple):
     """What a stage says, and why.
 
@@ -2163,13 +2113,11 @@ class Finding(NamedTuple):
         text: a sentence without its full stop, with the names of details in braces; empty where
             there is nothing to tell.
         about: the details by name: the rule, group, ACL, route, zone or instance that decides.
-        behind: it passes, but something speaks against it.
     """
 
     says: Says
     text: str = ""
     about: tuple[tuple[str, object], ...] = ()
-    behind: bool = False
 
     @property
     def details(self) -> dict[str, object]:
@@ -2180,34 +2128,28 @@ class Finding(NamedTuple):
         return self.text.format(**self.details)
 
 
-PASSES = Finding(Says.PASSES)
-
-
 # The same findings come up for thousands of pairs of sources and sensors, which share them.
-
-
-@lru_cache(maxsize=8_192)
-def passes(text: str, **about: object) -> Finding:
-    """Packets pass, and why."""
-    return Finding(Says.PASSES, text, tuple(about.items()))
-
-
-@lru_cache(maxsize=8_192)
-def ranks_behind(text: str, **about: object) -> Finding:
-    """Packets may pass, and what speaks against it."""
-    return Finding(Says.PASSES, text, tuple(about.items()), behind=True)
-
-
-@lru_cache(maxsize=8_192)
-def rejects(text: str, says: Says = Says.REJECTS, **about: object) -> Finding:
-    """Packets do not pass, and why."""
+@lru_cache(maxsize=16_384)
+def finding(says: Says, text: str, **about: object) -> Finding:
+    """What a stage says, with the details that its sentence names."""
     return Finding(says, text, tuple(about.items()))
 
 
-@lru_cache(maxsize=8_192)
-def unseen(text: str, **about: object) -> Finding:
-    """What would decide cannot be seen."""
-    return Finding(Says.UNSEEN, text, tuple(about.items()))
+PASSES = Finding(Says.PASSES)
+passes = partial(finding, Says.PASSES)
+ranks_behind = partial(finding, Says.BEHIND)
+rejects = partial(finding, Says.REJECTS)
+unsettled = partial(finding, Says.UNSETTLED)
+unseen = partial(finding, Says.UNSEEN)
+
+
+def steered(source: Source, face: Face, configuration: Configuration) -> Finding:
+    """A tag of the instance may name the only targets that it may go to."""
+    named = source.tag(configuration.targets_tag)
+    if not named or face.sensor.target_id in named.split():
+        return PASSES
+    text = "The instance's tag {tag} (TARGETS_TAG) names {named}, not this target"
+    return rejects(text, tag=one_line(configuration.targets_tag), named=one_line(named))
 
 
 def exists(source: Source, face: Face, configuration: Configuration) -> Finding:
@@ -2250,41 +2192,35 @@ def counted(source: Source, face: Face, configuration: Configuration) -> Finding
 
 def runs(source: Source, face: Face, configuration: Configuration) -> Finding:
     """AWS refuses a target whose instance does not run. An unattached interface is not judged."""
-    if face.interface is HIDDEN:
+    interface = face.interface
+    if interface is HIDDEN:
         return PASSES
-    if face.interface.address is None:
-        return rejects(
-            "Sensor interface {interface} has no IPv4 address",
-            interface=face.interface.interface_id,
-        )
-    host = told(face.host)
-    if host and host.state != "running":
-        return rejects(
-            "The sensor's instance {instance} is {state}",
-            instance=host.instance_id,
-            state=host.state,
-        )
-    return PASSES
+    if interface.address is None:
+        text = "Sensor interface {interface} has no IPv4 address"
+        return rejects(text, interface=interface.interface_id)
+    state = told(face.host_state)
+    if state in (None, "running"):
+        return PASSES
+    text = "The sensor's instance {instance} is {state}"
+    return rejects(text, instance=interface.host_id, state=state)
 
 
 def in_zone(source: Source, face: Face, configuration: Configuration) -> Finding:
-    """Mirroring across Availability Zones costs extra per GB, so sensors of the zone come first.
-    AWS names zones in the mapping of the account that asks, so for a sensor that another account
-    was asked about, the IDs of zones are compared."""
+    """Mirroring across Availability Zones costs extra per GB, so sensors of the zone come first."""
     mine, theirs = zones(source, face)
     if not mine or not theirs:
         return unseen("Which Availability Zone the sensor is in cannot be seen")
     if mine == theirs:
         return passes("in {zone} like the interface", zone=theirs)
     if configuration.local_zone_only:
-        return rejects(
-            "The sensor is in {zone}, the interface in {own_zone}", zone=theirs, own_zone=mine
-        )
+        text = "The sensor is in {zone}, the interface in {own_zone}"
+        return rejects(text, zone=theirs, own_zone=mine)
     return passes("in {zone}, while the interface is in {own_zone}", zone=theirs, own_zone=mine)
 
 
 def zones(source: Source, face: Face) -> tuple[str | None, str | None]:
-    """The Availability Zones of source and sensor, by names that can be compared."""
+    """The Availability Zones of source and sensor. AWS names zones in the mapping of the account
+    that asks, so for a sensor that another account was asked about, the IDs are compared."""
     if face.sensor.through_role:
         return source.interface.zone_id, face.interface.zone_id
     return source.interface.zone, face.interface.zone
@@ -2292,13 +2228,12 @@ def zones(source: Source, face: Face) -> tuple[str | None, str | None]:
 
 def in_vpc(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Another VPC is out of the question only with LOCAL_VPC_ONLY."""
-    if configuration.local_vpc_only and in_other_vpc(source, face):
-        return rejects(
-            "The sensor is in {vpc}, the interface in {own_vpc}",
-            vpc=face.interface.vpc_id,
-            own_vpc=source.interface.vpc_id,
-        )
-    return PASSES
+    if not configuration.local_vpc_only or not in_other_vpc(source, face):
+        return PASSES
+    vpc_id, own_vpc_id = face.interface.vpc_id, source.interface.vpc_id
+    return rejects(
+        "The sensor is in {vpc}, the interface in {own_vpc}", vpc=vpc_id, own_vpc=own_vpc_id
+    )
 
 
 def in_other_vpc(source: Source, face: Face) -> bool:
@@ -2306,58 +2241,53 @@ def in_other_vpc(source: Source, face: Face) -> bool:
     return face.interface.vpc_id not in (None, source.interface.vpc_id)
 
 
-def admitted_by(origin: Origin, other_vpc: bool) -> Finding | None:
-    """What it means that packets come from the origin of a rule; None where the rule does not
-    admit them, since they would cross an inactive peering connection."""
+def groups_admit(source: Source, face: Face, configuration: Configuration) -> Finding:
+    """The sensor's security groups are a union of allow rules: one that admits the packet is
+    enough, whatever others come to. The source's own outbound rules do not apply to mirrored
+    traffic."""
+    if not face.interface.group_ids:
+        return passes("it has no security group to filter")
+    others: list[Finding] = []
+    unknown: list[tuple[Origin, Unanswered]] = []
+    for origin in face.origins:
+        contains = asked(origin.contains, source)
+        if isinstance(contains, Unanswered):
+            unknown.append((origin, contains))
+        elif contains:
+            admits = origin_admits(origin, in_other_vpc(source, face))
+            if admits.says is Says.PASSES:
+                return admits
+            others.append(admits)
+    for weak in others:
+        if weak.says is Says.BEHIND:
+            return weak
+    # Prefix lists take a permission of their own, without which a rejection is not certain.
+    denied = [(o, e) for o, e in unknown if o.list_id and isinstance(e, CallFailed) and e.final]
+    if missing := [error for origin, error in unknown if (origin, error) not in denied]:
+        raise missing[0]
+    hints = [f"; {inactive}" for inactive in others]
+    hints += [f"; prefix list {o.list_id} could settle it ({error})" for o, error in denied]
+    about = {"hints": "".join(hints), "packet": VXLAN, "address": source.address}
+    if face.unseen_groups:
+        groups = ", ".join(face.unseen_groups)
+        return unseen("Security group {groups} cannot be seen{hints}", groups=groups, **about)
+    says, groups = unsettled if denied else rejects, ", ".join(face.interface.group_ids)
+    return says("No rule of {groups} admits {packet} from {address}{hints}", groups=groups, **about)
+
+
+def origin_admits(origin: Origin, other_vpc: bool) -> Finding:
+    """What it means that packets come from the origin of a rule. A reference to a group in another
+    VPC works across an active peering connection, and across a transit gateway where that is
+    switched on, of which AWS documents no status."""
     about = {"group": origin.group_id, "packet": VXLAN, "origin": str(origin)}
     if origin.status == "active" or (origin.status is None and not other_vpc):
         return passes("security group {group} admits {packet} from {origin}", **about)
     if origin.status is not None:
-        return None
-    text = "ranked last, as security group {group} admits {packet} only from {origin}, which is in "
-    return ranks_behind(text + "another VPC without a peering status", **about)
-
-
-def groups_admit(source: Source, face: Face, configuration: Configuration) -> Finding:
-    """The sensor's security groups are a union of allow rules: one that admits the packet is
-    enough, whatever others come to. The source's own outbound rules do not apply to mirrored
-    traffic. A reference to a group in another VPC works across an active peering connection, and
-    across a transit gateway where that is switched on, of which AWS documents no status."""
-    if not face.interface.group_ids:
-        return passes("it has no security group to filter")
-    weak: Finding | None = None
-    missing: list[Unanswered] = []
-    hints = ""  # what speaks for or against a rejection
-    for origin in face.origins:
-        try:
-            if not origin.contains(source):
-                continue
-        except Unanswered as error:
-            if origin.list_id and isinstance(error, CallFailed) and error.final:
-                hints += f"; prefix list {origin.list_id} could settle it ({error})"
-            else:
-                missing.append(error)
-            continue
-        finding = admitted_by(origin, in_other_vpc(source, face))
-        if finding and not finding.behind:
-            return finding
-        weak = weak or finding
-        if not finding:
-            hints += f"; the reference to {origin.members_of} crosses an inactive peering"
-    if weak:
-        return weak
-    if missing:
-        raise missing[0]
-    if face.unseen_groups:
-        unknown = ", ".join(face.unseen_groups)
-        return unseen("Security group {groups} cannot be seen{hints}", groups=unknown, hints=hints)
-    return rejects(
-        "No rule of {groups} admits {packet} from {address}{hints}",
-        says=Says.UNSETTLED if "could settle" in hints else Says.REJECTS,
-        groups=", ".join(face.interface.group_ids),
-        packet=VXLAN,
-        address=source.address,
-        hints=hints,
+        return rejects("the reference to {origin} crosses an inactive peering", **about)
+    return ranks_behind(
+        "ranked last, as security group {group} admits {packet} only from {origin}, which is in "
+        "another VPC without a peering status",
+        **about,
     )
 
 
@@ -2370,19 +2300,13 @@ def inbound_acl_allows(source: Source, face: Face, configuration: Configuration)
     if acl is None:
         return unseen("The network ACL of {subnet} cannot be seen", subnet=face.interface.subnet_id)
     entry = deciding_entry(acl.inbound, source.address)
-    about = {
-        "rule": entry.number if entry else "*",
-        "acl": acl.acl_id,
-        "packet": VXLAN,
-        "address": source.address,
-    }
+    rule = entry.number if entry else "*"
+    about = {"rule": rule, "acl": acl.acl_id, "packet": VXLAN, "address": source.address}
     if entry and entry.allows:
-        return passes(
-            "inbound rule {rule} of network ACL {acl} allows {packet} from {address}", **about
-        )
-    return rejects(
-        "{packet} from {address} is denied by inbound rule {rule} of network ACL {acl}", **about
-    )
+        text = "inbound rule {rule} of network ACL {acl} allows {packet} from {address}"
+        return passes(text, **about)
+    text = "{packet} from {address} is denied by inbound rule {rule} of network ACL {acl}"
+    return rejects(text, **about)
 
 
 def outbound_acl_ranks(source: Source, face: Face, configuration: Configuration) -> Finding:
@@ -2395,78 +2319,56 @@ def outbound_acl_ranks(source: Source, face: Face, configuration: Configuration)
     entry = deciding_entry(acl.outbound, address) if acl else None
     if acl is None or (entry and entry.allows):
         return PASSES
-    return ranks_behind(
-        "ranked last, as outbound rule {rule} of network ACL {acl} denies {packet} to {to}",
-        rule=entry.number if entry else "*",
-        acl=acl.acl_id,
-        packet=VXLAN,
-        to=address,
-    )
+    rule = entry.number if entry else "*"
+    text = "ranked last, as outbound rule {rule} of network ACL {acl} denies {packet} to {to}"
+    return ranks_behind(text, rule=rule, acl=acl.acl_id, packet=VXLAN, to=address)
 
 
 def route_leads(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Mirrored packets to another VPC take the route that the route table of the source's subnet
     shows. Routes to prefix lists are not looked into, and each may be the one that decides."""
-    address = face.interface.address
+    address, table = face.interface.address, source.route_table
     if address is None or not in_other_vpc(source, face):
         return PASSES
     about: dict[str, object] = {"vpc": face.interface.vpc_id, "to": address}
-    table = source.route_table
     if table is None or (isinstance(table, CallFailed) and table.final):
-        problem = table or f"no route table of {source.interface.vpc_id} can be seen"
-        return passes(
-            "in another VPC ({vpc}), and whether a route leads there is not known ({problem})",
-            **about,
-            problem=problem,
-        )
+        about["problem"] = table or f"no route table of {source.interface.vpc_id} can be seen"
+        text = "in another VPC ({vpc}), and whether a route leads there is not known ({problem})"
+        return passes(text, **about)
     table = told(table)
-    about["table"] = table.table_id
     routes = [route for route in map(told, table.routes) if route.counts]
-    winners = winning_routes(routes, address)
-    lists = [route for route in routes if route.to_list]
-    # No route leads nowhere, like one that does not lead to another VPC.
-    meanings = {route.meaning for route in winners + lists} | (
-        set() if winners else {NextHop.ASTRAY}
-    )
-    about["route"] = " or ".join(map(str, winners))
-    if meanings == {NextHop.ASTRAY}:
+    winners, lists = winning_routes(routes, address), [route for route in routes if route.to_list]
+    meanings = {route.meaning for route in winners + lists}
+    if not winners:
+        meanings.add(Says.REJECTS)  # without a route packets are dropped
+    about |= {"table": table.table_id, "route": " or ".join(map(str, winners))}
+    if meanings == {Says.REJECTS}:
+        text = "No route of route table {table} leads to {to} in {vpc}"
         if winners:
-            return rejects(
-                "Packets to {to} in {vpc} take the route {route} of route table {table}", **about
-            )
-        return rejects("No route of route table {table} leads to {to} in {vpc}", **about)
-    if NextHop.ASTRAY in meanings:
-        about["route"] = " or ".join(map(str, lists or winners))
-        return ranks_behind(
-            "in another VPC ({vpc}); ranked last, as the route {route} of route table {table} is "
-            "not looked into"
-            if lists
-            else "in another VPC ({vpc}); ranked last, as routes of route table {table} disagree: "
-            "{route}",
-            **about,
-        )
-    text = (
-        "in another VPC ({vpc}) by the route {route} of route table {table}; what lies beyond it "
-    )
-    text += "is not checked"
-    if NextHop.UNLISTED in meanings:
+            text = "Packets to {to} in {vpc} take the route {route} of route table {table}"
+        return rejects(text, **about)
+    if meanings == {Says.PASSES}:
+        return passes(f"{ON_THE_WAY}; {UNCHECKED}", **about)
+    if Says.REJECTS not in meanings:
         about["route"] = " or ".join(map(str, winners + lists))
-        text += "; ranked last, as AWS does not list this path for mirrored traffic"
-        return ranks_behind(text, **about)
-    return passes(text, **about)
+        unlisted = "ranked last, as AWS does not list this path for mirrored traffic"
+        return ranks_behind(f"{ON_THE_WAY}; {UNCHECKED}; {unlisted}", **about)
+    if lists:
+        about["route"] = " or ".join(map(str, lists))
+        return ranks_behind(f"{ON_THE_WAY}; ranked last, as that route is not looked into", **about)
+    return ranks_behind(f"{ON_THE_WAY}; ranked last, as these routes disagree", **about)
 
 
-def winning_routes(routes: Iterable[Route], address: Address) -> list[Route]:
+ON_THE_WAY = "in another VPC ({vpc}) by the route {route} of route table {table}"
+UNCHECKED = "what lies beyond it is not checked"
+
+
+def winning_routes(routes: Iterable[Route], address: str) -> list[Route]:
     """The routes that decide about packets to an address: of those to the smallest block that
     contains it the static one, or all others."""
-    candidates: dict[int, list[Route]] = defaultdict(list)
-    for route in routes:
-        if not route.to_list and address.is_in(route.destination):
-            first_address, last_address = block_bounds(route.destination)
-            candidates[last_address - first_address].append(route)
-    if not candidates:
-        return []
-    longest = candidates[min(candidates)]
+    matching = [r for r in routes if not r.to_list and contains(r.destination, address)]
+    smallest = min((route.size for route in matching), default=0)
+    longest = [route for route in matching if route.size == smallest]
     return [route for route in longest if route.static] or longest
 
 
@@ -2488,6 +2390,7 @@ class Stage(NamedTuple):
 
 # The guide's order. A sensor's verdict is the first stage that rejects it.
 PIPELINE = (
+    Stage("tag", steered),
     Stage("unavailable", exists, for_all=True),
     Stage("unavailable", recognised, for_all=True),
     Stage("unavailable", counted, for_all=True),
@@ -2565,10 +2468,7 @@ def rejection(stage: Stage, finding: Finding) -> Verdict:
 
 
 def judge_face(
-    source: Source,
-    face: Face,
-    configuration: Configuration,
-    pipeline: Sequence[Stage] = PIPELINE,
+    source: Source, face: Face, configuration: Configuration, pipeline: Sequence[Stage] = PIPELINE
 ) -> Verdict:
     """The verdict on one interface of a sensor. A stage that lacks an answer is passed over, as is
     one that cannot see what would decide, since a later stage may reject for certain."""
@@ -2586,9 +2486,9 @@ def judge_face(
             continue
         if finding.says is Says.UNSEEN:
             hidden = hidden or finding
-        elif finding.says is Says.PASSES:
+        elif finding.says in (Says.PASSES, Says.BEHIND):
             notes.append(finding)
-            behind |= finding.behind
+            behind |= finding.says is Says.BEHIND
         else:
             return rejection(stage, finding)
     if missing:
@@ -2830,6 +2730,8 @@ class Task(NamedTuple):
         if self.sessions and not self.ours and outcome not in ("created", "exists"):
             more["metric"] = "Elsewhere"
         interface_id, reason = self.source.interface.interface_id, f"{reason}."
+        if self.source.instance_id is None:
+            reason = f"{one_line(self.source.interface.description)}: {reason}"
         return Entry(
             self.request,
             outcome,
@@ -2862,6 +2764,11 @@ def session_name(source: Source, target_id: str) -> str:
     return f"eh-mirror-{source.interface.interface_id[4:8]}{target_id[4:8]}"
 
 
+def filter_of(source: Source, configuration: Configuration) -> str:
+    """The ID of the filter for the sessions of a source."""
+    return source.tag(configuration.filter_tag) or configuration.filter_id
+
+
 def create_parameters(task: Task, configuration: Configuration) -> dict[str, Any]:
     """The parameters of CreateTrafficMirrorSession.
 
@@ -2874,7 +2781,7 @@ def create_parameters(task: Task, configuration: Configuration) -> dict[str, Any
     parameters: dict[str, Any] = {
         "NetworkInterfaceId": task.source.interface.interface_id,
         "TrafficMirrorTargetId": task.target_id,
-        "TrafficMirrorFilterId": configuration.filter_id,
+        "TrafficMirrorFilterId": filter_of(task.source, configuration),
         "SessionNumber": configuration.session_number,
         "TagSpecifications": [{"ResourceType": "traffic-mirror-session", "Tags": tags}],
     }
@@ -3009,12 +2916,17 @@ class Mirroring:
         if not work.sweep:
             return
         done = set(work.instances)
-        try:
-            for page in self.region.home.pages(RUNNING_INSTANCES, ["running"]):
-                yield from self.mirror(swept_tasks(work.sweep, page, done))
-        except Unanswered as error:
-            reason = f"The instances after these were not read. {error}."
-            yield Entry(work.sweep, error.outcome, shortened(reason, LONGEST_REASON))
+        for read, values, tasks_of in SWEPT:
+            if read is DATABASES and not self.configuration.mirror_databases:
+                break
+            try:
+                for page in self.region.home.pages(read, values):
+                    yield from self.mirror(swept_tasks(work.sweep, page, done, tasks_of))
+            except Unanswered as error:
+                reason = f"The interfaces after these were not read. {error}."
+                yield Entry(work.sweep, error.outcome, shortened(reason, LONGEST_REASON))
+                if isinstance(error, OutOfTime):
+                    return
 
     # The guide's steps
 
@@ -3035,7 +2947,13 @@ class Mirroring:
             if not waiting:
                 waiting, refused = yield from self.look_again(refused)
                 continue
-            chosen = yield from self.choose_round(waiting[:ROUND])  # 3: which sensor?
+            chosen = []
+            for task in waiting[:ROUND]:  # 3: which sensor? Each choice counts at once
+                answer = self.answered(self.choose, task)
+                if isinstance(answer, Entry):
+                    yield answer
+                else:
+                    chosen.append(answer)
             again, refused_now = yield from self.send_round(chosen)  # 4: the session
             waiting = again + waiting[ROUND:]
             # A sweep shows the verdicts of a hundred interfaces, and keeps no more of them.
@@ -3166,17 +3084,6 @@ class Mirroring:
 
     # From verdicts to a session
 
-    def choose_round(self, tasks: Sequence[Task]) -> Generator[Entry, None, list[Task]]:
-        """Step 3 for the interfaces of a round, each choice counting at once."""
-        chosen = []
-        for task in tasks:
-            answer = self.answered(self.choose, task)
-            if isinstance(answer, Entry):
-                yield answer
-            else:
-                chosen.append(answer)
-        return chosen
-
     def choose(self, task: Task) -> Task | Entry:
         """Step 3: the sensor with the fewest sessions among those that packets can reach."""
         self.deadline.check()
@@ -3191,9 +3098,9 @@ class Mirroring:
             if errors:  # one that may pass comes first: another delivery may settle it
                 return task.unanswered(min(errors, key=lambda error: error.final), choice)
             return task.entry("unmirrored", self.why_unmirrored(choice), choice=choice)
-        if problem := self.refusals.of_filter(self.configuration.filter_id):
+        if problem := self.refusals.of_filter(filter_of(task.source, self.configuration)):
             return task.refused(problem)
-        self.region.sessions.choose(task.target_id)
+        self.region.sessions.chosen[task.target_id] += 1
         if task.request.dry_run or self.configuration.dry_run:
             reason = f"A session to {task.target_id} would be created. {choice.why}"
             name = session_name(task.source, task.target_id)
@@ -3260,7 +3167,7 @@ class Mirroring:
                     (refused if became.last_word else waiting).append(became)
         for task, error in throttled:
             if progress:
-                self.region.sessions.give_up(task.target_id)
+                self.region.sessions.chosen[task.target_id] -= 1
                 waiting.append(task)
             else:
                 yield task.unanswered(error, task.choice)
@@ -3273,7 +3180,7 @@ class Mirroring:
             The session, or why there is none as far as AWS says; None: not sent, because by now it
             is known to be refused.
         """
-        filter_id, refusals = self.configuration.filter_id, self.refusals
+        filter_id, refusals = filter_of(task.source, self.configuration), self.refusals
         if (
             refusals.of_filter(filter_id)
             or refusals.of_target(task.target_id)
@@ -3295,16 +3202,17 @@ class Mirroring:
         help; with a last word, if AWS refused it for good as far as it says."""
         target_id, choice, sessions = task.target_id, task.choice, self.region.sessions
         if isinstance(answer, Session):
-            sessions.add(target_id)
+            sessions.chosen[target_id] -= 1
+            sessions.per_target[target_id] += 1
             reason = f"Session {answer.session_id} mirrors it to {target_id}. {choice.why}"
             created = task.entry("created", reason, answer, choice=choice)
             return created._replace(session_name=session_name(task.source, target_id))
         if answer is None:
-            sessions.give_up(target_id)
+            sessions.chosen[target_id] -= 1
             return task._replace(last_word=None)
         if not isinstance(answer, CallFailed) or answer.failure is not Failure.REFUSED:
             return task.unanswered(answer, choice)
-        sessions.give_up(target_id)
+        sessions.chosen[target_id] -= 1
         reason = f"AWS refused {target_id}: {answer.brief}"
         match scope_of(answer):
             case Scope.TARGET:
@@ -3315,7 +3223,7 @@ class Mirroring:
                 reason = "The interface is somebody's sensor, which AWS does not mirror"
                 return task.entry("skipped", f"{reason} ({answer.code})")
             case Scope.FILTER | Scope.ACCOUNT:
-                filter_id = self.configuration.filter_id
+                filter_id = filter_of(task.source, self.configuration)
                 return task.refused(self.refusals.of_filter(filter_id) or reason)
             case Scope.NOT_SHOWN:
                 failed = task.entry("failed", reason, choice=choice)
@@ -3354,8 +3262,9 @@ class Mirroring:
             if isinstance(session, Session):
                 yield self.exists(task, session)
             elif isinstance(session, Unanswered) and (out_of_time or tries == TRIES):
-                reason = f"{last_word.reason} Whether it has a session is not known: {session}"
-                yield task.entry(session.outcome, reason, choice=NO_CHOICE)
+                reason = f"{last_word.reason} Whether it has a session is not known: {session}."
+                reason = shortened(reason, LONGEST_REASON)
+                yield last_word._replace(outcome=session.outcome, reason=reason, choice=NO_CHOICE)
             elif tries == TRIES:
                 yield last_word
             else:
@@ -3373,19 +3282,22 @@ def named_tasks(requests: Mapping[str, Request], instances: Found) -> Iterator[T
 
 
 def swept_tasks(
-    request: Request, page: Sequence[tuple[str, Instance | Unanswered]], done: set[str]
+    request: Request, page: Iterable[tuple[str, Any]], done: set[str], tasks_of: TasksOf
 ) -> Iterator[Task | Entry]:
-    """The interfaces of a page of instances. Their order changes from sweep to sweep, so that
+    """The interfaces of a page of a sweep. Their order changes from sweep to sweep, so that
     interfaces which AWS keeps refusing do not keep others from their turn."""
 
     def draw(item: tuple[str, object]) -> bytes:
         drawn = f"{request.event_id}{item[0]}".encode(errors="backslashreplace")
         return hashlib.sha256(drawn).digest()
 
-    for instance_id, instance in sorted(page, key=draw):
-        if instance_id not in done:
-            done.add(instance_id)
-            yield from tasks_of(instance_id, instance, request)
+    for identifier, found in sorted(page, key=draw):
+        if identifier not in done:
+            done.add(identifier)
+            yield from tasks_of(identifier, found, request)
+
+
+TasksOf = Callable[[str, Any, Request], Iterator[Task | Entry]]
 
 
 def tasks_of(
@@ -3414,6 +3326,23 @@ def tasks_of(
         yield Task(request, source)
 
 
+def tasks_of_database(
+    interface_id: str, interface: Interface | Unanswered, request: Request
+) -> Iterator[Task | Entry]:
+    """The interface of a database, unless it belongs to an instance (RDS Custom)."""
+    if isinstance(interface, Unanswered):
+        yield Entry(request, interface.outcome, f"{interface}.", interface_id=interface_id)
+    elif interface.host_id is None:
+        yield Task(request, Source(interface, None, {}))
+
+
+# What a sweep reads: the call, the values of its filter, and whose interfaces it shows.
+SWEPT: Sequence[tuple[Read, Sequence[str], TasksOf]] = (
+    (RUNNING_INSTANCES, ["running"], tasks_of),
+    (DATABASES, ["amazon-rds", "amazon-elasticache"], tasks_of_database),
+)
+
+
 def why_no_interface(instance_id: str, instance: Instance | None, request: Request) -> str:
     """Why there is no interface of an instance to mirror."""
     if instance:
@@ -3428,7 +3357,10 @@ def why_no_interface(instance_id: str, instance: Instance | None, request: Reque
 
 
 def why_excluded(source: Source, configuration: Configuration) -> str | None:
-    """Why tags say that the interface is not meant to be mirrored; None where they do not."""
+    """Why tags say that the interface is not meant to be mirrored; None where they do not, as for
+    databases."""
+    if source.instance_id is None:
+        return None
     for tag in configuration.exclude_tags:
         if tag.matches(source.tags):
             return f"The instance is excluded by its tag {tag} (EXCLUDE_TAGS)"

@@ -38,6 +38,9 @@ VARIABLES = (
     "LOCAL_VPC_ONLY",
     "INCLUDE_TAGS",
     "EXCLUDE_TAGS",
+    "FILTER_TAG",
+    "TARGETS_TAG",
+    "MIRROR_DATABASES",
     "SESSION_NUMBER",
     "VIRTUAL_NETWORK_ID",
     "PACKET_LENGTH",
@@ -222,14 +225,15 @@ class Scene(SimulatedAccount):
 
     def show(self, operation: str, change: Callable[[dict[str, Any]], Any]) -> None:
         """Let AWS show the function something else: `change` is handed each answer."""
+        ask = BaseClient._make_api_call
 
-        def called(client: Any, name: str, parameters: Any, ask: Callable[..., Any]) -> Any:
+        def called(client: Any, name: str, parameters: Any) -> Any:
             found = ask(client, name, parameters)
             if name == operation and client is not self.ec2:
                 change(found)
             return found
 
-        self._intercept(called)
+        self._changes.enter_context(patch.object(BaseClient, "_make_api_call", called))
 
     def page_instead(self, operation: str, status: int, page: bytes) -> None:
         """Whatever AWS answers to the function, this page arrives instead."""
@@ -242,22 +246,6 @@ class Scene(SimulatedAccount):
             return {"status_code": status, "headers": {}, "body": page, "context": {}}
 
         self._changes.enter_context(patch("botocore.endpoint.convert_to_response_dict", replaced))
-
-    def show_pages_of(self, size: int) -> None:
-        """Let AWS show no more at once, however much the function asks for."""
-
-        def called(client: Any, name: str, parameters: Any, ask: Callable[..., Any]) -> Any:
-            if "MaxResults" in parameters:
-                parameters = {**parameters, "MaxResults": size}
-            return ask(client, name, parameters)
-
-        self._intercept(called)
-
-    def _intercept(self, called: Callable[..., Any]) -> None:
-        ask = BaseClient._make_api_call
-        self._changes.enter_context(
-            patch.object(BaseClient, "_make_api_call", lambda *call: called(*call, ask))
-        )
 
 
 def permitted(operation: str, parameters: Any) -> None:
@@ -278,14 +266,18 @@ def children_are_not_covered() -> None:
 
 @pytest.fixture(autouse=True)
 def clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fresh execution environment: nothing configured, no client, nothing cached."""
+    """A fresh execution environment: nothing configured, no client, nothing remembered."""
     # The workers of pytest-xdist tell what they start how wide a terminal is.
     for variable in (*VARIABLES, "AWS_LAMBDA_FUNCTION_NAME", "COLUMNS"):
         monkeypatch.delenv(variable, raising=False)
     lambda_traffic_mirror.warn_of_old_boto3.cache_clear()
-    monkeypatch.setattr(lambda_traffic_mirror, "_memory", {})
-    for kept in ("_clients", "_unsupported"):
+    for kept in ("_clients", "_memory", "_unsupported"):
         monkeypatch.setattr(lambda_traffic_mirror, kept, {})
+
+
+def warm(client: Any) -> None:
+    """Let the execution environment have this client for its own account."""
+    lambda_traffic_mirror._clients[None] = client, None
 
 
 @pytest.fixture
@@ -324,6 +316,51 @@ KINDS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
 # Time and retries
 # --------------------------------------------------------------------------------------
 
+EPOCH = 1_750_000_000.0  # the time of day at which a clock shows 0
+
+
+class Clock:
+    """Seconds that pass only when something sleeps, or a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.seconds: list[float] = []  # that were slept, one by one
+        self.lock = threading.Lock()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        with self.lock:
+            self.now += seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.advance(seconds)
+
+
+Sleeps = Clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of day, which sleeping moves on: neither the function, between two looks, nor
+    botocore, between two attempts, waits for real. `LambdaContext(60, clock=clock)` goes by it."""
+    clock = Clock()
+    monkeypatch.setattr("time.sleep", clock.sleep)
+    monkeypatch.setattr("time.time", lambda: EPOCH + clock())
+    return clock
+
+
+@pytest.fixture
+def no_sleep(clock: Clock) -> Clock:
+    return clock
+
+
+@pytest.fixture
+def clock_of_day(clock: Clock) -> Clock:
+    return clock
+
 
 @cache
 def one_client() -> Any:
@@ -333,27 +370,9 @@ def one_client() -> Any:
 
 
 @pytest.fixture
-def shared_client(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def shared_client(scene: Scene) -> None:
     """The execution environment is warm: its client is there."""
-    monkeypatch.setattr(lambda_traffic_mirror, "_clients", {None: (one_client(), None)})
-
-
-@dataclass
-class Sleeps:
-    """The seconds that the function and botocore would have slept."""
-
-    seconds: list[float] = field(default_factory=list)
-
-    def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-
-
-@pytest.fixture
-def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
-    """Nobody sleeps: not the function between two looks, not botocore between two attempts."""
-    sleeps = Sleeps()
-    monkeypatch.setattr("time.sleep", sleeps)
-    return sleeps
+    warm(one_client())
 
 
 @cache
@@ -364,41 +383,9 @@ def retrying_client() -> Any:
 
 
 @pytest.fixture
-def quick(scene: Scene, no_sleep: Sleeps, monkeypatch: pytest.MonkeyPatch) -> Sleeps:
-    """Nobody waits: not for a client, not for a pace that throttling sets. And what one test has
-    used up of botocore's allowance of retries is not missing in the next."""
-    monkeypatch.setattr(lambda_traffic_mirror, "_clients", {None: (retrying_client(), None)})
-    for bucket in ("bucket.TokenBucket", "quota.RetryQuota"):
-        monkeypatch.setattr(f"botocore.retries.{bucket}.acquire", lambda *_, **__: True)
-    return no_sleep
-
-
-class Clock:
-    """Seconds that pass only when somebody says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.lock = threading.Lock()
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        with self.lock:
-            self.now += seconds
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that sleeping moves on."""
-    clock = Clock()
-    monkeypatch.setattr("time.sleep", clock.advance)
-    return clock
-
-
-@pytest.fixture
-def clock_of_day(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time by which what is known is kept."""
-    clock = Clock()
-    monkeypatch.setattr("time.time", clock)
+def quick(scene: Scene, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """No test waits, not even for a client. And what one test has used up of botocore's allowance
+    of retries is not missing in the next."""
+    warm(retrying_client())
+    monkeypatch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda *_, **__: True)
     return clock

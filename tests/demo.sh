@@ -6,6 +6,7 @@ set -euo pipefail
 # File names are meant from where the user stands; the set-up goes to the project's folder.
 from=$PWD
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+set_up demo
 project=$PWD
 cd "$from"
 

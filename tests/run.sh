@@ -3,6 +3,7 @@
 # pytest: `tests/run.sh tests/test_zones.py` runs that file by itself, in seconds.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+set_up tests
 
 # pytest rewrites the asserts of all it loads; what it has rewritten is kept, out of the way.
 export PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX="$PWD/.venv/pycache"

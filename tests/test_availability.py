@@ -1,12 +1,17 @@
-"""Which targets are there to be chosen from."""
+"""Which targets are there to be chosen from, and what a missing answer about one does to others."""
 
 from __future__ import annotations
 
-import pytest
-from aws import rule
-from conftest import Build, Scene, missing
+import logging
+from collections.abc import Callable
+from typing import Any
 
-pytestmark = pytest.mark.usefixtures("shared_client")
+import pytest
+from aws import route, rule, running_event
+from calls import GROUPS, INSTANCES, INTERFACES, TARGETS
+from conftest import Build, Scene, deliver, missing
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def stopped_later(scene: Scene, state: str) -> str:
@@ -27,33 +32,163 @@ def without_address(scene: Scene) -> str:
     return str(made["TrafficMirrorTarget"]["TrafficMirrorTargetId"])
 
 
-UNAVAILABLE: dict[str, tuple[Build, str]] = {
-    "a target that does not exist": (lambda a: a.missing_sensor(), "There is no"),
-    "a target without its interface": (without_interface, "does not exist"),
+def of_a_new_type(scene: Scene) -> str:
+    """A target that shows neither an interface nor a load balancer nor an endpoint."""
+    target = scene.sensor()
+
+    def change(found: dict[str, Any]) -> None:
+        for row in found["TrafficMirrorTargets"]:
+            if row["TrafficMirrorTargetId"] == target:
+                del row["NetworkInterfaceId"]
+                row["Type"] = "something-new"
+
+    scene.show(TARGETS, change)
+    return target
+
+
+def host_unseen(scene: Scene) -> str:
+    target = scene.sensor()
+    scene.hide(scene.sensor_instance(target))
+    return target
+
+
+# A sensor, its stage (None: it is chosen), and words of its reason.
+AVAILABLE: dict[str, tuple[Build, str | None, str]] = {
+    "a target that does not exist": (lambda a: a.missing_sensor(), "unavailable", "There is no"),
+    "a target whose interface is gone": (without_interface, "unavailable", "does not exist"),
+    "a target that shows no interface": (of_a_new_type, "unavailable", "shows no interface"),
     **{
-        f"a sensor that is {state}": (lambda a, s=state: stopped_later(a, s), f"is {state}")
+        f"a sensor that is {state}": (
+            lambda a, s=state: stopped_later(a, s),
+            "unavailable",
+            f"is {state}",
+        )
         for state in ("stopped", "stopping", "pending", "shutting-down")
     },
-    "a sensor that is terminated": (lambda a: stopped_later(a, "terminated"), "does not exist"),
-    "a sensor without an IPv4 address": (without_address, "no IPv4 address"),
+    "a sensor without an IPv4 address": (without_address, "unavailable", "no IPv4 address"),
+    "an interface that is attached to nothing": (lambda a: a.sensor(attached=False), None, "Best"),
+    "a sensor whose instance cannot be seen": (host_unseen, None, "Best"),
 }
 
 
-@pytest.mark.parametrize(("build", "words"), UNAVAILABLE.values(), ids=UNAVAILABLE.keys())
-def test_unavailable_is(scene: Scene, build: Build, words: str) -> None:
+@pytest.mark.parametrize(("build", "stage", "words"), AVAILABLE.values(), ids=AVAILABLE.keys())
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a busy sensor"])
+def test_available_or_not_is(
+    scene: Scene, build: Build, stage: str | None, words: str, beside: bool
+) -> None:
     target = build(scene)
-    scene.configure(target)
-    sensor = scene.run(scene.instance()).sensors[target]
-    assert (sensor["stage"], missing(sensor["reason"], words)) == ("unavailable", [])
+    scene.configure([target, *([scene.sensor(sessions=5)] if beside else [])])
+    answer = scene.run(scene.instance())
+    assert answer.outcomes == ["created" if beside or stage is None else "unmirrored"]
+    row = answer.sensors[target]
+    assert (row["stage"], missing(row["reason"], words)) == (stage, [])
 
 
-def test_a_sensor_interface_that_is_attached_to_nothing_is_available(scene: Scene) -> None:
-    scene.configure(scene.sensor(attached=False))
-    assert scene.run(scene.instance()).outcomes == ["created"]
+# --------------------------------------------------------------------------------------
+# A missing answer about one sensor harms only those who have nothing else
+# --------------------------------------------------------------------------------------
 
 
-def test_a_sensor_whose_instance_cannot_be_seen_is_available(scene: Scene) -> None:
-    sensor = scene.sensor()
-    scene.hide(scene.sensor_instance(sensor))
-    scene.configure(sensor)
-    assert scene.run(scene.instance()).outcomes == ["created"]
+def host_without_state(scene: Scene, target: str) -> None:
+    host = scene.sensor_instance(target)
+
+    def change(found: dict[str, Any]) -> None:
+        for reservation in found["Reservations"]:
+            for instance in reservation["Instances"]:
+                if instance["InstanceId"] == host:
+                    instance["State"] = {}
+
+    scene.show(INSTANCES, change)
+
+
+def address_unreadable(scene: Scene, target: str) -> None:
+    interface = scene.sensor_interface(target)
+
+    def change(found: dict[str, Any]) -> None:
+        for row in found["NetworkInterfaces"]:
+            if row["NetworkInterfaceId"] == interface:
+                row["PrivateIpAddress"] = row["PrivateIpAddresses"][0]["PrivateIpAddress"] = "10.0"
+
+    scene.show(INTERFACES, change)
+
+
+# What is missing, and what the reason names.
+MISSING: dict[str, tuple[Callable[[Scene, str], object], str]] = {
+    "the host's state": (host_without_state, "Name is missing"),
+    "the interface": (address_unreadable, "'10.0' is not an IPv4 address"),
+}
+# Sensors beside it, by zone; what becomes of a source in its zone a, and of one in zone b.
+BESIDE: dict[str, tuple[list[Build], str, str, str]] = {
+    "nothing": ([], "true", "failed", "unmirrored"),
+    "a sensor of its zone": ([lambda a: a.sensor(sessions=5)], "true", "created", "unmirrored"),
+    "a sensor of another zone": ([lambda a: a.sensor(zone="b")], "true", "failed", "created"),
+    "a sensor of another zone that may be used": (
+        [lambda a: a.sensor(zone="b")],
+        "false",
+        "created",
+        "created",
+    ),
+    "a sensor that is closed": ([lambda a: a.sensor(groups=[a.group()])], "true", "failed", "no"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "words"), MISSING.values(), ids=MISSING.keys())
+@pytest.mark.parametrize(
+    ("beside", "local_only", "near", "far"), BESIDE.values(), ids=BESIDE.keys()
+)
+def test_what_cannot_be_read_of_a_sensor_harms_those_who_have_nothing_else_than(
+    scene: Scene,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Scene, str], object],
+    words: str,
+    beside: list[Build],
+    local_only: str,
+    near: str,
+    far: str,
+) -> None:
+    target = scene.sensor()
+    scene.configure([target, *(build(scene) for build in beside)], LOCAL_ZONE_ONLY=local_only)
+    spoil(scene, target)
+    instances = [scene.instance(), scene.instance(), scene.instance(zone="b")]
+    delivery = deliver({"instance-ids": instances[:2]})
+    if near == "failed":
+        assert missing(delivery.error, "2 failed", words) == []
+    else:
+        assert delivery.answer.outcomes == [near] * 2
+        for entry in delivery.answer.interfaces:
+            row = entry["sensors"][0]
+            assert (row["stage"], missing(row["reason"], words)) == ("unavailable", [])
+    # The error is told once in an invocation, whoever needs the sensor.
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len([text for text in warnings if words in text]) == 1
+    if words.startswith("Name") and far != "no":  # the interface's zone is known
+        stage = "unavailable" if local_only == "false" else "zone"
+        answer = scene.run(instances[2])
+        assert (answer.outcomes, answer.stages[0]) == ([far], stage)
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"), [("UnauthorizedOperation", "created"), ("RequestLimitExceeded", "failed")]
+)
+@pytest.mark.parametrize("beside", ["of another zone", "unverified"])
+def test_sensors_that_come_last_are_used_only_where_the_missing_answer_is_final(
+    scene: Scene, code: str, outcome: str, beside: str
+) -> None:
+    """A throttled call settles nothing for the worse: the next delivery may find a better one."""
+    scene.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
+    owner = scene.other("3" * 12)
+    near = owner.sensor(owner.subnet(vpc=owner.vpc("10.9.0.0/16")))
+    owner.share(near)
+    other = scene.sensor(zone="b") if beside == "of another zone" else scene.foreign_sensor()
+    scene.configure(
+        [near, other],
+        SENSOR_ROLE_ARNS=owner.role("sensors"),
+        LOCAL_ZONE_ONLY="false",
+        ALLOW_UNVERIFIED="true",
+    )
+    owner.fail(GROUPS, code, status=403 if outcome == "created" else 503)
+    delivery = deliver(running_event(scene.instance()))
+    if outcome == "failed":
+        assert missing(delivery.error, "1 failed", code) == []
+    else:
+        assert delivery.answer.stages == ["unavailable", "(selected)"]

@@ -36,28 +36,20 @@ from aws import (
     scheduled_event,
     sqs_event,
 )
-from conftest import Answer, Scene, answer_of, one_client
+from calls import CREATE, READS, ROUTES
+from conftest import Answer, Delivery, Scene
 from moto.moto_api._internal import mock_random
 
 import lambda_traffic_mirror as function
 
-CREATE = "CreateTrafficMirrorSession"
-ASSUME = "sts:AssumeRole"
-CALLS = (
-    "DescribeInstances",
-    "DescribeTrafficMirrorTargets",
-    "DescribeTrafficMirrorSessions",
-    "DescribeNetworkInterfaces",
-    "DescribeSecurityGroups",
-    "DescribeNetworkAcls",
-    "GetManagedPrefixListEntries",
-    "DescribeRouteTables",
-    ASSUME,
-    CREATE,
-    CREATE,
-    CREATE,
-    "*",
-)
+# What may fail; creates more often than the others.
+FALLIBLE = (*READS, ROUTES, "sts:AssumeRole", CREATE, CREATE, CREATE, "*")
+# Code and status of answers that are none; there may be no answer, too.
+FAILURES = {
+    "throttled": ("RequestLimitExceeded", 503),
+    "broken": ("InternalError", 500),
+    "denied": ("UnauthorizedOperation", 403),
+}
 SMALL_QUOTA = 2
 LONGEST_LAG = 3  # a session that shows later than after three looks is not found
 UNREADABLE = ("", "?", "{}", '{"instance-ids": []}', '{"sweep": 1}')
@@ -216,27 +208,22 @@ class Reports(logging.Handler):
 
 
 @dataclass
-class Invocation:
-    """One invocation and what came of it."""
+class Invocation(Delivery):
+    """One invocation, with what it has logged of interfaces."""
 
-    event: dict[str, Any]
-    context: LambdaContext
     entries: list[dict[str, Any]] = field(default_factory=list)
-    result: dict[str, Any] | None = None
-    error: str = ""
 
     @property
     def unfinished(self) -> list[dict[str, Any]]:
         return [entry for entry in self.entries if entry["outcome"] in ("failed", "deferred")]
 
-    def again(self) -> list[Any]:
-        """The bodies that Lambda delivers again."""
+    def bodies_again(self) -> list[Any]:
+        """What Lambda delivers again."""
         if self.error:
             return [self.event]
-        if not self.result or "Records" not in self.event:
+        if "Records" not in self.event:
             return []
-        named = {failure["itemIdentifier"] for failure in self.result["batchItemFailures"]}
-        return [r["body"] for r in self.event["Records"] if r["messageId"] in named]
+        return [self.event["Records"][position]["body"] for position in self.again]
 
 
 class ShortOfTime(LambdaContext):
@@ -286,28 +273,24 @@ class Chaos:
             instance: rng.randint(1, 3) for instance in self.world.truths if rng.random() < 0.05
         }
         for _ in range(rng.choice((0, 1, 2, 3))):
-            call, probability = rng.choice(CALLS), rng.choice((0.1, 0.3, 0.7, 1.0))
+            call, probability = rng.choice(FALLIBLE), rng.choice((0.1, 0.3, 0.7, 1.0))
             when: dict[str, Any] = {
                 "where": lambda _, p=probability: rng.random() < p,
                 "times": rng.choice((None, None, 1, 5, 20)),
                 "after": rng.choice((0, 0, 1, 3, 10)),
                 "lose_answer": rng.random() < 0.5,
             }
-            kind = rng.choice(("throttled", "broken", "denied", "silent", "unreachable"))
-            if kind == "denied" and call in ("*", "DescribeRouteTables") and self.world.blackhole:
+            kind = rng.choice((*FAILURES, "silent", "unreachable"))
+            if kind == "denied" and call in ("*", ROUTES) and self.world.blackhole:
                 kind = "broken"  # without the permission nobody can tell
-            account = rng.choice((self.account, self.account, self.world.other))
-            if kind == "throttled":
-                account.fail(call, **when | {"lose_answer": False})
-            elif kind == "broken":
-                account.fail(call, "InternalError", status=500, **when)
-            elif kind == "denied":
+            where = rng.choice((account, account, self.world.other))
+            if kind in ("throttled", "denied", "unreachable"):
                 when["lose_answer"] = False
-                account.fail(call, "UnauthorizedOperation", status=403, **when)
-            elif kind == "silent":
-                account.time_out(call, **when)
+            if kind in FAILURES:
+                code, status = FAILURES[kind]
+                where.fail(call, code, status=status, **when)
             else:
-                account.time_out(call, connect=True, **when | {"lose_answer": False})
+                where.time_out(call, connect=kind == "unreachable", **when)
 
     def deliveries(self) -> Iterator[Invocation]:
         """What has to come again, and the events of some instances, some twice, in any order."""
@@ -337,14 +320,10 @@ class Chaos:
             else:
                 yield Invocation(sqs_event(*part), context)
 
-    def deliver(self, delivery: Invocation) -> Invocation:
+    def deliver(self, delivery: Invocation) -> None:
         self.reports.take()
-        try:
-            delivery.result = function.lambda_handler(delivery.event, delivery.context)
-        except function.MirroringError as error:
-            delivery.error = str(error)
+        delivery.deliver()
         delivery.entries = self.reports.take()
-        return delivery
 
     def round(self) -> None:
         self.misfortunes()
@@ -354,7 +333,7 @@ class Chaos:
         self.ever |= {s["TrafficMirrorSessionId"] for s in self.account.sessions()}
         self.check_sessions()
         for delivery in deliveries:
-            self.queue += delivery.again()
+            self.queue += delivery.bodies_again()
             self.check_result(delivery)
             for entry in delivery.entries:
                 self.check_report(entry)
@@ -386,22 +365,22 @@ class Chaos:
         assert len(crowd) <= SMALL_QUOTA
 
     def check_result(self, delivery: Invocation) -> None:
-        """Whoever is without an answer is named, and nobody else."""
+        """What is without an answer is named, and nothing else."""
         event, unfinished = delivery.event, delivery.unfinished
         if "Records" in event:
             assert not delivery.error
             failed = {entry["instance_id"] for entry in unfinished}
-            named = {item["itemIdentifier"] for item in delivery.result["batchItemFailures"]}  # type: ignore[index]
             bodies = [record["body"] for record in event["Records"]]
             by_name = {i for body in bodies if body not in UNREADABLE for i in instances_of(body)}
-            for record, body in zip(event["Records"], bodies, strict=True):
+            for position, body in enumerate(bodies):
+                named = position in delivery.again
                 if body in UNREADABLE:
-                    assert record["messageId"] in named
+                    assert named
                 elif is_sweep(body):
-                    assert failed or record["messageId"] not in named
-                    assert failed <= by_name or record["messageId"] in named
+                    assert failed or not named
+                    assert failed <= by_name or named
                 else:
-                    assert (record["messageId"] in named) == bool(instances_of(body) & failed)
+                    assert named == bool(instances_of(body) & failed)
             return
         if is_sweep(event):
             unfinished = [entry for entry in unfinished if entry["outcome"] == "failed"]
@@ -412,8 +391,7 @@ class Chaos:
         for outcome, count in Counter(entry["outcome"] for entry in unfinished).items():
             assert f"{count} {outcome}" in delivery.error
         if not delivery.error:
-            assert delivery.result
-            answer = answer_of(delivery.result)
+            answer = delivery.answer
             assert answer.summary == Counter(e["outcome"] for e in delivery.entries)
             bad = {"unmirrored", "blocked"} & set(answer.summary)
             assert answer.status == (400 if bad else 200)
@@ -424,7 +402,7 @@ class Chaos:
         if outcome in ("created", "exists"):
             assert entry["session_id"] in self.ever
         elif outcome == "failed":
-            assert any(call.removeprefix("sts:") in reason for call in CALLS), entry
+            assert any(call.removeprefix("sts:") in reason for call in FALLIBLE), entry
         elif outcome == "deferred":
             assert "time" in reason
         elif outcome == "skipped":
@@ -447,8 +425,9 @@ class Chaos:
         self.world.other.heal()
         self.account.session_lag = 0
         self.account.unknown_instances = {}
+        client = self.account.client()
         for _ in range(LONGEST_LAG):
-            one_client().describe_traffic_mirror_sessions()
+            client.describe_traffic_mirror_sessions()
 
 
 def close_a_sensor(world: Truths) -> str:
@@ -531,12 +510,10 @@ def test_one_sweep_puts_right_what_went_wrong(scene: Scene, reports: Reports, se
 
     chaos.calm()
     closed = close_a_sensor(world) if rng.random() < 0.3 else None
-    scene.forget_calls()
-    answer = answer_of(function.lambda_handler(scheduled_event(), LambdaContext()))
-    check_everything(world, answer, closed)
+    check_everything(world, scene.run(scheduled_event()), closed)
 
     # And then there is nothing left to do.
     before = scene.sessions()
-    again = answer_of(function.lambda_handler(scheduled_event(), LambdaContext()))
+    again = scene.run(scheduled_event())
     assert scene.sessions() == before
     assert not again.summary.keys() & {"created", "failed", "deferred"}

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from aws import acl_entry, rule
-from conftest import Scene, missing
+from aws import acl_entry, rule, running_event, scheduled_event
+from conftest import Scene, deliver, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -56,42 +56,98 @@ def test_a_load_balancer_has_the_zones_of_all_its_interfaces(
 
 
 @every_kind
-def test_a_load_balancer_in_another_zone_is_for_when_the_zone_has_none(
-    scene: Scene, make: MakeLoadBalancer
-) -> None:
-    target = make(scene, [scene.subnet("b"), scene.subnet("c")])
-    scene.configure([target, scene.sensor(state="stopped")], LOCAL_ZONE_ONLY="false", **EXCLUDE)
-    assert scene.run(scene.instance()).stages == ["(selected)", "unavailable"]
-
-
-# The subnets that it is in, and its stage.
-INTERFACES: dict[str, tuple[Callable[[Scene], list[str]], str]] = {
-    "one in the zone that passes every stage is enough": (
-        lambda a: [a.subnet(acl=[]), a.subnet(), a.subnet(acl=[])],
-        "(selected)",
-    ),
-    "one that passes in another zone is not": (
-        lambda a: [a.subnet(acl=[]), a.subnet("b")],
-        "network_acl",
-    ),
-}
-
-
-@every_kind
-@pytest.mark.parametrize(("subnets", "stage"), INTERFACES.values(), ids=INTERFACES.keys())
-def test_of_several_interfaces(
-    scene: Scene, make: MakeLoadBalancer, subnets: Callable[[Scene], list[str]], stage: str
-) -> None:
-    scene.configure(make(scene, subnets(scene)), **EXCLUDE)
-    assert scene.run(scene.instance()).stages == [stage]
-
-
-@every_kind
 def test_a_load_balancer_that_is_gone_is_unavailable(scene: Scene, make: MakeLoadBalancer) -> None:
     target = make(scene, [scene.subnet()])
     scene.delete_sensor_interface(target)
     scene.configure(target, **EXCLUDE)
-    assert scene.run(scene.instance()).stages == ["unavailable"]
+    answer = scene.run(scene.instance())
+    assert (answer.stages, missing(answer.sensors[target]["reason"], "does not exist")) == (
+        ["unavailable"],
+        [],
+    )
+
+
+def hidden_acl(scene: Scene) -> str:
+    subnet = scene.subnet()
+    scene.hide(scene.acl(subnet, [acl_entry(100, "allow")]))
+    return subnet
+
+
+def unreadable_acl(scene: Scene, zone: str = "a") -> str:
+    subnet = scene.subnet(zone, acl=[acl_entry(100, "allow")])
+
+    def change(found: dict[str, Any]) -> None:
+        for acl in found["NetworkAcls"]:
+            if subnet in [item["SubnetId"] for item in acl["Associations"]]:
+                acl["Entries"] = None
+
+    scene.show("DescribeNetworkAcls", change)
+    return subnet
+
+
+# The subnets of its interfaces, variables, and the stage of the sensor, or why it is `failed`.
+INTERFACES: dict[str, tuple[list[Callable[[Scene], str]], dict[str, str], str]] = {
+    "one in the zone that passes every stage is enough": (
+        [lambda a: a.subnet(acl=[]), lambda a: a.subnet(), lambda a: a.subnet(acl=[])],
+        {},
+        "(selected)",
+    ),
+    "one that passes in another zone is not": (
+        [lambda a: a.subnet(acl=[]), lambda a: a.subnet("b")],
+        {},
+        "network_acl",
+    ),
+    "one that passes in another zone, where these are allowed": (
+        [lambda a: a.subnet(acl=[]), lambda a: a.subnet("b")],
+        {"LOCAL_ZONE_ONLY": "false"},
+        "(selected)",
+    ),
+    "the one that comes farthest stands for it": (
+        [lambda a: a.subnet("b"), lambda a: a.subnet(acl=[]), lambda a: a.subnet("c")],
+        {},
+        "network_acl",
+    ),
+    "one that cannot be seen goes before one that is denied for certain": (
+        [lambda a: a.subnet(acl=[]), hidden_acl],
+        {},
+        "unavailable",
+    ),
+    "one that cannot be seen is chosen where it may be": (
+        [lambda a: a.subnet(acl=[]), hidden_acl],
+        {"ALLOW_UNVERIFIED": "true"},
+        "(selected)",
+    ),
+    "one that cannot be read harms no other": (
+        [unreadable_acl, lambda a: a.subnet()],
+        {},
+        "(selected)",
+    ),
+    "one that cannot be read harms no other, in whatever zone": (
+        [unreadable_acl, lambda a: a.subnet("b")],
+        {"LOCAL_ZONE_ONLY": "false"},
+        "(selected)",
+    ),
+    "one that cannot be read, where the other is denied": (
+        [lambda a: a.subnet(acl=[]), unreadable_acl],
+        {},
+        "1 failed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("subnets", "variables", "stage"), INTERFACES.values(), ids=INTERFACES)
+def test_of_several_interfaces_the_best_stands_for_the_load_balancer(
+    scene: Scene,
+    subnets: list[Callable[[Scene], str]],
+    variables: dict[str, str],
+    stage: str,
+) -> None:
+    scene.configure(scene.nlb_sensor([make(scene) for make in subnets]), **EXCLUDE, **variables)
+    delivery = deliver(running_event(scene.instance()))
+    if delivery.error:
+        assert delivery.error.startswith(stage)
+    else:
+        assert delivery.answer.stages == [stage]
 
 
 @pytest.mark.parametrize(
@@ -133,29 +189,13 @@ def test_two_load_balancers_are_told_apart(scene: Scene) -> None:
     assert scene.run(scene.instance()).stages == ["zone", "(selected)"]
 
 
-def test_an_interface_that_cannot_be_verified_goes_before_one_that_is_denied_for_certain(
+def test_a_sweep_judges_sessions_to_a_load_balancer_whether_or_not_tags_are_set(
     scene: Scene,
 ) -> None:
-    """Even where the outbound ACL of the source's subnet would rank the sensor last."""
-    denied = scene.subnet("a", acl=[acl_entry(100, "deny")])
-    hidden = scene.subnet("a")
-    scene.hide(scene.acl(hidden, [acl_entry(100, "allow")]))
-    sensor = scene.nlb_sensor([denied, hidden])
-    scene.configure([sensor], EXCLUDE_TAGS="traffic-mirror=sensor")
-    source = scene.subnet("a", acl=[acl_entry(100, "deny", egress=True)])
-    assert scene.run(scene.instance(source)).stages == ["unavailable"]
-
-
-def test_an_interface_that_cannot_be_judged_harms_no_other(scene: Scene) -> None:
-    """From a zone without one, a load balancer is reached through any of its interfaces."""
-    unreadable, readable = scene.subnet("a", acl=[acl_entry(100, "allow")]), scene.subnet("b")
-    sensor = scene.nlb_sensor([unreadable, readable])
-    scene.configure(sensor, EXCLUDE_TAGS="role=sensor", LOCAL_ZONE_ONLY="false")
-
-    def change(found: dict[str, Any]) -> None:
-        for acl in found["NetworkAcls"]:
-            if unreadable in [item["SubnetId"] for item in acl["Associations"]]:
-                acl["Entries"] = None
-
-    scene.show("DescribeNetworkAcls", change)
-    assert scene.run(scene.instance(zone="c")).entry["target_id"] == sensor
+    """Whether packets arrive is the question, not whether another instance would be mirrored."""
+    reached, closed = (scene.nlb_sensor([scene.subnet(acl=acl)]) for acl in (None, []))
+    instances = [*scene.mirrored(reached), *scene.mirrored(closed)]
+    scene.configure([reached, closed])
+    answer = scene.run(scheduled_event())
+    outcomes = [answer.of(instance)["outcome"] for instance in instances]
+    assert outcomes == ["exists", "blocked"]

@@ -23,7 +23,7 @@ from conftest import Scene
 from mistakes import mistakes
 
 import lambda_traffic_mirror
-from lambda_traffic_mirror import ec2_client, lambda_handler
+from lambda_traffic_mirror import client_of, lambda_handler
 
 MODULE = Path(lambda_traffic_mirror.__file__)
 FUNCTION = {"AWS_LAMBDA_FUNCTION_NAME": "traffic-mirror"}
@@ -44,24 +44,26 @@ def refuse(event, arguments):
         raise SystemExit(f"the network is used: {event} {arguments}")
 sys.addaudithook(refuse)
 import lambda_traffic_mirror
-client = lambda_traffic_mirror._client
-print(client and client.meta.region_name)
+made = [client.meta.region_name for client, _ in lambda_traffic_mirror._clients.values()]
+print(*made, type(lambda_traffic_mirror.lambda_handler).__name__)
 """
 NO_SETTINGS = {"AWS_CONFIG_FILE": os.devnull}
 NONSENSE = dict.fromkeys(REGION, "?")
 
 IMPORTS: dict[str, tuple[dict[str, str], str]] = {
-    "an empty environment": ({}, "None"),
-    "an environment with a Region": (REGION, "None"),
-    "Lambda": (FUNCTION | CREDENTIALS | REGION, "eu-central-1"),
-    "Lambda without credentials": (FUNCTION | NO_CREDENTIALS | REGION, "eu-central-1"),
-    "Lambda without a Region": (FUNCTION | CREDENTIALS | NO_SETTINGS, "None"),
-    "Lambda with nonsense for a Region": (FUNCTION | CREDENTIALS | NONSENSE, "None"),
+    "an empty environment": ({}, "function"),
+    "an environment with a Region": (REGION, "function"),
+    "Lambda": (FUNCTION | CREDENTIALS | REGION, "eu-central-1 function"),
+    "Lambda without credentials": (FUNCTION | NO_CREDENTIALS | REGION, "eu-central-1 function"),
+    "Lambda without a Region": (FUNCTION | CREDENTIALS | NO_SETTINGS, "function"),
+    "Lambda with nonsense for a Region": (FUNCTION | CREDENTIALS | NONSENSE, "function"),
 }
 
 
-@pytest.mark.parametrize(("environment", "region"), IMPORTS.values(), ids=IMPORTS.keys())
-def test_the_module_can_be_imported_in(environment: dict[str, str], region: str) -> None:
+@pytest.mark.parametrize(("environment", "printed"), IMPORTS.values(), ids=IMPORTS.keys())
+def test_importing_needs_nothing_and_makes_the_client_in_lambda_only(
+    environment: dict[str, str], printed: str
+) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", IMPORT],
         env=environment,
@@ -70,7 +72,7 @@ def test_the_module_can_be_imported_in(environment: dict[str, str], region: str)
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, region, "")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, printed, "")
 
 
 def imported_anew() -> ModuleType:
@@ -104,32 +106,19 @@ LEVELS: dict[str, tuple[dict[str, str], int]] = {
 
 
 @pytest.mark.parametrize(("environment", "wanted"), LEVELS.values(), ids=LEVELS.keys())
-def test_the_level_of_the_log(
-    scene: Scene,
-    monkeypatch: pytest.MonkeyPatch,
-    level: Callable[[], int],
-    environment: dict[str, str],
-    wanted: int,
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    imported_anew()
-    assert level() == wanted
-
-
-@pytest.mark.parametrize("environment", [{}, FUNCTION], ids=["outside of Lambda", "in Lambda"])
-def test_the_client_is_made_at_import_in_lambda_only(
+def test_the_level_of_the_log_and_that_its_first_record_says_which_version_runs(
     scene: Scene,
     monkeypatch: pytest.MonkeyPatch,
     level: Callable[[], int],
     caplog: pytest.LogCaptureFixture,
     environment: dict[str, str],
+    wanted: int,
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    caplog.set_level(logging.INFO)  # of the root logger
     module = imported_anew()
-    assert (module._client is not None) is bool(environment)
-    # The first record of an execution environment says which version runs.
+    assert level() == wanted
     first = [record.getMessage() for record in caplog.records[:1]]
     assert first == [f"Version {module.VERSION} of lambda_traffic_mirror"] * bool(environment)
 
@@ -144,18 +133,15 @@ def test_the_constants_for_those_who_edit_the_file_have_their_defaults() -> None
 # --------------------------------------------------------------------------------------
 
 
-def test_the_client_retries_and_waits_as_it_should_and_has_enough_connections(scene: Scene) -> None:
-    config = ec2_client().meta.config
-    found = (config.retries, config.connect_timeout, config.read_timeout)
-    assert found == ({"mode": "standard", "total_max_attempts": 5}, 2, 8)
+@pytest.mark.parametrize("role", [None, "arn:aws:iam::210987654321:role/sensors"])
+def test_a_client_has_five_attempts_short_timeouts_and_enough_connections(
+    scene: Scene, role: str | None
+) -> None:
+    config = client_of(role).meta.config
+    assert config.retries == {"mode": "standard", "total_max_attempts": 5}
+    # Together they are over within the reserve of 12 s.
+    assert (config.connect_timeout, config.read_timeout) == (2, 8)
     assert config.max_pool_connections >= 2 * lambda_traffic_mirror.PARALLEL_CALLS
-
-
-def test_the_client_is_made_once(scene: Scene, clients: list[Any]) -> None:
-    scene.configure(scene.sensor())
-    for _ in range(2):
-        scene.run(scene.instance())
-    assert len(clients) == 1
 
 
 @pytest.fixture
@@ -174,7 +160,9 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-def test_twenty_threads_at_first_use_share_one_client(scene: Scene, clients: list[Any]) -> None:
+def test_the_client_is_made_once_even_by_twenty_threads_at_first_use(
+    scene: Scene, clients: list[Any]
+) -> None:
     scene.configure(scene.sensor(quota=20))
     instances = scene.instances(20)
     together = threading.Barrier(len(instances))
@@ -185,6 +173,7 @@ def test_twenty_threads_at_first_use_share_one_client(scene: Scene, clients: lis
 
     with ThreadPoolExecutor(len(instances)) as threads:
         statuses = list(threads.map(invoke, instances))
+    scene.run(scene.instance(zone="b"))
     assert (statuses, len(scene.sessions()), len(clients)) == ([200] * 20, 20, 1)
 
 
@@ -215,9 +204,9 @@ def test_the_module_knows_these_ec2_operations_and_no_others() -> None:
     spellings = dict(SimulatedAccount().client().meta.method_to_api_mapping)
     spellings.update({operation: operation for operation in spellings.values()})
     words = words_of(ast.parse(MODULE.read_text(encoding="utf-8")))
-    # How a route that a gateway propagated is marked has the name of an operation.
-    known = {spellings[word] for word in words & set(spellings)} - {"EnableVgwRoutePropagation"}
-    assert known == OPERATIONS
+    # Where a route comes from has the name of an operation.
+    words -= {"CreateRoute", "CreateRouteTable", "EnableVgwRoutePropagation"}
+    assert {spellings[word] for word in words & set(spellings)} == OPERATIONS
 
 
 def test_every_operation_is_used_by_an_invocation_that_needs_it(scene: Scene) -> None:

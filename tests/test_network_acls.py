@@ -1,7 +1,6 @@
 """Which network ACLs let mirrored packets through: udp/4789 into the sensor's subnet.
 
-One line per rule of what the function promises. The source is 10.0.5.11 in one subnet, the sensors
-are in others; their security groups admit everything.
+One row for each rule of the contract. The source is 10.0.5.11 in subnet-1.
 """
 
 from __future__ import annotations
@@ -10,268 +9,192 @@ from typing import Any
 
 import pytest
 from aws import acl_entry, route
-from conftest import Answer, Scene, missing
+from conftest import Scene, missing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import acl_allows, acl_entries, addresses
 
-from lambda_traffic_mirror import Address, NetworkAcl, deciding_entry
-
-ADDRESS = "10.0.5.11"
-
-
-pytestmark = pytest.mark.usefixtures("shared_client")
-
+from lambda_traffic_mirror import (
+    Address,
+    Configuration,
+    Face,
+    Finding,
+    Interface,
+    NetworkAcl,
+    Says,
+    Sensor,
+    Source,
+    Unreadable,
+    inbound_acl_allows,
+    outbound_acl_ranks,
+)
 
 Entries = list[dict[str, Any]]
 
-
-class Source:
-    """A source in its subnet, and as many sensors in other subnets as a test adds."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.account = account = scene
-        self.subnet = account.subnet(cidr="10.0.5.0/24")
-        self.instance = account.instance(self.subnet, address=ADDRESS)
-        self.targets: list[str] = []
-
-    def sensor(self, block: str, acl: Entries | None = None, sessions: int = 0) -> str:
-        """A sensor in a subnet of its own, which has this ACL or the VPC's default one."""
-        subnet = self.account.subnet(cidr=block, acl=acl)
-        self.targets.append(self.account.sensor(subnet, sessions=sessions))
-        return self.targets[-1]
-
-    def answer(self) -> Answer:
-        self.account.configure(self.targets)
-        return self.account.run(self.instance)
+ADDRESS, SENSOR_ADDRESS = "10.0.5.11", "10.0.6.12"
+CONFIGURATION = Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-1"})
 
 
-@pytest.fixture
-def source(scene: Scene) -> Source:
-    return Source(scene)
+def finding_on(
+    entries: Entries | None,
+    egress: bool = False,
+    subnet: str = "subnet-2",
+    address: str | None = None,
+) -> Finding:
+    """What the stage of this direction says where the ACL has these entries; None: it is hidden.
+    The address is the one that the packet comes from, or goes to."""
+    row = {"NetworkAclId": "acl-1", "Associations": [], "Entries": entries}
+    acl = NetworkAcl.of(row) if entries is not None else None
+    here, there = address or ADDRESS, SENSOR_ADDRESS
+    if egress:
+        here, there = ADDRESS, address or SENSOR_ADDRESS
+    source = Interface("eni-1", subnet_id="subnet-1", address=Address.of(here))
+    sensor = Interface("eni-2", subnet_id=subnet, address=Address.of(there))
+    face = Face(Sensor("tmt-1", None, False, False, 0), sensor, acl=acl)
+    stage = outbound_acl_ranks if egress else inbound_acl_allows
+    return stage(Source(source, "i-1", {}, acl=acl), face, CONFIGURATION)
 
 
-# --------------------------------------------------------------------------------------
-# Into the sensor's subnet
-# --------------------------------------------------------------------------------------
-
-ALLOWS, DENIES = None, "network_acl"  # the stage at which the sensor falls
+def allow(number: int = 100, *block: str, **more: Any) -> dict[str, Any]:
+    return acl_entry(number, "allow", *block, **more)
 
 
-def deny(*block: str, **more: Any) -> dict[str, Any]:
-    return acl_entry(90, "deny", *block, **more)
+def deny(number: int = 90, *block: str, **more: Any) -> dict[str, Any]:
+    return acl_entry(number, "deny", *block, **more)
 
 
-ALLOW_ALL = acl_entry(100, "allow", protocol="-1")
-DENY_ALL = acl_entry(100, "deny", protocol="-1")
+ALL, DENY_ALL = allow(protocol="-1"), deny(100, protocol="-1")
 
-INBOUND: dict[str, tuple[Entries, str | None]] = {
+# Entries, and whether the packet is let in.
+INBOUND: dict[str, tuple[Entries, bool]] = {
     # one entry: protocol and ports
-    "allows udp/4789": ([acl_entry(100, "allow")], ALLOWS),
-    "4789 is the last port of the range": ([acl_entry(100, "allow", ports=(4788, 4789))], ALLOWS),
-    "4789 is the first port of the range": ([acl_entry(100, "allow", ports=(4789, 4790))], ALLOWS),
-    "4789 is within the range": ([acl_entry(100, "allow", ports=(1024, 65535))], ALLOWS),
-    "allows udp without ports": ([acl_entry(100, "allow", ports=None)], ALLOWS),
-    "one port below": ([acl_entry(100, "allow", ports=(4788, 4788))], DENIES),
-    "one port above": ([acl_entry(100, "allow", ports=(4790, 4790))], DENIES),
-    "the range ends before": ([acl_entry(100, "allow", ports=(0, 4788))], DENIES),
-    "the range begins after": ([acl_entry(100, "allow", ports=(4790, 65535))], DENIES),
-    "allows all protocols: -1": ([ALLOW_ALL], ALLOWS),
-    "allows tcp only": ([acl_entry(100, "allow", protocol="6", ports=(0, 65535))], DENIES),
-    "allows icmp only": ([acl_entry(100, "allow", protocol="1")], DENIES),
-    "ACLs know numbers, not names": ([acl_entry(100, "allow", protocol="udp")], DENIES),
+    "allows udp/4789": ([allow()], True),
+    "4789 is the last port of the range": ([allow(ports=(4788, 4789))], True),
+    "4789 is the first port of the range": ([allow(ports=(4789, 4790))], True),
+    "udp without ports is all ports": ([allow(ports=None)], True),
+    "an empty port range is all ports": ([allow() | {"PortRange": {}}], True),
+    "the range ends just below 4789": ([allow(ports=(0, 4788))], False),
+    "the range begins just above 4789": ([allow(ports=(4790, 65535))], False),
+    "all protocols: -1": ([ALL], True),
+    "all protocols with ports, which are ignored": (
+        [ALL | {"PortRange": {"From": 53, "To": 53}}],
+        True,
+    ),
+    "allows tcp only": ([allow(protocol="6", ports=(0, 65535))], False),
+    "ACLs know numbers, not names": ([allow(protocol="udp")], False),
     # one entry: block
-    "allows the source only": ([acl_entry(100, "allow", "10.0.5.11/32")], ALLOWS),
-    "allows a block that ends with it": ([acl_entry(100, "allow", "10.0.5.8/30")], ALLOWS),
-    "allows the block just above": ([acl_entry(100, "allow", "10.0.5.12/30")], DENIES),
-    "allows the block just below": ([acl_entry(100, "allow", "10.0.5.10/32")], DENIES),
-    "allows another network": ([acl_entry(100, "allow", "192.168.0.0/16", "-1")], DENIES),
-    "allows IPv6 only": ([acl_entry(100, "allow", "::/0", "-1")], DENIES),
-    "no entry but the last, which denies": ([], DENIES),
-    # the lowest number that matches decides
-    "deny before allow": ([deny(), ALLOW_ALL], DENIES),
-    "allow before deny": ([acl_entry(90, "allow"), DENY_ALL], ALLOWS),
-    "deny before allow, shown the other way round": ([ALLOW_ALL, deny()], DENIES),
-    "allow before deny, shown the other way round": ([DENY_ALL, acl_entry(90, "allow")], ALLOWS),
-    "numbers, not texts, are in order": ([ALLOW_ALL, acl_entry(9, "deny")], DENIES),
-    "the highest number there can be": ([acl_entry(32766, "allow")], ALLOWS),
-    "a denial of another port does not decide": ([deny(ports=(53, 53)), ALLOW_ALL], ALLOWS),
-    "a denial of tcp does not decide": (
-        [deny(protocol="6", ports=(4789, 4789)), ALLOW_ALL],
-        ALLOWS,
+    "allows the source only": ([allow(100, "10.0.5.11/32")], True),
+    "allows a block that ends with it": ([allow(100, "10.0.5.8/30")], True),
+    "allows the block just above": ([allow(100, "10.0.5.12/30")], False),
+    "allows the block just below": ([allow(100, "10.0.5.10/32")], False),
+    "allows IPv6 only": ([allow(100, "::/0", "-1")], False),
+    "no entry matches, which denies": ([], False),
+    # several entries
+    "the lowest rule number that matches wins: deny": ([deny(), ALL], False),
+    "the lowest rule number that matches wins: allow": ([allow(90), DENY_ALL], True),
+    "the lowest rule number wins in whatever order AWS shows them: deny": ([ALL, deny()], False),
+    "the lowest rule number wins in whatever order AWS shows them: allow": (
+        [DENY_ALL, allow(90)],
+        True,
     ),
-    "a denial of another block does not decide": ([deny("10.0.5.12/30", "-1"), ALLOW_ALL], ALLOWS),
-    "a denial of IPv6 does not decide": ([deny("::/0", "-1"), ALLOW_ALL], ALLOWS),
-    "a denial of the source within an allowed network": (
-        [deny("10.0.5.11/32", "-1"), ALLOW_ALL],
-        DENIES,
+    "numbers, not texts, are in order": ([ALL, deny(9)], False),
+    "a denial of another port does not decide": ([deny(ports=(53, 53)), ALL], True),
+    "a denial of tcp does not decide": ([deny(protocol="6"), ALL], True),
+    "a denial of another block does not decide": ([deny(90, "10.0.5.12/30", "-1"), ALL], True),
+    "a denial of IPv6 does not decide": ([deny(90, "::/0", "-1"), ALL], True),
+    "allow another block, deny, allow": (
+        [allow(80, "10.0.6.0/24"), deny(90, "10.0.5.0/24"), ALL],
+        False,
     ),
-    "allow, deny, allow": (
-        [acl_entry(80, "allow", "10.0.6.0/24"), deny("10.0.5.0/24"), ALLOW_ALL],
-        DENIES,
-    ),
-    # outbound entries are of the other direction
-    "an outbound denial": ([acl_entry(100, "allow"), deny(protocol="-1", egress=True)], ALLOWS),
-    "allowed outbound only": ([acl_entry(100, "allow", protocol="-1", egress=True)], DENIES),
-    "the same number in both directions": (
-        [acl_entry(100, "deny", egress=True), acl_entry(100, "allow")],
-        ALLOWS,
+    "an outbound denial does not decide": ([allow(), deny(protocol="-1", egress=True)], True),
+    "allowed outbound only": ([allow(protocol="-1", egress=True)], False),
+    "the same number in both directions": ([deny(100, egress=True), allow()], True),
+}
+
+
+@pytest.mark.parametrize(("entries", "allowed"), INBOUND.values(), ids=INBOUND.keys())
+def test_the_acl_of_the_sensors_subnet_decides(entries: Entries, allowed: bool) -> None:
+    assert finding_on(entries).says is (Says.PASSES if allowed else Says.REJECTS)
+
+
+# Entries outbound from the source's subnet, and whether the sensor is ranked behind. AWS does not
+# say whether they apply to mirrored packets, so a denial rejects nothing.
+OUTBOUND: dict[str, tuple[Entries, bool]] = {
+    "everything is allowed": ([allow(protocol="-1", egress=True)], False),
+    "everything is denied": ([], True),
+    "the sensor is denied": ([deny(90, "10.0.6.0/24", egress=True), allow(egress=True)], True),
+    "another sensor is denied": ([deny(90, "10.0.7.0/24", egress=True), allow(egress=True)], False),
+    "only another sensor is allowed": ([allow(100, "10.0.7.0/24", egress=True)], True),
+    "only tcp is denied": ([deny(protocol="6", egress=True), allow(egress=True)], False),
+    "another port is denied": ([deny(ports=(53, 53), egress=True), allow(egress=True)], False),
+    "the denial has the higher number": ([deny(200, egress=True), allow(egress=True)], False),
+    "the denial is inbound": ([allow(egress=True), deny()], False),
+    "the source is denied, where packets do not go": (
+        [deny(90, "10.0.5.0/24", egress=True), allow(egress=True)],
+        False,
     ),
 }
 
 
-@pytest.mark.parametrize(("entries", "stage"), INBOUND.values(), ids=INBOUND.keys())
-def test_the_acl_of_the_sensors_subnet(source: Source, entries: Entries, stage: str | None) -> None:
-    target = source.sensor("10.0.6.0/24", entries)
-    assert source.answer().sensors[target]["stage"] == stage
+@pytest.mark.parametrize(("entries", "behind"), OUTBOUND.values(), ids=OUTBOUND.keys())
+def test_the_outbound_acl_of_the_sources_subnet_only_ranks(entries: Entries, behind: bool) -> None:
+    finding = finding_on(entries, egress=True)
+    assert (finding.says, finding.behind) == (Says.PASSES, behind)
 
 
-def test_the_default_acl_of_a_vpc_lets_everything_in(source: Source) -> None:
-    target = source.sensor("10.0.6.0/24")
-    assert source.answer().sensors[target]["verdict"] == "selected"
-
-
-def test_within_a_subnet_no_acl_applies(source: Source) -> None:
-    denials = [acl_entry(1, "deny", protocol="-1", egress=egress) for egress in (False, True)]
-    source.account.acl(source.subnet, denials)
-    source.targets = [source.account.sensor(source.subnet)]
-    assert source.answer().outcomes == ["created"]
-
-
-def test_inbound_entries_of_the_sources_subnet_do_not_matter(source: Source) -> None:
-    source.account.acl(
-        source.subnet, [DENY_ALL, acl_entry(100, "allow", protocol="-1", egress=True)]
-    )
-    target = source.sensor("10.0.6.0/24")
-    assert "denies" not in source.answer().sensors[target]["reason"]
-
-
-def test_of_several_acls_in_the_vpc_the_one_of_the_subnet_counts(source: Source) -> None:
-    denied = source.sensor("10.0.6.0/24", [DENY_ALL])
-    allowed = source.sensor("10.0.7.0/24", [ALLOW_ALL], sessions=5)
-    sensors = source.answer().sensors
-    assert (sensors[denied]["stage"], sensors[allowed]["verdict"]) == ("network_acl", "selected")
-
-
-NUMBERS: dict[str, tuple[Entries, str]] = {
-    "the entry that allows": ([deny(ports=(1, 2)), ALLOW_ALL], "inbound rule 100"),
-    "the entry that denies": ([deny(), ALLOW_ALL], "inbound rule 90"),
-    "the last entry, which AWS numbers 32767": ([], "inbound rule 32767"),
+NOT_SEEN = {
+    "inbound, within a subnet": (False, "subnet-1", Says.PASSES),
+    "inbound, into another subnet": (False, "subnet-2", Says.UNSEEN),
+    "outbound, within a subnet": (True, "subnet-1", Says.PASSES),
+    "outbound, to another subnet": (True, "subnet-2", Says.PASSES),
 }
 
 
-@pytest.mark.parametrize(("entries", "number"), NUMBERS.values(), ids=NUMBERS.keys())
-def test_the_reason_names_acl_number_and_address(
-    source: Source, entries: Entries, number: str
+@pytest.mark.parametrize("entries", [None, [DENY_ALL, DENY_ALL | {"Egress": True}]])
+@pytest.mark.parametrize(("egress", "subnet", "unseen"), NOT_SEEN.values(), ids=NOT_SEEN.keys())
+def test_within_a_subnet_no_acl_applies_and_a_hidden_one_denies_nothing(
+    entries: Entries | None, egress: bool, subnet: str, unseen: Says
 ) -> None:
-    subnet = source.account.subnet(cidr="10.0.6.0/24")
-    acl = source.account.acl(subnet, entries)
-    source.targets = [source.account.sensor(subnet)]
-    (sensor,) = source.answer().entry["sensors"]
-    assert missing(sensor["reason"], acl, number, "udp/4789", ADDRESS) == []
+    finding = finding_on(entries, egress, subnet)
+    if entries is None or subnet == "subnet-1":
+        assert (finding.says, finding.behind) == (unseen, False)
+    else:
+        assert finding.says is (Says.PASSES if egress else Says.REJECTS)
 
 
-# --------------------------------------------------------------------------------------
-# Out of the source's subnet: a denial only ranks
-# --------------------------------------------------------------------------------------
-
-# The sensor in 10.0.6.0/24 is idle, the one in 10.0.7.0/24 has five sessions.
-IDLE, BUSY = "10.0.6.0/24", "10.0.7.0/24"
-ALLOW_OUT = acl_entry(100, "allow", protocol="-1", egress=True)
-
-
-def deny_out(cidr: str, **more: Any) -> dict[str, Any]:
-    return deny(cidr, egress=True, **more)
-
-
-OUTBOUND: dict[str, tuple[Entries, str]] = {
-    "everything is allowed": ([ALLOW_OUT], IDLE),
-    "everything is denied": ([], IDLE),
-    "the idle one is denied": ([deny_out(IDLE), ALLOW_OUT], BUSY),
-    "the busy one is denied": ([deny_out(BUSY), ALLOW_OUT], IDLE),
-    "only the busy one is allowed": ([acl_entry(100, "allow", BUSY, egress=True)], BUSY),
-    "only the idle one is allowed": ([acl_entry(100, "allow", IDLE, egress=True)], IDLE),
-    "only tcp to the idle one is denied": ([deny_out(IDLE, protocol="6"), ALLOW_OUT], IDLE),
-    "all protocols to the idle one are denied": ([deny_out(IDLE, protocol="-1"), ALLOW_OUT], BUSY),
-    "another port of the idle one is denied": ([deny_out(IDLE, ports=(53, 53)), ALLOW_OUT], IDLE),
-    "a range that ends with 4789 is denied": ([deny_out(IDLE, ports=(1, 4789)), ALLOW_OUT], BUSY),
-    "the denial comes too late": ([acl_entry(200, "deny", IDLE, egress=True), ALLOW_OUT], IDLE),
-    "the denial is shown last and comes first": ([ALLOW_OUT, deny_out(IDLE)], BUSY),
-    "the denial is inbound": ([ALLOW_OUT, deny(IDLE, "-1")], IDLE),
-    "the source itself is denied, which is not where packets go": (
-        [deny_out("10.0.5.0/24"), ALLOW_OUT],
-        IDLE,
-    ),
-    "IPv6 is denied": ([deny_out("::/0", protocol="-1"), ALLOW_OUT], IDLE),
+NUMBERS: dict[str, tuple[Entries, bool, str]] = {
+    "the entry that allows": ([deny(ports=(1, 2)), ALL], False, "inbound rule 100"),
+    "the entry that denies": ([deny(), ALL], False, "inbound rule 90"),
+    "the last entry, which has no number of its own": ([], False, "inbound rule *"),
+    "the outbound entry that denies": ([deny(egress=True)], True, "outbound rule 90"),
 }
 
 
-@pytest.mark.parametrize(("entries", "chosen"), OUTBOUND.values(), ids=OUTBOUND.keys())
-def test_a_sensor_that_the_sources_acl_denies_comes_behind_those_that_it_allows(
-    source: Source, entries: Entries, chosen: str
-) -> None:
-    source.account.acl(source.subnet, entries)
-    targets = {IDLE: source.sensor(IDLE), BUSY: source.sensor(BUSY, sessions=5)}
-    assert source.answer().entry["target_id"] == targets[chosen]
+@pytest.mark.parametrize(("entries", "egress", "number"), NUMBERS.values(), ids=NUMBERS.keys())
+def test_the_reason_names_acl_rule_and_address(entries: Entries, egress: bool, number: str) -> None:
+    reason = str(finding_on(entries, egress))
+    address = SENSOR_ADDRESS if egress else ADDRESS
+    assert missing(reason, number, "acl-1", "udp/4789", address) == []
 
 
-def test_a_sensor_that_the_sources_acl_denies_is_eligible_and_the_reason_says_so(
-    source: Source,
-) -> None:
-    acl = source.account.acl(source.subnet, [deny_out(IDLE), ALLOW_OUT])
-    denied = source.sensor(IDLE)
-    source.sensor(BUSY)
-    sensor = source.answer().sensors[denied]
-    assert (sensor["verdict"], sensor["stage"]) == ("eligible", None)
-    assert missing(sensor["reason"], acl, "outbound rule 90") == []
+# An entry that cannot be read stands for itself alone: what comes before it decides all the same.
+WRONG: dict[str, dict[str, Any]] = {
+    "no block": {"CidrBlock": "10.0.0.0/99"},
+    "no action": {"RuleAction": "count"},
+    "without its number": {"RuleNumber": None},
+    "without its protocol": {"Protocol": None},
+    "without its direction": {"Egress": None},
+}
 
 
-def test_a_sensor_in_the_sources_subnet_is_not_denied(source: Source) -> None:
-    source.account.acl(source.subnet, [deny_out("0.0.0.0/0")])
-    near = source.account.sensor(source.subnet, sessions=5)
-    far = source.sensor(IDLE)
-    source.targets = [far, near]
-    assert source.answer().entry["target_id"] == near
-
-
-def test_the_sources_acl_ranks_a_sensor_that_is_read_in_another_account(source: Source) -> None:
-    other = source.account.other()
-    far = other.sensor(other.subnet(vpc=other.vpc("10.9.0.0/16")))
-    other.share(far)
-    source.account.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
-    source.account.acl(source.subnet, [deny_out("10.9.0.0/16"), ALLOW_OUT])
-    targets = [far, source.sensor(BUSY, sessions=5)]
-    source.account.configure(targets, SENSOR_ROLE_ARNS=other.role("sensors"))
-    assert source.account.run(source.instance).stages == ["(eligible)", "(selected)"]
-
-
-def test_what_no_entry_matches_is_denied(source: Source) -> None:
-    """AWS shows an entry 32767 that denies the rest. Without it the rest is denied all the same."""
-
-    def change(answer: dict[str, Any]) -> None:
-        for acl in answer["NetworkAcls"]:
-            acl["Entries"] = [one for one in acl["Entries"] if one["RuleNumber"] < 32767]
-
-    source.account.show("DescribeNetworkAcls", change)
-    source.account.acl(source.subnet, [acl_entry(100, "allow", BUSY, egress=True)])
-    source.sensor(IDLE)
-    source.sensor(BUSY, sessions=5)
-    source.sensor("10.0.8.0/24", [])
-    assert source.answer().stages == ["(eligible)", "(selected)", "network_acl"]
-
-
-# --------------------------------------------------------------------------------------
-# Any entries
-# --------------------------------------------------------------------------------------
-
-
-def allows(shown: dict[str, Any], egress: bool, address: str) -> bool:
-    """What the function makes of an ACL as DescribeNetworkAcls shows it."""
-    acl = NetworkAcl.of(shown)
-    parsed = Address.primary({"PrivateIpAddress": address})
-    assert parsed
-    entry = deciding_entry(acl.outbound if egress else acl.inbound, parsed)
-    return bool(entry and entry.allows)
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_an_entry_that_cannot_be_read_matters_where_it_may_decide(wrong: dict[str, Any]) -> None:
+    spoilt = {key: value for key, value in (deny() | wrong).items() if value is not None}
+    with pytest.raises(Unreadable):
+        finding_on([spoilt, ALL])
+    if "RuleNumber" in spoilt:
+        assert finding_on([allow(80), spoilt]).says is Says.PASSES
+    assert finding_on([spoilt | {"Egress": True}, ALL]).says is Says.PASSES
 
 
 @settings(deadline=None)
@@ -279,24 +202,46 @@ def allows(shown: dict[str, Any], egress: bool, address: str) -> bool:
 def test_any_entries_are_judged_as_the_brute_force_model_judges_them(
     entries: Entries, egress: bool, address: str
 ) -> None:
-    shown = {"NetworkAclId": "acl-1", "Entries": entries}
-    assert allows(shown, egress, address) is acl_allows(entries, egress, address)
+    finding = finding_on(entries, egress, address=address)
+    let = not finding.behind if egress else finding.says is Says.PASSES
+    assert let is acl_allows(entries, egress, address)
 
 
-SPELLINGS: dict[str, tuple[dict[str, Any], bool]] = {
-    "all protocols, with ports, which are ignored": (
-        {"Protocol": "-1", "PortRange": {"From": 53, "To": 53}},
-        True,
-    ),
-    "an empty port range": ({"Protocol": "17", "PortRange": {}}, True),
-    "no port range": ({"Protocol": "17"}, True),
-}
+# --------------------------------------------------------------------------------------
+# What EC2 shows, from end to end
+# --------------------------------------------------------------------------------------
+
+warm = pytest.mark.usefixtures("shared_client")
 
 
-@pytest.mark.parametrize(("more", "allowed"), SPELLINGS.values(), ids=SPELLINGS.keys())
-def test_entries_are_understood_however_aws_spells_them(
-    more: dict[str, Any], allowed: bool
+@warm
+def test_of_several_acls_in_the_vpc_the_one_of_the_subnet_counts(scene: Scene) -> None:
+    source = scene.subnet(acl=[DENY_ALL, allow(protocol="-1", egress=True)])
+    targets = [scene.sensor(scene.subnet(acl=entries)) for entries in ([DENY_ALL], [ALL], None)]
+    scene.configure(targets)
+    stages = scene.run(scene.instance(source)).stages
+    assert (stages[0], sorted(map(str, stages[1:]))) == (
+        "network_acl",
+        ["(eligible)", "(selected)"],
+    )
+
+
+@warm
+@pytest.mark.parametrize("abroad", [False, True], ids=["of ours", "of another account"])
+def test_a_sensor_that_the_sources_acl_denies_comes_behind_a_busy_one(
+    scene: Scene, abroad: bool
 ) -> None:
-    entry = {"RuleNumber": 1, "RuleAction": "allow", "Egress": False, "CidrBlock": "0.0.0.0/0"}
-    shown = {"NetworkAclId": "acl-1", "Entries": [entry | more]}
-    assert allows(shown, False, ADDRESS) is allowed
+    owner = scene.other() if abroad else scene
+    vpc = owner.vpc("10.9.0.0/16")
+    denied = owner.sensor(owner.subnet(vpc=vpc))
+    if abroad:
+        owner.share(denied)
+    scene.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
+    entries = [deny(90, "10.9.0.0/16", egress=True), allow(protocol="-1", egress=True)]
+    scene.configure(
+        [denied, scene.sensor(sessions=5)],
+        SENSOR_ROLE_ARNS=owner.role("sensors") if abroad else "",
+    )
+    answer = scene.run(scene.instance(scene.subnet(acl=entries)))
+    assert answer.stages == ["(eligible)", "(selected)"]
+    assert "outbound rule 90" in answer.sensors[denied]["reason"]

@@ -1,4 +1,4 @@
-"""Of the sensors that are left, the one with the fewest sessions is chosen."""
+"""In which order sensors are chosen: by what speaks against them, then by the fewest sessions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,37 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 import pytest
+from aws import acl_entry
+from calls import CREATE
 from conftest import KINDS, Scene, deliver
 
 pytestmark = pytest.mark.usefixtures("shared_client")
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["configured best first", "configured best last"])
+def test_zone_before_ranked_behind_before_other_zones_before_unverified_whatever_the_sessions(
+    scene: Scene, order: int
+) -> None:
+    """Each one is busier than those behind it, and full, so that the function tries them all."""
+    denials = [acl_entry(90, "deny", f"10.0.{net}.0/24", egress=True) for net in (7, 9)]
+    denials = [one | {"RuleNumber": 90 + at} for at, one in enumerate(denials)]
+    everything = acl_entry(100, "allow", protocol="-1", egress=True)
+    source = scene.subnet(acl=[*denials, everything])
+    hidden = scene.group()
+    scene.hide(hidden)
+    ranking = [
+        scene.sensor(scene.subnet("a", cidr="10.0.6.0/24"), quota=0, sessions=9),
+        scene.sensor(scene.subnet("a", cidr="10.0.7.0/24"), quota=0, sessions=8),
+        scene.sensor(scene.subnet("b", cidr="10.0.8.0/24"), quota=0, sessions=7),
+        scene.sensor(scene.subnet("b", cidr="10.0.9.0/24"), quota=0, sessions=6),
+        # Whatever else speaks for or against those that cannot be verified does not count.
+        scene.sensor(scene.subnet("b"), [hidden], quota=0, sessions=4),
+        scene.sensor(scene.subnet("a"), [hidden], quota=0, sessions=5),
+    ]
+    scene.configure(ranking[::order], LOCAL_ZONE_ONLY="false", ALLOW_UNVERIFIED="true")
+    assert scene.run(scene.instance(source)).stages == ["create"] * 6
+    creates = [call for call in scene.calls if call.operation == CREATE]
+    assert [call.parameters["TrafficMirrorTargetId"] for call in creates] == ranking
 
 
 COUNTS: dict[str, tuple[Sequence[int], int]] = {
@@ -16,6 +44,8 @@ COUNTS: dict[str, tuple[Sequence[int], int]] = {
     "idle": ((3, 0, 5), 1),
     "one less": ((7, 6, 7), 1),
     "the last": ((2, 2, 1), 2),
+    # The first page of 1,000 shows 501 of the one and 499 of the other.
+    "sessions on all pages count": ((501, 1_200), 0),
 }
 
 
@@ -23,18 +53,14 @@ COUNTS: dict[str, tuple[Sequence[int], int]] = {
 def test_the_sensor_with_the_fewest_sessions_is_chosen(
     scene: Scene, counts: Sequence[int], best: int
 ) -> None:
-    targets = [scene.sensor(sessions=count) for count in counts]
-    scene.configure(targets)
-    assert scene.run(scene.instance()).entry["target_id"] == targets[best]
-
-
-def test_sessions_on_all_pages_count(scene: Scene) -> None:
-    # The first page of 1,000 shows 501 of the one and 499 of the other.
-    few = scene.sensor(sessions=501, quota=10_000)
-    many = scene.sensor(sessions=1_700, quota=10_000)
-    scene.configure([few, many])
-    sensors = scene.run(scene.instance()).sensors
-    assert [sensors[target]["sessions"] for target in (few, many)] == [501, 1_700]
+    scene.sensor(sessions=1)  # to others, which do not count
+    targets = [scene.sensor(sessions=count, quota=10_000) for count in counts]
+    scene.configure([*targets, scene.sensor(zone="b")])
+    shown = scene.run(scene.instance()).entry["sensors"]
+    assert [(row["verdict"], row["sessions"]) for row in shown] == [
+        *(("selected" if at == best else "eligible", count) for at, count in enumerate(counts)),
+        ("rejected", None),
+    ]
 
 
 def test_a_tie_goes_to_the_lowest_sha_256_of_interface_and_target(scene: Scene) -> None:
@@ -50,26 +76,8 @@ def test_a_tie_goes_to_the_lowest_sha_256_of_interface_and_target(scene: Scene) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_session_counts_at_once(scene: Scene, kind: str) -> None:
+def test_each_session_counts_as_soon_as_it_is_chosen(scene: Scene, kind: str) -> None:
     targets = [scene.sensor(sessions=count) for count in (0, 1, 3)]
     scene.configure(targets)
     deliver(KINDS[kind](scene.instances(4, interfaces=2)))
     assert [len(scene.sessions(target_id=target)) for target in targets] == [4, 4, 4]
-
-
-def test_the_result_shows_the_counts_that_were_used(scene: Scene) -> None:
-    targets = [scene.sensor(sessions=2), scene.sensor(sessions=4), scene.sensor(zone="b")]
-    scene.configure(targets)
-    shown = scene.run(scene.instance()).entry["sensors"]
-    assert [(s["target_id"], s["verdict"], s["sessions"]) for s in shown] == [
-        (targets[0], "selected", 2),
-        (targets[1], "eligible", 4),
-        (targets[2], "rejected", None),
-    ]
-
-
-def test_sessions_to_other_targets_do_not_count(scene: Scene) -> None:
-    scene.sensor(sessions=5)
-    target = scene.sensor(sessions=1)
-    scene.configure(target)
-    assert scene.run(scene.instance()).sensors[target]["sessions"] == 1

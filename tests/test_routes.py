@@ -1,95 +1,241 @@
 """Which way mirrored packets take to a sensor in another VPC: the source subnet's route table.
 
-The source is in 10.0.0.0/16, the sensor in 10.9.0.0/16 of another VPC.
+One row for each rule of the contract. The source is in 10.0.0.0/16, the sensor at 10.9.0.12 in
+10.9.0.0/16 of another VPC.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import pytest
 from aws import route, running_event, scheduled_event
 from calls import ROUTES
 from conftest import Scene, deliver, missing
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambda_traffic_mirror import NextHop, Route, RouteTable
+from lambda_traffic_mirror import (
+    Address,
+    Configuration,
+    Face,
+    Finding,
+    Interface,
+    RouteTable,
+    Says,
+    Sensor,
+    Source,
+    Unreadable,
+    route_leads,
+)
 
-pytestmark = pytest.mark.usefixtures("shared_client")
+Routes = list[dict[str, Any]]
 
 FAR = "10.9.0.0/16"
+CONFIGURATION = Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-1"})
+TAKEN, BEHIND, REJECTED = "taken", "ranked behind", "rejected"
+
+
+def finding_on(routes: Routes, address: str = "10.9.0.12", vpc: str = "vpc-2") -> Finding:
+    """What the stage says of a sensor where the source's subnet has these routes."""
+    table = RouteTable.of({"RouteTableId": "rtb-1", "Associations": [], "Routes": routes})
+    source = Interface("eni-1", vpc_id="vpc-1", address=Address.of("10.0.5.11"))
+    sensor = Interface("eni-2", vpc_id=vpc, address=Address.of(address))
+    face = Face(Sensor("tmt-1", None, False, False, 0), sensor)
+    return route_leads(Source(source, "i-1", {}, route_table=table), face, CONFIGURATION)
+
+
+def taken(finding: Finding) -> str:
+    if finding.says is Says.PASSES:
+        return BEHIND if finding.behind else TAKEN
+    return REJECTED
+
+
+LOCAL = route("10.0.0.0/16", local=True)
+ADVERTISED = {"Origin": "Advertisement"}
+DEAD = route(FAR, pcx=True, state="blackhole")
+
+# Routes besides the VPC's own, what becomes of the sensor, and what its reason names. Whatever
+# the order in which AWS shows the routes.
+TABLES: dict[str, tuple[Routes, str, str]] = {
+    "no route": ([], REJECTED, "No route"),
+    "to another block": ([route("10.8.0.0/16", pcx=True)], REJECTED, "No route"),
+    "IPv6 does not count": ([route("::/0", pcx=True)], REJECTED, "No route"),
+    # where the next hop leads
+    "a peering connection": ([route(FAR, pcx=True)], TAKEN, "peering connection pcx-"),
+    "a transit gateway": ([route(FAR, tgw=True)], TAKEN, "transit gateway tgw-"),
+    "a VPC endpoint": ([route(FAR, vpce=True)], TAKEN, "VPC endpoint vpce-"),
+    "an interface": ([route(FAR, eni=True)], TAKEN, "interface eni-"),
+    "an instance, shown along with its interface": (
+        [route(FAR, eni=True) | {"InstanceId": "i-1"}],
+        TAKEN,
+        "interface eni-",
+    ),
+    "what lies beyond is not checked": ([route(FAR, tgw=True)], TAKEN, "not checked"),
+    "a virtual private gateway": ([route(FAR, vgw=True)], BEHIND, "virtual private gateway vgw-"),
+    "a local gateway": ([route(FAR, lgw=True)], BEHIND, "local gateway lgw-"),
+    "Cloud WAN": ([route(FAR, core_network=True)], BEHIND, "Cloud WAN core network"),
+    "a gateway of another kind": ([route(FAR, vgw="odd-1")], BEHIND, "gateway odd-1"),
+    "an unknown next hop": ([route(FAR, vgw="")], BEHIND, "unknown next hop"),
+    "an internet gateway": ([route("0.0.0.0/0", igw=True)], REJECTED, "internet gateway igw-"),
+    "a NAT gateway": ([route("0.0.0.0/0", nat=True)], REJECTED, "NAT gateway nat-"),
+    "a carrier gateway": ([route(FAR, cagw=True)], REJECTED, "carrier gateway"),
+    "an egress-only gateway": ([route(FAR, eigw=True)], REJECTED, "egress-only internet gateway"),
+    "the VPC itself": ([route("10.9.0.0/24", local=True)], REJECTED, "the VPC itself"),
+    "a blackhole": ([DEAD], REJECTED, "state blackhole"),
+    "a filtered route does not count": (
+        [route(FAR, pcx=True, state="filtered")],
+        REJECTED,
+        "No route",
+    ),
+    # which route wins
+    "the longest prefix wins: it leads": (
+        [route("0.0.0.0/0", igw=True), route(FAR, tgw=True)],
+        TAKEN,
+        f"to {FAR}",
+    ),
+    "the longest prefix wins: it is a blackhole": (
+        [route("10.0.0.0/8", tgw=True), DEAD],
+        REJECTED,
+        "blackhole",
+    ),
+    "the longest prefix wins, though it is propagated": (
+        [route("10.9.0.0/17", vgw=True, propagated=True), route(FAR, pcx=True)],
+        BEHIND,
+        "virtual private gateway",
+    ),
+    "of equal prefixes the static route wins: it leads": (
+        [route(FAR, vgw=True, propagated=True), route(FAR, pcx=True)],
+        TAKEN,
+        "by peering connection",
+    ),
+    "of equal prefixes the static route wins: it is a blackhole": (
+        [route(FAR, eni=True) | ADVERTISED, DEAD],
+        REJECTED,
+        "blackhole",
+    ),
+    "of equal prefixes and no static route, they disagree": (
+        [
+            route(FAR, vgw=True, propagated=True, state="blackhole"),
+            route(FAR, tgw=True) | ADVERTISED,
+        ],
+        BEHIND,
+        "disagree",
+    ),
+    "of equal prefixes and no static route, they agree": (
+        [route(FAR, pcx=True) | ADVERTISED, route(FAR, tgw=True, propagated=True)],
+        TAKEN,
+        "transit gateway",
+    ),
+    # prefix lists, which are not looked into
+    "a prefix list of a service does not count": ([route("pl-1", vpce=True)], REJECTED, "No route"),
+    "a prefix list of VPC Lattice does not outvote an internet gateway": (
+        [route("pl-1", vgw="VpcLattice"), route("0.0.0.0/0", igw=True)],
+        REJECTED,
+        "internet gateway",
+    ),
+    "a prefix list by a NAT gateway does not outvote an internet gateway": (
+        [route("pl-1", nat=True), route("0.0.0.0/0", igw=True)],
+        REJECTED,
+        "internet gateway",
+    ),
+    "a prefix list by a NAT gateway, and no other route": (
+        [route("pl-1", nat=True)],
+        REJECTED,
+        "No route",
+    ),
+    "a prefix list that may lead there, and no other route": (
+        [route("pl-1", tgw=True)],
+        BEHIND,
+        "pl-1",
+    ),
+    "a prefix list that may lead astray, beside a route that leads": (
+        [route("pl-1", nat=True), route(FAR, pcx=True)],
+        BEHIND,
+        "pl-1",
+    ),
+    "a prefix list and a route that both lead": (
+        [route("pl-1", tgw=True), route(FAR, pcx=True)],
+        TAKEN,
+        "pcx-",
+    ),
+    "a prefix list by a way that AWS does not list, beside a route that leads": (
+        [route("pl-1", vgw=True), route(FAR, pcx=True)],
+        BEHIND,
+        "pl-1",
+    ),
+    "a prefix list of a service beside a route that leads": (
+        [route("pl-1", vpce=True), route(FAR, tgw=True)],
+        TAKEN,
+        f"to {FAR}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("routes", "became", "words"), TABLES.values(), ids=TABLES.keys())
+def test_the_route_decides(routes: Routes, became: str, words: str) -> None:
+    found = [finding_on(list(order)) for order in permutations([LOCAL, *routes])]
+    assert {taken(finding) for finding in found} == {became}
+    assert [missing(str(finding), words, "rtb-1") for finding in found] == [[]] * len(found)
+
+
+def test_routes_within_one_vpc_are_not_checked() -> None:
+    assert taken(finding_on([], vpc="vpc-1")) == TAKEN
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "a block that is none": {"DestinationCidrBlock": "10.0.0.0/99"},
+    "no destination": {"DestinationCidrBlock": None},
+    "no state": {"State": None},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_a_route_that_cannot_be_read_is_a_missing_answer(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable):
+        finding_on([LOCAL, route(FAR, pcx=True) | wrong])
+
+
+def blocks() -> st.SearchStrategy[str]:
+    return st.builds(
+        lambda number, length: str(ipaddress.ip_network((number, length), strict=False)),
+        st.integers(0x0A090000, 0x0A09FFFF),
+        st.sampled_from((0, 8, 12, 16, 20, 22, 24, 28, 30, 32)),
+    )
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(blocks(), st.sampled_from(("active", "blackhole", "filtered")), max_size=50),
+    st.integers(0x0A090000, 0x0A09FFFF),
+)
+def test_any_table_is_read_as_the_longest_prefix_says(rows: dict[str, str], number: int) -> None:
+    address = ipaddress.ip_address(number)
+    networks = {ipaddress.ip_network(cidr): state for cidr, state in rows.items()}
+    fit = [one for one in networks if address in one and networks[one] != "filtered"]
+    best = max(fit, key=lambda one: one.prefixlen, default=None)
+    finding = finding_on(
+        [route(cidr, tgw=True, state=state) for cidr, state in rows.items()], str(address)
+    )
+    assert taken(finding) == (TAKEN if best and networks[best] == "active" else REJECTED)
+    assert (f"to {best} " if best else "No route") in str(finding)
+
+
+# --------------------------------------------------------------------------------------
+# What EC2 shows, from end to end
+# --------------------------------------------------------------------------------------
+
+warm = pytest.mark.usefixtures("shared_client")
 
 
 def far_sensor(scene: Scene, **more: Any) -> str:
     return scene.sensor(scene.subnet("a", vpc=scene.vpc(FAR)), **more)
 
 
-# The routes, whether the sensor is taken, and what its reason names.
-TABLES: dict[str, tuple[list[dict[str, Any]], bool, str]] = {
-    "none but the VPC's own": ([], False, "No route"),
-    "to another block": ([route("10.8.0.0/16", pcx=True)], False, "No route"),
-    "a peering connection": ([route(FAR, pcx=True)], True, "peering connection pcx-"),
-    "a transit gateway": ([route(FAR, tgw=True)], True, "transit gateway tgw-"),
-    "a VPC endpoint": ([route(FAR, vpce=True)], True, "VPC endpoint vpce-"),
-    "an instance": ([route(FAR, instance=True)], True, "interface eni-"),
-    "an interface": ([route(FAR, eni=True)], True, "interface eni-"),
-    "a virtual private gateway": ([route(FAR, vgw=True)], True, "ranked last"),
-    "a local gateway": ([route(FAR, lgw=True)], True, "ranked last"),
-    "Cloud WAN": ([route(FAR, core_network=True)], True, "ranked last"),
-    "an internet gateway": ([route("0.0.0.0/0", igw=True)], False, "internet gateway igw-"),
-    "a NAT gateway": ([route("0.0.0.0/0", nat=True)], False, "NAT gateway nat-"),
-    "a gateway of another kind": ([route(FAR, vgw="odd-1")], True, "gateway odd-1"),
-    "the VPC's own, for the address": ([route("10.9.0.0/24", local=True)], False, "the VPC itself"),
-    "the static one of two": (
-        [route(FAR, vgw=True, propagated=True), route(FAR, pcx=True)],
-        True,
-        "by peering connection",
-    ),
-    "a longer one that is propagated": (
-        [route("10.9.0.0/17", vgw=True, propagated=True), route(FAR, pcx=True)],
-        True,
-        "virtual private gateway",
-    ),
-    "a carrier gateway": ([route(FAR, cagw=True)], False, "carrier gateway"),
-    "an egress-only gateway": ([route(FAR, eigw=True)], False, "egress-only internet gateway"),
-    "a blackhole": ([route(FAR, pcx=True, state="blackhole")], False, "state blackhole"),
-    "a filtered route, and no other": ([route(FAR, pcx=True, state="filtered")], False, "No route"),
-    "the longest prefix leads": (
-        [route("0.0.0.0/0", igw=True), route(FAR, tgw=True)],
-        True,
-        f"to {FAR}",
-    ),
-    "the longest prefix is a blackhole": (
-        [route("10.0.0.0/8", tgw=True), route(FAR, pcx=True, state="blackhole")],
-        False,
-        "blackhole",
-    ),
-    "IPv6 does not count": ([route("::/0", pcx=True)], False, "No route"),
-    "a prefix list of a service": ([route("pl-1", vpce=True)], False, "No route"),
-    "a prefix list to somewhere": ([route("pl-1", tgw=True)], True, "pl-1"),
-    "a prefix list beside a block": ([route("pl-1", tgw=True), route(FAR, pcx=True)], True, "pl-1"),
-}
-
-
-@pytest.mark.parametrize(("routes", "taken", "words"), TABLES.values(), ids=TABLES.keys())
-@pytest.mark.parametrize("main", [True, False], ids=["main table", "the subnet's own"])
-def test_the_route_decides(
-    scene: Scene, routes: list[dict[str, Any]], taken: bool, words: str, main: bool
-) -> None:
-    sensor = far_sensor(scene)
-    scene.configure(sensor)
-    subnet = scene.subnet("a")
-    for one in routes:  # an instance as next hop is shown along with its interface
-        one.update({"InstanceId": scene.instance()} if "InstanceId" in one else {})
-    scene.route_table(None, routes, main=main, subnets=[] if main else [subnet])
-    answer = scene.run(scene.instance(subnet))
-    assert answer.outcomes == ["created" if taken else "unmirrored"]
-    assert answer.stages == ["(selected)" if taken else "route"]
-    assert missing(answer.sensors[sensor]["reason"], words) == []
-
-
+@warm
 def test_a_table_of_the_subnet_goes_before_the_main_one(scene: Scene) -> None:
     scene.configure(far_sensor(scene))
     subnet = scene.subnet("a")
@@ -99,68 +245,42 @@ def test_a_table_of_the_subnet_goes_before_the_main_one(scene: Scene) -> None:
     assert scene.run(scene.instance(scene.subnet("a"))).stages == ["(selected)"]
 
 
-# Routes, and whether a sensor behind them is ranked last.
-RANKED: dict[str, tuple[list[dict[str, Any]], bool]] = {
-    "a peering connection": ([route(FAR, pcx=True)], False),
-    "a virtual private gateway": ([route(FAR, vgw=True)], True),
-    "a local gateway": ([route(FAR, lgw=True)], True),
-    "Cloud WAN": ([route(FAR, core_network=True)], True),
-    "a prefix list to somewhere": ([route("pl-1", tgw=True)], True),
-    "a prefix list besides": ([route(FAR, tgw=True), route("pl-1", tgw=True)], True),
-    "a prefix list of a service besides": ([route(FAR, tgw=True), route("pl-1", vpce=True)], False),
-}
+@warm
+def test_a_sensor_on_a_path_that_aws_does_not_list_comes_behind_a_busy_one(scene: Scene) -> None:
+    scene.route_table(None, [route(FAR, vgw=True)], main=True)
+    scene.configure([far_sensor(scene), scene.sensor(sessions=5)])
+    assert scene.run(scene.instance()).stages == ["(eligible)", "(selected)"]
 
 
-@pytest.mark.parametrize(("routes", "last"), RANKED.values(), ids=RANKED.keys())
-def test_what_speaks_against_a_way_ranks_the_sensor_last(
-    scene: Scene, routes: list[dict[str, Any]], last: bool
-) -> None:
-    far, loaded = far_sensor(scene), scene.sensor(sessions=5)
-    scene.route_table(None, routes, main=True)
-    scene.configure([far, loaded])
-    assert scene.run(scene.instance()).entry["target_id"] == (loaded if last else far)
-
-
-def test_a_next_hop_that_nobody_knows_ranks_the_sensor_last(scene: Scene) -> None:
-    def change(answer: dict[str, Any]) -> None:
-        for table in answer["RouteTables"]:
-            for shown in table["Routes"]:
-                shown.pop("TransitGatewayId", None)
-
-    far, loaded = far_sensor(scene), scene.sensor(sessions=5)
-    scene.route_table(None, [route(FAR, tgw=True)], main=True)
-    scene.configure([far, loaded])
-    scene.show(ROUTES, change)
-    answer = scene.run(scene.instance())
-    assert answer.stages == ["(eligible)", "(selected)"]
-    assert missing(answer.sensors[far]["reason"], "unknown next hop") == []
-
-
-def test_a_way_to_what_cannot_be_seen_is_judged_all_the_same(scene: Scene) -> None:
+@warm
+def test_the_route_to_a_sensor_that_cannot_be_verified_is_judged_all_the_same(scene: Scene) -> None:
     group = scene.group()
     scene.hide(group)
     scene.configure(far_sensor(scene, groups=[group]), ALLOW_UNVERIFIED="true")
     assert scene.run(scene.instance()).stages == ["route"]
 
 
-def test_where_no_route_table_can_be_seen_nothing_is_rejected(scene: Scene) -> None:
-    sensor = far_sensor(scene)
-    scene.configure(sensor)
-    scene.show(ROUTES, lambda answer: answer.update(RouteTables=[]))
+# What AWS shows instead of the routes, and what the sensor's reason then says.
+NOT_KNOWN: dict[str, tuple[Callable[[Scene], object], str]] = {
+    "no table": (lambda a: a.show(ROUTES, lambda found: found["RouteTables"].clear()), "vpc-"),
+    "denied": (lambda a: a.deny(f"ec2:{ROUTES}"), f"ec2:{ROUTES}"),
+}
+
+
+@warm
+@pytest.mark.parametrize(("change", "words"), NOT_KNOWN.values(), ids=NOT_KNOWN.keys())
+def test_where_routes_cannot_be_seen_the_sensor_passes_and_is_not_ranked_behind(
+    scene: Scene, change: Callable[[Scene], object], words: str
+) -> None:
+    sensor, loaded = far_sensor(scene), scene.sensor(sessions=5)
+    scene.configure([sensor, loaded])
+    change(scene)
     answer = scene.run(scene.instance())
-    assert answer.outcomes == ["created"]
-    assert missing(answer.sensors[sensor]["reason"], "no route table of vpc-", "not known") == []
+    assert answer.stages == ["(selected)", "(eligible)"]
+    assert missing(answer.sensors[sensor]["reason"], "not known", words) == []
 
 
-def test_without_the_permission_nothing_is_rejected_and_the_reason_names_it(scene: Scene) -> None:
-    sensor = far_sensor(scene)
-    scene.configure(sensor)
-    scene.deny(f"ec2:{ROUTES}")
-    answer = scene.run(scene.instance())
-    assert answer.outcomes == ["created"]
-    assert missing(answer.sensors[sensor]["reason"], f"ec2:{ROUTES}") == []
-
-
+@warm
 def test_while_the_routes_are_throttled_the_interface_is_failed(scene: Scene) -> None:
     scene.configure(far_sensor(scene))
     scene.fail(ROUTES)
@@ -168,6 +288,7 @@ def test_while_the_routes_are_throttled_the_interface_is_failed(scene: Scene) ->
     assert missing(deliver(running_event(instance)).error, "1 failed", ROUTES) == []
 
 
+@warm
 def test_routes_are_asked_for_once_and_only_where_a_sensor_is_in_another_vpc(scene: Scene) -> None:
     scene.configure(scene.sensor())
     scene.run(scene.instance())
@@ -182,57 +303,10 @@ def test_routes_are_asked_for_once_and_only_where_a_sensor_is_in_another_vpc(sce
     assert scene.count() == 3
 
 
+@warm
 def test_a_sweep_judges_the_sessions_that_leave_the_vpc(scene: Scene) -> None:
     sensor = far_sensor(scene)
     scene.configure(sensor)
-    instances = scene.instances(2)
-    for instance in instances:
-        scene.session(scene.first_interface(instance), sensor)
-    answer = scene.run(scheduled_event())
-    assert answer.summary == {"blocked": 2, "skipped": 1}
+    scene.mirrored(sensor, 2)
+    assert scene.run(scheduled_event()).summary == {"blocked": 2, "skipped": 1}
     assert scene.count(ROUTES) == 1
-
-
-# --- Any table
-
-
-def blocks() -> st.SearchStrategy[str]:
-    return st.builds(
-        lambda number, length: str(ipaddress.ip_network((number, length), strict=False)),
-        st.integers(0x0A000000, 0x0A00FFFF),
-        st.sampled_from((0, 8, 12, 16, 20, 22, 24, 28, 30, 32)),
-    )
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.tuples(blocks(), st.sampled_from(("active", "blackhole", "filtered"))),
-        max_size=50,
-        unique_by=lambda item: item[0],
-    ),
-    st.integers(0x0A000000, 0x0A00FFFF),
-)
-def test_any_table_is_read_as_the_longest_prefix_says(
-    rows: list[tuple[str, str]], number: int
-) -> None:
-    address = ipaddress.ip_address(number)
-    table = RouteTable.of(
-        {
-            "RouteTableId": "rtb-1",
-            "Routes": [
-                {"DestinationCidrBlock": cidr, "State": state, "TransitGatewayId": "tgw-1"}
-                for cidr, state in rows
-            ],
-        }
-    )
-    matching = [
-        (ipaddress.ip_network(cidr).prefixlen, cidr, state)
-        for cidr, state in rows
-        if state != "filtered" and address in ipaddress.ip_network(cidr)
-    ]
-    expected = max(matching, default=(0, None, None))[1:]
-    inside = [r for r in table.routes if address in ipaddress.ip_network(r.destination)]
-    found: Route | None = inside[0] if inside else None
-    assert (found and found.destination, found and found.state) == expected
-    assert all(one.leads is NextHop.LEADS for one in table.routes)

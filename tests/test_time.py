@@ -1,14 +1,19 @@
-"""No call is begun once time is short: what is not reached is deferred, and what was done stays."""
+"""No call is begun once time is short: what is not reached is deferred, and what was done stays.
+
+The reserve, which is kept to report, and what botocore may still begin before it.
+"""
 
 from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import LambdaContext, running_event
-from calls import CREATE, INSTANCES, PREFIX_LIST, ROUND_TRIPS, SESSIONS
+from aws import LambdaContext, running_event, scheduled_event, sqs_event
+from calls import CREATE, FAULTS, INSTANCES, PREFIX_LIST, ROUND_TRIPS, SESSIONS
 from conftest import KINDS, Clock, Scene, answer_of, deliver, missing
 
 from lambda_traffic_mirror import lambda_handler
@@ -52,32 +57,33 @@ def test_a_fifth_of_the_time_is_kept_in_reserve_but_twelve_seconds_at_most(
     assert delivery.error.startswith("1 deferred") != begun
 
 
-@pytest.mark.parametrize("begun", range(11))
+ENDS = [0, *itertools.accumulate(map(len, ROUND_TRIPS))]  # calls begun after each round trip
+
+
+@pytest.mark.parametrize("calls", ENDS)
 @pytest.mark.parametrize("kind", ["event", *KINDS])
-def test_time_runs_out_before_each_call_and_before_the_judging_in_turn(
-    scene: Scene, every_call: str, kind: str, begun: int
+def test_time_runs_out_before_each_round_trip_in_turn(
+    scene: Scene, every_call: str, clock: Clock, kind: str, calls: int
 ) -> None:
-    """Seven reads, the judging, the prefix list that it turns out to need, and the create."""
+    """An event is raised and an SQS message is named; a sweep is neither, since the next one goes
+    on from there. Delivered again, all are completed."""
     instance = scene.instance()
     event = running_event(instance) if kind == "event" else KINDS[kind]([instance])
-    calls_needed = len(list(itertools.chain(*ROUND_TRIPS)))
-
-    delivery = deliver(event, ScriptedContext(60_000, *[12_000] * begun, 11_999))
-    begun_calls = begun if begun < 8 else begun - 1
-    assert scene.count() == begun_calls
-    done = begun_calls == calls_needed
-    assert scene.sessions_of(instance) == [int(done)]
+    context = LambdaContext(60, clock=lambda: 0.0 if scene.count() < calls or not calls else 48.1)
+    if not calls:
+        context = ScriptedContext(60_000, 11_999)
+    delivery = deliver(event, context)
+    done = calls == ENDS[-1]
+    assert (scene.count(), scene.sessions_of(instance)) == (calls, [int(done)])
     if kind == "SQS batch":
         assert delivery.again == ([] if done else [0])
     elif kind == "sweep":
-        # No error: the next sweep goes on from there.
         assert delivery.answer.status == 200
         assert ("deferred" in delivery.answer.summary) != done
     elif not done:
         assert delivery.error.startswith("1 deferred")
         assert (scene.first_interface(instance) in delivery.error) or (instance in delivery.error)
         assert "time" in delivery.error
-
     assert deliver(event).complete
     assert scene.sessions_of(instance) == [1]
 
@@ -215,20 +221,6 @@ def test_refused_interfaces_are_not_waited_for_beyond_the_reserve(
     assert scene.sessions_of(instance) == [1]
 
 
-@pytest.mark.parametrize("call", [PREFIX_LIST, CREATE])
-def test_no_attempt_is_begun_in_the_reserve(
-    scene: Scene, every_call: str, clock: Clock, call: str
-) -> None:
-    """Otherwise Lambda ends the invocation in the middle, and nobody is told of anything."""
-    context = LambdaContext(60, clock=clock)
-    left_at_attempts: list[int] = []
-    scene.gates.append(lambda *_: left_at_attempts.append(context.get_remaining_time_in_millis()))
-    scene.take_time(clock, 15, call)
-    scene.time_out(call)
-    assert deliver(running_event(scene.instance()), context).error
-    assert min(left_at_attempts) >= 12_000
-
-
 class NoClock:
     """A context as hand-written tests have it."""
 
@@ -243,10 +235,121 @@ def test_without_a_clock_there_is_no_deadline(
     assert answer_of(result).outcomes == ["created"]
 
 
-def test_a_lost_create_is_failed_even_where_no_time_is_left_to_look(
-    scene: Scene, every_call: str, clock: Clock
+# --------------------------------------------------------------------------------------
+# botocore's further attempts
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", [PREFIX_LIST, CREATE])
+def test_no_attempt_is_begun_in_the_reserve(
+    scene: Scene, every_call: str, clock: Clock, call: str
 ) -> None:
-    scene.take_time(clock, 12, CREATE)
-    scene.time_out(CREATE)
-    error = deliver(running_event(scene.instance()), LambdaContext(60, clock=clock)).error
+    """Otherwise Lambda ends the invocation in the middle, and it reports nothing. What the last
+    attempt came to stands: a create without an answer is failed, not deferred."""
+    context = LambdaContext(60, clock=clock)
+    left_at_attempts: list[int] = []
+    scene.gates.append(lambda *_: left_at_attempts.append(context.get_remaining_time_in_millis()))
+    scene.take_time(clock, 15, call)
+    scene.time_out(call)
+    error = deliver(running_event(scene.instance()), context).error
     assert missing(error, "1 failed", "ReadTimeoutError") == []
+    assert min(left_at_attempts) >= 12_000
+
+
+# Seconds at the start, and for how many attempts they are enough where botocore pauses as long as
+# it may: 1, 2, 4 and 8 s.
+BACKOFFS = {60: 5, 20: 5, 10: 4, 3: 2, 1: 1}
+
+
+@pytest.mark.parametrize("fault", ["throttled", "server error", "no answer"])
+@pytest.mark.parametrize(("seconds", "attempts"), BACKOFFS.items())
+def test_a_pause_that_could_end_in_the_reserve_is_not_begun(
+    scene: Scene,
+    every_call: str,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: int,
+    attempts: int,
+    fault: str,
+) -> None:
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount",
+        lambda _, context: min(2 ** (context.attempt_number - 1), 20),
+    )
+    FAULTS[fault](scene, INSTANCES)
+    context = LambdaContext(seconds, clock=clock)
+    error = deliver(running_event(scene.instance()), context).error
+    assert missing(error, "1 failed", FAULTS[fault].code) == []
+    assert scene.count(INSTANCES) == attempts
+    assert context.get_remaining_time_in_millis() >= min(12_000, 200 * seconds)
+
+
+@pytest.mark.parametrize("fault", ["throttled", "no connection"])
+def test_the_handler_really_returns_before_the_time_ends(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """With botocore's own pauses, on the clock of the machine, and no thread is left."""
+    monkeypatch.undo()  # the client and the sleep of the other tests
+    scene.configure(scene.sensor())
+    FAULTS[fault](scene, "*")
+    before = threading.enumerate()
+    context = LambdaContext(3)
+    assert len(deliver(sqs_event(*map(running_event, scene.instances(3))), context).again) == 3
+    assert context.get_remaining_time_in_millis() > 0
+    assert threading.enumerate() == before
+
+
+# --------------------------------------------------------------------------------------
+# Judging
+# --------------------------------------------------------------------------------------
+
+
+class CostlyContext(LambdaContext):
+    """Each look at the clock takes a while, which is how long judging an interface takes here."""
+
+    def __init__(self, clock: Clock, seconds: float, cost: float) -> None:
+        super().__init__(seconds, clock=clock)
+        self.its_clock, self.cost = clock, cost
+
+    def get_remaining_time_in_millis(self) -> int:
+        left = super().get_remaining_time_in_millis()
+        self.its_clock.advance(self.cost)
+        return left
+
+
+def plan(scene: Scene) -> dict[str, Any]:
+    """Nothing to do but to judge."""
+    scene.configure(scene.sensor(quota=1_000), DRY_RUN="true")
+    return {"instance-ids": scene.instances(150)}
+
+
+def sweep(scene: Scene) -> dict[str, Any]:
+    scene.configure(scene.sensor(groups=[scene.group()]), EXCLUDE_TAGS="none")
+    scene.instances(150)
+    return scheduled_event()
+
+
+def check_sessions(scene: Scene) -> dict[str, Any]:
+    """Interfaces with a session are judged by sweeps, too."""
+    target = scene.sensor()
+    scene.configure(target, EXCLUDE_TAGS="none")
+    scene.mirrored(target, 150)
+    return scheduled_event()
+
+
+@pytest.mark.parametrize("work", [plan, sweep, check_sessions])
+def test_no_further_interface_is_judged_in_the_reserve(
+    scene: Scene,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    work: Callable[..., dict[str, Any]],
+) -> None:
+    caplog.set_level("DEBUG", "lambda_traffic_mirror")
+    event = work(scene)
+    deliver(event, CostlyContext(clock, 60, 0.5))
+    outcomes = Counter(
+        record.outcome for record in caplog.records if getattr(record, "interface_id", None)
+    )
+    judged = sum(outcomes.values()) - outcomes["deferred"] - outcomes["skipped"]
+    # There is time for 96 looks at the clock before the reserve begins.
+    assert 0 < judged <= 96

@@ -1,4 +1,4 @@
-"""Sensors of the source's Availability Zone and VPC come first, and when others may follow."""
+"""Sensors of the source's Availability Zone and VPC, and when others may follow."""
 
 from __future__ import annotations
 
@@ -10,96 +10,82 @@ pytestmark = pytest.mark.usefixtures("shared_client")
 
 
 CLOSED: dict[str, Build] = {
-    "security group": lambda a: a.sensor(groups=[a.group()]),
-    "network ACL": lambda a: a.sensor(a.subnet(acl=[])),
-    "quota": lambda a: a.sensor(quota=1, sessions=1),
-    "VPC": lambda a: a.sensor(a.subnet(vpc=a.vpc("10.9.0.0/16"))),
+    "security_group": lambda a: a.sensor(groups=[a.group()]),
+    "network_acl": lambda a: a.sensor(a.subnet(acl=[])),
+    "create": lambda a: a.sensor(quota=1, sessions=1),
+    "unavailable": lambda a: a.sensor(state="stopped"),
 }
 
 # Sensors in the source's zone and in others; how they fare with LOCAL_ZONE_ONLY true and false.
 ZONES: dict[str, tuple[list[Build], list[str], list[str]]] = {
-    "a sensor in the zone": ([lambda a: a.sensor()], ["(selected)"], ["(selected)"]),
     "none in the zone": ([lambda a: a.sensor(zone="b")], ["zone"], ["(selected)"]),
-    "one here, an idle one there": (
-        [lambda a: a.sensor(sessions=9), lambda a: a.sensor(zone="b")],
-        ["(selected)", "zone"],
-        ["(selected)", "zone"],
+    "a busy one in the zone before an idle one elsewhere": (
+        [lambda a: a.sensor(zone="b"), lambda a: a.sensor(sessions=9)],
+        ["zone", "(selected)"],
+        ["(eligible)", "(selected)"],
     ),
-    "two other zones": (
+    "of two other zones the idle one": (
         [lambda a: a.sensor(zone="b", sessions=3), lambda a: a.sensor(zone="c")],
         ["zone", "zone"],
         ["(eligible)", "(selected)"],
     ),
     "closed in both zones": (
-        [CLOSED["security group"], lambda a: a.sensor(zone="b", groups=[a.group()])],
+        [CLOSED["security_group"], lambda a: a.sensor(zone="b", groups=[a.group()])],
         ["security_group", "zone"],
         ["security_group", "security_group"],
     ),
-    "the one here is unavailable": (
-        [lambda a: a.sensor(state="stopped"), lambda a: a.sensor(zone="b")],
-        ["unavailable", "zone"],
-        ["unavailable", "(selected)"],
-    ),
-    "the one here is closed by its group": (
-        [CLOSED["security group"], lambda a: a.sensor(zone="b")],
-        ["security_group", "zone"],
-        ["security_group", "(selected)"],
-    ),
-    "the one here is closed by its ACL": (
-        [CLOSED["network ACL"], lambda a: a.sensor(zone="b")],
-        ["network_acl", "zone"],
-        ["network_acl", "(selected)"],
-    ),
-    "the one here is full": (
-        [CLOSED["quota"], lambda a: a.sensor(zone="b")],
-        ["create", "zone"],
-        ["create", "(selected)"],
-    ),
-    "one here is closed, one is not": (
-        [CLOSED["security group"], lambda a: a.sensor(sessions=9), lambda a: a.sensor(zone="b")],
-        ["security_group", "(selected)", "zone"],
-        ["security_group", "(selected)", "zone"],
-    ),
+    **{
+        f"the one in the zone falls at {stage}": (
+            [build, lambda a: a.sensor(zone="b")],
+            [stage, "zone"],
+            [stage, "(selected)"],
+        )
+        for stage, build in CLOSED.items()
+    },
 }
 
 
 @pytest.mark.parametrize("local_only", ["true", "false"])
 @pytest.mark.parametrize(("build", "local", "fallback"), ZONES.values(), ids=ZONES.keys())
-def test_sensors_of_the_zone_come_first(
+def test_other_zones_are_out_of_the_question_or_ranked_behind(
     scene: Scene, build: list[Build], local: list[str], fallback: list[str], local_only: str
 ) -> None:
     scene.configure([make(scene) for make in build], LOCAL_ZONE_ONLY=local_only)
-    answer = scene.run(scene.instance())
-    assert answer.stages == (local if local_only == "true" else fallback)
+    assert scene.run(scene.instance()).stages == (local if local_only == "true" else fallback)
 
 
-def test_with_local_vpc_only_the_fallback_comes_after_the_vpc_as_well(scene: Scene) -> None:
-    targets = [CLOSED["VPC"](scene), scene.sensor(zone="b")]
-    scene.configure(targets, LOCAL_ZONE_ONLY="false", LOCAL_VPC_ONLY="true")
-    assert scene.run(scene.instance()).stages == ["vpc", "(selected)"]
-
-
-@pytest.mark.parametrize(
-    ("local_only", "words"),
-    [("true", "us-east-1c"), ("false", "no sensor in us-east-1c can take it")],
-)
-def test_the_reason_names_both_zones(scene: Scene, local_only: str, words: str) -> None:
+@pytest.mark.parametrize("local_only", ["true", "false"])
+def test_the_reason_names_both_zones(scene: Scene, local_only: str) -> None:
     sensor = scene.sensor(zone="b")
     scene.configure(sensor, LOCAL_ZONE_ONLY=local_only)
     reason = scene.run(scene.instance(zone="c")).sensors[sensor]["reason"]
-    assert missing(reason, "us-east-1b", words) == []
+    assert missing(reason, "us-east-1b", "us-east-1c") == []
+
+
+# LOCAL_ZONE_ONLY, LOCAL_VPC_ONLY, the verdict on a sensor in another VPC and one in another zone.
+VPCS: dict[str, tuple[str, str, list[str], list[str]]] = {
+    "another VPC is out of the question": ("true", "true", ["vpc", "zone"], ["The sensor is in"]),
+    "another VPC by a peering connection": ("true", "false", ["(selected)", "zone"], ["pcx-"]),
+    "another zone where another VPC is out of the question": (
+        "false",
+        "true",
+        ["vpc", "(selected)"],
+        ["The sensor is in"],
+    ),
+}
 
 
 @pytest.mark.parametrize(
-    ("local_vpc_only", "verdict", "words"),
-    [("true", "vpc", "The sensor is in"), ("false", "(selected)", "pcx-")],
+    ("zone_only", "vpc_only", "stages", "words"), VPCS.values(), ids=VPCS.keys()
 )
 def test_a_sensor_in_another_vpc(
-    scene: Scene, local_vpc_only: str, verdict: str, words: str
+    scene: Scene, zone_only: str, vpc_only: str, stages: list[str], words: list[str]
 ) -> None:
     vpc = scene.vpc("10.9.0.0/16")
     scene.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
     sensor = scene.sensor(scene.subnet(vpc=vpc))
-    scene.configure(sensor, LOCAL_VPC_ONLY=local_vpc_only)
+    scene.configure(
+        [sensor, scene.sensor(zone="b")], LOCAL_ZONE_ONLY=zone_only, LOCAL_VPC_ONLY=vpc_only
+    )
     answer = scene.run(scene.instance())
-    assert (answer.stages, missing(answer.sensors[sensor]["reason"], words, vpc)) == ([verdict], [])
+    assert (answer.stages, missing(answer.sensors[sensor]["reason"], vpc, *words)) == (stages, [])

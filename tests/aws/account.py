@@ -28,7 +28,7 @@ import random
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
@@ -45,7 +45,6 @@ from aws.describe import Describe, nics_of
 from aws.sessions import Sessions, SessionStore
 from aws.transport import (
     ACCOUNT_ID,
-    CREATE_SESSION,
     CREDENTIALS,
     OTHER_ACCOUNT_ID,
     REGION,
@@ -93,6 +92,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
     - `quota`: sources per target (`default_quota` for targets not named; none for load balancers)
     - `account_quota`: sessions per account
     - `unsupported_types`: instance types that AWS does not mirror
+    - `tag_policy`: values that the organization's tag policy allows, by tag key
     - `session_lag`: how many DescribeTrafficMirrorSessions calls that would show a new session
       do not show it yet
     - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
@@ -128,6 +128,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self.default_quota = 10
         self.account_quota = 10_000
         self.unsupported_types: set[str] = set()
+        self.tag_policy: dict[str, set[str]] = {}
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
         self.interface_owners: dict[str, str] = {}
@@ -145,7 +146,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self._idempotency: dict[str, tuple[str, dict[str, Any]]] = {}
         self._pages: dict[str, tuple[str, list[str], int]] = {}
         self._networks: dict[str, list[ipaddress.IPv4Network]] = {}
-        self._free: dict[tuple[str, int], Iterator[ipaddress.IPv4Network]] = {}
         self._zone_subnets: dict[tuple[str, str], list[str]] = {}
         self._sensor_groups: dict[str, str] = {}
         self._default_vpc: str | None = None
@@ -155,18 +155,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
             SessionStore() if first else self._simulation.first._store  # one for all
         )
         self._simulation.accounts[account_id] = self
-        self._simulation.keys[self._access_key] = self
-        self._operations: dict[str, Callable[[dict[str, Any], bool], dict[str, Any]]] = {
-            "DescribeInstances": self._describe_instances,
-            "DescribeNetworkInterfaces": self._describe_interfaces,
-            "DescribeSecurityGroups": self._describe_groups,
-            "DescribeNetworkAcls": self._describe_acls,
-            "DescribeRouteTables": self._describe_route_tables,
-            "DescribeTrafficMirrorTargets": self._describe_targets,
-            "DescribeTrafficMirrorSessions": self._describe_sessions,
-            "GetManagedPrefixListEntries": self._prefix_list_entries,
-            CREATE_SESSION: self._create_session,
-        }
+        self._simulation.callers[self._access_key] = lambda: self.own_caller
 
     # --- start and end
 
@@ -214,8 +203,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
     def _open(self) -> None:
         self.ec2 = looking_client(self.region, self._access_key)
         self._backend: Any = ec2_backends[self.account_id][self.region]
-        made = self._backend.create_traffic_mirror_filter("everything", [], None)
-        self.filter_id = str(made.id)
+        self.filter_id = self.filter()
 
     def other(
         self, account_id: str = OTHER_ACCOUNT_ID, *, zones: Mapping[str, str] | None = None
@@ -295,7 +283,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
         key, token = f"ASIASIM{uuid.uuid4().int % 10**13:013}", f"simulated-{uuid.uuid4().hex}"
         expires = self.clock() + seconds
         made = owner._caller(role_arn, name, token=token, expires=expires)
-        self._simulation.callers[key] = made
+        self._simulation.callers[key] = lambda: made
         return {
             "Credentials": {
                 "AccessKeyId": key,
@@ -346,17 +334,12 @@ class SimulatedAccount(Requests, Describe, Sessions):
     def _free_network(self, vpc_id: str, prefix: int) -> ipaddress.IPv4Network:
         whole = ipaddress.IPv4Network(self._backend.vpcs[vpc_id].cidr_block)
         taken = self._networks.setdefault(vpc_id, [])
-        prefix = min(max(prefix, whole.prefixlen + 4), 28)
-        key = (vpc_id, prefix)
-        if key not in self._free:
-            blocks = whole.subnets(new_prefix=prefix)
+        for size in range(min(max(prefix, whole.prefixlen + 4), 28), 29):
+            blocks = list(whole.subnets(new_prefix=size))
             # Large ones from the far end, so that small ones do not get in their way.
-            self._free[key] = blocks if prefix >= 24 else reversed(list(blocks))
-        for network in self._free[key]:
-            if not any(network.overlaps(other) for other in taken):
-                return network
-        if prefix < 28:
-            return self._free_network(vpc_id, prefix + 1)
+            for network in blocks if size >= 24 else reversed(blocks):
+                if not any(network.overlaps(other) for other in taken):
+                    return network
         raise RuntimeError(f"{vpc_id} ({whole}) is full; make another VPC.")
 
     def subnet(
@@ -476,16 +459,14 @@ class SimulatedAccount(Requests, Describe, Sessions):
         *,
         subnets: Iterable[str] = (),
         main: bool = False,
-        gateways: Iterable[str] = (),
     ) -> str:
         """A new route table with the VPC's local route and these (see `route`), in this order.
 
         It takes over `subnets`; `main`: and all subnets of the VPC that have no table of their own.
-        `gateways`: it judges what comes in through these, which is no subnet's concern.
         """
         with self._lock:
             made = self._new_table(vpc or self.default_vpc, routes)
-            made.subnets, made.gateways = list(subnets), list(gateways)
+            made.subnets = list(subnets)
             for table in self._route_tables().values():
                 table.subnets = [one for one in table.subnets if one not in made.subnets]
                 table.main = table.main and not (main and table.vpc_id == made.vpc_id)
@@ -687,6 +668,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
             if session.real and session.view["NetworkInterfaceId"] not in self._backend.enis:
                 self._store.forget(session)
 
+    def show_pages_of(self, size: int) -> None:
+        """AWS shows no more at once, however much it is asked for; in other accounts, too."""
+        self._simulation.largest_page = size
+
     def hide(self, resource_id: str) -> None:
         """It exists, but no Describe* shows it any more, as if it belonged to another account."""
         self._hidden.add(resource_id)
@@ -753,7 +738,13 @@ class SimulatedAccount(Requests, Describe, Sessions):
                 f"arn:aws:elasticloadbalancing:{self.region}:{self.account_id}:loadbalancer/{name}"
             )
             for subnet_id in subnets:
-                self._requester_managed(subnet_id, groups, f"ELB {name}", "network_load_balancer")
+                self.requester_managed(
+                    subnet_id,
+                    groups,
+                    requester="amazon-elb",
+                    description=f"ELB {name}",
+                    type="network_load_balancer",
+                )
             return str(self._target(network_load_balancer_arn=arn).id)
 
     def gwlb_sensor(self, subnets: Iterable[str], colon: bool = False) -> str:
@@ -762,18 +753,81 @@ class SimulatedAccount(Requests, Describe, Sessions):
             endpoint = new_id("vpce")
             text = f"VPC Endpoint Interface{':' if colon else ''} {endpoint}"
             for subnet_id in subnets:
-                self._requester_managed(subnet_id, (), text, "gateway_load_balancer_endpoint")
+                self.requester_managed(
+                    subnet_id,
+                    requester="727180483921",  # an account of AWS
+                    description=text,
+                    type="gateway_load_balancer_endpoint",
+                )
             return str(self._target(gateway_load_balancer_endpoint_id=endpoint).id)
 
-    def _requester_managed(
-        self, subnet_id: str, groups: Iterable[str], description: str, kind: str
-    ) -> None:
-        group_ids = list(groups)
-        made = self._backend.enis[self.interface(subnet_id, group_ids, description, kind)]
-        made.requester_managed = True
-        made.status = "in-use"
-        if not group_ids:
-            made._group_set = []
+    def requester_managed(
+        self,
+        subnet: str | None = None,
+        groups: Iterable[str] = (),
+        *,
+        requester: str,
+        description: str,
+        type: str = "interface",  # noqa: A002
+        address: str | None = None,
+    ) -> str:
+        """An interface that a service has made (`requester`: amazon-elb, say) and runs.
+
+        Without groups it has none. What it is attached to the service does not show.
+        """
+        with self._lock:
+            group_ids = list(groups)
+            made_id = self.interface(subnet, group_ids, description, type, address)
+            made = self._backend.enis[made_id]
+            made.requester_managed, made.requester_id = True, requester
+            made.status = "in-use"
+            if not group_ids:
+                made._group_set = []
+            return made_id
+
+    def database(
+        self,
+        subnet: str | None = None,
+        groups: Iterable[str] | None = None,
+        *,
+        zone: str = "a",
+        elasticache: bool = False,
+        custom: bool = False,
+        address: str | None = None,
+    ) -> str:
+        """The interface of a database of RDS, or of a node of ElastiCache; AWS mirrors both.
+
+        `groups`: without them its VPC's default one. `custom`: RDS Custom, whose interface is
+        attached to an instance of this account.
+        """
+        subnet_id = subnet or self.zone_subnet(zone)
+        requester = "amazon-elasticache" if elasticache else "amazon-rds"
+        description = "RDSNetworkInterface"
+        if elasticache:
+            description = f"ElastiCache cache-{next(self._numbers)}-001"
+        if not custom:
+            group_ids = [self._vpc_group(subnet_id)] if groups is None else groups
+            return self.requester_managed(
+                subnet_id,
+                group_ids,
+                requester=requester,
+                description=description,
+                address=address,
+            )
+        with self._lock:
+            made = self._instance(self.instance(subnet_id, groups, address=address)).nics[0]
+            made.description, made.requester_id = description, requester
+            made.requester_managed = True
+            return str(made.id)
+
+    def _vpc_group(self, subnet_id: str) -> str:
+        """The default security group of a subnet's VPC."""
+        groups = self._backend.groups[self._backend.get_subnet(subnet_id).vpc_id].values()
+        return next(str(group.id) for group in groups if group.name == "default")
+
+    def filter(self) -> str:
+        """One more traffic mirror filter, besides `filter_id`."""
+        return str(self._backend.create_traffic_mirror_filter("everything", [], None).id)
 
     def missing_sensor(self) -> str:
         """The ID of no target."""

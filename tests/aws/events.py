@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from time import monotonic  # bound here: a patched time.sleep changes nothing
@@ -22,8 +21,6 @@ class LambdaContext:
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     function_name: str = "traffic-mirror"
     clock: Callable[[], float] = monotonic
-    function_version: str = "$LATEST"
-    memory_limit_in_mb: int = 256
     account: str = ACCOUNT_ID
     region: str = REGION
 
@@ -32,76 +29,59 @@ class LambdaContext:
         self.invoked_function_arn = (
             f"arn:aws:lambda:{self.region}:{self.account}:function:{self.function_name}"
         )
-        self.log_group_name = f"/aws/lambda/{self.function_name}"
-        self.log_stream_name = "simulated"
 
     def get_remaining_time_in_millis(self) -> int:
         return max(0, int((self._end - self.clock()) * 1000))
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _eventbridge(kind: str, source: str, resource: str, detail: Any, **more: str) -> dict[str, Any]:
+    """An event in EventBridge's envelope."""
+    place = {"account": ACCOUNT_ID, "region": REGION, **more}
+    arn = f"arn:aws:{resource.partition('/')[0]}:{place['region']}:{place['account']}:"
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": kind,
+        "source": f"aws.{source}",
+        "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "resources": [arn + resource.partition("/")[2]],
+        "detail": detail,
+        **place,
+    }
 
 
 def running_event(
-    instance_id: str,
-    event_id: str | None = None,
-    state: str = "running",
-    *,
-    account: str = ACCOUNT_ID,
-    region: str = REGION,
+    instance_id: str, event_id: str | None = None, state: str = "running", **place: str
 ) -> dict[str, Any]:
-    """EventBridge's EC2 Instance State-change Notification; a bus may bring those of others."""
-    return {
-        "version": "0",
-        "id": event_id or str(uuid.uuid4()),
-        "detail-type": "EC2 Instance State-change Notification",
-        "source": "aws.ec2",
-        "account": account,
-        "time": _now(),
-        "region": region,
-        "resources": [f"arn:aws:ec2:{region}:{account}:instance/{instance_id}"],
-        "detail": {"instance-id": instance_id, "state": state},
-    }
+    """EventBridge's EC2 Instance State-change Notification; a bus may bring those of others:
+    `account`, `region`."""
+    kind = "EC2 Instance State-change Notification"
+    detail = {"instance-id": instance_id, "state": state}
+    event = _eventbridge(kind, "ec2", f"ec2/instance/{instance_id}", detail, **place)
+    return event | ({"id": event_id} if event_id else {})
 
 
 def scheduled_event() -> dict[str, Any]:
     """What a schedule of EventBridge sends."""
-    return {
-        "version": "0",
-        "id": str(uuid.uuid4()),
-        "detail-type": "Scheduled Event",
-        "source": "aws.events",
-        "account": ACCOUNT_ID,
-        "time": _now(),
-        "region": REGION,
-        "resources": [f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/traffic-mirror-sweep"],
-        "detail": {},
-    }
+    return _eventbridge("Scheduled Event", "events", "events/rule/traffic-mirror-sweep", {})
 
 
 def sqs_event(*bodies: Mapping[str, Any] | str) -> dict[str, Any]:
     """A batch as Lambda reads it from an SQS queue; text is taken as the body as it is."""
-
-    def records() -> Iterator[dict[str, Any]]:
-        for body in bodies:
-            text = body if isinstance(body, str) else json.dumps(body)
-            sent = str(int(datetime.now(timezone.utc).timestamp() * 1000))
-            yield {
+    sent = str(int(datetime.now(timezone.utc).timestamp() * 1000))
+    attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": sent}
+    return {
+        "Records": [
+            {
                 "messageId": str(uuid.uuid4()),
                 "receiptHandle": uuid.uuid4().hex,
-                "body": text,
-                "attributes": {
-                    "ApproximateReceiveCount": "1",
-                    "SentTimestamp": sent,
-                    "SenderId": "AIDAIT2UOQQY3AUEKVGXU",
-                    "ApproximateFirstReceiveTimestamp": sent,
-                },
+                "body": body if isinstance(body, str) else json.dumps(body),
+                "attributes": dict(attributes),
                 "messageAttributes": {},
-                "md5OfBody": hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(),
                 "eventSource": "aws:sqs",
                 "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:traffic-mirror",
                 "awsRegion": REGION,
             }
-
-    return {"Records": list(records())}
+            for body in bodies
+        ]
+    }

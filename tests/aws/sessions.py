@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aws.transport import Refusal, new_id
+
+DATABASES = ("amazon-rds", "amazon-elasticache")  # requesters whose interfaces AWS mirrors
 
 
 @dataclass
@@ -101,7 +103,9 @@ class Sessions:
                 and target_id in (None, session.view["TrafficMirrorTargetId"])
             ]
 
-    def _create_session(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
+    def _create_traffic_mirror_session(
+        self, parameters: dict[str, Any], looking: bool
+    ) -> dict[str, Any]:
         token = parameters.get("ClientToken") or str(uuid.uuid4())
         request = {k: v for k, v in parameters.items() if k != "ClientToken"}
         signature = json.dumps(request, sort_keys=True)
@@ -115,21 +119,9 @@ class Sessions:
                 )
             return answer
         self._check_session(parameters)
-        tags: dict[str, str] = {}
-        for specification in parameters.get("TagSpecifications") or ():
-            if specification.get("ResourceType") != "traffic-mirror-session":
-                raise Refusal(
-                    "InvalidParameterValue",
-                    f"'{specification.get('ResourceType')}' is not a valid taggable resource type "
-                    "for this operation.",
-                )
-            for tag in specification.get("Tags") or ():
-                tags[tag["Key"]] = tag.get("Value", "")
-        optional = {
-            name: parameters[name]
-            for name in ("PacketLength", "VirtualNetworkId", "Description")
-            if name in parameters
-        }
+        tags = self._check_tags(parameters.get("TagSpecifications") or ())
+        names = ("PacketLength", "VirtualNetworkId", "Description")
+        optional = {name: parameters[name] for name in names if name in parameters}
         target = self._visible_targets()[parameters["TrafficMirrorTargetId"]]
         if target.network_load_balancer_arn:
             optional.setdefault("PacketLength", 8500)
@@ -147,6 +139,25 @@ class Sessions:
         answer = {"TrafficMirrorSession": view, "ClientToken": token}
         self._idempotency[token] = (signature, answer)
         return answer
+
+    def _check_tags(self, specifications: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        tags: dict[str, str] = {}
+        for specification in specifications:
+            kind = specification.get("ResourceType")
+            if kind != "traffic-mirror-session":
+                raise Refusal(
+                    "InvalidParameterValue",
+                    f"'{kind}' is not a valid taggable resource type for this operation.",
+                )
+            tags |= {tag["Key"]: tag.get("Value", "") for tag in specification.get("Tags") or ()}
+        for key, value in tags.items():
+            if value not in self.tag_policy.get(key, {value}):
+                raise Refusal(
+                    "TagPolicyViolation",
+                    "The tag policy does not allow the specified value for the following tag key: "
+                    f"'{key}'.",
+                )
+        return tags
 
     def _check_session(self, parameters: Mapping[str, Any]) -> None:
         """Everything that AWS checks; in which order is not documented."""
@@ -196,7 +207,11 @@ class Sessions:
             raise Refusal("InvalidTrafficMirrorTarget", wrong)
 
     def _check_source(self, interface_id: str) -> None:
-        """The guide says what cannot be a source; the code is documented for two of the reasons."""
+        """The guide says what cannot be a source; the code is documented for two of the reasons.
+
+        Of what services have made, AWS mirrors interfaces of RDS and ElastiCache only, and these
+        without an instance.
+        """
         interface = self._backend.enis[interface_id]
         if any(
             target.network_interface_id == interface_id
@@ -205,6 +220,12 @@ class Sessions:
             raise Refusal(
                 "InterfaceInUseByTrafficMirrorTarget",
                 f"{interface_id} is in use by a traffic mirror target",
+            )
+        of_database = interface.requester_id in DATABASES
+        if interface.requester_managed and not of_database:
+            raise Refusal(
+                "NetworkInterfaceNotSupported",
+                f"{interface_id} is managed by {interface.requester_id}",
             )
         if interface.interface_type != "interface":
             raise Refusal(
@@ -215,6 +236,8 @@ class Sessions:
         if interface.private_ip_address is None:
             raise Refusal("InvalidParameterValue", f"{interface_id} is in an IPv6-only subnet")
         instance = interface.instance
+        if instance is None and of_database:
+            return
         if instance is None or instance.instance_type in self.unsupported_types:
             raise Refusal(
                 "NetworkInterfaceNotSupported",

@@ -1,4 +1,4 @@
-"""What travels between a client and the simulated account: the query protocol, the log, faults."""
+"""The way of a request: who calls, the log, faults and denials, moto's parser and serializer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,11 +18,16 @@ from urllib.parse import parse_qsl, urlsplit
 from xml.sax.saxutils import escape
 
 import boto3
+import xmltodict
+from botocore import xform_name
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
 from botocore.model import StructureShape
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
+from moto.core.parse import PROTOCOL_PARSERS
+from moto.core.serialize import SERIALIZERS, EC2Serializer, SerializationContext
+from moto.core.utils import get_service_model
 from moto.ec2.responses import EC2Response
 from moto.iam.models import get_account_id_from
 from moto.sts.responses import TokenResponse
@@ -89,9 +94,18 @@ class Fault:
     seen: int = 0
     fired: int = 0
 
+    def fires(self, operation: str, parameters: dict[str, Any]) -> bool:
+        """Whether it concerns this attempt, which it then counts."""
+        if not (fnmatch.fnmatchcase(operation, self.operation) and self.where(parameters)):
+            return False
+        self.seen += 1
+        now = self.seen > self.after and (self.times is None or self.fired < self.times)
+        self.fired += now
+        return now
+
 
 # ---------------------------------------------------------------------------------------------
-# The EC2 query protocol: requests to parameters as boto3 spells them, answers to XML.
+# Clients, and the query protocol.
 
 
 @cache
@@ -111,152 +125,74 @@ def looking_client(region: str, key: str) -> Any:
     return shared_session().client("ec2", region_name=region, config=config, **credentials)
 
 
-@cache
-def _service_model(service: str) -> Any:
-    return shared_session().client(service, region_name=REGION, **CREDENTIALS).meta.service_model
+def _xml(tree: Mapping[str, Any]) -> str:
+    """What xmltodict writes, in a fraction of the time: thousands of rows are common here."""
+    out = []
+    for tag, value in tree.items():
+        for each in value if isinstance(value, list) else [value]:
+            inside = _xml(each) if isinstance(each, dict) else escape(str(each))
+            out.append(f"<{tag}>{inside}</{tag}>")
+    return "".join(out)
 
 
-# What the client may be made not to know (`old_botocore`), the service knows.
-_MEMBERS = StructureShape.members
+class _Serializer(EC2Serializer):
+    """moto's, for answers that are dictionaries: it need not search objects for attributes."""
+
+    def _serialize_body(self, body: Any) -> str:
+        ((name, answer),) = body.items()
+        namespace = answer.pop("@xmlns")
+        return f'<{name} xmlns="{namespace}">{_xml(answer)}</{name}>'
+
+    def _serialize_structure_member(
+        self, serialized: Any, value: Any, shape: Any, key: str
+    ) -> None:
+        if (member := value.get(key)) is not None:
+            self._serialize(serialized, member, shape, key)
 
 
-def _members_of(shape: Any) -> Mapping[str, Any]:
-    found = vars(shape).get("members")
-    return found if found is not None else _MEMBERS.__get__(shape, type(shape))
-
-
-def _query_name(name: str, shape: Any) -> str:
-    serialization = shape.serialization
-    if "queryName" in serialization:
-        return str(serialization["queryName"])
-    name = serialization.get("name", name)
-    return name[0].upper() + name[1:]
-
-
-def _read_shape(shape: Any, tree: Any) -> Any:
-    if shape.type_name == "structure":
-        return {
-            name: _read_shape(member, tree[key])
-            for name, member in _members_of(shape).items()
-            if (key := _query_name(name, member)) in tree
-        }
-    if shape.type_name == "list":
-        return [_read_shape(shape.member, tree[key]) for key in sorted(tree, key=int)]
-    text = tree.get("", "") if isinstance(tree, dict) else tree
-    if shape.type_name == "boolean":
-        return text.lower() == "true"
-    if shape.type_name in ("integer", "long"):
-        return int(text)
-    return text
-
-
-def _read_parameters(operation: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """The parameters of a query request, named and nested as boto3 takes them."""
-    tree: dict[str, Any] = {}
-    for key, value in pairs:
-        *path, last = key.split(".")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    shape = _service_model("ec2").operation_model(operation).input_shape
-    return _read_shape(shape, tree) if shape is not None else {}
-
-
-_NAMES: dict[str, list[tuple[str, str, Any]]] = {}
-
-
-def _write_shape(shape: Any, value: Any, out: list[str]) -> None:
-    kind = shape.type_name
-    if kind == "structure":
-        names = _NAMES.get(shape.name)
-        if names is None:
-            names = _NAMES[shape.name] = [
-                (key, member.serialization.get("name", key), member)
-                for key, member in _members_of(shape).items()
-            ]
-        for key, tag, member in names:
-            child = value.get(key)
-            if child is None:
-                continue
-            out.append(f"<{tag}>")
-            _write_shape(member, child, out)
-            out.append(f"</{tag}>")
-    elif kind == "list":
-        member = shape.member
-        for child in value:
-            out.append("<item>")
-            _write_shape(member, child, out)
-            out.append("</item>")
-    elif kind == "boolean":
-        out.append("true" if value else "false")
-    elif kind == "timestamp":
-        out.append(value.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
-    elif kind == "string":
-        out.append(escape(value))
-    else:
-        out.append(str(value))
-
-
+_SERIALIZERS = {**SERIALIZERS, "ec2": _Serializer}
 _Response = tuple[int, dict[str, str], str]
+_HEADERS = {"Content-Type": "text/xml;charset=UTF-8"}
 
 
-def _headers(request_id: str) -> dict[str, str]:
-    return {"Content-Type": "text/xml;charset=UTF-8", "x-amzn-requestid": request_id}
+def _read(service: str, action: str, values: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters of a query request, named and nested as boto3 takes them."""
+    model = get_service_model(service)
+    parser = PROTOCOL_PARSERS[model.protocol](model.operation_model(action))
+    return dict(parser.parse({"values": values}))
 
 
-_NAMESPACES = {
-    "ec2": "http://ec2.amazonaws.com/doc/2016-11-15/",
-    "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
-}
-
-
-def _success(service: str, operation: str, result: Mapping[str, Any]) -> _Response:
-    request_id = str(uuid.uuid4())
-    out: list[str] = []
-    _write_shape(_service_model(service).operation_model(operation).output_shape, result, out)
-    answer = "".join(out)
-    if service == "ec2":
-        answer = f"<requestId>{request_id}</requestId>{answer}"
-    else:
-        answer = (
-            f"<{operation}Result>{answer}</{operation}Result>"
-            f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
-        )
-    body = (
-        '<?xml version="1.0" encoding="UTF-8"?>\n'
-        f'<{operation}Response xmlns="{_NAMESPACES[service]}">{answer}</{operation}Response>'
+def _success(service: str, action: str, result: Mapping[str, Any]) -> _Response:
+    model = get_service_model(service)
+    serializer = _SERIALIZERS[model.protocol](
+        model.operation_model(action), SerializationContext(str(uuid.uuid4()))
     )
-    return 200, _headers(request_id), body
+    return 200, dict(_HEADERS), str(serializer.serialize(result)["body"])
 
 
 def _failure(service: str, refusal: Refusal) -> _Response:
-    request_id = str(uuid.uuid4())
-    said = f"<Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message>"
-    if service == "ec2":
-        answer = (
-            f"<Response><Errors><Error>{said}</Error></Errors>"
-            f"<RequestID>{request_id}</RequestID></Response>"
-        )
-    else:
-        answer = (
-            f"<ErrorResponse><Error><Type>Sender</Type>{said}</Error>"
-            f"<RequestId>{request_id}</RequestId></ErrorResponse>"
-        )
-    return refusal.status, _headers(request_id), f'<?xml version="1.0" encoding="UTF-8"?>\n{answer}'
+    said, number = {"Code": refusal.code, "Message": refusal.message}, str(uuid.uuid4())
+    answer: dict[str, Any] = {"Response": {"Errors": {"Error": said}, "RequestID": number}}
+    if service != "ec2":
+        answer = {"ErrorResponse": {"Error": {"Type": "Sender", **said}, "RequestId": number}}
+    return refusal.status, dict(_HEADERS), xmltodict.unparse(answer)
+
+
+_MEMBERS = StructureShape.members
 
 
 @contextmanager
 def old_botocore(*members: str) -> Iterator[None]:
     """Meanwhile all clients, present ones too, have a botocore that does not know these members.
 
-    A parameter is then refused by the client itself, a field of an answer is not shown.
+    A parameter is then refused by the client itself, a field of an answer is not shown. moto has
+    shapes of a class of its own, so the service knows them.
     """
     shapes = {shape: member for member in members for shape in LATE_MEMBERS[member]}
 
     def known(shape: Any) -> Mapping[str, Any]:
-        found = _members_of(shape)
-        missing = shapes.get(shape.name)
+        found = vars(shape).get("members") or _MEMBERS.__get__(shape, type(shape))
+        missing = shapes.get(shape.name) if type(shape) is StructureShape else None
         return {k: v for k, v in found.items() if k != missing} if missing else found
 
     with patch.object(StructureShape, "members", property(known)):
@@ -265,6 +201,10 @@ def old_botocore(*members: str) -> Iterator[None]:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+# ---------------------------------------------------------------------------------------------
+# Callers.
 
 
 def _reason(action: str, policy: str) -> str:
@@ -306,9 +246,9 @@ class Simulation:
         self.region = region
         self.accounts: dict[str, Any] = {}
         self.calls: list[Call] = []
-        self.keys: dict[str, Any] = {}  # of accounts, for good
-        self.callers: dict[str, Caller] = {}  # by keys that STS has given out
+        self.callers: dict[str, Callable[[], Caller]] = {}  # by access key
         self.clock: Callable[[], float] = time
+        self.largest_page = 1000
         self.lock = threading.RLock()  # moto is not thread-safe
         self.log_lock = threading.Lock()
         self._local = threading.local()
@@ -321,67 +261,52 @@ class Simulation:
         """Who calls, and what AWS has against the credentials."""
         found = re.search(r"Credential=([^/]+)/", _text(headers.get("Authorization", "")))
         key = found.group(1) if found else ""
-        if key in self.keys:
-            return self.keys[key].own_caller, None
-        caller = self.callers.get(key)
-        invalid = Refusal(
-            "AuthFailure", "AWS was not able to validate the provided access credentials", 401
-        )
-        expired = Refusal("RequestExpired", "Request has expired.")
-        if service == "sts":
-            invalid = Refusal(
-                "InvalidClientTokenId", "The security token included in the request is invalid", 403
-            )
-            expired = Refusal(
-                "ExpiredToken", "The security token included in the request is expired", 403
-            )
-        if caller is None:
-            return self.first.own_caller, invalid if key.startswith(ISSUED) else None
-        if caller.token and caller.token != _text(headers.get("X-Amz-Security-Token", "")):
-            return caller, invalid
+        caller = self.callers.get(key, lambda: self.first.own_caller)()
+        token = _text(headers.get("X-Amz-Security-Token", ""))
+        unknown = key.startswith(ISSUED) and key not in self.callers
+        if unknown or caller.token not in (None, token):
+            if service == "ec2":
+                text = "AWS was not able to validate the provided access credentials"
+                return caller, Refusal("AuthFailure", text, 401)
+            text = "The security token included in the request is invalid"
+            return caller, Refusal("InvalidClientTokenId", text, 403)
         if caller.expires <= self.clock():
-            return caller, expired
+            if service == "ec2":
+                return caller, Refusal("RequestExpired", "Request has expired.")
+            text = "The security token included in the request is expired"
+            return caller, Refusal("ExpiredToken", text, 403)
         return caller, None
 
-    def _account_of(self, key: str, otherwise: Callable[[str], str]) -> str:
-        account = self.callers[key].account if key in self.callers else self.keys.get(key)
-        return str(account.account_id) if account else otherwise(key)
+    def _account_of(self, key: str) -> str:
+        known = self.callers.get(key)
+        return str(known().account.account_id) if known else get_account_id_from(key)
 
     def patch(self, stack: ExitStack) -> None:
         """From now on requests of clients in this process, and to moto's server, come here."""
-        original_call = BotocoreStubber.__call__
-        original_account = get_account_id_from
+        original = BotocoreStubber.__call__
 
         def call(stubber: Any, event_name: str, request: Any, **kwargs: Any) -> Any:
             if not stubber.enabled:
                 return None
-            return self._from_client(
-                request, lambda: original_call(stubber, event_name, request, **kwargs)
-            )
+            moto = partial(original, stubber, event_name, request, **kwargs)
+            return self._from_client(request, moto)
 
         stack.enter_context(patch.object(BotocoreStubber, "__call__", call))
         for service, responses in (("ec2", EC2Response), ("sts", TokenResponse)):
             dispatch = self._dispatch(service, responses._dispatch)
             stack.enter_context(patch.object(responses, "_dispatch", dispatch))
-        stack.enter_context(
-            patch(
-                "moto.iam.models.get_account_id_from",
-                lambda key: self._account_of(key, original_account),
-            )
-        )
+        stack.enter_context(patch("moto.iam.models.get_account_id_from", self._account_of))
 
     def _dispatch(self, service: str, original: Any) -> Any:
-        def dispatch(response: Any, request: Any, full_url: Any = None, headers: Any = None) -> Any:
-            def moto() -> Any:
-                return original(response, request, full_url, headers)
+        """In place of the method by which moto's server comes to a service."""
 
+        def dispatch(response: Any, request: Any, full_url: Any = None, headers: Any = None) -> Any:
+            moto = partial(original, response, request, full_url, headers)
             if getattr(self._local, "inside", False):
                 return moto()
             region = response.get_region_from_url(request, full_url or request.url)
             try:
-                return self._request(
-                    service, region, request.headers, list(request.form.items()), moto
-                )
+                return self._request(service, region, request.headers, dict(request.form), moto)
             except BotoCoreError as error:
                 return _failure(service, Refusal("ServiceUnavailable", str(error), 503))
 
@@ -393,13 +318,10 @@ class Simulation:
         if not re.search(r"\.amazonaws\.com(\.cn)?$", host):
             return moto()  # to a server, which logs it itself
         service, region = host.split(".")[:2]
-        pairs = []
+        values = {"Action": _text(request.headers.get("X-Amz-Target", request.method))}
         if service in ("ec2", "sts"):
-            pairs = parse_qsl(_text(request.body or ""), keep_blank_values=True)
-        else:
-            target = _text(request.headers.get("X-Amz-Target", request.method))
-            pairs = [("Action", target.split(".")[-1])]
-        result = self._request(service, region, request.headers, pairs, moto)
+            values = dict(parse_qsl(_text(request.body or ""), keep_blank_values=True))
+        result = self._request(service, region, request.headers, values, moto)
         if isinstance(result, tuple):
             status, headers, text = result
             return AWSResponse(request.url, status, headers, MockRawResponse(text))
@@ -410,19 +332,16 @@ class Simulation:
         service: str,
         region: str,
         headers: Mapping[str, Any],
-        pairs: list[tuple[str, str]],
+        values: dict[str, str],
         moto: Callable[[], Any],
     ) -> Any:
         looking = LOOKING in _text(headers.get("User-Agent", ""))
         caller, objection = self._caller(service, headers)
-        action = next((value for key, value in pairs if key == "Action"), "")
-        fields = [pair for pair in pairs if pair[0] not in ("Action", "Version")]
-        parameters: dict[str, Any] = dict(fields)
-        if service == "ec2":
-            parameters = _read_parameters(action, fields)
+        action = values["Action"].rpartition(".")[2]
+        parameters = _read(service, action, values) if service in ("ec2", "sts") else {}
         perform = None
         if service == "ec2" and region == self.region:
-            perform = caller.account._operations.get(action)
+            perform = getattr(caller.account, f"_{xform_name(action)}", None)
         elif (service, action) == ("sts", "AssumeRole"):
             perform = partial(caller.account._assume_role, caller)
         operation = action if service == "ec2" else f"{service}:{action}"
@@ -498,22 +417,13 @@ class Requests:
     def _misbehave(self, operation: str, parameters: dict[str, Any]) -> Exception | None:
         """Raise what a fault asks for; or return it, if AWS is to act before the answer is lost."""
         with self._log_lock:
-            for fault in self._faults:
-                if not fnmatch.fnmatchcase(operation, fault.operation):
-                    continue
-                if not fault.where(parameters):
-                    continue
-                fault.seen += 1
-                if fault.seen <= fault.after:
-                    continue
-                if fault.times is not None and fault.fired >= fault.times:
-                    continue
-                fault.fired += 1
-                error = fault.make()
-                if fault.lose_answer:
-                    return error
-                raise error
-        return None
+            fault = next((one for one in self._faults if one.fires(operation, parameters)), None)
+        if fault is None:
+            return None
+        error = fault.make()
+        if fault.lose_answer:
+            return error
+        raise error
 
     def _check_permissions(
         self, operation: str, parameters: dict[str, Any], caller: Caller
@@ -570,14 +480,12 @@ class Requests:
         self, interface_id: str, code: str, message: str = "", *, status: int = 400, times: int = 1
     ) -> None:
         """The next `times` creates of a session for this interface are refused with this code."""
-        self.fail(
-            CREATE_SESSION,
-            code,
-            status=status,
-            times=times,
-            where=lambda parameters: parameters["NetworkInterfaceId"] == interface_id,
-            message=message,
-        )
+
+        def concerned(parameters: dict[str, Any]) -> bool:
+            return bool(parameters["NetworkInterfaceId"] == interface_id)
+
+        how: dict[str, Any] = {"message": message, "status": status, "times": times}
+        self.fail(CREATE_SESSION, code, where=concerned, **how)
 
     def time_out(self, operation: str, *, connect: bool = False, **which: Any) -> None:
         """As `fail`, but no answer arrives in time; `connect`: no connection either."""

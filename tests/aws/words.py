@@ -110,12 +110,9 @@ class RouteTable:
     vpc_id: str
     routes: list[dict[str, Any]]
     subnets: list[str] = field(default_factory=list)
-    gateways: list[str] = field(default_factory=list)
     main: bool = False
 
     def associations(self) -> list[dict[str, Any]]:
-        return [
-            *([{"Main": True}] if self.main else []),
-            *({"Main": False, "SubnetId": subnet} for subnet in self.subnets),
-            *({"Main": False, "GatewayId": gateway} for gateway in self.gateways),
-        ]
+        """As AWS shows them: the main table does not name the subnets that have no other."""
+        own = [{"Main": False, "SubnetId": subnet} for subnet in self.subnets]
+        return [{"Main": True}, *own] if self.main else own

@@ -137,7 +137,7 @@ def main(page: str, picture: str) -> None:
     program = executable()
     assert program, "There is no Chromium on this machine."
     with Browser(program) as browser:
-        browser.open(Path(page).resolve(), width=1200, dark=False, height=1400)
+        browser.open(Path(page).resolve(), width=1200, dark=False, height=1000)
         Path(picture).write_bytes(browser.picture())
 
 

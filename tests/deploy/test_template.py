@@ -23,7 +23,6 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from cfnlint import ManualArgs, lint_file
 from cloudformation import DEPLOY, TEMPLATE, ParameterError, load, resolve, role_statements
 from conftest import VARIABLES
 from moto import mock_aws
@@ -55,12 +54,6 @@ def read(name: str) -> Any:
 
 
 # The template as a document
-
-
-@pytest.mark.parametrize("path", [TEMPLATE, SENSORS], ids=lambda path: path.name)
-def test_cfn_lint_finds_nothing(path: Path) -> None:
-    # Informational checks included: they ask for policies of deletion and retention.
-    assert lint_file(path, config=ManualArgs(include_checks=["I"])) == []
 
 
 def test_template_is_plain_and_well_below_the_size_that_cloudformation_takes() -> None:

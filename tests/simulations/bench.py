@@ -1,61 +1,45 @@
-"""What an event costs: AWS calls, round trips, seconds and CPU, and what a cold start costs.
+"""What an event costs: AWS calls, round trips, seconds and CPU; and the memory of sweeps.
 
     .venv/bin/python tests/simulations/bench.py                  # a few minutes
     .venv/bin/python tests/simulations/bench.py --quick          # small numbers only
     .venv/bin/python tests/simulations/bench.py --latency 50     # milliseconds a call (20)
     .venv/bin/python tests/simulations/bench.py --create-latency 600  # of creates (100)
 
-Every number comes from the run that prints it, but for those of the published script, which are
-marked. The handler is the real one, with a real botocore client.
+The handler is the real one, with a real botocore client, against the simulated account.
 
 calls       AWS calls of one event
 trips       round trips on the critical path: the longest chain of calls that follow each other
             (counted with 100 ms a call at least, so that calls that go out together overlap)
-wall        seconds from the event to the result, the client being there; in the first table the
-            time that the simulated account takes to find its answers is part of it
-CPU         milliseconds for the same event where the answers are played back from a recording, so
-            that the simulated account costs nothing (nor do sockets and TLS). Five parts:
-              parse    botocore makes dictionaries from AWS's XML
-              send     the rest of botocore: building requests, signing, retries
-              read     from dictionaries to what the stages look at, CIDR blocks among it
-              judge    verdicts on the sensors, and their ranking
-              other    the event, threads, the result, log records, metrics
-memory      by how many MB a process of its own grows at its largest, over one that sweeps the same
-            sensors with no other instance
+wall        seconds from the event to the result, the client being there; the time that the
+            simulated account takes to find its answers is part of it
+parse       CPU milliseconds in which botocore makes dictionaries from AWS's XML
+own         CPU milliseconds of the function itself: all but botocore and the account behind it
+memory      MB of Python's that a sweep has in use at most (tracemalloc), in a process of its own
 """
 
 from __future__ import annotations
 
 import argparse
-import compileall
-import concurrent.futures.thread
 import gc
 import io
 import logging
 import os
-import pickle
-import py_compile
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests/deploy")]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
-import botocore.client  # noqa: E402
-import botocore.parsers  # noqa: E402
 from aws import (  # noqa: E402
     LambdaContext,
     SimulatedAccount,
@@ -64,19 +48,33 @@ from aws import (  # noqa: E402
     scheduled_event,
     sqs_event,
 )
-from moto.core.models import botocore_stubber  # noqa: E402
-from replay import CREATE, Tape, as_aws_shows  # noqa: E402
+from botocore.client import BaseClient  # noqa: E402
+from botocore.parsers import ResponseParser  # noqa: E402
+from memory import Nowhere, peak_of_sweep, served  # noqa: E402
 
 import lambda_traffic_mirror  # noqa: E402
 
-# Calls and seconds of the script that the guide points to, measured on another day with the same
-# topology: sensors spread over three zones, 30 sessions, 20 ms a call.
-PUBLISHED = {1: ("11", "0.35"), 3: ("15", "0.45"), 10: ("41", "1.17"), 50: ("173", "4.87")}
 ZONES = "abc"
 OVERLAP = 0.1  # seconds that a call takes at least where round trips are counted
 ROOM = 1_000_000  # a quota that is never reached
-OPEN = rule(cidr="10.0.0.0/8")  # where all sources are
-SHUT = rule(cidr="192.0.2.0/24")  # where none is
+CREATE = "CreateTrafficMirrorSession"
+# The simulated account shows 2 kB of an instance, AWS about 6 kB: tags, volumes and options.
+OPTIONS = (
+    "cpuOptions hibernationOptions metadataOptions enclaveOptions iamInstanceProfile bootMode "
+    "platformDetails usageOperation privateDnsNameOptions maintenanceOptions keyName hypervisor"
+)
+MORE = (
+    "<tagSet>"
+    + "".join(f"<item><key>tag-{n:04}</key><value>{'v' * 40}</value></item>" for n in range(14))
+    + "</tagSet><blockDeviceMapping>"
+    + "".join(
+        f"<item><deviceName>/dev/sd{letter}</deviceName><ebs><volumeId>vol-{0:017x}</volumeId>"
+        "<status>attached</status><deleteOnTermination>true</deleteOnTermination></ebs></item>"
+        for letter in "abcd"
+    )
+    + "</blockDeviceMapping>"
+    + "".join(f"<{name}>{'a value of usual length ' * 4}</{name}>" for name in OPTIONS.split())
+).encode()
 
 Event = Mapping[str, Any]
 
@@ -100,57 +98,53 @@ class Bench:
     def batch(self, count: int) -> Event:
         return sqs_event(*map(running_event, self.account.instances(count, self.subnet)))
 
-    def load(self, sessions: int) -> None:
-        """That many sessions, spread over the sensors, from interfaces that do not exist here."""
-        for number in range(sessions):
-            self.account.session(f"eni-{number:017x}", self.targets[number % len(self.targets)])
-
-
-@contextmanager
-def world(
-    sensors: int,
-    sessions: int,
-    groups_each: int = 0,
-    rules_each: int = 0,
-    last_rule: Mapping[str, Any] = OPEN,
-) -> Iterator[Bench]:
-    """An account with sensors spread over three zones.
-
-    Without `groups_each` the sensors of a VPC share a group with one rule. With it, each sensor has
-    that many groups of its own with that many rules for VXLAN, no two alike, of which only the last
-    one of the last group may admit the sources.
-    """
-    with SimulatedAccount() as account, patch.dict(os.environ):
-        account.account_quota = ROOM
-        numbers = iter(range(sensors * groups_each * rules_each))
-
-        def groups() -> list[str] | None:
-            lists = [
-                [rule(cidr=block(next(numbers))) for _ in range(rules_each)]
-                for _ in range(groups_each)
-            ]
-            if lists:
-                lists[-1][-1] = last_rule
-            return [account.group(*rules) for rules in lists] or None
-
-        targets = [
-            account.sensor(zone=ZONES[number % 3], groups=groups(), quota=ROOM)
-            for number in range(sensors)
-        ]
-        os.environ.update(filter_id=account.filter_id, targets=",".join(targets))
-        made = Bench(account, targets, account.subnet("a", prefix=20))
-        made.load(sessions)
-        # What botocore does at the first call of a process is no part of an event's cost.
-        first = made.instance()
-        invoke({**running_event(first), "dry_run": True})
-        account.terminate(first)
-        yield made
+    def swept(self, count: int, mirrored: int) -> Event:
+        """A sweep that comes to that many instances besides the sensors, some of them mirrored."""
+        near = self.targets[::3]  # in the zone of the instances
+        made = self.account.instances(count)
+        everything = self.account._all_instances()
+        for number, instance in enumerate(made[:mirrored]):
+            self.account.session(everything[instance].nics[0].id, near[number % len(near)])
+        return scheduled_event()
 
 
 def block(number: int) -> str:
     """One of many blocks with 64 addresses, none of them a source's."""
     first = (11 << 24) + 64 * number
     return f"{first >> 24}.{first >> 16 & 255}.{first >> 8 & 255}.{first & 255}/26"
+
+
+@contextmanager
+def world(sensors: int, sessions: int, groups: int = 0, rules: int = 0) -> Iterator[Bench]:
+    """An account with sensors spread over three zones.
+
+    Without `groups` the sensors share a group with one rule. With it, each sensor has that many
+    groups of its own with that many rules for VXLAN, no two alike, of which only the last one of
+    the last group admits the sources.
+    """
+    with SimulatedAccount() as account, patch.dict(os.environ):
+        account.account_quota = ROOM
+        numbers = iter(range(sensors * groups * rules))
+
+        def own_groups() -> list[str] | None:
+            lists = [[rule(cidr=block(next(numbers))) for _ in range(rules)] for _ in range(groups)]
+            if lists:
+                lists[-1][-1] = rule(cidr="10.0.0.0/8")
+            return [account.group(*each) for each in lists] or None
+
+        targets = [
+            account.sensor(zone=ZONES[number % 3], groups=own_groups(), quota=ROOM)
+            for number in range(sensors)
+        ]
+        os.environ.update(filter_id=account.filter_id, targets=",".join(targets))
+        made = Bench(account, targets, account.subnet("a", prefix=20))
+        for number in range(sessions):  # from interfaces that do not exist here
+            account.session(f"eni-{number:017x}", targets[number % sensors])
+        # What botocore does at the first call of a process is no part of an event's cost.
+        first = made.instance()
+        invoke({**running_event(first), "dry_run": True})
+        account.terminate(first)
+        yield made
 
 
 # --------------------------------------------------------------------------------------
@@ -161,173 +155,78 @@ def block(number: int) -> str:
 def invoke(event: Event) -> float:
     """Run the handler; the seconds that it took. What it prints and logs is written, to nowhere."""
     start = time.perf_counter()
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(Nowhere()):
         lambda_traffic_mirror.lambda_handler(event, LambdaContext(900))
     return time.perf_counter() - start
 
 
 def forget() -> None:
     """A fresh execution environment, but for the client."""
-    lambda_traffic_mirror._cache = None
+    lambda_traffic_mirror._memory.clear()
     lambda_traffic_mirror._unsupported.clear()
-    for value in vars(lambda_traffic_mirror).values():
-        if hasattr(value, "cache_clear"):
-            value.cache_clear()
 
 
-@dataclass
-class Cost:
-    """What one event takes of AWS and of the clock."""
+class Stopwatch:
+    """The CPU seconds that all threads together spend in functions."""
 
-    calls: int
-    trips: int
-    seconds: float
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose time is taken from now on."""
+
+        @wraps(function)
+        def wrapper(*arguments: Any, **more: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return function(*arguments, **more)
+            finally:
+                with self._lock:
+                    self.seconds[name] += time.thread_time() - start
+
+        return wrapper
 
 
-class Latency(NamedTuple):
-    """Seconds that calls take."""
-
-    call: float
-    create: float
-
-    def of(self, operation: str) -> float:
-        return self.create if operation == CREATE else self.call
-
-    def overlapping(self) -> Latency:
-        """Long enough to see which calls go out together."""
-        return Latency(*(max(seconds, OVERLAP) for seconds in self))
+def longer(response: dict[str, Any]) -> dict[str, Any]:
+    """An answer with as much about each instance as AWS shows."""
+    if b"<DescribeInstancesResponse" not in response["body"]:
+        return response
+    body = response["body"].replace(b"<instanceId>", MORE + b"<instanceId>")
+    return {**response, "body": body}
 
 
-def cost(world: Bench, event: Event, latency: Latency) -> Cost:
-    """Run the handler against the account, each call delayed."""
-    account = world.account
+def cpu(event: Event) -> tuple[float, float]:
+    """The CPU milliseconds of parsing and of the function itself, with answers as long as AWS's."""
+    forget()
+    gc.collect()
+    stopwatch, parse = Stopwatch(), ResponseParser.parse
+    timed = stopwatch.timed("parse", parse)
+    called = stopwatch.timed("call", BaseClient._make_api_call)
+    with (
+        patch.object(
+            ResponseParser,
+            "parse",
+            lambda parser, response, shape: timed(parser, longer(response), shape),
+        ),
+        patch.object(BaseClient, "_make_api_call", called),
+    ):
+        start = time.process_time()
+        invoke(event)
+        total = time.process_time() - start
+    return 1e3 * stopwatch.seconds["parse"], 1e3 * (total - stopwatch.seconds["call"])
+
+
+def cost(made: Bench, event: Event, call: float, create: float) -> tuple[int, int, float]:
+    """Calls, round trips and seconds of an event where each call takes so many seconds."""
+    account = made.account
     account.forget_calls()
-    account.gates[:] = [lambda operation, parameters: time.sleep(latency.of(operation))]
+    account.gates[:] = [lambda operation, _: time.sleep(create if operation == CREATE else call)]
     try:
         seconds = invoke(event)
     finally:
         account.gates.clear()
-    return Cost(account.count(), account.round_trips(), seconds)
-
-
-TAPE = Tape()
-TAPE.install()
-
-
-@contextmanager
-def played_back(latency: Latency) -> Iterator[None]:
-    """The answers come from the recording, each after so many seconds."""
-    TAPE.latency = latency.of
-    # botocore asks every handler, also those after one that has an answer.
-    with patch.object(botocore_stubber, "enabled", False), TAPE.playing():
-        yield
-
-
-PARTS = ("parse", "send", "read", "judge", "other")
-
-
-class Stopwatch:
-    """The CPU seconds that all threads together spend in parts of the program. A part that is
-    begun within another one is not counted there."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.local = threading.local()
-        self.lock = threading.Lock()
-
-    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, which from now on is that part."""
-
-        @wraps(function)
-        def wrapper(*arguments: Any, **more: Any) -> Any:
-            parts = self.local.__dict__.setdefault("parts", [])
-            if parts and parts[-1] == part:
-                return function(*arguments, **more)
-            self._charge(parts)
-            parts.append(part)
-            try:
-                return function(*arguments, **more)
-            finally:
-                self._charge(parts)
-                parts.pop()
-
-        return wrapper
-
-    def _charge(self, parts: Sequence[str]) -> None:
-        now = time.thread_time()
-        if parts:
-            with self.lock:
-                self.seconds[parts[-1]] += now - self.local.since
-        self.local.since = now
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Takes the time of what runs meanwhile."""
-        module = lambda_traffic_mirror
-        pages = module.Ec2.running_instances
-
-        def running_instances(ec2: Any) -> Iterator[Any]:
-            page = self.timed("read", partial(next, pages(ec2), None))
-            return iter(page, None)
-
-        with ExitStack() as stack:
-            for owner, name, part in (
-                (botocore.parsers.ResponseParser, "parse", "parse"),
-                (botocore.client.BaseClient, "_make_api_call", "send"),
-                (concurrent.futures.thread._WorkItem, "run", "read"),
-                (module.Ec2, "by_filter", "read"),
-                (module.Ec2, "by_id", "read"),
-                (module.Ec2, "everything", "read"),
-                (module, "judge", "judge"),
-                (module, "judge_sensor", "judge"),
-                (module, "ranking", "judge"),
-            ):
-                function = self.timed(part, getattr(owner, name))
-                stack.enter_context(patch.object(owner, name, function))
-            stack.enter_context(patch.object(module.Ec2, "running_instances", running_instances))
-            start = time.process_time()
-            yield
-            total = time.process_time() - start
-        self.seconds["other"] = total - sum(self.seconds.values())
-
-
-def cpu(event: Event) -> list[float]:
-    """The CPU milliseconds that an event takes in each part."""
-    forget()
-    gc.collect()
-    stopwatch = Stopwatch()
-    with stopwatch.running():
-        invoke(event)
-    return [1e3 * seconds for seconds in stopwatch.seconds.values()]
-
-
-def wall(event: Event) -> float:
-    """The seconds that an event takes."""
-    forget()
-    gc.collect()
-    return invoke(event)
-
-
-@dataclass
-class Profile:
-    """What one event costs with nothing cached."""
-
-    calls: int
-    trips: int
-    seconds: float  # with the answers played back, each after the latency
-    milliseconds: list[float]  # of CPU, in each part
-
-
-def profile(world: Bench, event: Event, latency: Latency, times: int) -> Profile:
-    """Record what the account answers, and play it back often enough to measure; medians."""
-    TAPE.answers.clear()
-    forget()
-    first = cost(world, event, latency.overlapping())
-    with played_back(Latency(0, 0)):
-        milliseconds = sorted((cpu(event) for _ in range(times)), key=sum)[times // 2]
-    with played_back(latency):
-        seconds = statistics.median(wall(event) for _ in range(times))
-    return Profile(first.calls, first.trips, seconds, milliseconds)
+    return account.count(), account.round_trips(), seconds
 
 
 # --------------------------------------------------------------------------------------
@@ -335,303 +234,101 @@ def profile(world: Bench, event: Event, latency: Latency, times: int) -> Profile
 # --------------------------------------------------------------------------------------
 
 
-def heading(text: str, *lines: str) -> None:
-    print(f"\n{text}\n")
-    for line in lines:
-        print(line)
+def heading(text: str, *columns: str) -> None:
+    print(f"\n{text}\n\n{'':44}" + "".join(f"{column:>10}" for column in columns))
 
 
-def columns(milliseconds: Sequence[float]) -> str:
-    return "".join(f"{part:7.1f}" for part in milliseconds)
-
-
-def one_event(sensors: int, latency: Latency, times: int) -> None:
-    """A line for one event of one interface."""
-    with world(sensors, sessions=30) as made:
-        os.environ["CACHE_SECONDS"] = "3600"
-
-        def cold_and_warm(delay: Latency) -> list[Cost]:
-            forget()
-            return [cost(made, running_event(made.instance()), delay) for _ in range(2)]
-
-        counted = cold_and_warm(latency.overlapping())
-        taken = [cold_and_warm(latency) for _ in range(times)]
-        used = profile(made, running_event(made.instance()), latency, times)
-    calls, seconds = PUBLISHED.get(sensors, ("", ""))
-    line = f"{sensors:7} {calls:>7} {seconds:>6} "
-    for each, costs in zip(counted, zip(*taken, strict=True), strict=True):
-        typical = statistics.median(each.seconds for each in costs)
-        line += f" {each.calls:5} {each.trips:5} {typical:5.2f} "
-    print(line + columns(used.milliseconds))
-
-
-def row(
+def line(
     label: str,
-    latency: Latency,
+    made: Bench,
+    event: Callable[[], Event],
+    latency: tuple[float, float],
     times: int,
-    account: Callable[[], Any],
-    event_of: Callable[[Bench], Event],
+    warm: bool = False,
 ) -> None:
-    """A line for any event."""
-    with account() as made:
-        used = profile(made, event_of(made), latency, times)
-    print(
-        f"{label:44} {used.calls:5} {used.trips:5} {used.seconds:6.2f}" + columns(used.milliseconds)
-    )
+    """A line for any event: `event` makes one that has not been worked on yet."""
+    if not warm:
+        forget()
+    calls, trips, _ = cost(made, event(), *(max(each, OVERLAP) for each in latency))
+    seconds = []
+    for _ in range(times):
+        if not warm:
+            forget()
+        seconds.append(cost(made, event(), *latency)[2])
+    text = f"{label:44}{calls:10}{trips:10}{statistics.median(seconds):10.2f}"
+    if not warm:
+        used = sorted((cpu(event()) for _ in range(times)), key=lambda each: each[1])
+        text += "".join(f"{part:10.1f}" for part in used[times // 2])
+    print(text)
 
 
-def swept(made: Bench, count: int, mirrored: int) -> Event:
-    """A sweep that comes to that many instances besides the sensors, some of them mirrored."""
-    account = made.account
-    instances = set(account.instances(count))
-    interfaces = [
-        interface["NetworkInterfaceId"]
-        for group in account.ec2.describe_instances()["Reservations"]
-        for instance in group["Instances"]
-        if instance["InstanceId"] in instances
-        for interface in instance["NetworkInterfaces"]
-    ]
-    near = made.targets[::3]  # in the zone of the instances
-    for number, interface in enumerate(interfaces[:mirrored]):
-        account.session(interface, near[number % len(near)])
-    return scheduled_event()
-
-
-def measure_events(latency: float, create_latency: float, quick: bool) -> None:
-    """The tables of what events cost."""
+def measure_events(latency: tuple[float, float], quick: bool) -> None:
+    """What events cost."""
+    columns = ("calls", "trips", "wall", "parse", "own")
     times = 1 if quick else 5
-    heading(
-        f"One event, one interface. Sensors in three zones, 30 sessions, {1e3 * latency:.0f} ms a "
-        "call.",
-        "           script*     nothing cached    sensors cached         CPU, nothing cached",
-        "sensors   calls   wall  calls trips  wall  calls trips  wall "
-        + "".join(f"{part:>7}" for part in PARTS),
-    )
-    for sensors in (1, 3, 10, 50, 200)[: 3 if quick else None]:
-        one_event(sensors, Latency(latency, latency), times)
-    print("\n* as published, measured on another day with 20 ms a call")
+    call, create = (1e3 * each for each in latency)
+    heading(f"One event, one interface, 30 sessions. {call:.0f} ms a call.", *columns)
+    for sensors in (1, 10, 50, 200)[: 2 if quick else None]:
+        with world(sensors, sessions=30) as made:
+            os.environ["CACHE_SECONDS"] = "3600"
 
-    heading(
-        f"Growth. {1e3 * latency:.0f} ms a call, {1e3 * create_latency:.0f} ms a create, nothing "
-        "cached.",
-        f"{'':44} calls trips   wall" + "".join(f"{part:>7}" for part in PARTS),
-    )
+            def event(made: Bench = made) -> Event:
+                return running_event(made.instance())
+
+            same = latency[0], latency[0]
+            line(f"{sensors} sensors, nothing cached", made, event, same, times)
+            line(f"{sensors} sensors, cached", made, event, same, times, warm=True)
+
+    heading(f"Growth. {call:.0f} ms a call, {create:.0f} ms a create, nothing cached.", *columns)
     times = 1 if quick else 3
-    line = partial(row, latency=Latency(latency, create_latency), times=times)
-    fifty = partial(world, 50, 30)
-    for count in (1, 10, 100)[: 2 if quick else None]:
-        line(
-            f"SQS batch of {count}, 50 sensors",
-            account=fifty,
-            event_of=partial(Bench.batch, count=count),
-        )
+    for count in (10, 100)[: 1 if quick else None]:
+        with world(50, 30) as made:
+            batch = partial(made.batch, count)
+            line(f"SQS batch of {count}, 50 sensors", made, batch, latency, times)
     for count in (1_000, 10_000)[: 1 if quick else None]:
-        line(
-            f"{count:,} sessions, 50 sensors",
-            account=partial(world, 50, count),
-            event_of=lambda made: running_event(made.instance()),
-        )
-    sensors, rules, instances, mirrored = (30, 60, 200, 190) if quick else (300, 60, 2_000, 1_900)
-    many = partial(world, sensors, 30, 5, rules)
-    groups = f"{sensors} sensors with 5 groups of {rules} rules"
-    line(groups, account=many, event_of=lambda made: running_event(made.instance()))
-    for count in (10,) if quick else (100,):
-        line(
-            f"  the same, SQS batch of {count}",
-            account=many,
-            event_of=partial(Bench.batch, count=count),
-        )
-    for size in (instances // 2, instances):
-        part = size * mirrored // instances
-        line(
-            f"  the same, sweep of {size:,}, {part:,} mirrored",
-            account=many,
-            event_of=partial(swept, count=size, mirrored=part),
-        )
-
-
-# --------------------------------------------------------------------------------------
-# Sweeps of many instances
-# --------------------------------------------------------------------------------------
+        with world(50, count) as made:
+            event = lambda made=made: running_event(made.instance())  # noqa: E731
+            line(f"{count:,} sessions, 50 sensors", made, event, latency, times)
+    sensors, size = (30, 10) if quick else (300, 100)
+    with world(sensors, 30, groups=5, rules=60) as made:
+        event = lambda made=made: running_event(made.instance())  # noqa: E731
+        line(f"{sensors} sensors with 5 groups of 60 rules", made, event, latency, times)
+        line(f"  the same, SQS batch of {size}", made, partial(made.batch, size), latency, times)
+    count = 200 if quick else 2_000
+    with world(sensors, 30, groups=5, rules=60) as made:
+        sweep = made.swept(count, count * 19 // 20)
+        planned = {**sweep, "dry_run": True}
+        label = f"  the same, sweep of {count:,}, {count * 19 // 20:,} mirrored"
+        line(label, made, lambda: planned, latency, 1)
 
 
 def measure_mirrored(quick: bool) -> None:
-    """The table of what it takes to find everything in order."""
+    """What it takes to find everything in order."""
     count = 1_000 if quick else 10_000
+    heading(f"A sweep of {count:,} mirrored instances, 12 sensors.", "parse", "own", "own/parse")
     with world(sensors=12, sessions=0) as made:
-        event = swept(made, count, mirrored=count)
-        TAPE.answers.clear()
-        invoke(event)
-        pages = [body for _, _, body in TAPE.answers.values() if b"<DescribeInstancesR" in body]
-        TAPE.answers = as_aws_shows(TAPE.answers)
-        shown = [body for _, _, body in TAPE.answers.values() if b"<DescribeInstancesR" in body]
-        with played_back(Latency(0, 0)):
-            milliseconds = sorted((cpu(event) for _ in range(1 if quick else 3)), key=sum)
-    used = milliseconds[len(milliseconds) // 2]
-    of_part = dict(zip(PARTS, used, strict=True))
-    own = of_part["read"] + of_part["judge"] + of_part["other"]
-    each = sum(map(len, shown)) // sum(body.count(b"<instanceId>") for body in shown)
-    before = sum(map(len, pages)) // sum(body.count(b"<instanceId>") for body in pages)
-    heading(
-        f"A sweep of {count:,} mirrored instances, {each:,} bytes each as AWS shows them (the "
-        f"simulated account: {before:,}).",
-        f"{'':44}" + "".join(f"{part:>8}" for part in PARTS) + "   own / parse",
-    )
-    line = "".join(f"{part:8.0f}" for part in used)
-    print(f"{'CPU milliseconds':44}{line} {own / of_part['parse']:13.3f}")
-
-
-SWEEPS = (
-    # what becomes of all instances, how the last rule of a group is, what replay.py is told
-    ("planned (dry run)", OPEN, "planned"),
-    ("unmirrored", SHUT, "created"),
-    ("created", OPEN, "created"),
-    ("refused by AWS", OPEN, "refused"),
-    ("created, each as long as AWS shows it", OPEN, "created as-aws-shows"),
-)
-
-
-def recording(folder: Path, sensors: int, count: int, last_rule: Mapping[str, Any]) -> Path:
-    """What a sweep of so many instances asks for, in a file for replay.py."""
-    path = folder / f"{sensors}-{count}-{last_rule['cidr'].partition('/')[0]}"
-    if not path.exists():
-        with world(sensors, 0, 1, 5, last_rule) as made:
-            made.account.instances(count)
-            TAPE.answers.clear()
-            forget()
-            invoke({**scheduled_event(), "dry_run": True})
-            names = ("filter_id", "targets")
-            variables = {name: os.environ[name] for name in names}
-            path.write_bytes(pickle.dumps((variables, TAPE.answers)))
-    return path
-
-
-def grown(path: Path, what: str) -> tuple[float, str]:
-    """By how many MB a process grows during the sweep, and what it says of it."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("replay.py")), str(path), *what.split()],
-        env={"PATH": os.environ.get("PATH", "")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    number, _, text = done.stdout.partition(" ")
-    return int(number) / 1e6, text
+        event = made.swept(count, mirrored=count)
+        used = sorted((cpu(event) for _ in range(1 if quick else 3)), key=lambda each: each[1])
+    parse, own = used[len(used) // 2]
+    print(f"{'CPU milliseconds':44}{parse:10.0f}{own:10.0f}{own / parse:10.3f}")
 
 
 def measure_memory(quick: bool) -> None:
-    """The table of the memory that sweeps take."""
-    sensors, count = (30, 500) if quick else (300, 5_000)
-    heading(
-        f"Memory of a sweep of {count:,} instances, {sensors} sensors with 5 rules each.",
-        f"{'all of them are':44}  peak MB   over that of an empty sweep",
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        empty, _ = grown(recording(work, sensors, 0, OPEN), "planned")
-        for label, last_rule, what in SWEEPS:
-            peak, _ = grown(recording(work, sensors, count, last_rule), what)
-            print(f"{label:44} {peak:8.1f} {peak - empty:+15.1f}")
-
-
-# --------------------------------------------------------------------------------------
-# Cold start
-# --------------------------------------------------------------------------------------
-
-TIMED = """
-import time
-wall, cpu = time.perf_counter(), time.process_time()
-{}
-print(time.perf_counter() - wall, time.process_time() - cpu)
-"""
-BARE = TIMED.format("import boto3, netaddr; boto3.client('ec2')")
-MODULE = TIMED.format("import lambda_traffic_mirror")
-
-
-def import_seconds(code: str, folder: Path) -> tuple[float, float]:
-    """Seconds on the clock and of CPU that an import takes in a new process inside Lambda."""
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": str(folder),
-        "AWS_LAMBDA_FUNCTION_NAME": "benchmark",  # the client is made during the import
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "simulated",
-        "AWS_SECRET_ACCESS_KEY": "simulated",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", code],  # -B: writes no bytecode, as nothing can in Lambda
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    wall, cpu_seconds = map(float, done.stdout.split())
-    return wall, cpu_seconds
-
-
-def compile_all(folder: Path) -> None:
-    """Bytecode that does not depend on times: the same sources give the same bytes."""
-    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    compileall.compile_dir(folder, quiet=2, invalidation_mode=mode)
-
-
-def build_zip() -> Path | None:
-    """The zip, made anew; None where that is not possible (it needs a package index)."""
-    script = PROJECT / "build_zip.sh"
-    if not script.exists():
-        return None
-    environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(
-        [str(script)], env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        print(f"\nNo zip: {done.stderr.strip()}")
-        return None
-    return PROJECT / "lambda_traffic_mirror.zip"
-
-
-def measure_imports(quick: bool) -> None:
-    """The table of what a cold start costs."""
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        (work / "empty").mkdir()
-        (work / "module").mkdir()
-        shutil.copy2(PROJECT / "lambda_traffic_mirror.py", work / "module")
-        compile_all(work / "module")
-        kinds = {
-            "boto3, netaddr and an EC2 client": (BARE, work / "empty"),
-            "the module (makes the client)": (MODULE, work / "module"),
-        }
-        packed = build_zip()
-        if packed:
-            for name in ("plain", "compiled"):
-                with zipfile.ZipFile(packed) as archive:
-                    archive.extractall(work / name)
-            compile_all(work / "compiled")
-            kinds["the zip as it is"] = (MODULE, work / "plain")
-            kinds["the zip with bytecode"] = (MODULE, work / "compiled")
-        times = 3 if quick else 10
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
-        for number in range(-1, times):
-            for name, (code, where) in kinds.items():
-                measured = import_seconds(code, where)
-                if number >= 0:  # the first one only brings the files into memory
-                    taken[name].append(measured)
-    heading(
-        f"Import, in new processes that take turns, median of {times}.",
-        f"{'':36}   wall ms    CPU ms   more CPU than boto3 and netaddr",
-    )
-    bare = 0.0
-    for name, pairs in taken.items():
-        wall, used = (1e3 * statistics.median(each) for each in zip(*pairs, strict=True))
-        bare = bare or used
-        print(f"{name:36} {wall:9.1f} {used:9.1f} {100 * (used / bare - 1):+8.1f} %")
-    if packed:
-        print(f"\nThe zip has {packed.stat().st_size:,} bytes.")
+    """The memory that sweeps take."""
+    sensors, sizes = 30, (0, 500) if quick else (0, 1_000, 2_000)
+    heading(f"Memory of a sweep, {sensors} sensors with 5 rules each.", "peak MB")
+    for kind in ("planned", "created"):
+        with world(sensors, 0, groups=1, rules=5) as made, served(made.account) as address:
+            known = 0
+            for count in sizes:
+                if kind == "created" and count > 1_000:
+                    continue  # each create goes through the server, which takes its time
+                made.account.instances(count - known, tags={"mirror": ""})
+                known = count
+                peak = peak_of_sweep(
+                    address, made.account.filter_id, made.targets, planned=kind == "planned"
+                )
+                print(f"{f'{count:,} instances, all {kind}':44}{peak / 1e6:10.1f}")
 
 
 def main() -> None:
@@ -639,25 +336,20 @@ def main() -> None:
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arguments.add_argument(
-        "--latency", type=float, default=20, metavar="MS", help="of each call, above 0 (20)"
-    )
-    arguments.add_argument(
-        "--create-latency", type=float, default=100, metavar="MS", help="of each create (100)"
-    )
+    for name, usual in (("--latency", 20), ("--create-latency", 100)):
+        arguments.add_argument(name, type=float, default=usual, metavar="MS", help=f"({usual})")
     arguments.add_argument("--quick", action="store_true", help="small numbers only")
     asked = arguments.parse_args()
-    if min(asked.latency, asked.create_latency) <= 0:
+    latency = asked.latency / 1e3, asked.create_latency / 1e3
+    if min(latency) <= 0:
         # Calls that take no time do not overlap, so there would be no round trips to count.
         arguments.error("latencies have to be above 0")
-
     logging.getLogger().addHandler(logging.StreamHandler(io.StringIO()))
     lambda_traffic_mirror.logger.setLevel(logging.INFO)
     print(__doc__[__doc__.index("calls  ") :].rstrip())
-    measure_events(asked.latency / 1e3, asked.create_latency / 1e3, asked.quick)
+    measure_events(latency, asked.quick)
     measure_mirrored(asked.quick)
     measure_memory(asked.quick)
-    measure_imports(asked.quick)
 
 
 if __name__ == "__main__":

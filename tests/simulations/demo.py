@@ -3,7 +3,7 @@
 Usage: demo.py [FILE] [--html PAGE]
 
 FILE holds an event as JSON. Without it, the event of a running instance as EventBridge sends it is
-sent twice, and between the two deploy/preview.py looks at the whole account. PAGE is where that
+sent twice, and then deploy/preview.sh looks at the whole account. PAGE is where that
 preview is written as a page.
 """
 
@@ -25,10 +25,10 @@ from unittest.mock import patch
 PROJECT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "deploy"), str(PROJECT / "tests")]
 
-import preview  # noqa: E402
 from aws import LambdaContext, SimulatedAccount, acl_entry, route, rule  # noqa: E402
+from commands import __main__, shown  # noqa: E402
 from moto.moto_api._internal import mock_random  # noqa: E402
-from picture import draw_details, draw_interface  # noqa: E402
+from rich.text import Text  # noqa: E402
 
 import lambda_traffic_mirror  # noqa: E402
 
@@ -36,6 +36,11 @@ SEED = 4789  # the same IDs at every run
 EVENT = PROJECT / "deploy" / "running-event.json"
 # Instances behind a load balancer cannot be recognised as sensors, so a tag says so.
 EXCLUDE = "traffic-mirror=sensor"
+STEERING = {
+    "FILTER_TAG": "mirror-filter",
+    "TARGETS_TAG": "mirror-to",
+    "MIRROR_DATABASES": "true",
+}
 VXLAN = rule("udp", (4789, 4789), cidr="10.0.0.0/12")
 
 
@@ -93,6 +98,7 @@ class Demonstration:
             "targets": ",".join(self.sensors),
             "EXCLUDE_TAGS": EXCLUDE,
             "SENSOR_ROLE_ARNS": self.role,
+            **STEERING,
         }
 
     def start(self, instance_ids: list[str]) -> None:
@@ -101,6 +107,13 @@ class Demonstration:
         for instance_id in instance_ids:
             with patch("moto.ec2.models.instances.random_instance_id", return_value=instance_id):
                 self.account.instance(here, [self.account.group()], interfaces=2)
+
+    def steer(self) -> None:
+        """A database in zone a, and an instance whose tags name its sensor and its filter."""
+        here = self.account.subnet("a")
+        self.account.database(here)
+        tags = {"mirror-to": self.busy, "mirror-filter": self.account.filter()}
+        self.account.instance(here, [self.account.group()], tags=tags)
 
     def populate(self) -> None:
         """What runs in the account besides: some of it mirrored, some of it dark."""
@@ -157,11 +170,41 @@ def send(event: object) -> dict[str, Any]:
 
 def heading(text: str) -> None:
     """Say what comes next."""
-    print(TERMINAL.paint("heading", f"== {text}"))
+    say(f"== {text}", "bold")
 
 
-def show(title: str, event: object) -> list[dict[str, Any]]:
-    """Send an event and print what came of it; the interfaces of the result."""
+def say(text: str, style: str = "", indent: int = 0) -> None:
+    """Print a text, wrapped; lines after the first stand further in."""
+    lines = Text(text, style).wrap(CONSOLE, CONSOLE.width - indent)
+    for number, line in enumerate(lines):
+        line.rstrip()
+        CONSOLE.print(Text(" " * (indent + 2 * bool(number and indent))) + line)
+
+
+def show_interface(entry: Mapping[str, Any]) -> None:
+    """An interface: which sensor was chosen and why the others fell, a line each."""
+    say(f"{entry['interface_id']} of {entry['instance_id']}: {entry['outcome']}", "bold")
+    if not entry["sensors"]:
+        say(entry["reason"], indent=2)
+    stages = (*lambda_traffic_mirror.STAGES, None)
+
+    def place(row: Mapping[str, Any]) -> tuple[int, bool, int]:
+        return -stages.index(row["stage"]), row["verdict"] != "selected", row["sessions"] or 0
+
+    for row in sorted(entry["sensors"], key=place):
+        chosen = row["verdict"] == "selected"
+        words = row["reason"].replace(f" {row['target_id']}", "")
+        if not row["stage"]:
+            words = f"{row['sessions']} sessions{', the best' if chosen else ''}"
+        line = f"  {'>' if chosen else ' '} {row['target_id']}  "
+        line = Text(f"{line}{row['stage'] or row['verdict']:<14}  {words}", COLOURS[row["verdict"]])
+        line.truncate(CONSOLE.width, overflow="ellipsis")
+        CONSOLE.print(line)
+
+
+def show(title: str, event: object, *outcomes: str) -> list[dict[str, Any]]:
+    """Send an event and print what came of it, of these outcomes if any are named; the interfaces
+    of the result."""
     heading(title)
     result = send(event)
     if "body" not in result:
@@ -170,8 +213,10 @@ def show(title: str, event: object) -> list[dict[str, Any]]:
     body = json.loads(result["body"])
     print(f"{result['statusCode']} {body['message']}")
     for interface in body["interfaces"]:
+        if outcomes and interface["outcome"] not in outcomes:
+            continue
         print()
-        print("\n".join(draw_interface(interface, TERMINAL)))
+        show_interface(interface)
     print()
     return list(body["interfaces"])
 
@@ -179,8 +224,10 @@ def show(title: str, event: object) -> list[dict[str, Any]]:
 def show_details(interface: Mapping[str, Any], sensors: Mapping[str, str]) -> None:
     """All that was found of an interface's sensors."""
     heading(f"Of {interface['interface_id']}, in full")
-    print("\n".join(TERMINAL.wrap(interface["reason"])))
-    print("\n".join(draw_details(interface, TERMINAL, sensors)))
+    say(interface["reason"])
+    for row in interface["sensors"]:
+        words = f"{row['verdict']} at {row['stage']}" if row["stage"] else row["verdict"]
+        say(f"{row['target_id']} ({sensors[row['target_id']]}): {words}. {row['reason']}", indent=2)
     print()
 
 
@@ -188,7 +235,7 @@ def show_account(scene: Demonstration, html: str | None) -> None:
     """What deploy/preview.sh shows of the account."""
     heading("The whole account, as deploy/preview.sh shows it")
     arguments = [f"{name}={value}" for name, value in scene.variables().items()]
-    preview.main([*arguments, *(["--html", html] if html else [])])
+    __main__.main(["preview", *arguments, *(["--html", html] if html else [])])
     print()
 
 
@@ -226,13 +273,17 @@ def main(arguments: list[str]) -> int:
                         print(json.dumps(session, indent=2))
                 print()
                 show("The same event is delivered again", event)
+                scene.steer()
+                title = "A sweep finds a database, and an instance whose tags steer it"
+                show(title, {"sweep": True}, "created")
             if html or not arguments:
                 scene.populate()
                 show_account(scene, html)
     return 0
 
 
-TERMINAL = preview.terminal_of(sys.stdout)
+CONSOLE = shown.console_for_output()
+COLOURS = {"selected": "bold green", "eligible": "green", "rejected": "red"}
 
 if __name__ == "__main__":
     # Whoever reads only the beginning, with head, gets no traceback.
