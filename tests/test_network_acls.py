@@ -12,7 +12,8 @@ from aws import acl_entry, route
 from conftest import Scene, missing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model import acl_allows, acl_entries, addresses
+from model import acl_allows
+from rules import acl_entries, addresses
 
 from lambda_traffic_mirror import (
     Address,

@@ -15,14 +15,8 @@ from calls import PREFIX_LIST
 from conftest import Scene, deliver, missing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model import (
-    PREFIX_LIST_IDS,
-    addresses,
-    group_id_lists,
-    group_rules_admit,
-    ip_permissions,
-    prefix_list_entries,
-)
+from model import group_rules_admit
+from rules import PREFIX_LIST_IDS, addresses, group_id_lists, ip_permissions, prefix_list_entries
 
 from lambda_traffic_mirror import (
     Address,
