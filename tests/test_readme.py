@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import os
@@ -9,21 +10,19 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import calls
 import conftest
-import preview
 import pytest
 import worlds
 from aws.transport import Fault
-from checkout import Checkout
 from cloudformation import load
+from commands import deploy
+from commands.__main__ import parser_of
 from conftest import VARIABLES, Scene, running_event
-from fake_aws import FakeAws
 from picture import ADVICE
 
 import lambda_traffic_mirror
@@ -120,16 +119,13 @@ def test_the_result_that_is_shown_has_the_form_of_a_real_one(scene: Scene) -> No
 # --- Commands and events
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Iterator[Checkout]:
-    """A folder in which deploy.sh can be run, and an account in which nothing is deployed yet."""
-    (tmp_path / "bin").mkdir()
-    with FakeAws(tmp_path / "bin") as aws:
-        aws.targets = dict.fromkeys(("tmt-0123456789abcdef0", "tmt-0fedcba9876543210"), aws.account)
-        yield Checkout(tmp_path, aws)
+def options_in(words: list[str]) -> argparse.Namespace:
+    """What a command that is shown says to the program."""
+    name = words[0].removeprefix("deploy/").removesuffix(".sh")
+    return parser_of(name).parse_intermixed_args(words[1:])
 
 
-def test_the_commands_of_the_first_screen_come_to_something(checkout: Checkout) -> None:
+def test_the_commands_of_the_first_screen_come_to_something() -> None:
     shown = [shlex.split(cell.strip("`")) for cell in column(README, "| you want to | run |", 1)]
     assert [words[0] for words in shown] == [
         "tests/demo.sh",
@@ -139,46 +135,37 @@ def test_the_commands_of_the_first_screen_come_to_something(checkout: Checkout) 
     ]
     for words in shown:
         assert os.access(PROJECT / words[0], os.X_OK), words
-    assert preview.understand(shown[2][1:]).configuration.targets == ("tmt-0123456789abcdef0",)
-    done = checkout.run("deploy.sh", *shown[3][1:])
-    assert done.returncode == 0, done.stderr
+    assert options_in(shown[2]).targets == "tmt-0123456789abcdef0"
+    assert deploy.given_by(options_in(shown[3]))["Targets"] == "tmt-0123456789abcdef0"
 
 
-def test_the_commands_that_deploy_do_so(checkout: Checkout) -> None:
+def test_the_commands_that_deploy_do_so() -> None:
     found = [words for words in commands(README) if words[0] == "deploy/deploy.sh"]
-    assert len(found) == 2
-    for words, dry_run in zip(found, ("true", "false"), strict=True):
-        done = checkout.run("deploy.sh", *words[1:])
-        assert done.returncode == 0, done.stderr
-        call = checkout.aws.made("cloudformation deploy")[-1]
-        assert f"DryRun={dry_run}" in call.options["parameter-overrides"]
+    given = [deploy.given_by(options_in(words)) for words in found]
+    assert [one["DryRun"] for one in given] == ["true", "false"]
 
 
 def test_the_preview_understands_the_command_that_is_shown() -> None:
     (words,) = [words for words in commands(README) if words[0] == "deploy/preview.sh"]
-    call = preview.understand(words[1:])
-    assert call.configuration.targets == ("tmt-0123456789abcdef0", "tmt-0fedcba9876543210")
-    assert call.configuration.selects_by_tag
-    assert call.html == Path("preview.html")
+    options = options_in(words)
+    assert options.targets == "tmt-0123456789abcdef0 tmt-0fedcba9876543210"
+    assert options.html == Path("preview.html")
 
 
 def test_no_other_command_is_shown() -> None:
     assert {words[0] for words in commands(README)} == {"deploy/preview.sh", "deploy/deploy.sh"}
 
 
-@pytest.mark.parametrize("script", ["deploy.sh", "remove.sh", "preview.sh"])
-def test_every_option_that_is_named_exists(script: str) -> None:
+@pytest.mark.parametrize("command", ["deploy", "remove", "preview"])
+def test_every_option_that_is_named_exists(command: str) -> None:
     """Also those that stand in a sentence behind the name of the script."""
-    named = re.findall(rf"deploy/{script}([^`|]*)", README)
+    named = re.findall(rf"deploy/{command}.sh([^`|]*)", README)
     options = {option for text in named for option in re.findall(r"--[a-z][a-z-]*", text)}
-    assert options <= options_of(script)
+    assert options <= options_of(command)
 
 
-def options_of(script: str) -> set[str]:
-    done = subprocess.run(
-        [str(PROJECT / "deploy" / script), "--help"], capture_output=True, text=True, check=True
-    )
-    return set(re.findall(r"^ +(--[a-z][a-z-]*)", done.stdout, re.MULTILINE))
+def options_of(command: str) -> set[str]:
+    return set(re.findall(r"^ +(--[a-z][a-z-]*)", parser_of(command).format_help(), re.MULTILINE))
 
 
 EVENTS = re.findall(r"`(\{[^`]*\})`", README)
@@ -295,7 +282,7 @@ def test_the_table_of_parameters_is_complete_and_has_the_real_defaults() -> None
     for has_an_option in ("FilterId", "Targets", "TargetAccounts"):
         parameters.pop(has_an_option)
     assert {name for name in shown if not name.startswith("--")} == parameters.keys()
-    assert {name for name in shown if name.startswith("--")} == options_of("deploy.sh")
+    assert {name for name in shown if name.startswith("--")} == options_of("deploy")
     for name, parameter in parameters.items():
         default = str(parameter["Default"])
         assert shown[name] == (f"`{default}`" if default else "empty"), name

@@ -137,7 +137,7 @@ def sensors_of(region: Any) -> dict[str, Sensor]:
     found = {}
     for target_id, faces in region.sensors.items():
         target, hidden = faces[0].sensor.target, faces[0].sensor.hidden_sessions
-        hosts = [face.host.instance_id for face in faces if isinstance(face.host, function.Host)]
+        hosts = [face.interface.host_id for face in faces if face.interface.host_id]
         known = isinstance(target, function.Target)
         found[target_id] = Sensor(
             target_id,

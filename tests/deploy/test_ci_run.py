@@ -28,7 +28,7 @@ def test_what_is_run_before_a_change_lands_has_a_browser_where_it_can(
     programs = tmp_path / "bin"
     stubs = {
         ".ci/run": (PROJECT / ".ci" / "run").read_text(encoding="utf-8"),
-        "tests/set_up.sh": "",
+        "tests/set_up.sh": "set_up() { :; }",
         "tests/run.sh": "#!/bin/sh\necho the tests run",
         ".venv/bin/python": "#!/bin/sh",
         ".venv/bin/cfn-lint": "#!/bin/sh",

@@ -791,9 +791,15 @@ def test_the_numbers_are_the_accounts(scene: Scene, seed: int) -> None:
     scene.default_quota = 10_000
     scene.run(event)
     in_the_end = Counter(session["TrafficMirrorTargetId"] for session in scene.sessions())
-    for sensor in survey.sensors():
-        key = sensor.target_id
-        assert (sensor.now, sensor.after) == (at_first[key], in_the_end[key])
+    mirrored = {session["NetworkInterfaceId"] for session in scene.sessions()}
+    planned = [each for each in entries if each.outcome == "planned"]
+    refused = [each for each in planned if each.interface_id not in mirrored]
+    sensors = survey.sensors()
+    assert sum(sensor.after - in_the_end[sensor.target_id] for sensor in sensors) == len(refused)
+    for sensor in sensors:
+        assert sensor.now == at_first[sensor.target_id]
+        # What AWS refuses, for a filter that does not exist, say, makes others go elsewhere.
+        assert refused or sensor.after == in_the_end[sensor.target_id]
 
 
 def test_the_file_of_entries_has_the_form_of_the_functions_result(

@@ -1,0 +1,1 @@
+"""The operators' commands: preview, deploy and remove. Each is a module with a function `run`."""

@@ -1,0 +1,168 @@
+"""What CloudFormation says of a stack, while it is there and for 90 days after."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from .aws import Aws, Exit, Stop
+
+POLL = 3.0  # seconds between two looks at a stack that is being changed
+
+
+class Resource(NamedTuple):
+    """A resource of a stack: its name in the template, its type and its physical ID."""
+
+    logical: str
+    kind: str
+    physical: str
+
+
+class Stack(NamedTuple):
+    """A stack, also one that was deleted.
+
+    IDs are taken from its resources, not from outputs: older versions of the template had fewer.
+    """
+
+    name: str
+    stack_id: str
+    status: str
+    parameters: dict[str, str]
+    outputs: dict[str, str]
+    resources: set[Resource]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is one of template.yaml, of any version."""
+        return "CodeKey" in self.parameters
+
+    def made(self, kind: str) -> list[str]:
+        """Physical IDs of what it has made of a type, such as AWS::SQS::Queue. Of a deleted stack,
+        some of that may be gone."""
+        return sorted(one.physical for one in self.resources if one.kind == kind)
+
+    @property
+    def filter_id(self) -> str:
+        """The traffic mirror filter of the sessions: given, or the stack's own; or empty."""
+        own = [*self.made("AWS::EC2::TrafficMirrorFilter"), self.outputs.get("FilterId", "")]
+        return self.parameters.get("FilterId") or own[0]
+
+    @property
+    def targets(self) -> str:
+        """IDs of targets and numbers of accounts, separated by commas."""
+        return ",".join(self.parameters.get(name, "") for name in ("Targets", "TargetAccounts"))
+
+
+def read(aws: Aws, name_or_id: str) -> Stack | None:
+    """The stack of this name, or with its ID also one that was deleted; None if there is none."""
+    try:
+        (row,) = aws.client("cloudformation").describe_stacks(StackName=name_or_id)["Stacks"]
+    except ClientError as error:
+        # The code of this error, ValidationError, has many meanings.
+        if "does not exist" in str(error):
+            return None
+        raise
+    listed = ("cloudformation", "list_stack_resources", "StackResourceSummaries")
+    made = aws.rows(*listed, StackName=row["StackId"])
+    if row["StackStatus"] == "DELETE_COMPLETE":
+        # Events also tell what an update has replaced and left behind.
+        made = iter(events(aws, row["StackId"]))
+    return Stack(
+        row["StackName"],
+        row["StackId"],
+        row["StackStatus"],
+        {one["ParameterKey"]: one["ParameterValue"] for one in row.get("Parameters", ())},
+        {one["OutputKey"]: one["OutputValue"] for one in row.get("Outputs", ())},
+        {
+            Resource(one["LogicalResourceId"], one["ResourceType"], one["PhysicalResourceId"])
+            for one in made
+            if one.get("PhysicalResourceId")  # otherwise it was never made
+        },
+    )
+
+
+def family(aws: Aws, name: str) -> tuple[list[Stack], list[Stack]]:
+    """The stacks of this name that were deleted in the last 90 days, which is how long
+    CloudFormation remembers them, and the stacks of template.yaml that have other names."""
+    cloudformation, only = "cloudformation", ["DELETE_COMPLETE"]
+    gone = aws.rows(cloudformation, "list_stacks", "StackSummaries", StackStatusFilter=only)
+    deleted = [read(aws, row["StackId"]) for row in gone if row["StackName"] == name]
+    live = list(aws.rows(cloudformation, "describe_stacks", "Stacks"))
+    keys = [{one["ParameterKey"] for one in row.get("Parameters", ())} for row in live]
+    ids = [row["StackId"] for row, has in zip(live, keys, strict=True) if "CodeKey" in has]
+    others = [stack for one in ids if (stack := read(aws, one)) and stack.name != name]
+    return [stack for stack in deleted if stack and stack.is_ours], others
+
+
+def variables(aws: Aws, stack: Stack) -> dict[str, str]:
+    """The environment variables that the stack's function runs with.
+
+    Raises:
+        Stop: the stack has no function.
+    """
+    if not (names := stack.made("AWS::Lambda::Function")):
+        raise Stop(Exit.STATE, f"stack {stack.name} is in {stack.status} and has no function")
+    answer = aws.client("lambda").get_function_configuration(FunctionName=names[0])
+    found: dict[str, str] = answer["Environment"]["Variables"]
+    return found
+
+
+def events(aws: Aws, stack_id: str, seen: str | None = None) -> list[dict[str, Any]]:
+    """Events of a stack after the one that was seen, the oldest first."""
+    found: list[dict[str, Any]] = []
+    listed = ("cloudformation", "describe_stack_events", "StackEvents")
+    for event in aws.rows(*listed, StackName=stack_id):
+        if event["EventId"] == seen:
+            break
+        found.insert(0, event)
+    return found
+
+
+def follow(aws: Aws, stack_id: str, seen: str) -> str:
+    """Show the stack's events until CloudFormation has done its work; the status it ends in.
+
+    What failed is shown once more in the end, the first first: the others mostly follow from it.
+    """
+    failed = []
+    while True:
+        # Asked for before the events, so that none is missed when the work is over.
+        stack = aws.client("cloudformation").describe_stacks(StackName=stack_id)["Stacks"][0]
+        for event in events(aws, stack_id, seen):
+            seen = event["EventId"]
+            words = (event["LogicalResourceId"], event.get("ResourceStatusReason", ""))
+            line = f"{event['ResourceStatus']:<20} {' '.join(words)}".rstrip()
+            print(f"  {event['Timestamp']:%H:%M:%S} {line}", flush=True)
+            if event["ResourceStatus"].endswith("_FAILED"):
+                failed.append(line)
+        if not stack["StackStatus"].endswith("_IN_PROGRESS"):
+            break
+        time.sleep(POLL)
+    if failed:
+        print("What failed, the first first:", *failed, sep="\n  ", file=sys.stderr)
+    return str(stack["StackStatus"])
+
+
+def what_to_do(aws: Aws, stack: Stack) -> str | None:
+    """What keeps a stack from being updated, and the command that mends it; None: nothing does."""
+    remove = f"deploy/remove.sh {aws.place(stack.name)}"
+    back = f"aws cloudformation continue-update-rollback --stack-name {stack.name}"
+    mend = {
+        "ROLLBACK_COMPLETE": f"its first deployment failed, it holds nothing. Remove it: {remove}",
+        "UPDATE_ROLLBACK_FAILED": "the way back failed, too. Mend what its events name, then "
+        f"'Continue update rollback' in the console, or: {back} --region {aws.region}",
+        **dict.fromkeys(
+            ("ROLLBACK_FAILED", "DELETE_FAILED", "IMPORT_ROLLBACK_FAILED"),
+            f"it cannot be updated; its events say why. Remove it, and deploy again: {remove}",
+        ),
+    }
+    if stack.status == "REVIEW_IN_PROGRESS":  # only a change set was made: nothing is there yet
+        return None
+    if not stack.is_ours:
+        return f"stack {stack.name} has no parameter CodeKey: it is none of ours. Is --stack right?"
+    if stack.status.endswith("_IN_PROGRESS"):
+        return f"stack {stack.name} is in {stack.status}: it is being changed. Try later"
+    found = mend.get(stack.status)
+    return f"stack {stack.name} is in {stack.status}: {found}" if found else None

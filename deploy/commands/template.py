@@ -1,0 +1,94 @@
+"""What template.yaml says of its parameters, and the forms of IDs."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .aws import WrongValue
+
+DEPLOY = Path(__file__).resolve().parent.parent
+TEMPLATE = DEPLOY / "template.yaml"
+
+
+class Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML, with nothing in place of CloudFormation's short forms, such as !Ref."""
+
+
+Loader.add_multi_constructor("!", lambda *_: None)
+
+
+@lru_cache
+def template() -> dict[str, Any]:
+    """The template, parsed."""
+    loaded: dict[str, Any] = yaml.load(TEMPLATE.read_text("utf-8"), Loader)  # noqa: S506  it is safe
+    return loaded
+
+
+def parameters() -> dict[str, dict[str, Any]]:
+    """Name and declaration of each parameter."""
+    declared: dict[str, dict[str, Any]] = template()["Parameters"]
+    return declared
+
+
+def check(name: str, value: str) -> None:
+    """Hold a value to the parameter's declaration, as CloudFormation would.
+
+    Raises:
+        WrongValue: there is no such parameter, or it does not accept the value.
+    """
+    if name not in parameters():
+        raise WrongValue(f"template.yaml has no parameter {name}. It has {', '.join(parameters())}")
+    declared = parameters()[name]
+    allowed = [str(one) for one in declared.get("AllowedValues", ())]
+    least, most = (float(declared.get(key, "nan")) for key in ("MinValue", "MaxValue"))
+    pattern = declared.get("AllowedPattern", "(?s:.*)")
+    wrong = declared.get("ConstraintDescription", f"has to match {pattern}")
+    if allowed and value not in allowed:
+        wrong = f"has to be one of {', '.join(allowed)}"
+    elif len(value) > declared.get("MaxLength", 4096):  # CloudFormation's own limit
+        wrong = f"has {len(value)} characters, more than it may"
+    elif declared["Type"] == "Number" and not re.fullmatch(r"-?\d+", value):
+        wrong = "has to be a number"
+    elif re.fullmatch(pattern, value) and not (
+        declared["Type"] == "Number" and (float(value) < least or float(value) > most)
+    ):
+        return
+    raise WrongValue(f"{name}={value}: {name} {wrong}")
+
+
+def sorted_targets(text: str) -> tuple[list[str], list[str]]:
+    """IDs of targets and numbers of accounts in a text, as the function's variable takes them:
+    separated by commas or white space, without duplicates.
+
+    IDs are not held to the form that AWS uses today, since simulators use others.
+
+    Raises:
+        WrongValue: something in it is neither, or there is nothing in it.
+    """
+    found = list(dict.fromkeys(re.findall(r"[^,\s]+", text, re.ASCII)))
+    accounts = [one for one in found if re.fullmatch("[0-9]+", one)]
+    ids = [one for one in found if one not in accounts]
+    for one in accounts:
+        if len(one) != 12:
+            raise WrongValue(f"{one!r} has {len(one)} digits, an account has 12")
+    for one in ids:
+        if not re.fullmatch("(?!tmf-|tms-|eni-|i-|vpce-|-)[0-9A-Za-z-]+", one):
+            raise WrongValue(f"{one!r} is no traffic mirror target (tmt-...) and no account")
+    if not found:
+        raise WrongValue(f"{text!r} names no target")
+    return ids, accounts
+
+
+def sweep_rate(before: str) -> str | None:
+    """Minutes for a rate such as rate(5 minutes), which version 1 of the template took: the next
+    longer that is offered now. None for anything else."""
+    if not (rate := re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", before)):
+        return None
+    minutes = int(rate[1]) * {"minute": 1, "hour": 60, "day": 1440}[rate[2]]
+    offered = [str(value) for value in parameters()["SweepRate"]["AllowedValues"]]
+    return next((value for value in offered if int(value) >= minutes), offered[-1])
