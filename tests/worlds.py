@@ -124,7 +124,8 @@ class Builder:
         self.open_acls = {"acls": 0.1, "unseen": 0.3, "load balancers": 0.2}.get(theme, 0.8)
         self.open_groups = {"groups": 0.0, "unseen": 0.1, "acls": 0.9}.get(theme, 0.7)
         self.unseen = 0.4 if theme == "unseen" else 0.1 * mixed
-        self.zones = ZONES[: rng.choice((1, 2, 2, 3, 4) if mixed else (1, 1, 2))]
+        wide = mixed or theme in ("acls", "groups", "routes", "warm")
+        self.zones = ZONES[: rng.choice((1, 2, 2, 3, 4) if wide else (1, 1, 2))]
         self.abroad = 0.7 if theme == "accounts" else 0.3  # how many sensors are there
         self.others: list[SimulatedAccount] = []
         if not alone and self.often({"accounts": 1.0, "sweep": 0.4}.get(theme, 0.15)):
