@@ -3114,8 +3114,8 @@ class Mirroring:
         return task
 
     def judged(self, task: Task, sensors: Sensors) -> Task:
-        """The task with the verdicts on all sensors. An error that keeps a sensor from being used is
-        logged once in an invocation."""
+        """The task with the verdicts on all sensors. An error that keeps a sensor from being used
+        is logged once in an invocation."""
         verdicts = judge(task.source, sensors, self.configuration)
         for error in {str(v.error) for v in verdicts.values() if v.error} - self._warned:
             self._warned.add(error)
