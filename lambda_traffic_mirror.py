@@ -720,9 +720,10 @@ def asked(call: Callable[..., T], *arguments: Any) -> T | Unanswered:
 
 
 def told(answer: T | Unanswered) -> T:
-    """The answer; an error in its place is raised."""
+    """The answer; an error in its place is raised. Its traceback is dropped each time: it would
+    keep all that the frames on the way hold."""
     if isinstance(answer, Unanswered):
-        raise answer
+        raise answer.with_traceback(None)
     return answer
 
 
@@ -800,7 +801,7 @@ def block_bounds(cidr: str) -> tuple[int, int]:
     compared."""
     try:
         network = IPNetwork(cidr)
-    except (AddrFormatError, ValueError):
+    except (AddrFormatError, TypeError, ValueError):
         network = None
     if network is None or network.version != 4:
         raise Unreadable(f"{shown(cidr)} is not an IPv4 CIDR block")
@@ -812,7 +813,7 @@ def address_number(address: str) -> int:
     """An IPv4 address such as 10.0.0.5 as a number."""
     try:
         return int(IPAddress(address, 4))
-    except (AddrFormatError, ValueError):
+    except (AddrFormatError, TypeError, ValueError):
         raise Unreadable(f"{shown(address)} is not an IPv4 address") from None
 
 
@@ -1003,8 +1004,7 @@ class Origin(NamedTuple):
 
     def contains(self, source: Source) -> bool:
         """Whether packets of the source come from there."""
-        if self.error:
-            raise self.error
+        told(self.error)
         if self.cidr:
             return contains(self.cidr, source.address)
         return self.members_of in source.interface.group_ids
@@ -1498,7 +1498,7 @@ class Account:
         """
         with self._calling("create_traffic_mirror_session") as client:
             answer = client.create_traffic_mirror_session(**parameters)
-        return told(noun(Session.of, answer.get("TrafficMirrorSession")))
+            return told(noun(Session.of, answer.get("TrafficMirrorSession")))
 
     @contextmanager
     def _calling(self, method: str) -> Iterator[Any]:
@@ -1508,15 +1508,17 @@ class Account:
             Unanswered: there is no answer, whatever botocore or its credentials raise.
         """
         _current.deadline = self.deadline
+        operation = "".join(word.capitalize() for word in method.split("_"))
         try:
             client = client_of(self.role)
             if self.role:
                 self._assume_role(self.role)
             yield client
+        except Unreadable as error:
+            raise Unreadable(f"{error.args[0]} in the answer of {operation}") from None
         except Unanswered:
             raise
         except Exception as error:
-            operation = "".join(word.capitalize() for word in method.split("_"))
             failed = CallFailed.of(operation, error, self.role)
             if failed.failure is Failure.CREDENTIALS:
                 _clients.pop(self.role, None)  # with its credentials, which are then made anew
@@ -1526,8 +1528,7 @@ class Account:
         """Make sure that the role's credentials are good, before a call is begun (AssumeRole). A
         role that could not be assumed is not tried again in the invocation."""
         with self._assuming:
-            if self._not_assumed:
-                raise self._not_assumed
+            told(self._not_assumed)
             try:
                 credentials_of(role).get_frozen_credentials()
             except Exception as error:
@@ -2157,8 +2158,7 @@ def exists(source: Source, face: Face, configuration: Configuration) -> Finding:
     target = told(face.sensor.target)
     if target is None:
         return rejects("There is no traffic mirror target {target}", target=face.sensor.target_id)
-    if face.error:
-        raise face.error
+    told(face.error)
     if face.interface is not HIDDEN:
         return PASSES
     if face.sensor.foreign:
@@ -2263,8 +2263,8 @@ def groups_admit(source: Source, face: Face, configuration: Configuration) -> Fi
             return weak
     # Prefix lists take a permission of their own, without which a rejection is not certain.
     denied = [(o, e) for o, e in unknown if o.list_id and isinstance(e, CallFailed) and e.final]
-    if missing := [error for origin, error in unknown if (origin, error) not in denied]:
-        raise missing[0]
+    for missing in [error for origin, error in unknown if (origin, error) not in denied]:
+        told(missing)
     hints = [f"; {inactive}" for inactive in others]
     hints += [f"; prefix list {o.list_id} could settle it ({error})" for o, error in denied]
     about = {"hints": "".join(hints), "packet": VXLAN, "address": source.address}
@@ -2756,7 +2756,7 @@ class Task(NamedTuple):
     def without_verdicts(self) -> Task:
         """The task without what only the sensors' rows in the result need."""
         last_word = self.last_word and self.last_word._replace(choice=NO_CHOICE)
-        return self._replace(verdicts=None, last_word=last_word)
+        return self._replace(verdicts=None, choice=NO_CHOICE, last_word=last_word)
 
 
 def session_name(source: Source, target_id: str) -> str:
@@ -3090,9 +3090,14 @@ class Mirroring:
         if problem := self.refusals.of_source(task.source):
             return task.entry("skipped", problem)
         if task.verdicts is None:
-            task = self.judged(task)
-        task = task._replace(choice=self.choice(task))
-        choice = task.choice
+            task = self.judged(task, self.region.sensors)
+        choice = self.choice(task)
+        if not choice.ranked and self.region.may_be_renewed:
+            # What is remembered may be out of date; it does not get to say that there is no sensor.
+            source, sensors = self.region.renewed(task.source)
+            task = self.judged(task._replace(source=source), sensors)
+            choice = self.choice(task)
+        task = task._replace(choice=choice)
         if not choice.ranked:
             errors = [verdict.error for verdict in choice.verdicts.values() if verdict.error]
             if errors:  # one that may pass comes first: another delivery may settle it
@@ -3108,18 +3113,14 @@ class Mirroring:
             return planned._replace(target_id=task.target_id, session_name=name)
         return task
 
-    def judged(self, task: Task) -> Task:
-        """The task with the verdicts on all sensors. What is remembered may be out of date, so it
-        does not get to say that there is no sensor."""
-        source = task.source
-        verdicts = judge(source, self.region.sensors, self.configuration)
-        if self.region.may_be_renewed and not candidates(verdicts):
-            source, sensors = self.region.renewed(source)
-            verdicts = judge(source, sensors, self.configuration)
+    def judged(self, task: Task, sensors: Sensors) -> Task:
+        """The task with the verdicts on all sensors. An error that keeps a sensor from being used
+        is logged once in an invocation."""
+        verdicts = judge(task.source, sensors, self.configuration)
         for error in {str(v.error) for v in verdicts.values() if v.error} - self._warned:
             self._warned.add(error)
             logger.warning("A sensor is unavailable. %s", error)
-        return task._replace(source=source, verdicts=verdicts)
+        return task._replace(verdicts=verdicts)
 
     def choice(self, task: Task) -> Choice:
         """The verdicts on all sensors as things are now: what AWS has refused meanwhile is
@@ -3588,8 +3589,14 @@ def lambda_handler(event: object, context: object) -> dict[str, Any]:
         dry_run |= configuration.dry_run
         account = own_account_of(context)
         mirroring = Mirroring(configuration, Deadline(context), account, report.sweep)
-        for entry in mirroring.entries(work):
-            report.add(entry)
+        try:
+            for entry in mirroring.entries(work):
+                report.add(entry)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # botocore's parser vouches for the types in answers; where it is wrong, all come again.
+            raise MirroringError(
+                f"An answer of AWS cannot be understood: {error!r}"[:500]
+            ) from error
         region = mirroring.region
         report.unread |= region.error is not None and region.error.outcome == "failed"
         sessions = region.sessions_per_own_target()
