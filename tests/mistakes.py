@@ -46,7 +46,7 @@ failed messages are not delivered again
 # answers
 ? test_creating.py::test_an_error_without_a_code_of_ec2_is_no_final_refusal_and_what_it_hid_is_found_later
 a proxy's page is a refusal
-    if code.isdigit() or not code: → if not code:
+    if code.isdigit() or not code: → if code.isdigit():
 ? test_creating.py::test_auth_failure_at_a_create_is_about_the_interface_unless_it_speaks_of_credentials
 bad credentials are a refusal
     and "credential" not in message.lower() →
