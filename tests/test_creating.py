@@ -641,27 +641,6 @@ def test_an_error_without_a_code_of_ec2_is_no_final_refusal_and_what_it_hid_is_f
     assert scene.sessions_of(instance) == [int(carried_out)]
 
 
-@pytest.mark.parametrize("carried_out", [False, True])
-@pytest.mark.parametrize("times", [1, 4, 5, None])
-def test_the_further_attempts_at_a_create_whose_answer_is_lost_carry_the_same_token(
-    scene: Scene, sensor: str, quick: Clock, times: int | None, carried_out: bool
-) -> None:
-    """botocore makes five in all. What they have created is found at the next delivery."""
-    scene.time_out(CREATE, times=times, lose_answer=carried_out)
-    event = running_event(scene.instance())
-    delivery = deliver(event)
-    lost = times in (5, None)
-    assert (delivery.error[:8] == "1 failed") == lost
-    assert len({parameters["ClientToken"] for parameters in created(scene)}) == 1
-    assert scene.count(CREATE) == (5 if lost else 1 + (times or 0))
-    assert len(scene.sessions()) == int(carried_out or not lost)
-    scene.heal()
-    again = scene.run(event).entry
-    (session,) = scene.sessions()
-    assert again["session_id"] == session["TrafficMirrorSessionId"]
-    assert again["outcome"] == ("created" if lost and not carried_out else "exists")
-
-
 # --------------------------------------------------------------------------------------
 # A create that is denied
 # --------------------------------------------------------------------------------------

@@ -606,8 +606,8 @@ HUGE: dict[str, Callable[[], object]] = {
     "an account": lambda: running_event(UNKNOWN) | {"account": "1" * LONG},
     "the name of a recorded call": lambda: call_event("X" * LONG),
     "the source of a recorded call": lambda: call_event("X", eventSource="x" * LONG),
-    "notifications": lambda: sns_event(*[CONSOLE] * 20_000),
-    "notifications of other states": lambda: sns_event(*[running_event("i-1", state="x")] * 5_000),
+    "notifications": lambda: sns_event(*[CONSOLE] * 3_000),
+    "notifications of other states": lambda: sns_event(*[running_event("i-1", state="x")] * 3_000),
     "the ID of an SQS message": lambda: {
         "Records": [sqs_event("{")["Records"][0] | {"messageId": "m" * LONG}]
     },

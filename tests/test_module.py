@@ -185,14 +185,19 @@ OPERATIONS = {*CALLS, ROUTES}
 
 
 def words_of(tree: ast.AST) -> set[str]:
-    """Every name, attribute and text in the code."""
+    """Every name, attribute and text in the code, docstrings excepted."""
     words: set[str] = set()
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             words.add(node.attr)
         elif isinstance(node, ast.Name):
             words.add(node.id)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docstrings
+        ):
             words.update(node.value.split())
     return words
 

@@ -4,13 +4,20 @@ by page and within its time, and says of the sessions that exist which of them p
 
 from __future__ import annotations
 
+import copy
+import gc
+import itertools
 import json
-from collections import Counter
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aws import LambdaContext, acl_entry, route, rule, scheduled_event
+from botocore import xform_name
+from botocore.exceptions import ClientError
 from calls import (
     ACLS,
     CREATE,
@@ -22,7 +29,7 @@ from calls import (
     SESSIONS,
     TARGETS,
 )
-from conftest import Clock, Scene, deliver, missing
+from conftest import Clock, Scene, deliver, error_of, missing, warm
 from moto.moto_api._internal import mock_random
 
 import lambda_traffic_mirror as function
@@ -88,32 +95,6 @@ def test_interfaces_are_judged_as_for_an_event(
     by_interface = {entry["interface_id"]: entry for entry in planned.interfaces}
     assert {entry["interface_id"]: entry for entry in swept.interfaces} == by_interface
     assert swept.summary == {"unmirrored": 1, "planned": 1, "skipped": 4}
-
-
-# --- Calls
-
-
-@pytest.mark.parametrize(("with_session", "without"), [(0, 1), (1, 0), (1_200, 30)])
-def test_interfaces_that_are_mirrored_and_reachable_cost_no_call_of_their_own(
-    scene: Scene, sensor: str, with_session: int, without: int
-) -> None:
-    """Instances and sessions once each, page by page; the sensors once; a create each."""
-    scene.mirrored(sensor, with_session)
-    unmirrored = scene.instances(without) if without else []
-    answer = scene.run(scheduled_event())
-    summary = {"created": without, "exists": with_session, "skipped": 1}
-    assert answer.summary == {key: count for key, count in summary.items() if count}
-    assert scene.sessions_of(*unmirrored) == [1] * without
-    assert Counter(call.operation for call in scene.calls) == +Counter(
-        {
-            INSTANCES: -(-(with_session + without + 1) // PAGE) + 1,  # and the sensor's own
-            SESSIONS: max(1, -(-with_session // PAGE)),
-            CREATE: without,
-            **dict.fromkeys(SENSOR_READS, 1),
-        }
-    )
-    reads = [call for call in scene.calls if call.operation != CREATE]
-    assert {call.parameters.get("MaxResults") for call in reads} == {PAGE}
 
 
 # --- Sessions to sensors that packets cannot reach
@@ -288,59 +269,6 @@ def test_a_session_to_a_target_that_is_not_ours_is_not_checked(scene: Scene, sen
     assert (entry["outcome"], missing(entry["reason"], "not one of our targets")) == ("exists", [])
 
 
-# The sessions of an interface, by number: to a sensor of ours that packets reach (open), or not; to
-# another tool's target; to one that is gone. MIRROR_ALONGSIDE, the outcome, the session reported.
-SEVERAL: dict[str, tuple[tuple[str, ...], str, str, str]] = {
-    "one of ours leads nowhere": (("open", "closed"), "false", "blocked", "closed"),
-    "the first of ours leads nowhere": (("closed", "open"), "false", "blocked", "closed"),
-    "another tool's is no replacement": (("theirs", "closed"), "false", "blocked", "closed"),
-    "another tool's that is gone does not matter": (("gone", "open"), "false", "exists", "open"),
-    "the targets of all are gone": (("gone", "gone2"), "false", "blocked", "gone"),
-    "one of the targets is there": (("gone", "theirs"), "false", "exists", "gone"),
-    "alongside, those of others do not matter": (("gone", "gone2"), "true", "created", "open"),
-}
-
-
-@pytest.mark.parametrize(
-    ("sessions", "alongside", "outcome", "reported"), SEVERAL.values(), ids=SEVERAL
-)
-def test_of_an_interface_with_several_sessions(
-    scene: Scene, sessions: tuple[str, ...], alongside: str, outcome: str, reported: str
-) -> None:
-    """The first session whose filter matches gets a packet, so another is no replacement."""
-    targets = {
-        "open": scene.sensor(),
-        "closed": closed(scene)[1],
-        "theirs": scene.sensor(attached=False),
-        "gone": scene.missing_sensor(),
-        "gone2": scene.missing_sensor(),
-    }
-    ours = [targets["open"], targets["closed"]]
-    scene.configure(ours, MIRROR_ALONGSIDE=alongside, SESSION_NUMBER="3", EXCLUDE_TAGS="sensor")
-    instance = scene.instance()
-    for number, name in enumerate(sessions, 1):
-        scene.session(scene.first_interface(instance), targets[name], number)
-    entry = scene.run(scheduled_event()).of(instance)
-    assert (entry["outcome"], entry["target_id"]) == (outcome, targets[reported])
-
-
-def test_a_session_to_a_configured_target_that_the_list_lacks_but_that_is_found_exists(
-    scene: Scene,
-) -> None:
-    target = scene.sensor()
-    scene.configure([scene.sensor(), target])
-    (instance,) = scene.mirrored(target)
-    answers = iter([True])
-
-    def change(answer: dict[str, Any]) -> None:
-        rows = answer["TrafficMirrorTargets"]
-        if next(answers, False):  # the first answer is the list
-            rows[:] = [row for row in rows if row["TrafficMirrorTargetId"] != target]
-
-    scene.show(TARGETS, change)
-    assert scene.run(scheduled_event()).of(instance)["outcome"] == "exists"
-
-
 @pytest.mark.parametrize("fault", ["throttled", "denied"])
 @pytest.mark.parametrize("call", [INTERFACES, GROUPS, ACLS, INSTANCES])
 def test_where_an_answer_is_missing_a_session_is_failed_unless_another_stage_blocks_it(
@@ -498,7 +426,7 @@ def test_pages_before_the_one_that_fails_are_mirrored(scene: Scene, sensor: str,
         scene.run(scheduled_event())
     message = str(caught.value)
     assert message.startswith("1 failed")
-    assert "The instances after these were not read" in message
+    assert "The interfaces after these were not read" in message
     assert ("ec2:DescribeInstances" if "Unauth" in code else code) in message
     assert sum(scene.sessions_of(*instances)) == 9  # and the sensor's own
     scene.heal()
@@ -521,26 +449,125 @@ def test_a_page_of_sessions_that_fails_fails_all_that_could_be_mirrored_already(
     assert scene.sessions_of(*instances) == [1] * 12
 
 
-# --- What is remembered
+# --- Memory
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_a_sweep_uses_no_remembered_answer(scene: Scene, mirrored: bool) -> None:
-    """It neither chooses by one, nor judges a session by one."""
-    group = scene.group(rule())
-    target, other = scene.sensor(groups=[group]), scene.sensor(sessions=5)
-    scene.configure([target, other], CACHE_SECONDS="300")
-    first = scene.instance()
-    assert scene.run(first).entry["target_id"] == target
-    scene.ec2.revoke_security_group_ingress(
-        GroupId=group, IpProtocol="udp", FromPort=4789, ToPort=4789, CidrIp="0.0.0.0/0"
-    )
-    instance = first if mirrored else scene.instance()
-    scene.forget_calls()
-    entry = scene.run(scheduled_event()).of(instance)
-    wanted = ("blocked", target) if mirrored else ("created", other)
-    assert (entry["outcome"], entry["target_id"]) == wanted
-    assert all(scene.count(call) == 1 for call in SENSOR_READS)
+class Pages:
+    """A client that shows pages of a hundred instances, each made as it is asked for, and refuses
+    every other create."""
+
+    def __init__(self, scene: Scene, pages: int) -> None:
+        client = scene.client()
+        self.meta, self.pages, self.creates = client.meta, pages, itertools.count()
+        self.others = {
+            name: client.get_paginator(name).paginate().build_full_result()
+            for name in map(xform_name, (TARGETS, INTERFACES, GROUPS, ACLS, SESSIONS))
+        }
+        instance = scene.instance()
+        rows = client.describe_instances(InstanceIds=[instance])["Reservations"]
+        self.row, self.ids = (
+            json.dumps(rows, default=str),
+            (instance, scene.first_interface(instance)),
+        )
+
+    def get_paginator(self, method: str) -> Any:
+        return SimpleNamespace(paginate=partial(self.paginate, method))
+
+    def paginate(self, method: str, **parameters: Any) -> Iterator[Any]:
+        if method != "describe_instances":
+            return iter([copy.deepcopy(self.others[method])])
+        if parameters["Filters"][0]["Name"] != "instance-state-name":
+            return iter([{"Reservations": []}])
+        return self.instances()
+
+    def instances(self) -> Iterator[dict[str, Any]]:
+        page: dict[str, Any] = {"Reservations": []}
+        for number in range(self.pages):
+            assert page["Reservations"] == []  # what botocore keeps of the page before
+            gc.collect()
+            rows = []
+            for position in range(100):
+                text = self.row
+                for known in self.ids:
+                    text = text.replace(known, f"{known[:-8]}{100 * number + position:08}")
+                rows += json.loads(text)
+            page = {"Reservations": rows}
+            del rows
+            yield page
+
+    def create_traffic_mirror_session(self, **parameters: Any) -> dict[str, Any]:
+        if next(self.creates) % 2:
+            raise ClientError({"Error": {"Code": "SomethingNew", "Message": "no"}}, CREATE)
+        return {"TrafficMirrorSession": {**parameters, "TrafficMirrorSessionId": "tms-1"}}
+
+
+def test_the_memory_of_a_sweep_does_not_grow_with_the_number_of_instances(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,000 of them, or 200: nothing of a page is kept once it is logged, IDs aside."""
+    scene.configure([scene.sensor(scene.subnet()) for _ in range(5)])
+    monkeypatch.setattr(function.logger, "propagate", False)
+    peaks = []
+    for pages in (2, 20):
+        warm(Pages(scene, pages))
+        gc.freeze()  # the collector need not look through what was there before
+        tracemalloc.start()
+        answer = scene.run(scheduled_event())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        gc.unfreeze()
+        assert answer.summary == {"unmirrored": 50 * pages, "created": 50 * pages}
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+# --- Databases
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_sweep_mirrors_the_interfaces_of_databases_where_mirror_databases_is_true(
+    scene: Scene, sensor: str, wanted: bool
+) -> None:
+    """Rules about tags do not concern them. RDS Custom has an instance, and is left to that; what
+    other services have made is no business of ours."""
+    scene.configure(sensor, MIRROR_DATABASES=str(wanted), INCLUDE_TAGS="mirror")
+    databases = {scene.database(): "RDSNetworkInterface", scene.database(elasticache=True): "cache"}
+    scene.database(custom=True)
+    scene.nlb_sensor([scene.subnet()])
+    answer = scene.run(scheduled_event())
+    assert answer.summary == {"skipped": 2} | ({"created": 2} if wanted else {})
+    entries = {e["interface_id"]: e for e in answer.interfaces if e["outcome"] == "created"}
+    assert set(entries) == (set(databases) if wanted else set())
+    for interface, entry in entries.items():
+        assert (entry["instance_id"], entry["target_id"]) == (None, sensor)
+        assert databases[interface] in entry["reason"]
+    assert len(scene.sessions()) == 2 * wanted
+
+
+def test_databases_fall_out_wait_and_are_checked_like_the_interfaces_of_instances(
+    scene: Scene,
+) -> None:
+    (_, bad), far = closed(scene), scene.sensor(zone="b")
+    scene.configure([bad, far], MIRROR_DATABASES="true", EXCLUDE_TAGS="sensor")
+    blocked, exists, unmirrored, created = (scene.database(zone=zone) for zone in "aaab")
+    scene.session(blocked, bad)
+    scene.session(exists, scene.sensor(attached=False))
+    found = {e["interface_id"]: e["outcome"] for e in scene.run(scheduled_event()).interfaces}
+    wanted = {blocked: "blocked", exists: "exists", unmirrored: "unmirrored", created: "created"}
+    assert {key: found[key] for key in wanted} == wanted
+
+
+def test_where_instances_cannot_be_read_databases_are_mirrored_and_the_other_way_round(
+    scene: Scene, sensor: str
+) -> None:
+    scene.configure(sensor, MIRROR_DATABASES="true")
+    instance, database = scene.instance(), scene.database()
+    scene.fail(INSTANCES, where=lambda p: p["Filters"][0]["Name"] == "instance-state-name")
+    assert missing(error_of(scheduled_event()), "1 failed", "were not read") == []
+    assert (scene.sessions_of(instance), len(scene.sessions(interface_id=database))) == ([0], 1)
+    scene.heal()
+    scene.fail(INTERFACES, where=lambda p: p["Filters"][0]["Name"] == "requester-id")
+    assert missing(error_of(scheduled_event()), "1 failed", "were not read") == []
+    assert scene.sessions_of(instance) == [1]
 
 
 # --- Nothing to do
