@@ -1254,6 +1254,7 @@ class RouteTable(NamedTuple):
 FILTER_VALUES = 200  # EC2 takes no more values in a filter
 LONGEST_VALUE = 255  # characters: EC2 refuses a call with a longer filter value
 PARALLEL_CALLS = 32
+EVERYTHING = ""  # in the place of a filter's value
 ATTEMPTS = 5
 ATTEMPTS_TO_ASSUME = 2  # a silent STS has to leave time for the other accounts
 
@@ -1401,12 +1402,10 @@ class Account:
         """As `look_up`, but each value is asked for once in an invocation, and not at all while an
         earlier answer may be used."""
         values = list(values)
-        found = {value: self._remembered(read, value) for value in values}
-        lacking = [value for value, answer in found.items() if answer is None]
+        lacking = [value for value in values if self.known(read, value) is None]
         for value, answer in (self.look_up(read, lacking) if lacking else {}).items():
-            failed = any(isinstance(item, Unanswered) for item in answer)
-            found[value] = self._remember(read, value, answer, keep=not failed)
-        return found
+            self._keep(read, value, answer, all(not isinstance(i, Unanswered) for i in answer))
+        return {value: self.known(read, value) or () for value in values}
 
     def recall_all(self, read: Read) -> Found:
         """All that a Describe call shows, as `recall` does.
@@ -1414,14 +1413,13 @@ class Account:
         Raises:
             Unanswered: the call failed.
         """
-        answer = self._remembered(read, "")
-        return self._remember(read, "", self.read(read)) if answer is None else answer
+        if self.known(read, EVERYTHING) is None:
+            self._keep(read, EVERYTHING, self.read(read), True)
+        found: Found = self.known(read, EVERYTHING)
+        return found
 
-    def known(self, read: Read, value: str) -> Sequence[Any]:
-        """What `recall` gave for a value; nothing where it was not asked."""
-        return self._remembered(read, value) or ()
-
-    def _remembered(self, read: Read, value: str) -> Any:
+    def known(self, read: Read, value: str) -> Any:
+        """What `recall` has given for a value; None where it was not asked."""
         key = self.account_id, read.method, read.filter, value
         if key in self._answers:
             return self._answers[key]
@@ -1430,12 +1428,11 @@ class Account:
         self.used_memory = True
         return _memory[key][0]
 
-    def _remember(self, read: Read, value: str, answer: T, keep: bool = True) -> T:
+    def _keep(self, read: Read, value: str, answer: Any, complete: bool) -> None:
         key = self.account_id, read.method, read.filter, value
         self._answers[key] = answer
-        if keep and self.remember_seconds:
+        if complete and self.remember_seconds:
             _memory[key] = answer, time.time()
-        return answer
 
     def forget(self) -> None:
         """Ask AWS again for what this invocation knows only from earlier ones."""
@@ -1530,7 +1527,7 @@ class Account:
         with self._assuming:
             told(self._not_assumed)
             try:
-                credentials_of(role).get_frozen_credentials()
+                connection_of(role)[1].get_frozen_credentials()
             except Exception as error:
                 failed = CallFailed.of("AssumeRole", error, role)
                 self._not_assumed = error if isinstance(error, Unanswered) else failed
@@ -1548,16 +1545,12 @@ MAY_HIDE = ("describe_instances", "describe_network_interfaces")
 
 def client_of(role: str | None = None) -> Any:
     """The EC2 client of the own account, or of a role's; made at first use, shared by threads."""
-    return _connection(role)[0]
+    return connection_of(role)[0]
 
 
-def credentials_of(role: str) -> Any:
-    """The credentials of a role in another account, which botocore gets by AssumeRole and renews
+def connection_of(role: str | None) -> tuple[Any, Any]:
+    """The client and, for a role, the credentials, which botocore gets by AssumeRole and renews
     before they expire."""
-    return _connection(role)[1]
-
-
-def _connection(role: str | None) -> tuple[Any, Any]:
     with _client_lock:
         if role not in _clients:
             credentials = assumable(role) if role else None
@@ -1989,7 +1982,8 @@ class Region:
             rows: Sequence[Any] = ()
             foreign = False
             if isinstance(target, Target):
-                foreign = not account.role and self._is_foreign(target)
+                known = self.own_account and target.owner_id and not account.role
+                foreign = bool(known) and target.owner_id != self.own_account
                 rows = by_id.get(target.interface_id or "", ())
                 rows = rows or [row for text in target.descriptions for row in described[text]]
             sensor = Sensor(target_id, target, bool(account.role), foreign, hidden)
@@ -1997,9 +1991,6 @@ class Region:
                 failed = isinstance(row, Unanswered)
                 faces.append(Face(sensor, HIDDEN, error=row) if failed else Face(sensor, row))
         return faces
-
-    def _is_foreign(self, target: Target) -> bool:
-        return bool(self.own_account and target.owner_id) and target.owner_id != self.own_account
 
     def _hidden_sessions(self, target_id: str, sessions: Found | Unanswered) -> int:
         """How many of the sessions that a sensor's owner sees are to the target and not shown to
@@ -2021,7 +2012,7 @@ class Region:
         joined = []
         for source in sources:
             vpc_id, subnet_id = source.interface.vpc_id or "", source.interface.subnet_id
-            tables = self.home.known(ROUTE_TABLES, vpc_id)
+            tables = self.home.known(ROUTE_TABLES, vpc_id) or ()
             main = (table for table in tables if isinstance(table, RouteTable) and table.is_main)
             acl = of_subnet(subnet_id, self.home.known(NETWORK_ACLS, vpc_id))
             table = of_subnet(subnet_id, tables) or next(main, None)
@@ -2056,12 +2047,14 @@ def read_around(account: Account, faces: Iterable[Face], vpc_ids: Iterable[str])
 def joined_face(account: Account, face: Face) -> Face:
     """A sensor's interface with what has been read around it."""
     interface = face.interface
-    groups = {key: first(account.known(SECURITY_GROUPS, key)) for key in interface.group_ids}
+    groups = {key: first(account.known(SECURITY_GROUPS, key) or ()) for key in interface.group_ids}
     return face._replace(
-        host_state=first(account.known(HOSTS, interface.host_id or "")),
+        host_state=first(account.known(HOSTS, interface.host_id or "") or ()),
         origins=tuple(chain(*(resolved(account, *item) for item in groups.items()))),
         unseen_groups=tuple(key for key, group in groups.items() if group is None),
-        acl=of_subnet(interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "")),
+        acl=of_subnet(
+            interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "") or ()
+        ),
     )
 
 
@@ -2075,7 +2068,7 @@ def resolved(
     for origin in group or ():
         if not origin.list_id:
             yield origin
-        for block in account.known(PREFIX_LISTS, origin.list_id) if origin.list_id else ():
+        for block in account.known(PREFIX_LISTS, origin.list_id or "") or ():
             if isinstance(block, Unanswered):
                 yield origin._replace(error=block)
             elif ":" not in block:  # IPv6
@@ -2857,31 +2850,30 @@ class Refusals:
 
     def note(self, task: Task, filter_id: str, error: CallFailed) -> None:
         """Take note of what a refusal says about creates to come."""
-        source, scope = task.source, scope_of(error)
+        source, scope, said = task.source, scope_of(error), error.brief
         if scope is Scope.TARGET:
-            self._reasons[scope, task.target_id] = f"AWS refused {task.target_id}: {error.brief}"
+            self._reasons[scope, task.target_id] = f"AWS refused {task.target_id}: {said}"
         elif scope is Scope.FILTER:
-            reason = f"AWS creates no session with filter {filter_id}: {error.brief}"
+            reason = f"AWS creates no session with filter {one_line(filter_id)}: {said}"
             self._reasons[scope, filter_id] = reason
         elif scope is Scope.ACCOUNT:
-            self._reasons[scope, ""] = f"AWS creates no session at all: {error.brief}"
+            self._reasons[scope, ""] = f"AWS creates no session at all: {said}"
         elif scope is Scope.UNSUPPORTED:
-            interface_id, kind = source.interface.interface_id, source.instance_type
-            remember_unsupported(interface_id, error.code)
+            now, interface_id, kind = (
+                time.time(),
+                source.interface.interface_id,
+                source.instance_type,
+            )
+            for key, (since, _) in list(_unsupported.items()):
+                if now - since >= UNSUPPORTED_SECONDS:
+                    _unsupported.pop(key, None)
+            reason = f"AWS does not mirror the interface {interface_id} ({error.code})"
+            _unsupported[interface_id] = now, reason
             # The interface that an instance was launched with is refused for the instance's type,
             # others may be refused for what they are.
             if kind and source.interface.is_first and not source.managed:
                 reason = f"AWS does not mirror instances of type {kind} ({error.code})"
                 self._reasons[scope, kind] = reason
-
-
-def remember_unsupported(interface_id: str, code: str) -> None:
-    """Remember that AWS does not mirror an interface, and forget what is older than an hour."""
-    now = time.time()
-    for key, (since, _) in list(_unsupported.items()):
-        if now - since >= UNSUPPORTED_SECONDS:
-            _unsupported.pop(key, None)
-    _unsupported[interface_id] = now, f"AWS does not mirror the interface {interface_id} ({code})"
 
 
 class Mirroring:
@@ -3114,8 +3106,8 @@ class Mirroring:
         return task
 
     def judged(self, task: Task, sensors: Sensors) -> Task:
-        """The task with the verdicts on all sensors. An error that keeps a sensor from being used is
-        logged once in an invocation."""
+        """The task with the verdicts on all sensors. An error that keeps a sensor from being used
+        is logged once in an invocation."""
         verdicts = judge(task.source, sensors, self.configuration)
         for error in {str(v.error) for v in verdicts.values() if v.error} - self._warned:
             self._warned.add(error)

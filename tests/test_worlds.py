@@ -20,7 +20,7 @@ from worlds import play, smallest
 
 def seeds() -> range:
     """Which worlds to run."""
-    first, _, end = os.environ.get("WORLDS", "52").rpartition("-")
+    first, _, end = os.environ.get("WORLDS", "104").rpartition("-")
     return range(int(first or 0), int(end))
 
 

@@ -124,7 +124,8 @@ class Builder:
         self.open_acls = {"acls": 0.1, "unseen": 0.3, "load balancers": 0.2}.get(theme, 0.8)
         self.open_groups = {"groups": 0.0, "unseen": 0.1, "acls": 0.9}.get(theme, 0.7)
         self.unseen = 0.4 if theme == "unseen" else 0.1 * mixed
-        self.zones = ZONES[: rng.choice((1, 2, 2, 3, 4) if mixed else (1, 1, 2))]
+        wide = mixed or theme in ("acls", "groups", "routes", "warm")
+        self.zones = ZONES[: rng.choice((1, 2, 2, 3, 4) if wide else (1, 1, 2))]
         self.abroad = 0.7 if theme == "accounts" else 0.3  # how many sensors are there
         self.others: list[SimulatedAccount] = []
         if not alone and self.often({"accounts": 1.0, "sweep": 0.4}.get(theme, 0.15)):
@@ -237,7 +238,7 @@ class Builder:
         if not addresses or self.often(0.1):
             return rng.choice(("0.0.0.0/0", "172.16.0.0/12", "10.0.0.0/8"))
         _, address = rng.choice(addresses)
-        length = rng.choice((8, 16, 20, 24, 28, 31, 32))
+        length = rng.choice((8, 16, 16, 20, 24, 24, 28, 32))
         network = ipaddress.ip_network(f"{address}/{length}", strict=False)
         if self.often(0.5):
             return str(network)
@@ -306,8 +307,8 @@ class Builder:
                     routes.append({**route(block, state=state, **{hop: True}), "Origin": origin})
             if self.often(0.05):  # no static route beside the others
                 routes.remove(static)
-        for number in range(rng.choice((0, 0, 0, 1, 2))):
-            hop = rng.choice(("vpce", "lattice", "tgw", "nat", "igw", "vgw"))
+        for number in range(rng.choice((0, 0, 1, 1, 2))):
+            hop = rng.choice(("vpce", "lattice", "lattice", "tgw", "nat", "igw", "vgw"))
             state = rng.choice(("active", "active", "filtered", "blackhole"))
             to = {"igw": "VpcLattice"} if hop == "lattice" else {hop: True}
             routes.append(route(f"pl-0123456789abcdef{number}", state=state, **to))
@@ -325,7 +326,7 @@ class Builder:
                 continue
             entries: list[dict[str, Any]] = []
             for egress in (False, True):
-                for number in rng.sample(range(1, 500), rng.randint(0, 5)):
+                for number in rng.sample(range(1, 500), rng.randint(1, 6)):
                     protocol = rng.choice(("-1", "-1", "17", "17", "17", "6", "1"))
                     block = "::/0" if self.often(0.1) else self.block(everyone if egress else ())
                     ports, action = rng.choice(PORT_RANGES), rng.choice(("allow", "deny"))
@@ -417,7 +418,7 @@ class Builder:
         """Some interfaces have sessions already, to our sensors, to those of others, to none."""
         rng = self.random
         decoys = [self.account.sensor(self.subnets[0][0], sessions=1) for _ in range(2)]
-        share = {"sources": 0.3, "sweep": 0.6}.get(self.theme, 0.05)
+        share = {"sources": 0.5, "sweep": 0.6}.get(self.theme, 0.05)
         for interface_id, _ in self.sources:
             if self.often(share):
                 targets = rng.choice((self.sensors, self.sensors, decoys, [*self.sensors, *decoys]))
@@ -446,7 +447,7 @@ class Builder:
         rng, account, theme = self.random, self.account, self.theme
         self.networks()
         few = theme in ("unseen", "load balancers", "sweep")
-        sizes = (1, 2) if theme == "sweep" else (1, 2, 3, 6)
+        sizes = (1, 2) if theme == "sweep" else (1, 3, 5)
         self.instances = [self.source_instance() for _ in range(rng.choice(sizes))]
         self.sources = self.addresses(account)
         for one in self.accounts:
@@ -488,13 +489,13 @@ class Builder:
             local_vpc_only=self.often(0.1 if theme in ("routes", "accounts") else 0.3),
             allow_unverified=self.often(0.8 if theme == "unseen" else 0.3),
             mirror_databases=theme == "sweep" and self.often(0.7),
-            mirror_alongside=self.often(0.5 if theme in ("sources", "sweep") else 0.1),
+            mirror_alongside=self.often(0.6 if theme in ("sources", "sweep") else 0.1),
             session_number=rng.choice((1, 1, 2, 9)),
             dry_run=self.often(0.15),
         )
         if self.load_balancers and self.often(0.8):
             settings.exclude_tags = ["absent"]
-        if self.often(0.7 if theme in ("sources", "tags") else 0.1):
+        if self.often({"sources": 0.4, "tags": 0.6, "sweep": 0.4}.get(theme, 0.1)):
             settings.exclude_tags = rng.choice(TAG_RULES).split(",")
             if self.often(0.3):
                 settings.include_tags = rng.choice(TAG_RULES).split(",")
