@@ -1893,8 +1893,9 @@ class Region:
         """How many sessions a sensor has, as far as its owner or the own account sees them, and
         with those that the function chose in this invocation."""
         renewed = {} if isinstance(self._renewed, Unanswered) else self._renewed or {}
-        faces = renewed.get(target_id) or self.sensors[target_id]
-        return self.sessions.count(target_id) + told(faces[0].sensor.hidden_sessions)
+        views = [view[target_id] for view in (renewed, self.sensors) if target_id in view]
+        hidden = [faces[0].sensor.hidden_sessions for faces in views]
+        return self.sessions.count(target_id) + next((h for h in hidden if isinstance(h, int)), 0)
 
     def sessions_per_own_target(self) -> dict[str, int]:
         """How many sessions each configured target has that the own account owns; empty where AWS
@@ -3342,15 +3343,14 @@ SWEPT: Sequence[tuple[Read, Sequence[str], TasksOf]] = (
 
 def why_no_interface(instance_id: str, instance: Instance | None, request: Request) -> str:
     """Why there is no interface of an instance to mirror."""
-    if instance:
-        state = instance.state
-        without = f"Instance {instance_id} has no network interface"
-        return without if instance.is_up else f"Instance {instance_id} is {state}, not running"
+    if instance and not instance.is_up:
+        return f"Instance {instance_id} is {instance.state}, not running"
     problem = f"AWS does not know instance {instance_id}"
-    problem += f"; the event is from {request.origin}" if request.origin else ""
-    if not sees_managed(client_of()):
-        problem += "; this runtime's boto3 cannot ask for instances that services manage"
-    return problem
+    if instance:
+        problem = f"Instance {instance_id} has no network interface"
+    elif not sees_managed(client_of()):
+        problem += ", and this runtime's boto3 cannot ask for instances that services manage"
+    return f"{problem}; the event is from {request.origin}" if request.origin else problem
 
 
 def why_excluded(source: Source, configuration: Configuration) -> str | None:
@@ -3462,7 +3462,7 @@ class Report:
             return None
         causes: dict[str, list[str]] = defaultdict(list)
         for entry in self._unfinished:
-            name = entry.interface_id or entry.instance_id or "further instances"
+            name = entry.interface_id or entry.instance_id or "further interfaces"
             causes[entry.reason].append(name)
         counts = ", ".join(f"{n} {outcome}" for outcome, n in self._unfinished_counts.items())
         reasons = " ".join(f"{', '.join(names)}: {reason}" for reason, names in causes.items())
