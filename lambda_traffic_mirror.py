@@ -125,11 +125,6 @@ class Configuration(NamedTuple):
     cache_seconds: int
     dry_run: bool
 
-    @property
-    def selects_by_tag(self) -> bool:
-        """Whether tags say which instances are meant."""
-        return bool(self.include_tags or self.exclude_tags)
-
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Configuration:
         """Read the configuration.
@@ -206,10 +201,10 @@ class Settings:
 
     def one_id(self, name: str, what: str) -> str:
         """Exactly one ID; its form is not checked."""
-        text = self.text(name)
-        if len(split_ids(text)) != 1:
-            raise self._error(name, text, what)
-        return split_ids(text)[0]
+        ids = split_ids(self.text(name))
+        if len(ids) != 1:
+            raise self._error(name, self.text(name), what)
+        return ids[0]
 
     def ids(self, name: str, default: str | Iterable[str], what: str) -> tuple[str, ...]:
         """One or more IDs, separated by commas or white space; duplicates fold, order is kept."""
@@ -1342,14 +1337,6 @@ def in_parallel(*calls: Callable[[], Any]) -> list[Any]:
 _memory: dict[tuple[str, str, str, str], tuple[Any, float]] = {}
 
 
-def drop_old_answers(seconds: int) -> None:
-    """Drop what AWS answered so many seconds ago or earlier."""
-    now = time.time()
-    for key, (_, asked_at) in list(_memory.items()):
-        if not 0 <= now - asked_at < seconds:
-            _memory.pop(key, None)
-
-
 class Account:
     """The EC2 of one account: every call of the function, each in one place.
 
@@ -1724,11 +1711,6 @@ class Face(NamedTuple):
     acl: NetworkAcl | Unanswered | None = None
 
 
-def is_bare(instance: Instance | Unanswered) -> bool:
-    """Whether an instance runs without interfaces, as far as EC2 shows yet."""
-    return isinstance(instance, Instance) and instance.is_up and not instance.interfaces
-
-
 class Targets:
     """All traffic mirror targets that are visible here, those that other accounts share included.
 
@@ -1826,7 +1808,9 @@ class Region:
         self.deadline = deadline
         self.own_account = own_account
         seconds = 0 if sweep else configuration.cache_seconds
-        drop_old_answers(configuration.cache_seconds)
+        for key, (_, asked_at) in list(_memory.items()):
+            if not 0 <= time.time() - asked_at < configuration.cache_seconds:
+                _memory.pop(key, None)
         self.home = Account(deadline, remember_seconds=seconds)
         self.accounts = {
             account: Account(deadline, account, role, seconds)
@@ -1856,7 +1840,12 @@ class Region:
         seconds after it has appeared, so the function asks three times, a second apart."""
         found = self.home.look_up(INSTANCES, instance_ids)
         for _ in range(INSTANCE_LOOKS - 1):
-            unknown = [key for key, rows in found.items() if not rows or is_bare(rows[0])]
+            unknown = [
+                key
+                for key, rows in found.items()
+                if not rows
+                or (isinstance(rows[0], Instance) and rows[0].is_up and not rows[0].interfaces)
+            ]
             if not unknown:
                 break
             try:
@@ -2171,7 +2160,8 @@ def exists(source: Source, face: Face, configuration: Configuration) -> Finding:
 def recognised(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Instances behind a load balancer cannot be recognised as sensors, and one that is mirrored
     feeds on itself. So the operator has to say by tags which instances are meant."""
-    if face.sensor.behind_load_balancer and not configuration.selects_by_tag:
+    by_tags = configuration.include_tags or configuration.exclude_tags
+    if face.sensor.behind_load_balancer and not by_tags:
         return rejects(
             "Instances behind a load balancer cannot be recognised as sensors and would be "
             "mirrored into themselves; set INCLUDE_TAGS or EXCLUDE_TAGS so that they are left out"
@@ -2539,27 +2529,21 @@ def judge(source: Source, sensors: Sensors, configuration: Configuration) -> dic
     }
 
 
-def candidates(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """The targets to choose from. While an answer is missing that may still come, sensors of other
-    zones and unverified ones do not count: one that is better may turn up."""
-    worst = Rank.UNVERIFIED
-    if any(verdict.error and not verdict.error.final for verdict in verdicts.values()):
-        worst = Rank.IN_ZONE_BEHIND
-    return [key for key, v in verdicts.items() if v.stage is None and v.rank <= worst]
-
-
 def ranked(
     source: Source, verdicts: Mapping[str, Verdict], sessions: Mapping[str, int]
 ) -> list[str]:
     """The targets to choose from, best first: by rank, then by the fewest sessions. Equal sensors
     come in an order that differs from interface to interface, so that instances launched together
-    spread over them instead of piling onto the first."""
+    spread over them instead of piling onto the first. While an answer is missing that may still
+    come, sensors of other zones and unverified ones do not count: a better one may turn up."""
+    open_questions = any(v.error and not v.error.final for v in verdicts.values())
+    worst = Rank.IN_ZONE_BEHIND if open_questions else Rank.UNVERIFIED
 
     def order(target_id: str) -> tuple[int, int, str]:
         draw = hashlib.sha256(f"{source.interface.interface_id}{target_id}".encode()).hexdigest()
         return verdicts[target_id].rank, sessions[target_id], draw
 
-    return sorted(candidates(verdicts), key=order)
+    return sorted((key for key, v in verdicts.items() if v.passes and v.rank <= worst), key=order)
 
 
 # ======================================================================================
