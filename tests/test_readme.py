@@ -87,7 +87,8 @@ def test_the_table_of_parameters_and_variables_is_complete_and_has_the_real_defa
     names, variables, defaults = (column(README, header, number) for number in range(3))
     assert sorted(quoted(variables)) == sorted(VARIABLES)
     parameters = {
-        name: str(parameter.get("Default", "")) for name, parameter in TEMPLATE["Parameters"].items()
+        name: str(parameter.get("Default", ""))
+        for name, parameter in TEMPLATE["Parameters"].items()
     }
     # Those that deploy.sh fills in, or that have an option of their own.
     for name in ("CodeBucket", "CodeKey", "CodeVersion", "FilterId", "Targets", "TargetAccounts"):
@@ -171,6 +172,13 @@ def test_the_tables_of_metrics_and_alarms_are_complete(
     assert names == list(alarms)
     for name, cell in zip(names, when, strict=True):
         assert set(quoted([cell])) - {"DRY_RUN"} <= alarms[name], name
+    # What CloudWatch charges for: Sessions comes besides, once for each sensor.
+    counts = {
+        name: len(re.findall("'MetricName'", str(TEMPLATE["Resources"][name]))) for name in names
+    }
+    cost = page("performance")
+    assert f"{len(printed) - 1} x $0.30" in cost
+    assert f"{sum(counts.values())} metrics of six alarms" in cost
 
 
 # --- How it is built
@@ -213,6 +221,8 @@ def test_every_file_and_every_name_that_is_named_exists() -> None:
     files = [*PROJECT.glob("*.py"), *PROJECT.glob("tests/**/*.py")]
     code = "".join(path.read_text(encoding="utf-8") for path in files if path != Path(__file__))
     words = {word for name in named - paths for word in re.findall(r"^[\w.]+$", name)}
-    parts = {part for word in words if not word.endswith((".py", ".md")) for part in word.split(".")}
+    parts = {
+        part for word in words if not word.endswith((".py", ".md")) for part in word.split(".")
+    }
     assert len(parts) > 30
     assert [part for part in sorted(parts) if not re.search(rf"\b{part}\b", code)] == []
