@@ -1004,7 +1004,8 @@ class Origin(NamedTuple):
 
     def contains(self, source: Source) -> bool:
         """Whether packets of the source come from there."""
-        told(self.error)
+        if self.error:
+            told(self.error)
         if self.cidr:
             return contains(self.cidr, source.address)
         return self.members_of in source.interface.group_ids
@@ -2243,14 +2244,16 @@ def groups_admit(source: Source, face: Face, configuration: Configuration) -> Fi
     others: list[Finding] = []
     unknown: list[tuple[Origin, Unanswered]] = []
     for origin in face.origins:
-        contains = asked(origin.contains, source)
-        if isinstance(contains, Unanswered):
-            unknown.append((origin, contains))
-        elif contains:
-            admits = origin_admits(origin, in_other_vpc(source, face))
-            if admits.says is Says.PASSES:
-                return admits
-            others.append(admits)
+        try:
+            if not origin.contains(source):
+                continue
+        except Unanswered as error:
+            unknown.append((origin, error))
+            continue
+        admits = origin_admits(origin, in_other_vpc(source, face))
+        if admits.says is Says.PASSES:
+            return admits
+        others.append(admits)
     for weak in others:
         if weak.says is Says.BEHIND:
             return weak
@@ -2484,10 +2487,10 @@ def judge_face(
             behind |= finding.says is Says.BEHIND
         else:
             return rejection(stage, finding)
-    if missing:
-        return Verdict("unavailable", certain=False, error=missing)
     if hidden and not configuration.allow_unverified:
         return Verdict("unavailable", (hidden, LAST_RESORT), certain=False)
+    if missing:
+        return Verdict("unavailable", certain=False, error=missing)
     if hidden:
         unverified = passes("not verified: {problem}", problem=hidden)
         return Verdict(None, (unverified, *notes), Rank.UNVERIFIED)
@@ -3121,8 +3124,9 @@ class Mirroring:
         for target_id, verdict in verdicts.items():
             if verdict.passes:
                 sessions[target_id] = self.region.count(target_id)
-                if refusal := self.refusals.of_target(target_id):
-                    verdicts[target_id] = refused_by_aws(refusal)
+            refusal = self.refusals.of_target(target_id)
+            if refusal and (verdict.passes or verdict.error):
+                verdicts[target_id] = refused_by_aws(refusal)
         return Choice(verdicts, ranked(task.source, verdicts, sessions), sessions)
 
     def why_unmirrored(self, choice: Choice) -> str:

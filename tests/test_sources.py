@@ -61,15 +61,17 @@ BOTH = [
     {"Primary": False, "PrivateIpAddress": SECONDARY},
     {"Primary": True, "PrivateIpAddress": PRIMARY},
 ]
-# What EC2 shows of an interface's addresses, and the one that packets come from.
-ADDRESSES: dict[str, tuple[dict[str, Any], str | None]] = {
-    "the primary address, though it is not the first": ({"PrivateIpAddresses": BOTH}, PRIMARY),
-    "no list of addresses": ({"PrivateIpAddress": PRIMARY}, PRIMARY),
-    "no address of IPv4": ({"PrivateIpAddresses": []}, None),
-}
 
 
-@pytest.mark.parametrize(("shown", "address"), ADDRESSES.values(), ids=ADDRESSES.keys())
+@pytest.mark.parametrize(
+    ("shown", "address"),
+    [
+        ({"PrivateIpAddresses": BOTH}, PRIMARY),
+        ({"PrivateIpAddress": PRIMARY}, PRIMARY),
+        ({"PrivateIpAddresses": []}, None),
+    ],
+    ids=["though it is not the first", "without a list of addresses", "unless there is none"],
+)
 def test_the_primary_address_is_found(shown: dict[str, Any], address: str | None) -> None:
     row = {"NetworkInterfaceId": "eni-1", "VpcId": "vpc-1", "SubnetId": "subnet-1", "Groups": []}
     interface = Interface.of(row | shown, {"AvailabilityZone": "us-east-1a"})
@@ -103,14 +105,11 @@ TAGS: dict[str, tuple[dict[str, str], str, str, bool]] = {
     "included by key with an empty value": ({"mirror": ""}, "mirror", "", True),
     "included by an empty value": ({"mirror": ""}, "mirror=", "", True),
     "an empty value wanted, another one there": ({"mirror": "yes"}, "mirror=", "", False),
-    "included by one of several": ({"team": "red"}, "mirror=yes,team=red", "", True),
     "included by one of two values": ({"team": "red"}, "team=blue,team=red", "", True),
     "value with an equals sign": ({"team": "red=blue"}, "team=red=blue", "", True),
     "another value": ({"mirror": "no"}, "mirror=yes", "", False),
     "case counts in keys": ({"Mirror": "yes"}, "mirror=yes", "", False),
-    "case counts in values": ({"mirror": "Yes"}, "mirror=yes", "", False),
     "part of a value": ({"mirror": "yes!"}, "mirror=yes", "", False),
-    "no tag at all": ({}, "mirror", "", False),
     "excluded by key and value": ({"mirror": "no"}, "", "mirror=no", False),
     "excluded by key": ({"mirror": "whatever"}, "", "mirror", False),
     "excluded by one of several": ({"role": "sensor"}, "", "mirror=no,role=sensor", False),
@@ -142,81 +141,65 @@ def without_interfaces(scene: Scene) -> str:
 def sensor_host(scene: Scene, **tags: str) -> str:
     """The instance of a configured sensor, which has a session to another one."""
     host = scene.sensor_instance(scene.targets[0])
-    tagged = [{"Key": key, "Value": value} for key, value in tags.items()]
-    if tagged:
-        scene.ec2.create_tags(Resources=[host], Tags=tagged)
+    scene.ec2.create_tags(
+        Resources=[host], Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
+    )
     scene.session(scene.first_interface(host), scene.targets[1], number=9)
     return host
 
 
 def mirrored(scene: Scene, **options: Any) -> str:
-    instance = scene.instance(**options)
+    instance = scene.instance(tags=INCLUDED, **options)
     scene.session(scene.first_interface(instance), scene.targets[1], number=9)
     return instance
 
 
+# What is tagged x is excluded, what is tagged y is included.
+INCLUDED, EXCLUDED = {"y": ""}, {"x": "", "y": ""}
 # Interfaces, some of them out for two reasons, of which the first counts; the outcome, and words
 # of its reason.
-SET_ASIDE: dict[str, tuple[Build, str, list[str]]] = {
-    "an instance that AWS does not know": (lambda a: UNKNOWN, "skipped", [UNKNOWN]),
-    "an instance without interfaces": (without_interfaces, "skipped", ["no network interface"]),
+SET_ASIDE: dict[str, tuple[Build, str]] = {
+    "an instance that AWS does not know": (lambda a: UNKNOWN, f"skipped {UNKNOWN}"),
+    "an instance without interfaces": (without_interfaces, "skipped no network interface"),
     **{
-        f"an instance that is {state}": (
-            lambda a, s=state: a.instance(state=s),
-            "skipped",
-            [f"is {state}"],
+        f"an instance that is {state}, before its tag": (
+            lambda a, s=state: a.instance(state=s, tags=EXCLUDED),
+            f"skipped is {state}",
         )
         for state in ("stopped", "stopping", "shutting-down", "terminated")
     },
-    "an instance that is stopped, before its tag": (
-        lambda a: a.instance(state="stopped", tags={"x": ""}),
-        "skipped",
-        ["stopped"],
-    ),
     "an excluded instance, before its interface type": (
-        lambda a: a.instance(tags={"x": "", "y": ""}, interface_type="trunk"),
-        "skipped",
-        ["its tag x", "EXCLUDE_TAGS"],
+        lambda a: a.instance(tags=EXCLUDED, interface_type="trunk"),
+        "skipped tag x EXCLUDE_TAGS",
     ),
     "an excluded instance, before being a sensor with a session": (
-        lambda a: sensor_host(a, x="", y=""),
-        "skipped",
-        ["EXCLUDE_TAGS"],
+        lambda a: sensor_host(a, **EXCLUDED),
+        "skipped EXCLUDE_TAGS",
     ),
-    "an instance that is not included": (
-        lambda a: a.instance(),
-        "skipped",
-        ["y, z=1", "INCLUDE_TAGS"],
-    ),
+    "an instance that is not included": (lambda a: a.instance(), "skipped y, z=1 INCLUDE_TAGS"),
     **{
         f"an interface of type {kind}, before its session": (
-            lambda a, k=kind: mirrored(a, interface_type=k, tags={"y": ""}),
-            "skipped",
-            [kind],
+            lambda a, k=kind: mirrored(a, interface_type=k),
+            f"skipped {kind}",
         )
         for kind in ("efa", "efa-only", "trunk", "branch")
     },
-    "a sensor, before its session": (
-        lambda a: sensor_host(a, y=""),
-        "skipped",
-        ["sensor", "loop"],
-    ),
+    "a sensor, before its session": (lambda a: sensor_host(a, **INCLUDED), "skipped sensor loop"),
     "an interface with a session, before no IPv4 address": (
-        lambda a: mirrored(a, ipv6_only=True, tags={"y": ""}),
-        "exists",
-        ["Session"],
+        lambda a: mirrored(a, ipv6_only=True),
+        "exists Session",
     ),
     "an interface without an IPv4 address": (
-        lambda a: a.instance(ipv6_only=True, tags={"y": ""}),
-        "skipped",
-        ["IPv4"],
+        lambda a: a.instance(ipv6_only=True, tags=INCLUDED),
+        "skipped IPv4",
     ),
 }
 
 
 @warm
-@pytest.mark.parametrize(("build", "outcome", "words"), SET_ASIDE.values(), ids=SET_ASIDE.keys())
-def test_set_aside_is(scene: Scene, build: Build, outcome: str, words: list[str]) -> None:
+@pytest.mark.parametrize(("build", "wanted"), SET_ASIDE.values(), ids=SET_ASIDE.keys())
+def test_set_aside_is(scene: Scene, build: Build, wanted: str) -> None:
+    outcome, *words = wanted.split()
     scene.configure(
         [scene.sensor(), scene.sensor()], EXCLUDE_TAGS="x", INCLUDE_TAGS="y,z=1", DRY_RUN="true"
     )
