@@ -125,11 +125,6 @@ class Configuration(NamedTuple):
     cache_seconds: int
     dry_run: bool
 
-    @property
-    def selects_by_tag(self) -> bool:
-        """Whether tags say which instances are meant."""
-        return bool(self.include_tags or self.exclude_tags)
-
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Configuration:
         """Read the configuration.
@@ -206,10 +201,10 @@ class Settings:
 
     def one_id(self, name: str, what: str) -> str:
         """Exactly one ID; its form is not checked."""
-        text = self.text(name)
-        if len(split_ids(text)) != 1:
-            raise self._error(name, text, what)
-        return split_ids(text)[0]
+        ids = split_ids(self.text(name))
+        if len(ids) != 1:
+            raise self._error(name, self.text(name), what)
+        return ids[0]
 
     def ids(self, name: str, default: str | Iterable[str], what: str) -> tuple[str, ...]:
         """One or more IDs, separated by commas or white space; duplicates fold, order is kept."""
@@ -1342,14 +1337,6 @@ def in_parallel(*calls: Callable[[], Any]) -> list[Any]:
 _memory: dict[tuple[str, str, str, str], tuple[Any, float]] = {}
 
 
-def drop_old_answers(seconds: int) -> None:
-    """Drop what AWS answered so many seconds ago or earlier."""
-    now = time.time()
-    for key, (_, asked_at) in list(_memory.items()):
-        if not 0 <= now - asked_at < seconds:
-            _memory.pop(key, None)
-
-
 class Account:
     """The EC2 of one account: every call of the function, each in one place.
 
@@ -1724,11 +1711,6 @@ class Face(NamedTuple):
     acl: NetworkAcl | Unanswered | None = None
 
 
-def is_bare(instance: Instance | Unanswered) -> bool:
-    """Whether an instance runs without interfaces, as far as EC2 shows yet."""
-    return isinstance(instance, Instance) and instance.is_up and not instance.interfaces
-
-
 class Targets:
     """All traffic mirror targets that are visible here, those that other accounts share included.
 
@@ -1826,7 +1808,9 @@ class Region:
         self.deadline = deadline
         self.own_account = own_account
         seconds = 0 if sweep else configuration.cache_seconds
-        drop_old_answers(configuration.cache_seconds)
+        for key, (_, asked_at) in list(_memory.items()):
+            if not 0 <= time.time() - asked_at < configuration.cache_seconds:
+                _memory.pop(key, None)
         self.home = Account(deadline, remember_seconds=seconds)
         self.accounts = {
             account: Account(deadline, account, role, seconds)
@@ -1856,7 +1840,12 @@ class Region:
         seconds after it has appeared, so the function asks three times, a second apart."""
         found = self.home.look_up(INSTANCES, instance_ids)
         for _ in range(INSTANCE_LOOKS - 1):
-            unknown = [key for key, rows in found.items() if not rows or is_bare(rows[0])]
+            unknown = [
+                key
+                for key, rows in found.items()
+                if not rows
+                or (isinstance(rows[0], Instance) and rows[0].is_up and not rows[0].interfaces)
+            ]
             if not unknown:
                 break
             try:
@@ -1893,8 +1882,9 @@ class Region:
         """How many sessions a sensor has, as far as its owner or the own account sees them, and
         with those that the function chose in this invocation."""
         renewed = {} if isinstance(self._renewed, Unanswered) else self._renewed or {}
-        faces = renewed.get(target_id) or self.sensors[target_id]
-        return self.sessions.count(target_id) + told(faces[0].sensor.hidden_sessions)
+        views = [view[target_id] for view in (renewed, self.sensors) if target_id in view]
+        hidden = [faces[0].sensor.hidden_sessions for faces in views]
+        return self.sessions.count(target_id) + next((h for h in hidden if isinstance(h, int)), 0)
 
     def sessions_per_own_target(self) -> dict[str, int]:
         """How many sessions each configured target has that the own account owns; empty where AWS
@@ -2170,7 +2160,8 @@ def exists(source: Source, face: Face, configuration: Configuration) -> Finding:
 def recognised(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Instances behind a load balancer cannot be recognised as sensors, and one that is mirrored
     feeds on itself. So the operator has to say by tags which instances are meant."""
-    if face.sensor.behind_load_balancer and not configuration.selects_by_tag:
+    by_tags = configuration.include_tags or configuration.exclude_tags
+    if face.sensor.behind_load_balancer and not by_tags:
         return rejects(
             "Instances behind a load balancer cannot be recognised as sensors and would be "
             "mirrored into themselves; set INCLUDE_TAGS or EXCLUDE_TAGS so that they are left out"
@@ -2538,27 +2529,21 @@ def judge(source: Source, sensors: Sensors, configuration: Configuration) -> dic
     }
 
 
-def candidates(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """The targets to choose from. While an answer is missing that may still come, sensors of other
-    zones and unverified ones do not count: one that is better may turn up."""
-    worst = Rank.UNVERIFIED
-    if any(verdict.error and not verdict.error.final for verdict in verdicts.values()):
-        worst = Rank.IN_ZONE_BEHIND
-    return [key for key, v in verdicts.items() if v.stage is None and v.rank <= worst]
-
-
 def ranked(
     source: Source, verdicts: Mapping[str, Verdict], sessions: Mapping[str, int]
 ) -> list[str]:
     """The targets to choose from, best first: by rank, then by the fewest sessions. Equal sensors
     come in an order that differs from interface to interface, so that instances launched together
-    spread over them instead of piling onto the first."""
+    spread over them instead of piling onto the first. While an answer is missing that may still
+    come, sensors of other zones and unverified ones do not count: a better one may turn up."""
+    open_questions = any(v.error and not v.error.final for v in verdicts.values())
+    worst = Rank.IN_ZONE_BEHIND if open_questions else Rank.UNVERIFIED
 
     def order(target_id: str) -> tuple[int, int, str]:
         draw = hashlib.sha256(f"{source.interface.interface_id}{target_id}".encode()).hexdigest()
         return verdicts[target_id].rank, sessions[target_id], draw
 
-    return sorted(candidates(verdicts), key=order)
+    return sorted((key for key, v in verdicts.items() if v.passes and v.rank <= worst), key=order)
 
 
 # ======================================================================================
@@ -3342,15 +3327,14 @@ SWEPT: Sequence[tuple[Read, Sequence[str], TasksOf]] = (
 
 def why_no_interface(instance_id: str, instance: Instance | None, request: Request) -> str:
     """Why there is no interface of an instance to mirror."""
-    if instance:
-        state = instance.state
-        without = f"Instance {instance_id} has no network interface"
-        return without if instance.is_up else f"Instance {instance_id} is {state}, not running"
+    if instance and not instance.is_up:
+        return f"Instance {instance_id} is {instance.state}, not running"
     problem = f"AWS does not know instance {instance_id}"
-    problem += f"; the event is from {request.origin}" if request.origin else ""
-    if not sees_managed(client_of()):
-        problem += "; this runtime's boto3 cannot ask for instances that services manage"
-    return problem
+    if instance:
+        problem = f"Instance {instance_id} has no network interface"
+    elif not sees_managed(client_of()):
+        problem += ", and this runtime's boto3 cannot ask for instances that services manage"
+    return f"{problem}; the event is from {request.origin}" if request.origin else problem
 
 
 def why_excluded(source: Source, configuration: Configuration) -> str | None:
@@ -3462,7 +3446,7 @@ class Report:
             return None
         causes: dict[str, list[str]] = defaultdict(list)
         for entry in self._unfinished:
-            name = entry.interface_id or entry.instance_id or "further instances"
+            name = entry.interface_id or entry.instance_id or "further interfaces"
             causes[entry.reason].append(name)
         counts = ", ".join(f"{n} {outcome}" for outcome, n in self._unfinished_counts.items())
         reasons = " ".join(f"{', '.join(names)}: {reason}" for reason, names in causes.items())
