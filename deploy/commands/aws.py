@@ -7,15 +7,23 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore import exceptions
+import botocore.session
+import yaml
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    InvalidRegionError,
+)
 
 
 class Exit(IntEnum):
@@ -57,13 +65,25 @@ class Stop(Exception):
         self.status = status
 
 
-class WrongValue(ValueError):
-    """The call is wrong: an option, a parameter or the form of an ID."""
+@lru_cache
+def read_yaml(name: str) -> dict[str, Any]:
+    """A file of this package: options, errors or advice."""
+    text = (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
 
 
 def note(message: str) -> None:
     """Tell the operator something that does not keep the command from going on."""
     print(f"Note: {message}", file=sys.stderr)
+
+
+def show(lines: Sequence[str], indent: str = "    ", most: int = 50) -> None:
+    """Print the first lines of a list, and how many more there are."""
+    for line in lines[:most]:
+        print(indent + line)
+    if len(lines) > most:
+        print(f"{indent}... and {len(lines) - most} more")
 
 
 class Aws:
@@ -79,12 +99,12 @@ class Aws:
 
     def __init__(self, profile: str | None = None, region: str | None = None) -> None:
         self.profile = profile or os.environ.get("AWS_PROFILE")
+        # botocore reads AWS_DEFAULT_REGION by itself, and not AWS_REGION.
+        region = region or os.environ.get("AWS_REGION")
         try:
-            # botocore reads AWS_DEFAULT_REGION by itself, and not AWS_REGION.
-            region = region or os.environ.get("AWS_REGION")
             self.session = boto3.Session(profile_name=profile, region_name=region)
-        except exceptions.ProfileNotFound as error:
-            raise Stop(Exit.CREDENTIALS, f"{error}. {how_to_sign_in(None)}") from None
+        except BotoCoreError as error:
+            raise explained(error, self) from error
         self.clients: dict[str, Any] = {}
         self.region = self.session.region_name or ""
         if not self.region:
@@ -115,7 +135,7 @@ class Aws:
         try:
             # Once: a Region that does not exist shows in an address that stays unknown.
             return str(self.client("sts", tries=1).get_caller_identity()["Account"])
-        except (exceptions.InvalidRegionError, exceptions.EndpointConnectionError) as error:
+        except (InvalidRegionError, EndpointConnectionError) as error:
             known = self.session.get_available_regions("ec2")
             if self.region in known:
                 raise
@@ -128,25 +148,10 @@ class Aws:
         rows = self.rows("ec2", "describe_traffic_mirror_targets", "TrafficMirrorTargets")
         return {row["TrafficMirrorTargetId"]: row.get("OwnerId", "") for row in rows}
 
-    def filters(self) -> dict[str, str]:
-        """The traffic mirror filters of the account, with their descriptions."""
+    def filters(self) -> list[str]:
+        """The traffic mirror filters of the account."""
         rows = self.rows("ec2", "describe_traffic_mirror_filters", "TrafficMirrorFilters")
-        return {row["TrafficMirrorFilterId"]: row.get("Description", "") for row in rows}
-
-
-# Codes of AWS and names of botocore's exceptions: how a command ends, and what its user does.
-REFUSED = "ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|AuthFailure|"
-REFUSED += "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|"
-REFUSED += ".*Login|.*Config"
-DENIED = "AccessDenied|Unauthorized|AuthorizationError|Forbidden|403"
-# Where permissions have other names than operations.
-PERMISSIONS = {
-    "HeadBucket": "s3:ListBucket",
-    "HeadObject": "s3:GetObject",
-    "ListObjectsV2": "s3:ListBucket",
-    "PutObject": "s3:PutObject (and kms:GenerateDataKey, kms:Decrypt for a bucket with a KMS key)",
-    "Invoke": "lambda:InvokeFunction",
-}
+        return [row["TrafficMirrorFilterId"] for row in rows]
 
 
 def code_of(error: ClientError | BotoCoreError) -> str:
@@ -155,43 +160,39 @@ def code_of(error: ClientError | BotoCoreError) -> str:
     return str(response.get("Error", {}).get("Code", "")) or type(error).__name__
 
 
-def permission_of(error: ClientError | BotoCoreError, aws: Aws) -> str:
+def permission_of(error: ClientError | BotoCoreError) -> str:
     """The permission that a call lacked: AWS mostly says, else it follows from the operation."""
-    operation = getattr(error, "operation_name", "")
     # With a service role it is something that CloudFormation was about to do.
     if said := re.search(r"not authorized to perform: ([\w-]+:\w+)", str(error)):
         return said[1]
+    operation = getattr(error, "operation_name", "")
     for service in ("cloudformation", "ec2", "lambda", "logs", "s3", "sqs", "sts"):
-        if operation in aws.client(service).meta.service_model.operation_names:
-            return PERMISSIONS.get(operation, f"{service}:{operation}")
-    return operation
+        if operation in botocore.session.Session().get_service_model(service).operation_names:
+            default = f"{service}:{operation}"
+            return str(read_yaml("errors")["permissions"].get(operation, default))
+    return str(operation)
 
 
 def how_to_sign_in(profile: str | None) -> str:
     """What the operator does to get credentials that work."""
-    configured = boto3.Session()._session.full_config["profiles"]  # noqa: SLF001
+    # This session is not asked for its profile, which may be none that is configured.
+    configured = botocore.session.Session().full_config["profiles"]
     settings = configured.get(profile or "default", {})
     option = f" --profile {profile}" if profile else ""
     if "sso_session" in settings or "sso_start_url" in settings:
         return f"Sign in: aws sso login{option}"
     if "login_session" in settings:
         return f"Sign in: aws login{option}"
-    return (
-        f"Give --profile (there are: {', '.join(configured) or 'none'}; where it has SSO, first: "
-        "aws sso login --profile NAME), or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for "
-        "temporary credentials, AWS_SESSION_TOKEN"
-    )
+    return str(read_yaml("errors")["keys"].format(profiles=", ".join(configured) or "none"))
 
 
 def explained(error: ClientError | BotoCoreError, aws: Aws) -> Stop:
     """How a command ends by an error of AWS or on the way there."""
-    if re.match(REFUSED, code_of(error)):
-        why = "The credentials are missing, wrong or expired, or the Region is not enabled"
-        return Stop(Exit.CREDENTIALS, f"{error}\n{why}. {how_to_sign_in(aws.profile)}")
-    if re.match(DENIED, code_of(error)):
-        why = f"The permission {permission_of(error, aws)} is missing"
-        return Stop(Exit.DENIED, f"{error}\n{why}. docs/operations.md lists what is needed")
-    return Stop(Exit.NO_ANSWER, f"{error}\nAWS did not answer usefully. Try again")
+    rows = read_yaml("errors")["codes"]
+    status, _, advice = next(row for row in rows if re.match(row[1], code_of(error)))
+    permission = permission_of(error) if status == "DENIED" else ""
+    words = advice.format(sign_in=how_to_sign_in(aws.profile), permission=permission)
+    return Stop(Exit[status], f"{error}\n{words}")
 
 
 @contextmanager
@@ -199,8 +200,6 @@ def asking(options: argparse.Namespace) -> Iterator[tuple[Aws, str]]:
     """The account of the options, and its number; an error of AWS becomes a Stop."""
     aws = Aws(options.profile, options.region)
     try:
-        account = aws.sign_in()
-        print(f"Account {account}, Region {aws.region}")
-        yield aws, account
+        yield aws, aws.sign_in()
     except (ClientError, BotoCoreError) as error:
         raise explained(error, aws) from error

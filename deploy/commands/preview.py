@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from logging.handlers import MemoryHandler
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from botocore.endpoint import Endpoint
 from botocore.exceptions import BotoCoreError, ClientError
@@ -28,9 +28,10 @@ from rich.console import Console
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import lambda_traffic_mirror as function
+from lambda_traffic_mirror import Configuration, ConfigurationError
 
 from . import shown, stack, template
-from .aws import Aws, Exit, Stop, WrongValue, explained
+from .aws import Aws, Exit, Stop, explained
 from .picture import PERMISSION, Sensor, Survey, own_words
 
 # ======================================================================================
@@ -75,18 +76,20 @@ def read_only() -> Iterator[None]:
 
 @contextmanager
 def warnings() -> Iterator[list[str]]:
-    """What the function warns of while it lasts, each once; its records go nowhere else."""
+    """What the function warns of while it lasts; its records go nowhere else."""
     messages: list[str] = []
-    kept = MemoryHandler(10_000)
-    kept.setLevel("WARNING")
-    propagate, function.logger.propagate = function.logger.propagate, False
-    function.logger.addHandler(kept)
+
+    def keep(record: logging.LogRecord) -> bool:
+        message = own_words(record.getMessage())
+        if record.levelno >= logging.WARNING and message not in messages:
+            messages.append(message)
+        return False
+
+    function.logger.addFilter(keep)
     try:
         yield messages
     finally:
-        function.logger.removeHandler(kept)
-        function.logger.propagate = propagate
-        messages += dict.fromkeys(own_words(record.getMessage()) for record in kept.buffer)
+        function.logger.removeFilter(keep)
 
 
 def survey(
@@ -103,7 +106,7 @@ def survey(
         ConfigurationError: a variable is wrong.
         ClientError, BotoCoreError: AWS cannot be asked at all.
     """
-    configuration = function.Configuration.from_environment(environment)
+    configuration = Configuration.from_environment(environment)
     # The function makes clients of its own, for which keys in variables come before a profile.
     os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = session.region_name
     profile = session.profile_name
@@ -156,18 +159,6 @@ def sensors_of(region: Any) -> dict[str, Sensor]:
 # ======================================================================================
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What preview.sh takes besides the options that all commands have."""
-    parser.epilog = None
-    more = parser.add_argument
-    more("--targets", metavar="IDS", help="traffic mirror targets of your sensors, and accounts")
-    more("--filter", metavar="ID", help="traffic mirror filter; a preview does not look at it")
-    more("--html", metavar="FILE", type=Path, help="write the same as a page, with every interface")
-    more("--json", metavar="FILE", type=Path, help="write every interface as the function's result")
-    more("variables", metavar="NAME=VALUE", nargs="*",
-         help="a variable of the function, for example LOCAL_ZONE_ONLY=false")  # fmt: skip
-
-
 def variable_names() -> dict[str, str]:
     """The function's variables by the parameters that the template sets them from: LOCAL_ZONE_ONLY
     by LocalZoneOnly."""
@@ -179,7 +170,7 @@ def given_by(options: argparse.Namespace) -> dict[str, str]:
     """The function's variables that a call sets, by their own or their parameters' names.
 
     Raises:
-        WrongValue: something is none of the function's, or there is no target.
+        Stop: something is none of the function's, or there is no target.
     """
     names = variable_names()
     given: dict[str, str] = {}
@@ -188,11 +179,13 @@ def given_by(options: argparse.Namespace) -> dict[str, str]:
         variable = names.get(name, name)
         if variable not in names.values() or not equals:
             known = ", ".join(names.values())
-            raise WrongValue(f"{name}{equals}{value} sets no variable of the function: {known}")
+            text = f"{name}{equals}{value} sets no variable of the function: {known}"
+            raise Stop(Exit.WRONG, text)
         if value is not None and given.setdefault(variable, value) != value:
-            raise WrongValue(f"{variable} is given twice: {given[variable]!r} and {value!r}")
+            text = f"{variable} is given twice: {given[variable]!r} and {value!r}"
+            raise Stop(Exit.WRONG, text)
     if not (given.get("targets") or options.stack or function.TARGETS):
-        raise WrongValue("--targets is missing, or the --stack whose targets are meant")
+        raise Stop(Exit.WRONG, "--targets is missing, or the --stack whose targets are meant")
     return given
 
 
@@ -205,11 +198,11 @@ def environment_of(parameters: Mapping[str, str], given: Mapping[str, str]) -> d
     return {**variables, "filter_id": "tmf-any", **given}
 
 
-def run(options: argparse.Namespace) -> int:
-    """Look at the account and show it; the exit status.
+def run(options: argparse.Namespace) -> Exit:
+    """Look at the account and show it; how it ended.
 
     Raises:
-        WrongValue, Stop: the call is wrong, or AWS cannot be asked.
+        Stop: the call is wrong, or AWS cannot be asked.
     """
     aws = None
     try:
@@ -217,59 +210,46 @@ def run(options: argparse.Namespace) -> int:
         declared = template.parameters().items()
         parameters = {name: str(row.get("Default", "")) for name, row in declared}
         environment = environment_of(parameters, {"targets": "tmt-any", **given})
-        function.Configuration.from_environment(environment)  # before AWS is asked
-        with ExitStack() as files:
-            page, entries = (
-                path and files.enter_context(path.open("w", encoding="utf-8"))
-                for path in (options.html, options.json)
-            )
-            aws = Aws(options.profile, options.region)
-            aws.sign_in()
-            if options.stack:
-                running = stack.read(aws, options.stack)
-                parameters = running.parameters if running else {}
-            if not parameters:
-                raise WrongValue(f"there is no stack {options.stack!r} in {aws.region}")
-            return preview(aws, environment_of(parameters, given), page, entries)
-    except OSError as error:
-        raise WrongValue(f"{error.filename} cannot be written: {error.strerror}") from error
-    except (Stop, function.ConfigurationError) as error:
+        Configuration.from_environment(environment)  # before AWS is asked
+        aws = Aws(options.profile, options.region)
+        aws.sign_in()
+        if options.stack:
+            running = stack.read(aws, options.stack)
+            if not running:
+                raise Stop(Exit.WRONG, f"there is no stack {options.stack!r} in {aws.region}")
+            parameters = running.parameters
+        return preview(aws, environment_of(parameters, given), options)
+    except (Stop, ConfigurationError) as error:
         raise Stop(Exit.WRONG, str(error)) from error
     except (ClientError, BotoCoreError) as error:
         raise Stop(Exit.WRONG, str(explained(error, aws) if aws else error)) from error
 
 
-def preview(
-    aws: Aws, environment: Mapping[str, str], page: TextIO | None, entries: TextIO | None
-) -> int:
-    """Look at the account and show it on the terminal and in files; the exit status."""
-    outcomes: Counter[str] = Counter()
-    status = Console(stderr=True).status("Reading")
-    if entries:
-        entries.write('{"dry_run": true, "interfaces": [')
+def preview(aws: Aws, environment: Mapping[str, str], options: argparse.Namespace) -> Exit:
+    """Look at the account and show it on the terminal and in files; how it ended."""
+    entries: list[dict[str, Any]] = []
 
     def note(entry: Any) -> None:
-        if entries:
-            line = own_words(json.dumps(entry.as_dict()))
-            entries.write(f",\n{line}" if outcomes else f"\n{line}")
-        outcomes[entry.outcome] += 1
-        status.update(f"Reading: {outcomes.total():,} interfaces")
+        if options.json:
+            entries.append(json.loads(own_words(json.dumps(entry.as_dict()))))
 
-    with status:
+    with Console(stderr=True).status("Reading the account"):
         found = survey(aws.session, environment, note)
     failed = [each.reason for each in found.interfaces if each.outcome == "failed"]
     missing = dict.fromkeys(PERMISSION.findall(" ".join(found.unread + failed)))
     if found.unread and not found.interfaces:
         raise Stop(Exit.WRONG, f"AWS could not be asked. {found.unread[0]}")
-    if function.Configuration.from_environment(environment).dry_run:
+    if Configuration.from_environment(environment).dry_run:
         found.remarks.append("DRY_RUN is on: the function plans sessions and creates none.")
     shown.draw(found, shown.console_for_output())
-    if page:
-        page.writelines(shown.page(found))
-    if entries:
-        end = json.dumps({"summary": outcomes, "message": f"{found.headline()}."})
-        entries.write(f"\n], {end[1:]}\n")
-    for file in filter(None, (page, entries)):
+    if options.html:
+        options.html.writelines(shown.page(found))
+    if options.json:
+        summary = Counter(entry["outcome"] for entry in entries)
+        rows = {"dry_run": True, "interfaces": entries, "summary": summary}
+        json.dump({**rows, "message": f"{found.headline()}."}, options.json, indent=1)
+    for file in filter(None, (options.html, options.json)):
+        file.close()
         print(f"Written: {file.name}")
     if missing:
         raise Stop(Exit.WRONG, f"missing permission: {', '.join(missing)}")

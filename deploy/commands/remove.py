@@ -22,56 +22,45 @@ from botocore.exceptions import ClientError
 
 from . import preview, template
 from . import stack as stacks
-from .aws import Aws, Exit, Stop, WrongValue, asking, code_of, explained, note
+from .aws import Aws, Exit, Stop, asking, code_of, explained, note, show
 from .deploy import FOLDER
+from .picture import ADVICE, DARK, MAYBE
+from .preview import Configuration, ConfigurationError
 from .stack import Stack
 from .template import sorted_targets
 
-SHOWN = 50  # lines of a list
 REMOVABLE = ".*_FAILED|ROLLBACK_COMPLETE|DELETE_IN_PROGRESS"  # though it cannot be updated
-OUTLIVES = ("filter", "queues", "log", "zips")
-SESSIONS = ("ec2", "describe_traffic_mirror_sessions", "TrafficMirrorSessions")
 Row = dict[str, Any]  # as AWS describes a session
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What remove.sh takes besides the options that all commands have."""
-    more = parser.add_argument
-    more("--target", metavar="ID", help="only the sessions to this target")
-    more("--above", metavar="N", type=int, help="only as many of them as the target has beyond N")
-    more("--filter", metavar="ID", help="filter of a stack that is gone")
-    more("--targets", metavar="LIST", help="targets and accounts of a stack that is gone")
-    for what in OUTLIVES:
-        more(f"--with-{what}", action="store_true", help=f"delete the {what} that outlive it, too")
-    text = "also if interfaces go dark, or what a stack in DELETE_FAILED still holds is left behind"
-    more("--force", action="store_true", help=text)
-    more("--yes", action="store_true", help="do not ask")
 
 
 def run(options: argparse.Namespace) -> Exit:
     """Remove; how it ended.
 
     Raises:
-        WrongValue: the call is wrong.
-        Stop: something is in the way.
+        Stop: the call is wrong, or something is in the way.
     """
-    chosen = [what for what in OUTLIVES if getattr(options, f"with_{what}")]
+    wrong = ""
+    chosen = {key for key, value in vars(options).items() if key.startswith("with_") and value}
     if options.target and (options.filter or options.targets or chosen):
-        raise WrongValue("--target goes with --above, --force and the common options only")
-    if options.target and sorted_targets(options.target) != ([options.target], []):
-        raise WrongValue(f"--target takes one traffic mirror target, not {options.target!r}")
-    if options.above is not None and (not options.target or options.above < 0):
-        raise WrongValue("--above takes a number from 0, and needs --target")
-    if bool(options.filter) != bool(options.targets):
-        raise WrongValue("--filter and --targets go together")
+        wrong = "--target goes with --above, --force and the common options only"
+    elif options.target and sorted_targets(options.target) != ([options.target], []):
+        wrong = f"--target takes one traffic mirror target, not {options.target!r}"
+    elif options.above is not None and (not options.target or options.above < 0):
+        wrong = "--above takes a number from 0, and needs --target"
+    elif bool(options.filter) != bool(options.targets):
+        wrong = "--filter and --targets go together"
+    elif options.filter and chosen - {"with_filter"}:
+        wrong = "of a stack that is gone only the filter is known: --with-filter"
+    if wrong:
+        raise Stop(Exit.WRONG, wrong)
     if options.filter:
         template.check("FilterId", options.filter)
         sorted_targets(options.targets)
-        if set(chosen) - {"filter"}:
-            raise WrongValue("of a stack that is gone only the filter is known: --with-filter")
     with asking(options) as (aws, account):
+        print(f"Account {account}, Region {aws.region}")
         remove = free_target if options.target else remove_all
-        return remove(options, aws, account)
+        remove(options, aws, account)
+    return Exit.DONE
 
 
 # ======================================================================================
@@ -93,11 +82,16 @@ class Claim(NamedTuple):
         return cls(frozenset(ids) | {one for one in owners if owners[one] in accounts}, filter_id)
 
 
+def all_sessions(aws: Aws) -> list[Row]:
+    """Every mirror session of the account."""
+    return list(aws.rows("ec2", "describe_traffic_mirror_sessions", "TrafficMirrorSessions"))
+
+
 def sessions(aws: Aws, account: str, claims: list[Claim]) -> tuple[list[Row], list[str]]:
     """The sessions that may be deleted, since they are claimed, belong to this account and have the
     Name that the function gives; and those of others, as lines with the reason."""
     ours, others = [], []
-    for row in aws.rows(*SESSIONS):
+    for row in all_sessions(aws):
         target, interface = row["TrafficMirrorTargetId"], row["NetworkInterfaceId"]
         name = {tag["Key"]: tag["Value"] for tag in row.get("Tags", ())}.get("Name")
         claiming = [claim.filter_id for claim in claims if target in claim.targets]
@@ -123,14 +117,6 @@ def line_of(row: Row) -> str:
     return "{}  {} -> {}".format(*ids)
 
 
-def show(lines: list[str], indent: str = "    ") -> None:
-    """Show the first of a list."""
-    for line in lines[:SHOWN]:
-        print(indent + line)
-    if len(lines) > SHOWN:
-        print(f"{indent}... and {len(lines) - SHOWN} more")
-
-
 def confirm(options: argparse.Namespace) -> None:
     """Ask, unless --yes is given.
 
@@ -151,19 +137,18 @@ def delete_sessions(aws: Aws, ours: list[Row]) -> None:
     Raises:
         Stop: some could not be deleted, or AWS denies it.
     """
-    ec2 = aws.client("ec2")
-    failed = []
+    failed, ec2 = [], aws.client("ec2")
     for number, row in enumerate(ours, 1):
+        session_id = row["TrafficMirrorSessionId"]
+        delete = partial(ec2.delete_traffic_mirror_session, TrafficMirrorSessionId=session_id)
         try:
-            ec2.delete_traffic_mirror_session(TrafficMirrorSessionId=row["TrafficMirrorSessionId"])
+            if_there(delete)  # else it went meanwhile, or with its interface
         except ClientError as error:
             if explained(error, aws).status in (Exit.DENIED, Exit.CREDENTIALS):
                 raise
-            if not code_of(error).endswith("NotFound"):  # else: meanwhile, or its interface is gone
-                failed.append(f"{row['TrafficMirrorSessionId']}: {error}")
-        if number % 100 == 0:
-            print(f"Looked after {number} of {len(ours)} sessions.", flush=True)
-    print(f"Deleted {len(ours) - len(failed)} of {len(ours)} sessions.")
+            failed.append(f"{session_id}: {error}")
+        if number % 100 == 0 or number == len(ours):
+            print(f"Deleted {number - len(failed)} of {len(ours)} sessions.", flush=True)
     show(failed)
     if failed:
         raise Stop(Exit.LEFT, f"{len(failed)} sessions could not be deleted. Run it again")
@@ -174,7 +159,7 @@ def delete_sessions(aws: Aws, ours: list[Row]) -> None:
 # ======================================================================================
 
 
-def free_target(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
+def free_target(options: argparse.Namespace, aws: Aws, account: str) -> None:
     """Delete the sessions to a target, if other sensors can take their interfaces."""
     ours, others = sessions(aws, account, [Claim(frozenset([options.target]), "")])
     others = [line for line in others if not line.endswith("(another target)")]
@@ -186,7 +171,7 @@ def free_target(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
     show(others)
     if not ours:
         print("Nothing to delete.")
-        return Exit.DONE
+        return
     dark = goes_dark(options, aws, [str(row["NetworkInterfaceId"]) for row in ours])
     print(f"Would go dark: {len(dark)} of {len(ours)} interfaces")
     show(dark)
@@ -195,12 +180,6 @@ def free_target(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
     confirm(options)
     delete_sessions(aws, ours)
     print("The next sweep mirrors those anew that other sensors can take.")
-    return Exit.DONE
-
-
-def is_on(variables: dict[str, str], name: str) -> bool:
-    """Whether a boolean variable of the function is true."""
-    return variables.get(name, "").strip().lower() in ("true", "yes", "on", "1")
 
 
 def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> list[str]:
@@ -214,51 +193,56 @@ def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> l
     if not stack or not stack.is_ours:
         why = f"there is no stack {options.stack} here to mirror it anew (see --stack)"
         return [f"{one}: {why}" for one in interfaces]
-    variables = stacks.variables(aws, stack)
+    variables = stacks.function_of(aws, stack)["Environment"]["Variables"]
     named = Claim.of(aws, variables["targets"], "").targets
     rest = sorted(named - {options.target})
-    if is_on(variables, "DRY_RUN"):
-        return [
-            f"{one}: stack {stack.name} is on DRY_RUN, and creates nothing" for one in interfaces
-        ]
-    if not rest:
-        return [f"{one}: stack {stack.name} has no other target" for one in interfaces]
+    rows = all_sessions(aws)
+    number = min(set(range(1, 32767)) - {row["SessionNumber"] for row in rows})
+    pretended = {"targets": ",".join(rest) or "none", "MIRROR_ALONGSIDE": "true"}
+    pretended["SESSION_NUMBER"] = str(number)
+    try:
+        configuration = Configuration.from_environment(variables)
+        if configuration.dry_run:
+            why = f"stack {stack.name} is on DRY_RUN, and creates nothing"
+            return [f"{one}: {why}" for one in interfaces]
+        if not rest:
+            return [f"{one}: stack {stack.name} has no other target" for one in interfaces]
+        survey = preview.survey(aws.session, variables | pretended)
+    except ConfigurationError as error:
+        mend = f"deploy/deploy.sh --bucket ... {aws.place(stack.name)} Parameter=Value"
+        text = f"the function of stack {stack.name} has a variable that it cannot use: {error}"
+        raise Stop(Exit.STATE, f"{text} Correct the variable's parameter: {mend}") from error
     if options.above is None and options.target in named:
         take_out = "deploy/deploy.sh --bucket ... --targets ..."
         note(f"the next sweep may choose {options.target} again. Take it out first: {take_out}")
-    rows = list(aws.rows(*SESSIONS))
-    number = min(set(range(1, 32767)) - {row["SessionNumber"] for row in rows})
-    pretended = {"targets": ",".join(rest), "MIRROR_ALONGSIDE": "true"}
-    survey = preview.survey(aws.session, variables | pretended | {"SESSION_NUMBER": str(number)})
     print(
         "Judged by the function itself, run here over what AWS shows now, as a sweep of stack "
         f"{stack.name} without {options.target}. Nothing was created by that."
     )
     judged = {item.interface_id: item for item in survey.interfaces}
-    elsewhere = {
+    with_others = {
         row["NetworkInterfaceId"]
         for row in rows
         if row["TrafficMirrorTargetId"] not in (*rest, options.target)
     }
-    dark = []
+    dark = {}
     for one in interfaces:
         item = judged.get(one)
+        is_left_alone = one in with_others and not configuration.mirror_alongside
         if item is None:
             # An interface of no running instance sends nothing. It is mirrored when that starts.
-            why = survey.unread[0] if survey.unread else ""
+            dark[one] = survey.unread[0] if survey.unread else ""
         elif item.outcome not in ("planned", "exists"):
-            why = item.reason
-        elif item.target_id not in rest or (
-            one in elsewhere
-            and item.outcome == "planned"
-            and not is_on(variables, "MIRROR_ALONGSIDE")
-        ):
-            why = "another tool mirrors it, so the function leaves it alone (MIRROR_ALONGSIDE)"
-        else:
-            why = "the sensors that can take it may be full" if item.fate == "maybe" else ""
-        if why:
-            dark.append(f"{one}: {why}")
-    return dark
+            dark[one] = item.reason
+        elif item.target_id not in rest or (is_left_alone and item.outcome == "planned"):
+            dark[one] = (
+                "another tool mirrors it, so the function leaves it alone (MIRROR_ALONGSIDE)"
+            )
+        elif item.fate == DARK:
+            dark[one] = ADVICE["full"][0]
+        elif item.fate == MAYBE:
+            dark[one] = "the sensors that can take it may be full"
+    return [f"{one}: {why}" for one, why in dark.items() if why]
 
 
 # ======================================================================================
@@ -274,12 +258,12 @@ class Left(NamedTuple):
     delete: Callable[[], object]
 
 
-def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
+def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> None:
     """Delete a stack, its sessions and what was chosen of the rest; say what is left."""
     stack = stacks.read(aws, options.stack)
     if stack and options.filter:
         text = "it is removed with its sessions without --filter and --targets"
-        raise WrongValue(f"stack {stack.name} is there: {text}")
+        raise Stop(Exit.WRONG, f"stack {stack.name} is there: {text}")
     # What cannot be updated can be deleted, unless it is being changed or something else's.
     wrong = stack and stacks.what_to_do(aws, stack)
     if stack and wrong and not (stack.is_ours and re.fullmatch(REMOVABLE, stack.status)):
@@ -295,7 +279,8 @@ def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
     elif not known:
         raise Stop(Exit.STATE, unknown_stack(options, aws, account, others))
     ours, theirs = sessions(aws, account, claims)
-    left = list(left_behind(aws, known, others, options.filter))
+    filters = {options.filter, *(one.filter_id for one in known)} - used
+    left = list(left_behind(aws, known, others, filters))
     goes = [one for one in left if getattr(options, f"with_{one.option}")]
     stays = [one for one in left if one not in goes]
     print("To be deleted:")
@@ -310,23 +295,12 @@ def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> Exit:
         confirm(options)
     if stack:
         delete_stack(options, aws, stack)
-        ours, _ = sessions(aws, account, claims)
     # An invocation that was under way when its function was deleted goes on making sessions.
     for _ in range(3):
-        if ours:
+        if ours := sessions(aws, account, claims)[0]:
             delete_sessions(aws, ours)
-            ours, _ = sessions(aws, account, claims)
-    failed = [one.name for one in goes if not delete_left(one)]
-    if failed:
+    if failed := [one.name for one in goes if not delete_left(one)]:
         raise Stop(Exit.LEFT, f"{', '.join(failed)} could not be deleted. Run it again")
-    say_what_is_left(options, aws, stack, stays)
-    return Exit.DONE
-
-
-def say_what_is_left(
-    options: argparse.Namespace, aws: Aws, stack: Stack | None, stays: list[Left]
-) -> None:
-    """What there is still to do, and the command that does it."""
     again = f"deploy/remove.sh {aws.place(options.stack)}"
     if stays:
         needed = " ".join(dict.fromkeys(f"--with-{one.option}" for one in stays))
@@ -352,64 +326,48 @@ def unknown_stack(options: argparse.Namespace, aws: Aws, account: str, others: l
     return "\n".join(says)
 
 
-def outliving(stack: Stack, kind: str) -> list[str]:
-    """Physical IDs of what the template does not have deleted with the stack, of this type."""
-    declared = template.template()["Resources"]
-    policies = {name: declared[name].get("DeletionPolicy", "Delete") for name in declared}
-    goes = {one.physical for one in stack.resources if policies.get(one.logical) == "Delete"}
-    return [one for one in stack.made(kind) if one not in goes]
-
-
 def left_behind(
-    aws: Aws, known: list[Stack], others: list[Stack], filter_id: str | None
+    aws: Aws, known: list[Stack], others: list[Stack], filters: set[str | None]
 ) -> Iterator[Left]:
     """What outlives these stacks and is there, also while they are there."""
     ec2, sqs, logs, s3 = (aws.client(name) for name in ("ec2", "sqs", "logs", "s3"))
-    wanted = {filter_id, *(one.filter_id for one in known)} - {one.filter_id for one in others}
-    for one in aws.filters():
-        if one in wanted:
-            delete = partial(ec2.delete_traffic_mirror_filter, TrafficMirrorFilterId=one)
-            yield Left("filter", f"filter {one}", delete)
-    for one in sorted({url for stack in known for url in outliving(stack, "AWS::SQS::Queue")}):
-        if exists(partial(sqs.get_queue_attributes, QueueUrl=one)):
-            yield Left("queues", f"queue {one}", partial(sqs.delete_queue, QueueUrl=one))
-    for one in sorted(
-        {name for stack in known for name in outliving(stack, "AWS::Logs::LogGroup")}
-    ):
-        if exists(partial(logs.describe_log_streams, logGroupName=one, limit=1)):
-            yield Left("log", f"log group {one}", partial(logs.delete_log_group, logGroupName=one))
-    used = {other.parameters["CodeBucket"] for other in others}
-    for one in sorted({one.parameters.get("CodeBucket", "") for one in known} - used - {""}):
-        for row in exists(partial(s3.list_objects_v2, Bucket=one, Prefix=FOLDER)).get(
-            "Contents", ()
-        ):
-            delete = partial(s3.delete_object, Bucket=one, Key=row["Key"])
-            yield Left("zips", f"zip s3://{one}/{row['Key']}", delete)
+    for one in filters.intersection(aws.filters()):
+        delete = partial(ec2.delete_traffic_mirror_filter, TrafficMirrorFilterId=one)
+        yield Left("filter", f"filter {one}", delete)
+    queue = ("queues", "queue", sqs.get_queue_attributes, sqs.delete_queue, "QueueUrl")
+    group = ("log", "log group", logs.describe_log_streams, logs.delete_log_group, "logGroupName")
+    kinds = {"AWS::SQS::Queue": queue, "AWS::Logs::LogGroup": group}
+    for kind, (option, noun, look, delete, key) in kinds.items():
+        for one in sorted({physical for stack in known for physical in stack.outliving(kind)}):
+            if if_there(partial(look, **{key: one})) is not None:
+                yield Left(option, f"{noun} {one}", partial(delete, **{key: one}))
+    buckets = {one.parameters.get("CodeBucket", "") for one in known}
+    for bucket in buckets - {other.parameters["CodeBucket"] for other in others} - {""}:
+        listed = aws.rows("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix=FOLDER)
+        for row in if_there(partial(list, listed)) or ():
+            delete = partial(s3.delete_object, Bucket=bucket, Key=row["Key"])
+            yield Left("zips", f"zip s3://{bucket}/{row['Key']}", delete)
 
 
-GONE = "NotFound|NonExistent|DoesNotExist|NoSuch"
-
-
-def exists(look: Callable[[], Row]) -> Row:
-    """What AWS says of something; empty if it does not exist."""
+def if_there(call: Callable[[], Any]) -> Any:
+    """What AWS answers; None if what the call is about does not exist (any more)."""
     try:
-        return look()
+        return call()
     except ClientError as error:
-        if not re.search(GONE, code_of(error)):
+        if not re.search("NotFound|NonExistent|DoesNotExist|NoSuch", code_of(error)):
             raise
-        return {}
+        return None
 
 
 def delete_left(one: Left) -> bool:
     """Delete something that has outlived a stack; whether it is gone."""
     try:
-        one.delete()
+        if_there(one.delete)
     except ClientError as error:
-        if code_of(error).endswith("InUse"):
-            note(f"{one.name} is still used by sessions of others")
-            return False
-        if not re.search(GONE, code_of(error)):
+        if not code_of(error).endswith("InUse"):
             raise
+        note(f"{one.name} is still used by sessions of others")
+        return False
     print(f"Deleted {one.name}")
     return True
 
@@ -420,13 +378,12 @@ def delete_stack(options: argparse.Namespace, aws: Aws, stack: Stack) -> None:
     Raises:
         Stop: it was not deleted.
     """
-    cloudformation = aws.client("cloudformation")
     seen = stacks.events(aws, stack.stack_id)[-1]["EventId"]
-    force = options.force and stack.status == "DELETE_FAILED"
     if stack.status != "DELETE_IN_PROGRESS":
-        # By its ID it can be asked for while it goes and when it is gone.
+        force = options.force and stack.status == "DELETE_FAILED"
         more = {"DeletionMode": "FORCE_DELETE_STACK"} if force else {}
-        cloudformation.delete_stack(StackName=stack.stack_id, **more)
+        # By its ID it can be asked for while it goes and when it is gone.
+        aws.client("cloudformation").delete_stack(StackName=stack.stack_id, **more)
     print(f"Deleting stack {stack.name} ...")
     if stacks.follow(aws, stack.stack_id, seen) != "DELETE_COMPLETE":
         again = "Mend what failed, and run it again; with --force what fails is left behind"
