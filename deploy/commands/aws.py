@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import lru_cache
@@ -16,6 +16,7 @@ from typing import Any
 
 import boto3
 import botocore.session
+import jinja2
 import yaml
 from botocore.config import Config
 from botocore.exceptions import (
@@ -78,12 +79,21 @@ def note(message: str) -> None:
     print(f"Note: {message}", file=sys.stderr)
 
 
-def show(lines: Sequence[str], indent: str = "    ", most: int = 50) -> None:
-    """Print the first lines of a list, and how many more there are."""
-    for line in lines[:most]:
-        print(indent + line)
-    if len(lines) > most:
-        print(f"{indent}... and {len(lines) - most} more")
+def words(occasion: str, *values: Any, **named: Any) -> str:
+    """What says.j2 has for an occasion."""
+    environment = jinja2.Environment(  # noqa: S701  plain text
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    module = environment.get_template("says.j2").module
+    return str(getattr(module, occasion)(*values, **named))
+
+
+def say(occasion: str, *values: Any, **named: Any) -> None:
+    """Print what says.j2 has for an occasion."""
+    print(words(occasion, *values, **named), end="", flush=True)
 
 
 class Aws:

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from . import stack as stacks
 from . import template
-from .aws import Aws, Exit, Stop, asking, code_of, note, show
+from .aws import Aws, Exit, Stop, asking, code_of, note, say
 from .stack import Stack
 
 PROJECT = template.DEPLOY.parent
@@ -32,11 +32,7 @@ PAUSES = (5.0, 10.0, 20.0)  # seconds before a first sweep that failed is tried 
 
 
 def run(options: argparse.Namespace) -> Exit:
-    """Look at all that is named, then build, upload, deploy and show what runs; how it ended.
-
-    Raises:
-        Stop: the call is wrong, or something is in the way.
-    """
+    """Look at all that is named, then build, upload, deploy and show what runs; how it ended."""
     given = given_by(options)
     with asking(options) as (aws, account):
         print(f"Account {account}, Region {aws.region}")
@@ -59,10 +55,10 @@ def run(options: argparse.Namespace) -> Exit:
         done = deploy(aws, options, stack is None, values)
         if done and not options.no_execute_changeset:
             print(done)
-            show_what_runs(aws, options, values)
-            if was_key not in ("", key):
-                place = f"--bucket {given['CodeBucket']} {aws.place(options.stack)}"
-                print(f"The way back: deploy/deploy.sh {place} --code-key {was_key}")
+            show_what_runs(aws, options.stack, key)
+            dry_run = values["DryRun"] == "true"
+            back = was_key if was_key != key else ""
+            say("deployed", given["CodeBucket"], aws.place(options.stack), dry_run, back)
     return Exit.DONE
 
 
@@ -95,11 +91,6 @@ def given_by(options: argparse.Namespace) -> dict[str, str]:
     for name, value in given.items():
         template.check(name, value)
     return given
-
-
-# ======================================================================================
-# What has to be so before anything is uploaded or deployed
-# ======================================================================================
 
 
 def all_values(stack: Stack | None, given: dict[str, str]) -> dict[str, str]:
@@ -154,11 +145,6 @@ def look_at_bucket(aws: Aws, given: dict[str, str]) -> None:
             raise
         text = f"there is no s3://{bucket}/{key}. What there is: aws s3 ls s3://{bucket}/{FOLDER}"
         raise Stop(Exit.NO_CODE, text) from None
-
-
-# ======================================================================================
-# The zip and the stack
-# ======================================================================================
 
 
 def build() -> str:
@@ -241,20 +227,16 @@ def make_change_set(
     return made["Id"]
 
 
-# ======================================================================================
-# What runs now
-# ======================================================================================
-
-
-def show_what_runs(aws: Aws, options: argparse.Namespace, values: dict[str, str]) -> None:
+def show_what_runs(aws: Aws, name: str, code_key: str) -> None:
     """Show the outputs, compare the code, and have a first sweep."""
-    stack = stacks.read(aws, options.stack)
+    stack = stacks.read(aws, name)
     if stack is None or not (names := stack.made("AWS::Lambda::Function")):
         note("the stack shows no function, so that neither code nor sweep can be looked at")
         return
-    show([f"{name:<20} {value}" for name, value in stack.outputs.items()], "  ")
+    for name, value in stack.outputs.items():
+        print(f"  {name:<20} {value}")
     # Lambda shows in base64 what the key has in digits.
-    digest = re.search(r"([0-9a-f]{64})\.zip$", values["CodeKey"])
+    digest = re.search(r"([0-9a-f]{64})\.zip$", code_key)
     wanted = base64.b64encode(bytes.fromhex(digest[1])).decode() if digest else ""
     try:
         runs = stacks.function_of(aws, stack)["CodeSha256"]
@@ -265,31 +247,12 @@ def show_what_runs(aws: Aws, options: argparse.Namespace, values: dict[str, str]
             text = f"the function runs code with CodeSha256 {runs}, and the zip has {wanted}"
             raise Stop(Exit.OTHER_CODE, text)
         print(f"CodeSha256 {runs}, {'as the zip' if wanted else 'which the key does not tell'}.")
-    place = aws.place(stack.name)
     if body := first_sweep(aws, names[0], int(stack.parameters.get("Timeout", 300))):
-        print(f"First sweep: {body['message']}")
-        dark = [
-            f"{entry['interface_id']} of {entry['instance_id']}: {entry['reason']}"
-            for entry in body["interfaces"]
-            if entry["outcome"] in ("unmirrored", "blocked", "failed")
-        ]
-        show(dark, "  ", 5)
-        if dark:
-            print(f"Every interface: deploy/preview.sh {place}")
-        if not body["summary"].keys() - {"skipped"}:
-            why = "no instance runs, or tags leave all of them out (IncludeTags, ExcludeTags)"
-            print(f"Nothing is meant to be mirrored: {why}.")
-    if stack.parameters.get("DryRun") == "true":
-        begin = f"deploy/deploy.sh --bucket {values['CodeBucket']} {place} DryRun=false"
-        print(f"DRY_RUN is on, so nothing is mirrored. To begin: {begin}")
+        say("sweep", body, aws.place(stack.name))
 
 
 def first_sweep(aws: Aws, function: str, timeout: int) -> dict[str, Any] | None:
-    """The body of what the function answers to a sweep in a dry run; None if it cannot be had.
-
-    Raises:
-        Stop: the sweep fails.
-    """
+    """The body of what the function answers to a sweep in a dry run; None if it cannot be had."""
     client = aws.client("lambda", tries=1, read_timeout=timeout + 30)
     event = (template.DEPLOY / "dry-run-sweep.json").read_bytes()
     print("A first look at every instance, in a dry run ...", flush=True)
@@ -298,8 +261,7 @@ def first_sweep(aws: Aws, function: str, timeout: int) -> dict[str, Any] | None:
             answer = client.invoke(FunctionName=function, Payload=event)
             result = json.loads(answer["Payload"].read())
             if not answer.get("FunctionError"):
-                body: dict[str, Any] = result["body"]
-                return body
+                return {key: result["body"][key] for key in ("message", "summary", "interfaces")}
             time.sleep(pause)  # IAM needs seconds until a new role's permissions hold everywhere
         raise Stop(Exit.SWEEP_FAILED, f"deployed, but a sweep fails: {result['errorMessage']}")
     except (ClientError, BotoCoreError, ValueError, KeyError) as error:

@@ -13,43 +13,33 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_network
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from .aws import read_yaml
 
 # What becomes of an interface, the best first; what is skipped is not meant to be mirrored.
 COVERED, PLANNED, MAYBE, ELSEWHERE, DARK = "covered", "planned", "maybe", "elsewhere", "dark"
 MEANT, SKIPPED = (COVERED, PLANNED, MAYBE, ELSEWHERE, DARK), "skipped"
 # By stage, or by another reason to be dark: what it means, and what to do.
-ADVICE: dict[str, list[str]] = yaml.safe_load(
-    (Path(__file__).parent / "advice.yaml").read_text(encoding="utf-8")
-)
+ADVICE: dict[str, list[str]] = read_yaml("advice")
 STAGES = tuple(ADVICE)
 # AWS allows 10 sources for a target that is a network interface, 100 where the sensor's instance
 # has one of a few large sizes, and any number for a load balancer (Traffic Mirroring quotas).
 USUAL_SOURCES, MOST_SOURCES = 10, 100
-HOURS_A_MONTH = 730
 PERMISSION = re.compile(r"\b(?:ec2|sts):[A-Z]\w+")
 HINTS = ("hints", "problem")  # details of findings that may name a permission
 
 
 class Cause(NamedTuple):
-    """What decides over an interface: equal for interfaces that belong together.
-
-    Attributes:
-        text: a sentence with names in braces; {address} stands for the interface's address.
-        about: the names' values, the address left out.
-        target_id: the sensor of which it was found; empty if it is about none.
-        alike: how many further sensors fall at the same stage.
-        databases: whether the interfaces are databases', which are counted apart.
-    """
+    """What decides over an interface, such as a network ACL's rule; equal for those that belong
+    together. In the text names stand in braces; `about` has their values, but for {address}, the
+    interface's. `alike`: how many sensors besides that of `target_id` fall at the same stage."""
 
     text: str
     about: tuple[tuple[str, str], ...] = ()
     target_id: str = ""
     alike: int = 0
-    databases: bool = False
+    databases: bool = False  # whether the interfaces are databases', which are counted apart
 
     @classmethod
     def of(cls, verdict: Any) -> Cause:
@@ -111,14 +101,8 @@ class Finding:
 
 
 class Group(NamedTuple):
-    """Findings that are shown together, the largest first.
-
-    Attributes:
-        fate: what becomes of the interfaces.
-        label: why: the stage at which they fall, behind 'blocked at ' if they have a session, or
-            another key of advice.yaml, or a phrase.
-        total: how many interfaces these are.
-    """
+    """Findings that are shown together, the largest first: what becomes of these interfaces, why
+    (a key of advice.yaml, behind 'blocked at ' if they have a session, or a phrase), how many."""
 
     fate: str
     label: str
@@ -147,29 +131,20 @@ class Group(NamedTuple):
 
 
 class Sensor(NamedTuple):
-    """A configured target; texts are empty where that is not known.
-
-    Attributes:
-        host_id, name, size: the instance that hosts it, its Name tag and type.
-        zone, vpc_id: where it is; several, separated by commas, for a load balancer.
-        owner: the account that owns the target.
-        now: the sessions it has, as far as AWS shows them.
-        limited: whether AWS limits its sources: an interface, not a load balancer.
-        planned: the sessions it would get.
-        problem: why no interface can use it; empty if one can, or none was judged.
-    """
+    """A configured target; texts are empty where that is not known. Several zones and VPCs of a
+    load balancer are separated by commas."""
 
     target_id: str
-    host_id: str = ""
+    host_id: str = ""  # of the instance, as its Name tag and type
     name: str = ""
     size: str = ""
     zone: str = ""
     vpc_id: str = ""
     owner: str = ""
-    now: int = 0
-    limited: bool = True
-    planned: int = 0
-    problem: str = ""
+    now: int = 0  # sessions that it has, as far as AWS shows them
+    limited: bool = True  # whether AWS limits its sources: an interface, not a load balancer
+    planned: int = 0  # sessions that it would get
+    problem: str = ""  # why no interface can use it; empty if one can, or none was judged
 
     @property
     def after(self) -> int:
@@ -192,9 +167,7 @@ class Survey:
     """What would become of every interface of an account.
 
     Attributes:
-        account, region: where that is.
         known: the sensors by target ID, in configured order; set before the first entry is added.
-        interfaces: every interface.
         unread: why a part of the account could not be looked at.
         lacking: permissions that are missing, and how many verdicts they would settle.
         remarks: what else there is to say, a sentence each.
@@ -221,14 +194,16 @@ class Survey:
         for target_id, verdict in entry.choice.verdicts.items():
             if verdict.stage in ("tag", "zone", "vpc"):
                 continue  # nothing is wrong with the sensor, it is only not meant
-            self.lacking.update(permissions_in(verdict))
+            hints = (
+                value for each in verdict.findings for key, value in each.about if key in HINTS
+            )
+            texts = " ".join(map(str, (verdict.error or "", *hints)))
+            self.lacking.update(set(PERMISSION.findall(texts)))
             if verdict.stage is None:
                 self._usable.add(target_id)
             else:
                 stages = self._rejected.setdefault(target_id, {})
-                if verdict.stage not in stages:
-                    stages[verdict.stage] = Finding(Cause.of(verdict))
-                stages[verdict.stage].count(address)
+                stages.setdefault(verdict.stage, Finding(Cause.of(verdict))).count(address)
         fate, label, cause = self._classified(entry)
         cause = cause._replace(databases=entry.source is not None and not entry.instance_id)
         ids = (entry.interface_id, entry.instance_id, entry.target_id, entry.session_id)
@@ -308,7 +283,7 @@ class Survey:
     def sensors(self) -> list[Sensor]:
         """The sensors: those that no interface can use, those that may be too full, the others by
         zone; the busiest first."""
-        planned = Counter(item.target_id for item in self.interfaces if item.outcome == "planned")
+        planned = Counter(i.target_id for i in self.interfaces if i.fate in (PLANNED, MAYBE))
         sensors = []
         for target_id, sensor in self.known.items():
             problem, stages = "", self._rejected.get(target_id)
@@ -318,33 +293,12 @@ class Survey:
             sensors.append(sensor._replace(planned=planned[target_id], problem=problem))
         return sorted(sensors, key=lambda s: (not s.problem, not s.tight, s.zone, -s.after))
 
-    def headline(self) -> str:
-        """The answer in one sentence."""
-        fates = self.coverage()["interfaces"]
-        number, certain = plural(fates.total(), "interface"), fates[COVERED] + fates[PLANNED]
-        only_if = f"only if your sensors are of sizes that take {MOST_SOURCES}"
-        if fates[DARK]:
-            rest = f", {fates[MAYBE]:,} more fit {only_if}" if fates[MAYBE] else ""
-            return f"{fates[DARK]:,} of {number} would stay dark{rest}"
-        if self.unread:
-            return "The account could not be read to its end"
-        if fates[MAYBE]:
-            of_all = f"{certain:,} of {fates.total():,} would be mirrored for certain"
-            return f"{of_all}, {fates[MAYBE]:,} more {only_if}"
-        if not fates:
-            return "There is no interface to be mirrored"
-        return f"All {number} {'would be' if fates[PLANNED] else 'are'} mirrored"
-
-    def cost(self) -> str:
-        """What AWS charges for: every hour of an interface that has a session, whether or not its
-        packets arrive."""
+    @property
+    def charged(self) -> tuple[int, int]:
+        """Interfaces that AWS charges for, now and after: those that have a session, whether or not
+        its packets arrive."""
         now = sum(1 for item in self.interfaces if item.session_id and item.fate != ELSEWHERE)
-        after = now + sum(1 for item in self.interfaces if item.outcome == "planned")
-        return (
-            f"AWS charges by interface hours: {now * HOURS_A_MONTH:,} a month now, "
-            f"{after * HOURS_A_MONTH:,} after ({plural(after, 'interface')} x {HOURS_A_MONTH} "
-            "hours); see VPC pricing, Traffic Mirroring."
-        )
+        return now, now + sum(1 for i in self.interfaces if i.fate in (PLANNED, MAYBE))
 
     def notes(self) -> list[str]:
         """What an operator should know besides, a sentence each."""
@@ -384,12 +338,6 @@ def place_of(source: Any) -> tuple[str, str, str]:
     place = source.interface
     name = source.tags.get("Name") if source.instance_id else place.description
     return name or "", place.vpc_id or "", str(place.address or "")
-
-
-def permissions_in(verdict: Any) -> set[str]:
-    """The permissions that a verdict lacks, for an answer or for what could settle it."""
-    texts = [str(value) for each in verdict.findings for name, value in each.about if name in HINTS]
-    return set(PERMISSION.findall(f"{verdict.error or ''} {' '.join(texts)}"))
 
 
 def own_words(text: str) -> str:

@@ -28,15 +28,12 @@ from rich.console import Console
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import lambda_traffic_mirror as function
-from lambda_traffic_mirror import Configuration, ConfigurationError
+from lambda_traffic_mirror import Configuration as Configuration
+from lambda_traffic_mirror import ConfigurationError as ConfigurationError
 
 from . import shown, stack, template
 from .aws import Aws, Exit, Stop, explained
 from .picture import PERMISSION, Sensor, Survey, own_words
-
-# ======================================================================================
-# The function's own flow, reading only
-# ======================================================================================
 
 
 class NotReadOnly(BaseException):
@@ -154,11 +151,6 @@ def sensors_of(region: Any) -> dict[str, Sensor]:
     return found
 
 
-# ======================================================================================
-# Command line
-# ======================================================================================
-
-
 def variable_names() -> dict[str, str]:
     """The function's variables by the parameters that the template sets them from: LOCAL_ZONE_ONLY
     by LocalZoneOnly."""
@@ -167,11 +159,7 @@ def variable_names() -> dict[str, str]:
 
 
 def given_by(options: argparse.Namespace) -> dict[str, str]:
-    """The function's variables that a call sets, by their own or their parameters' names.
-
-    Raises:
-        Stop: something is none of the function's, or there is no target.
-    """
+    """The function's variables that a call sets, by their own or their parameters' names."""
     names = variable_names()
     given: dict[str, str] = {}
     pairs = [("targets", "=", options.targets), ("filter_id", "=", options.filter)]
@@ -199,11 +187,7 @@ def environment_of(parameters: Mapping[str, str], given: Mapping[str, str]) -> d
 
 
 def run(options: argparse.Namespace) -> Exit:
-    """Look at the account and show it; how it ended.
-
-    Raises:
-        Stop: the call is wrong, or AWS cannot be asked.
-    """
+    """Look at the account and show it; how it ended."""
     aws = None
     try:
         given = given_by(options)
@@ -215,14 +199,15 @@ def run(options: argparse.Namespace) -> Exit:
         aws.sign_in()
         if options.stack:
             running = stack.read(aws, options.stack)
-            if not running:
-                raise Stop(Exit.WRONG, f"there is no stack {options.stack!r} in {aws.region}")
-            parameters = running.parameters
-        return preview(aws, environment_of(parameters, given), options)
+            parameters = running.parameters if running else {}
+        if parameters:
+            return preview(aws, environment_of(parameters, given), options)
+        wrong: Exception = Stop(Exit.WRONG, f"there is no stack {options.stack!r} in {aws.region}")
     except (Stop, ConfigurationError) as error:
-        raise Stop(Exit.WRONG, str(error)) from error
+        wrong = error
     except (ClientError, BotoCoreError) as error:
-        raise Stop(Exit.WRONG, str(explained(error, aws) if aws else error)) from error
+        wrong = explained(error, aws) if aws else error
+    raise Stop(Exit.WRONG, str(wrong))
 
 
 def preview(aws: Aws, environment: Mapping[str, str], options: argparse.Namespace) -> Exit:
@@ -247,7 +232,7 @@ def preview(aws: Aws, environment: Mapping[str, str], options: argparse.Namespac
     if options.json:
         summary = Counter(entry["outcome"] for entry in entries)
         rows = {"dry_run": True, "interfaces": entries, "summary": summary}
-        json.dump({**rows, "message": f"{found.headline()}."}, options.json, indent=1)
+        json.dump({**rows, "message": f"{shown.headline(found)}."}, options.json, indent=1)
     for file in filter(None, (options.html, options.json)):
         file.close()
         print(f"Written: {file.name}")

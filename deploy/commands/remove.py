@@ -22,10 +22,9 @@ from botocore.exceptions import ClientError
 
 from . import preview, template
 from . import stack as stacks
-from .aws import Aws, Exit, Stop, asking, code_of, explained, note, show
+from .aws import Aws, Exit, Stop, asking, code_of, explained, note, say, words
 from .deploy import FOLDER
 from .picture import ADVICE, DARK, MAYBE
-from .preview import Configuration, ConfigurationError
 from .stack import Stack
 from .template import sorted_targets
 
@@ -34,11 +33,7 @@ Row = dict[str, Any]  # as AWS describes a session
 
 
 def run(options: argparse.Namespace) -> Exit:
-    """Remove; how it ended.
-
-    Raises:
-        Stop: the call is wrong, or something is in the way.
-    """
+    """Remove; how it ended."""
     wrong = ""
     chosen = {key for key, value in vars(options).items() if key.startswith("with_") and value}
     if options.target and (options.filter or options.targets or chosen):
@@ -61,11 +56,6 @@ def run(options: argparse.Namespace) -> Exit:
         remove = free_target if options.target else remove_all
         remove(options, aws, account)
     return Exit.DONE
-
-
-# ======================================================================================
-# Sessions
-# ======================================================================================
 
 
 class Claim(NamedTuple):
@@ -118,11 +108,7 @@ def line_of(row: Row) -> str:
 
 
 def confirm(options: argparse.Namespace) -> None:
-    """Ask, unless --yes is given.
-
-    Raises:
-        Stop: the answer is not yes.
-    """
+    """Ask, unless --yes is given."""
     try:
         sure = options.yes or input("Type yes to delete what is listed: ").strip() == "yes"
     except EOFError:
@@ -132,11 +118,7 @@ def confirm(options: argparse.Namespace) -> None:
 
 
 def delete_sessions(aws: Aws, ours: list[Row]) -> None:
-    """Delete sessions, one after the other: EC2 allows about five such calls a second.
-
-    Raises:
-        Stop: some could not be deleted, or AWS denies it.
-    """
+    """Delete sessions, one after the other: EC2 allows about five such calls a second."""
     failed, ec2 = [], aws.client("ec2")
     for number, row in enumerate(ours, 1):
         session_id = row["TrafficMirrorSessionId"]
@@ -149,14 +131,9 @@ def delete_sessions(aws: Aws, ours: list[Row]) -> None:
             failed.append(f"{session_id}: {error}")
         if number % 100 == 0 or number == len(ours):
             print(f"Deleted {number - len(failed)} of {len(ours)} sessions.", flush=True)
-    show(failed)
+    say("list", failed)
     if failed:
         raise Stop(Exit.LEFT, f"{len(failed)} sessions could not be deleted. Run it again")
-
-
-# ======================================================================================
-# The sessions to one target
-# ======================================================================================
 
 
 def free_target(options: argparse.Namespace, aws: Aws, account: str) -> None:
@@ -165,16 +142,12 @@ def free_target(options: argparse.Namespace, aws: Aws, account: str) -> None:
     others = [line for line in others if not line.endswith("(another target)")]
     if options.above is not None:
         ours = ours[: max(0, len(ours) + len(others) - options.above)]
-    print(f"Sessions to {options.target}: {len(ours)} of ours to be deleted")
-    show([line_of(row) for row in ours])
-    print(f"Of others, they stay: {len(others)}")
-    show(others)
+    say("target", options.target, [line_of(row) for row in ours], others)
     if not ours:
-        print("Nothing to delete.")
         return
     dark = goes_dark(options, aws, [str(row["NetworkInterfaceId"]) for row in ours])
     print(f"Would go dark: {len(dark)} of {len(ours)} interfaces")
-    show(dark)
+    say("list", dark)
     if dark and not options.force:
         raise Stop(Exit.DARK, "nothing was deleted. Mend what is named, or add --force")
     confirm(options)
@@ -201,14 +174,14 @@ def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> l
     pretended = {"targets": ",".join(rest) or "none", "MIRROR_ALONGSIDE": "true"}
     pretended["SESSION_NUMBER"] = str(number)
     try:
-        configuration = Configuration.from_environment(variables)
+        configuration = preview.Configuration.from_environment(variables)
         if configuration.dry_run:
             why = f"stack {stack.name} is on DRY_RUN, and creates nothing"
             return [f"{one}: {why}" for one in interfaces]
         if not rest:
             return [f"{one}: stack {stack.name} has no other target" for one in interfaces]
         survey = preview.survey(aws.session, variables | pretended)
-    except ConfigurationError as error:
+    except preview.ConfigurationError as error:
         mend = f"deploy/deploy.sh --bucket ... {aws.place(stack.name)} Parameter=Value"
         text = f"the function of stack {stack.name} has a variable that it cannot use: {error}"
         raise Stop(Exit.STATE, f"{text} Correct the variable's parameter: {mend}") from error
@@ -245,11 +218,6 @@ def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> l
     return [f"{one}: {why}" for one, why in dark.items() if why]
 
 
-# ======================================================================================
-# The stack, its sessions and what outlives it
-# ======================================================================================
-
-
 class Left(NamedTuple):
     """Something that outlives a stack: the option that deletes it, its name and its deletion."""
 
@@ -277,20 +245,15 @@ def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> None:
     if options.filter:
         known, claims = [], [Claim.of(aws, options.targets, options.filter)]
     elif not known:
-        raise Stop(Exit.STATE, unknown_stack(options, aws, account, others))
+        again = f"deploy/remove.sh {aws.place(options.stack)}"
+        found, _ = sessions(aws, account, [Claim(frozenset(aws.targets()), "")])
+        raise Stop(Exit.STATE, words("unknown", options.stack, aws.region, others, again, found))
     ours, theirs = sessions(aws, account, claims)
     filters = {options.filter, *(one.filter_id for one in known)} - used
     left = list(left_behind(aws, known, others, filters))
     goes = [one for one in left if getattr(options, f"with_{one.option}")]
     stays = [one for one in left if one not in goes]
-    print("To be deleted:")
-    show([f"stack {stack.name} ({stack.status})"] if stack else [], "  ")
-    show([f"{len(ours)} mirror sessions", *(one.name for one in goes)], "  ")
-    show([line_of(row) for row in ours])
-    print("What stays:")
-    show([f"{one.name} (--with-{one.option} deletes it)" for one in stays], "  ")
-    print(f"  {len(theirs)} mirror sessions of others")
-    show(theirs)
+    say("all", stack, goes, stays, [line_of(row) for row in ours], theirs)
     if stack or ours or goes:
         confirm(options)
     if stack:
@@ -301,29 +264,7 @@ def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> None:
             delete_sessions(aws, ours)
     if failed := [one.name for one in goes if not delete_left(one)]:
         raise Stop(Exit.LEFT, f"{', '.join(failed)} could not be deleted. Run it again")
-    again = f"deploy/remove.sh {aws.place(options.stack)}"
-    if stays:
-        needed = " ".join(dict.fromkeys(f"--with-{one.option}" for one in stays))
-        print(f"{len(stays)} things are left, see above. To delete them, too: {again} {needed}")
-    if stack:
-        minutes = int(stack.parameters.get("Timeout", 300)) // 60 + 1
-        print(f"A sweep that was under way may make last sessions. In {minutes} minutes: {again}")
-    elif not stays:
-        print("Nothing is left.")
-
-
-def unknown_stack(options: argparse.Namespace, aws: Aws, account: str, others: list[Stack]) -> str:
-    """What to do where CloudFormation knows no stack of this name."""
-    says = [f"there is no stack {options.stack} in {aws.region}, nor was one deleted in 90 days."]
-    if others:
-        says.append(f"Stacks of template.yaml here: {', '.join(one.name for one in others)}.")
-    targets: dict[str, set[str]] = {}
-    for row in sessions(aws, account, [Claim(frozenset(aws.targets()), "")])[0]:
-        targets.setdefault(row["TrafficMirrorFilterId"], set()).add(row["TrafficMirrorTargetId"])
-    for filter_id in targets.keys() - {one.filter_id for one in others}:
-        command = f"deploy/remove.sh {aws.place(options.stack)} --filter {filter_id} --targets"
-        says.append(f'Sessions of a stack that is gone: {command} "{" ".join(targets[filter_id])}"')
-    return "\n".join(says)
+    say("left", stack, stays, f"deploy/remove.sh {aws.place(options.stack)}")
 
 
 def left_behind(
@@ -373,11 +314,7 @@ def delete_left(one: Left) -> bool:
 
 
 def delete_stack(options: argparse.Namespace, aws: Aws, stack: Stack) -> None:
-    """Delete the stack, showing its events.
-
-    Raises:
-        Stop: it was not deleted.
-    """
+    """Delete the stack, showing its events."""
     seen = stacks.events(aws, stack.stack_id)[-1]["EventId"]
     if stack.status != "DELETE_IN_PROGRESS":
         force = options.force and stack.status == "DELETE_FAILED"

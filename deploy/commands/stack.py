@@ -150,11 +150,7 @@ def what_to_do(aws: Aws, stack: Stack) -> str | None:
 
 
 def function_of(aws: Aws, stack: Stack) -> dict[str, Any]:
-    """How the stack's function is configured, as Lambda says.
-
-    Raises:
-        Stop: the stack has no function.
-    """
+    """How the stack's function is configured, as Lambda says."""
     if not (names := stack.made("AWS::Lambda::Function")):
         raise Stop(Exit.STATE, f"stack {stack.name} is in {stack.status} and has no function")
     found: dict[str, Any] = aws.client("lambda").get_function_configuration(FunctionName=names[0])

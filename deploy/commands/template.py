@@ -42,11 +42,7 @@ def resources() -> dict[str, dict[str, Any]]:
 
 
 def check(name: str, value: str) -> None:
-    """Hold a value to the parameter's declaration, as CloudFormation would.
-
-    Raises:
-        Stop: there is no such parameter, or it does not accept the value.
-    """
+    """Hold a value to the parameter's declaration, as CloudFormation would."""
     if name not in parameters():
         known = ", ".join(parameters())
         raise Stop(Exit.WRONG, f"template.yaml has no parameter {name}. It has {known}")
@@ -69,11 +65,7 @@ def sorted_targets(text: str) -> tuple[list[str], list[str]]:
     """IDs of targets and numbers of accounts in a text, as the function's variable takes them:
     separated by commas or white space, without duplicates.
 
-    IDs are not held to the form that AWS uses today, since simulators use others.
-
-    Raises:
-        Stop: something in it is neither, or there is nothing in it.
-    """
+    IDs are not held to the form that AWS uses today, since simulators use others."""
     found = list(dict.fromkeys(re.findall(r"[^,\s]+", text, re.ASCII)))
     if not found:
         raise Stop(Exit.WRONG, f"{text!r} names no target")

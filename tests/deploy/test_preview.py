@@ -369,7 +369,7 @@ def test_what_is_charged_is_counted_in_interface_hours() -> None:
     blocked = entry("blocked", {"tmt-1": fell("route")}, 1, session_id="tms-1")
     covered = entry("exists", number=2, session_id="tms-2", target_id="tmt-1")
     elsewhere = entry("exists", number=3, session_id="tms-3", metric="Elsewhere")
-    words = found_in(blocked, covered, elsewhere, planned(4, "tmt-1")).cost()
+    words = terminal(found_in(blocked, covered, elsewhere, planned(4, "tmt-1")))
     assert "1,460 a month now, 2,190 after (3 interfaces x 730 hours)" in words
 
 
