@@ -28,34 +28,17 @@ from botocore.exceptions import (
 
 
 class Exit(IntEnum):
-    """How a command ends. Scripts rely on the numbers, so none is ever given another meaning."""
+    """How a command ends; errors.yaml says what each means. Scripts rely on the numbers, so none is
+    ever given another meaning."""
 
-    text: str
+    DONE, FAILED, WRONG, DARK, NO_REGION, CREDENTIALS, NO_PYTHON = range(7)
+    NO_ZIP, NO_BUCKET, BUCKET_ELSEWHERE, DENIED, NO_CODE, NOT_FOUND = range(7, 13)
+    STATE, NO_ANSWER, OTHER_CODE, NOT_CONFIRMED, LEFT, SWEEP_FAILED = range(13, 19)
 
-    def __new__(cls, number: int, text: str) -> Exit:  # noqa: D102
-        member = int.__new__(cls, number)
-        member._value_, member.text = number, text
-        return member
-
-    DONE = 0, "done, or nothing to do"
-    FAILED = 1, "CloudFormation refused or failed; the failed events of this run are shown"
-    WRONG = 2, "wrong call: an option, a parameter or the form of an ID"
-    DARK = 3, "interfaces would stay or go dark; they are shown"
-    NO_REGION = 4, "no Region is set, or there is none of that name"
-    CREDENTIALS = 5, "no credentials, or AWS does not accept them"
-    NO_PYTHON = 6, "Python 3.10 or newer with venv is missing, or its packages"
-    NO_ZIP = 7, "the zip could not be built"
-    NO_BUCKET = 8, "the bucket does not exist"
-    BUCKET_ELSEWHERE = 9, "the bucket is in another Region"
-    DENIED = 10, "AWS denies something; the message names the permission"
-    NO_CODE = 11, "the zip of --code-key is not in the bucket"
-    NOT_FOUND = 12, "a target or the filter is not in this account and Region"
-    STATE = 13, "the state of the stack does not allow it, or it is of another template"
-    NO_ANSWER = 14, "AWS did not answer: throttled, unreachable, a fault. Try again"
-    OTHER_CODE = 15, "the function runs other code than what was deployed"
-    NOT_CONFIRMED = 16, "not confirmed; nothing was deleted"
-    LEFT = 17, "something could not be deleted. Run it again"
-    SWEEP_FAILED = 18, "deployed, but the first sweep failed; its error is shown"
+    @property
+    def text(self) -> str:
+        """What it means."""
+        return str(read_yaml("errors")["exits"][self])
 
 
 class Stop(Exception):

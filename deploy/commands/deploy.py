@@ -227,9 +227,9 @@ def make_change_set(
     return made["Id"]
 
 
-def show_what_runs(aws: Aws, name: str, code_key: str) -> None:
+def show_what_runs(aws: Aws, stack_name: str, code_key: str) -> None:
     """Show the outputs, compare the code, and have a first sweep."""
-    stack = stacks.read(aws, name)
+    stack = stacks.read(aws, stack_name)
     if stack is None or not (names := stack.made("AWS::Lambda::Function")):
         note("the stack shows no function, so that neither code nor sweep can be looked at")
         return

@@ -39,7 +39,6 @@ class Cause(NamedTuple):
     about: tuple[tuple[str, str], ...] = ()
     target_id: str = ""
     alike: int = 0
-    databases: bool = False  # whether the interfaces are databases', which are counted apart
 
     @classmethod
     def of(cls, verdict: Any) -> Cause:
@@ -97,7 +96,7 @@ class Finding:
             text = text.replace(f"{{{name}}}", value)
         alike = f" (and {plural(cause.alike, 'further sensor')})" if cause.alike else ""
         about = f"{cause.target_id}{alike}: " if cause.target_id else ""
-        return f"{about}{text.rstrip('.')}{' (databases)' if cause.databases else ''}"
+        return f"{about}{text.rstrip('.')}"
 
 
 class Group(NamedTuple):
@@ -120,8 +119,6 @@ class Group(NamedTuple):
             title = f"no sensor in {', '.join(map(str, places[:3]))}{more}"
         elif stage != self.label:
             title = f"mirrored, but {title}"
-        databases = sum(each.number for each in self.findings if each.cause.databases)
-        title += f"; {plural(databases, 'database')} among them" if databases else ""
         return title[:1].upper() + title[1:]
 
     @property
@@ -205,7 +202,6 @@ class Survey:
                 stages = self._rejected.setdefault(target_id, {})
                 stages.setdefault(verdict.stage, Finding(Cause.of(verdict))).count(address)
         fate, label, cause = self._classified(entry)
-        cause = cause._replace(databases=entry.source is not None and not entry.instance_id)
         ids = (entry.interface_id, entry.instance_id, entry.target_id, entry.session_id)
         item = Item(fate, entry.outcome, entry.reason, *ids, name, vpc_id, address)
         finding = self._found.setdefault((fate, label), {}).setdefault(cause, Finding(cause))

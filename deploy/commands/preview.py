@@ -14,22 +14,17 @@ import argparse
 import json
 import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from botocore.endpoint import Endpoint
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 import lambda_traffic_mirror as function
-from lambda_traffic_mirror import Configuration as Configuration
-from lambda_traffic_mirror import ConfigurationError as ConfigurationError
+from lambda_traffic_mirror import Configuration, ConfigurationError
 
 from . import shown, stack, template
 from .aws import Aws, Exit, Stop, explained
@@ -42,15 +37,11 @@ class NotReadOnly(BaseException):
 
 
 def check_reading(service: str, operation: str) -> None:
-    """Let nothing but reading leave.
-
-    Raises:
-        NotReadOnly: the operation does something else.
-    """
-    name = f"{service}.{operation}"
+    """Raise NotReadOnly if the operation does anything but read."""
     # The last two fetch credentials of profiles with SSO or `aws login`, which is botocore's doing.
     gives_credentials = ("sts.AssumeRole", "sso-oidc.CreateToken", "signin.CreateOAuth2Token")
-    if not operation.startswith(("Describe", "Get")) and not name.startswith(gives_credentials):
+    reads = operation.startswith(("Describe", "Get"))
+    if not reads and not f"{service}.{operation}".startswith(gives_credentials):
         raise NotReadOnly(f"A preview only reads, and {service}:{operation} was about to be sent.")
 
 
@@ -101,7 +92,6 @@ def survey(
 
     Raises:
         ConfigurationError: a variable is wrong.
-        ClientError, BotoCoreError: AWS cannot be asked at all.
     """
     configuration = Configuration.from_environment(environment)
     # The function makes clients of its own, for which keys in variables come before a profile.
@@ -169,9 +159,8 @@ def given_by(options: argparse.Namespace) -> dict[str, str]:
             known = ", ".join(names.values())
             text = f"{name}{equals}{value} sets no variable of the function: {known}"
             raise Stop(Exit.WRONG, text)
-        if value is not None and given.setdefault(variable, value) != value:
-            text = f"{variable} is given twice: {given[variable]!r} and {value!r}"
-            raise Stop(Exit.WRONG, text)
+        if value is not None:
+            given[variable] = value
     if not (given.get("targets") or options.stack or function.TARGETS):
         raise Stop(Exit.WRONG, "--targets is missing, or the --stack whose targets are meant")
     return given

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
+
+from lambda_traffic_mirror import Configuration, ConfigurationError
 
 from . import preview, template
 from . import stack as stacks
@@ -156,32 +159,22 @@ def free_target(options: argparse.Namespace, aws: Aws, account: str) -> None:
 
 
 def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> list[str]:
-    """The interfaces that no other sensor can take, with the reason; says how it knows.
-
-    The function itself judges them, as in a preview, with the variables of the stack less the
-    target. An interface that has a session is judged only for a session besides, so
-    MIRROR_ALONGSIDE is on, with a session number that is free.
-    """
+    """The interfaces that no other sensor can take, with the reason; says how it knows."""
     stack = stacks.read(aws, options.stack)
     if not stack or not stack.is_ours:
         why = f"there is no stack {options.stack} here to mirror it anew (see --stack)"
         return [f"{one}: {why}" for one in interfaces]
     variables = stacks.function_of(aws, stack)["Environment"]["Variables"]
     named = Claim.of(aws, variables["targets"], "").targets
-    rest = sorted(named - {options.target})
-    rows = all_sessions(aws)
-    number = min(set(range(1, 32767)) - {row["SessionNumber"] for row in rows})
-    pretended = {"targets": ",".join(rest) or "none", "MIRROR_ALONGSIDE": "true"}
-    pretended["SESSION_NUMBER"] = str(number)
+    rest = named - {options.target}
     try:
-        configuration = preview.Configuration.from_environment(variables)
-        if configuration.dry_run:
-            why = f"stack {stack.name} is on DRY_RUN, and creates nothing"
-            return [f"{one}: {why}" for one in interfaces]
-        if not rest:
-            return [f"{one}: stack {stack.name} has no other target" for one in interfaces]
-        survey = preview.survey(aws.session, variables | pretended)
-    except preview.ConfigurationError as error:
+        configuration = Configuration.from_environment(variables)
+        if configuration.dry_run or not rest:
+            is_on_dry_run = "is on DRY_RUN, and creates nothing"
+            why = is_on_dry_run if configuration.dry_run else "has no other target"
+            return [f"{one}: stack {stack.name} {why}" for one in interfaces]
+        dark = judged_dark(aws, variables, rest, options.target, configuration.mirror_alongside)
+    except ConfigurationError as error:
         mend = f"deploy/deploy.sh --bucket ... {aws.place(stack.name)} Parameter=Value"
         text = f"the function of stack {stack.name} has a variable that it cannot use: {error}"
         raise Stop(Exit.STATE, f"{text} Correct the variable's parameter: {mend}") from error
@@ -192,30 +185,45 @@ def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> l
         "Judged by the function itself, run here over what AWS shows now, as a sweep of stack "
         f"{stack.name} without {options.target}. Nothing was created by that."
     )
-    judged = {item.interface_id: item for item in survey.interfaces}
-    with_others = {
+    return [f"{one}: {dark[one]}" for one in interfaces if dark[one]]
+
+
+def judged_dark(
+    aws: Aws, variables: dict[str, str], rest: frozenset[str], target: str, alongside: bool
+) -> defaultdict[str, str]:
+    """Why an interface that gives up its session to a target goes dark; empty if it does not.
+
+    The function itself judges, as in a preview, with the variables of the stack less the target.
+    An interface that has a session is judged only for a session besides, so MIRROR_ALONGSIDE is on,
+    with a session number that is free.
+    """
+    rows = all_sessions(aws)
+    number = min(set(range(1, 32767)) - {row["SessionNumber"] for row in rows})
+    pretended = {"targets": ",".join(sorted(rest)), "MIRROR_ALONGSIDE": "true"}
+    survey = preview.survey(aws.session, variables | pretended | {"SESSION_NUMBER": str(number)})
+    of_others = {
         row["NetworkInterfaceId"]
         for row in rows
-        if row["TrafficMirrorTargetId"] not in (*rest, options.target)
+        if not alongside and row["TrafficMirrorTargetId"] not in {*rest, target}
     }
-    dark = {}
-    for one in interfaces:
-        item = judged.get(one)
-        is_left_alone = one in with_others and not configuration.mirror_alongside
-        if item is None:
-            # An interface of no running instance sends nothing. It is mirrored when that starts.
-            dark[one] = survey.unread[0] if survey.unread else ""
-        elif item.outcome not in ("planned", "exists"):
-            dark[one] = item.reason
-        elif item.target_id not in rest or (is_left_alone and item.outcome == "planned"):
-            dark[one] = (
-                "another tool mirrors it, so the function leaves it alone (MIRROR_ALONGSIDE)"
+    # An interface of no running instance sends nothing. It is mirrored when that starts.
+    dark = defaultdict(lambda: survey.unread[0] if survey.unread else "")
+    for item in survey.interfaces:
+        why = ""
+        if item.outcome not in ("planned", "exists"):
+            why = item.reason
+        elif item.target_id not in rest or (
+            item.outcome == "planned" and item.interface_id in of_others
+        ):
+            why = "another tool mirrors it, so the function leaves it alone (MIRROR_ALONGSIDE)"
+        elif item.fate in (DARK, MAYBE):
+            why = (
+                ADVICE["full"][0]
+                if item.fate == DARK
+                else "the sensors that can take it may be full"
             )
-        elif item.fate == DARK:
-            dark[one] = ADVICE["full"][0]
-        elif item.fate == MAYBE:
-            dark[one] = "the sensors that can take it may be full"
-    return [f"{one}: {why}" for one, why in dark.items() if why]
+        dark[item.interface_id or ""] = why
+    return dark
 
 
 class Left(NamedTuple):
