@@ -43,8 +43,9 @@ class Stack(NamedTuple):
 
     def outliving(self, kind: str) -> set[str]:
         """Those of them that the template keeps when the stack is deleted."""
-        policies = {name: row.get("DeletionPolicy") for name, row in template.resources().items()}
-        goes = {physical for name, _, physical in self.resources if policies.get(name, 1) is None}
+        kept = template.template()["Resources"]
+        deleted = {name for name, row in kept.items() if "DeletionPolicy" not in row}
+        goes = {physical for name, _, physical in self.resources if name in deleted}
         return set(self.made(kind)) - goes
 
     @property

@@ -35,12 +35,6 @@ def parameters() -> dict[str, dict[str, Any]]:
     return declared
 
 
-def resources() -> dict[str, dict[str, Any]]:
-    """Name and declaration of each resource."""
-    declared: dict[str, dict[str, Any]] = template()["Resources"]
-    return declared
-
-
 def check(name: str, value: str) -> None:
     """Hold a value to the parameter's declaration, as CloudFormation would."""
     if name not in parameters():
@@ -67,17 +61,12 @@ def sorted_targets(text: str) -> tuple[list[str], list[str]]:
 
     IDs are not held to the form that AWS uses today, since simulators use others."""
     found = list(dict.fromkeys(re.findall(r"[^,\s]+", text, re.ASCII)))
-    if not found:
-        raise Stop(Exit.WRONG, f"{text!r} names no target")
-    ids = [one for one in found if not re.fullmatch("[0-9]+", one)]
-    accounts = [one for one in found if one not in ids]
-    for one in accounts:
-        if len(one) != 12:
-            raise Stop(Exit.WRONG, f"{one!r} has {len(one)} digits, an account has 12")
-    for one in ids:
-        if not re.fullmatch("(?!tmf-|tms-|eni-|i-|vpce-|-)[0-9A-Za-z-]+", one):
-            raise Stop(Exit.WRONG, f"{one!r} is no traffic mirror target (tmt-...) and no account")
-    return ids, accounts
+    for one in found or [text]:
+        if not re.fullmatch("[0-9]{12}|(?!tmf-|tms-|eni-|i-|vpce-|-|[0-9]+$)[0-9A-Za-z-]+", one):
+            what = "traffic mirror target (tmt-...) and no account (12 digits)"
+            raise Stop(Exit.WRONG, f"{one!r} is no {what}")
+    accounts = [one for one in found if one.isdigit()]
+    return [one for one in found if one not in accounts], accounts
 
 
 def sweep_rate(before: str) -> str | None:
