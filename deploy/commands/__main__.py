@@ -1,7 +1,5 @@
 """The command line: `python -m commands preview|deploy|remove ...`; run.sh calls it."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys
@@ -24,17 +22,17 @@ def writable(path: str) -> TextIO:
 
 def parser_of(name: str) -> argparse.ArgumentParser:
     """The parser of a command, with the options of options.yaml."""
+    options = read_yaml("options")
     statuses = "\n".join(["Exit status:", *(f"  {one:2}  {one.text}" for one in Exit)])
     parser = argparse.ArgumentParser(
         f"deploy/{name}.sh",
-        description=import_module(f"commands.{name}").__doc__,
+        description=options["descriptions"][name],
         epilog=None if name == "preview" else statuses,  # whose description has its own
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.register("type", "int", int)
     parser.register("type", "file", writable)
-    options = read_yaml("options")
     for option, settings in (options["all"] | options[name]).items():
         parser.add_argument(option, **settings)
     return parser

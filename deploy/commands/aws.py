@@ -1,7 +1,5 @@
 """What the commands have in common: how they end, one session for every call, errors in words."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import os
@@ -18,13 +16,9 @@ import boto3
 import botocore.session
 import jinja2
 import yaml
+from botocore import exceptions
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    InvalidRegionError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
 
 class Exit(IntEnum):
@@ -82,13 +76,8 @@ def say(occasion: str, *values: Any, **named: Any) -> None:
 class Aws:
     """The account and Region that a command works on, and a client for each service.
 
-    Args:
-        profile: of the AWS configuration; None: the default chain.
-        region: its name; None: AWS_REGION, AWS_DEFAULT_REGION or the profile's.
-
-    Raises:
-        Stop: there is no such profile, or no Region is set.
-    """
+    Without a profile botocore's default chain holds, without a Region AWS_REGION,
+    AWS_DEFAULT_REGION or the profile's."""
 
     def __init__(self, profile: str | None = None, region: str | None = None) -> None:
         self.profile = profile or os.environ.get("AWS_PROFILE")
@@ -128,7 +117,7 @@ class Aws:
         try:
             # Once: a Region that does not exist shows in an address that stays unknown.
             return str(self.client("sts", tries=1).get_caller_identity()["Account"])
-        except (InvalidRegionError, EndpointConnectionError) as error:
+        except (exceptions.InvalidRegionError, exceptions.EndpointConnectionError) as error:
             known = self.session.get_available_regions("ec2")
             if self.region in known:
                 raise

@@ -1,10 +1,4 @@
-"""Builds the zip, uploads it, deploys the stack and shows what its function then says.
-
-What is named is looked up first. Run it again to upgrade or to change something: what is left out
-keeps the value it has, so that an upgrade needs nothing but --bucket.
-"""
-
-from __future__ import annotations
+"""Builds, uploads and deploys the stack, and shows what its function then says."""
 
 import argparse
 import base64

@@ -6,8 +6,6 @@ plain named tuples; nothing here asks AWS. Entries come one by one, and only wha
 is kept, so that memory does not grow with the number of sensors.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter
@@ -138,21 +136,17 @@ class Sensor(NamedTuple):
 
 @dataclass
 class Survey:
-    """What would become of every interface of an account.
-
-    Attributes:
-        known: the sensors by target ID, in configured order; set before the first entry is added.
-        unread: why a part of the account could not be looked at.
-        lacking: permissions that are missing, and how many verdicts they would settle.
-        remarks: what else there is to say, a sentence each.
-    """
+    """What would become of every interface of an account."""
 
     account: str = ""
     region: str = ""
+    # The sensors by target ID, in configured order; set before the first entry is added.
     known: dict[str, Sensor] = field(default_factory=dict)
     interfaces: list[Item] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-    lacking: Counter[str] = field(default_factory=Counter)
+    unread: list[str] = field(default_factory=list)  # why something could not be looked at
+    lacking: Counter[str] = field(
+        default_factory=Counter
+    )  # permissions, and the verdicts concerned
     remarks: list[str] = field(default_factory=list)
     _found: dict[tuple[str, str], dict[str, Finding]] = field(default_factory=dict)  # fate, label
     _rejected: dict[str, dict[str, Finding]] = field(default_factory=dict)  # by target, by stage

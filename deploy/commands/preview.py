@@ -1,14 +1,4 @@
-"""Shows what the function would do in your account, before you deploy it: what is mirrored now,
-what would be, what would stay dark or may not fit, why, and what to do. It only reads, with your
-own AWS credentials and the permissions in deploy/preview-policy.json.
-
-What is not given is as the stack has it (--stack), or else as deploy.sh deploys it by default.
-
-Exit status: 0 if everything is mirrored or would be for certain; 3 if something would stay dark or
-may not fit; 2 if the call is wrong, AWS cannot be asked or a permission is missing.
-"""
-
-from __future__ import annotations
+"""Shows what the function would do in an account; only reads."""
 
 import argparse
 import json
@@ -46,49 +36,35 @@ def check_reading(service: str, operation: str) -> None:
 
 
 @contextmanager
-def read_only() -> Iterator[None]:
-    """While it lasts, nothing but reading leaves this process, whichever client asks."""
+def read_only() -> Iterator[list[str]]:
+    """While it lasts, nothing but reading leaves this process, whichever client asks, and what the
+    function warns of is gathered."""
     # Every call of every client goes through here, to STS and for credentials as well.
-    make_request = Endpoint.make_request
+    make_request, messages = Endpoint.make_request, []
 
     def guarded(endpoint: Endpoint, operation: Any, request: Any) -> Any:
         check_reading(operation.service_model.service_id.hyphenize(), operation.name)
         return make_request(endpoint, operation, request)
 
-    Endpoint.make_request = guarded
-    try:
-        yield
-    finally:
-        Endpoint.make_request = make_request
-
-
-@contextmanager
-def warnings() -> Iterator[list[str]]:
-    """What the function warns of while it lasts; its records go nowhere else."""
-    messages: list[str] = []
-
     def keep(record: logging.LogRecord) -> bool:
-        message = own_words(record.getMessage())
-        if record.levelno >= logging.WARNING and message not in messages:
-            messages.append(message)
+        if record.levelno >= logging.WARNING:
+            messages.append(own_words(record.getMessage()))
         return False
 
+    Endpoint.make_request = guarded
     function.logger.addFilter(keep)
     try:
         yield messages
     finally:
+        Endpoint.make_request = make_request
         function.logger.removeFilter(keep)
 
 
 def survey(
     session: Any, environment: Mapping[str, str], note: Callable[[Any], None] = lambda _: None
 ) -> Survey:
-    """Run the function's flow over the account and gather what comes out; nothing is created.
-
-    Args:
-        session: of boto3: the account and Region.
-        environment: the function's variables.
-        note: called with each entry of the function.
+    """Run the function's flow, with these variables, over the account of a session of boto3 and
+    gather what comes out; nothing is created. `note` is called with each of its entries.
 
     Raises:
         ConfigurationError: a variable is wrong.
@@ -101,7 +77,7 @@ def survey(
         os.environ["AWS_PROFILE"] = profile
         os.environ.pop("AWS_ACCESS_KEY_ID", None)
     hosts = {}
-    with read_only(), warnings() as messages:
+    with read_only() as messages:
         account = session.client("sts").get_caller_identity()["Account"]
         sweep = function.Request(event_id="preview", dry_run=True, sweep=True)
         mirroring = function.Mirroring(configuration, function.Deadline(None), account, sweep=True)
@@ -118,7 +94,7 @@ def survey(
             found.known[target_id] = named
     if why := mirroring.region.why_no_targets:
         found.remarks.append(f"{why.capitalize()}.")
-    found.remarks += messages
+    found.remarks += dict.fromkeys(messages)
     return found
 
 
@@ -156,9 +132,8 @@ def given_by(options: argparse.Namespace) -> dict[str, str]:
     for name, equals, value in (*pairs, *(text.partition("=") for text in options.variables)):
         variable = names.get(name, name)
         if variable not in names.values() or not equals:
-            known = ", ".join(names.values())
-            text = f"{name}{equals}{value} sets no variable of the function: {known}"
-            raise Stop(Exit.WRONG, text)
+            text = f"{name}{equals}{value} sets no variable of the function: "
+            raise Stop(Exit.WRONG, text + ", ".join(names.values()))
         if value is not None:
             given[variable] = value
     if not (given.get("targets") or options.stack or function.TARGETS):

@@ -1,16 +1,4 @@
-"""Deletes what the function itself never deletes: its sessions, and the stack before them.
-
-Lists what goes and what stays, asks, and deletes. Run it again until nothing is left.
-
-  (neither)              the stack, then the sessions that its function has made, since the
-                         function would make them again
-  --target               the sessions to that target, if other sensors can take every interface
-  --filter, --targets    the sessions of a stack that CloudFormation no longer remembers
-
-Sessions of others are shown and stay.
-"""
-
-from __future__ import annotations
+"""Deletes what the function itself never deletes: its sessions, and the stack before them."""
 
 import argparse
 import re
@@ -68,7 +56,7 @@ class Claim(NamedTuple):
     filter_id: str
 
     @classmethod
-    def of(cls, aws: Aws, targets: str, filter_id: str) -> Claim:
+    def of(cls, aws: Aws, targets: str, filter_id: str) -> "Claim":
         """From IDs and accounts, of which all targets count that are visible here."""
         ids, accounts = sorted_targets(targets)
         owners = aws.targets() if accounts else {}
@@ -106,12 +94,12 @@ def sessions(aws: Aws, account: str, claims: list[Claim]) -> tuple[list[Row], li
 
 def line_of(row: Row) -> str:
     """A session in a list."""
-    ids = (row["TrafficMirrorSessionId"], row["NetworkInterfaceId"], row["TrafficMirrorTargetId"])
-    return "{}  {} -> {}".format(*ids)
+    between = f"{row['NetworkInterfaceId']} -> {row['TrafficMirrorTargetId']}"
+    return f"{row['TrafficMirrorSessionId']}  {between}"
 
 
 def confirm(options: argparse.Namespace) -> None:
-    """Ask, unless --yes is given."""
+    """Ask, unless --yes is given; stop if the answer is not yes."""
     try:
         sure = options.yes or input("Type yes to delete what is listed: ").strip() == "yes"
     except EOFError:

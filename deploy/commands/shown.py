@@ -1,8 +1,6 @@
 """A survey as people see it: on a terminal (terminal.txt.j2, in rich's markup) and as a page
 (page.html.j2). Both templates show the same in the same order."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping

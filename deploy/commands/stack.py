@@ -1,7 +1,5 @@
 """What CloudFormation says of a stack, while it is there and for 90 days after."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

@@ -1,7 +1,5 @@
 """What template.yaml says of its parameters, and the forms of IDs."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from pathlib import Path
