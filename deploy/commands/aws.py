@@ -182,6 +182,8 @@ def asking(options: argparse.Namespace) -> Iterator[tuple[Aws, str]]:
     """The account of the options, and its number; an error of AWS becomes a Stop."""
     aws = Aws(options.profile, options.region)
     try:
-        yield aws, aws.sign_in()
+        account = aws.sign_in()
+        print(f"Account {account}, Region {aws.region}")
+        yield aws, account
     except (ClientError, BotoCoreError) as error:
         raise explained(error, aws) from error

@@ -28,8 +28,7 @@ PAUSES = (5.0, 10.0, 20.0)  # seconds before a first sweep that failed is tried 
 def run(options: argparse.Namespace) -> Exit:
     """Look at all that is named, then build, upload, deploy and show what runs; how it ended."""
     given = given_by(options)
-    with asking(options) as (aws, account):
-        print(f"Account {account}, Region {aws.region}")
+    with asking(options) as (aws, _):
         stack = stacks.read(aws, options.stack)
         if stack and (wrong := stacks.what_to_do(aws, stack)):
             raise Stop(Exit.STATE, wrong)

@@ -25,27 +25,26 @@ Row = dict[str, Any]  # as AWS describes a session
 
 def run(options: argparse.Namespace) -> Exit:
     """Remove; how it ended."""
-    wrong = ""
     chosen = {key for key, value in vars(options).items() if key.startswith("with_") and value}
-    if options.target and (options.filter or options.targets or chosen):
-        wrong = "--target goes with --above, --force and the common options only"
-    elif options.target and sorted_targets(options.target) != ([options.target], []):
-        wrong = f"--target takes one traffic mirror target, not {options.target!r}"
-    elif options.above is not None and (not options.target or options.above < 0):
-        wrong = "--above takes a number from 0, and needs --target"
-    elif bool(options.filter) != bool(options.targets):
-        wrong = "--filter and --targets go together"
-    elif options.filter and chosen - {"with_filter"}:
-        wrong = "of a stack that is gone only the filter is known: --with-filter"
-    if wrong:
-        raise Stop(Exit.WRONG, wrong)
-    if options.filter:
-        template.check("FilterId", options.filter)
+    target, above, filter_id = options.target, options.above, options.filter
+    wrong = {
+        "--target goes with --above, --force and the common options only": target
+        and (filter_id or options.targets or chosen),
+        f"--target takes one traffic mirror target, not {target!r}": target
+        and sorted_targets(target) != ([target], []),
+        "--above takes a number from 0, and needs --target": above is not None
+        and (not target or above < 0),
+        "--filter and --targets go together": bool(filter_id) != bool(options.targets),
+        "of a stack that is gone only the filter is known: --with-filter": filter_id
+        and chosen - {"with_filter"},
+    }
+    for text in (text for text, holds in wrong.items() if holds):
+        raise Stop(Exit.WRONG, text)
+    if filter_id:
+        template.check("FilterId", filter_id)
         sorted_targets(options.targets)
     with asking(options) as (aws, account):
-        print(f"Account {account}, Region {aws.region}")
-        remove = free_target if options.target else remove_all
-        remove(options, aws, account)
+        (free_target if target else remove_all)(options, aws, account)
     return Exit.DONE
 
 
@@ -75,17 +74,15 @@ def sessions(aws: Aws, account: str, claims: list[Claim]) -> tuple[list[Row], li
     for row in all_sessions(aws):
         target, interface = row["TrafficMirrorTargetId"], row["NetworkInterfaceId"]
         name = {tag["Key"]: tag["Value"] for tag in row.get("Tags", ())}.get("Name")
-        claiming = [claim.filter_id for claim in claims if target in claim.targets]
-        why = ""
-        if not claiming:
-            why = "another target"
-        elif not {"", row["TrafficMirrorFilterId"]}.intersection(claiming):
-            why = f"another filter, {row['TrafficMirrorFilterId']}"
-        elif row.get("OwnerId", account) != account:
-            why = f"of account {row['OwnerId']}"
-        elif name != f"eh-mirror-{interface[4:8]}{target[4:8]}":
-            why = "another Name"
-        if why:
+        claiming = {claim.filter_id for claim in claims if target in claim.targets}
+        reasons = {
+            "another target": not claiming,
+            f"another filter, {row['TrafficMirrorFilterId']}": not claiming
+            & {"", row["TrafficMirrorFilterId"]},
+            f"of account {row.get('OwnerId')}": row.get("OwnerId", account) != account,
+            "another Name": name != f"eh-mirror-{interface[4:8]}{target[4:8]}",
+        }
+        if why := next((why for why, holds in reasons.items() if holds), None):
             others.append(f"{line_of(row)}  ({why})")
         else:
             ours.append(row)
@@ -108,23 +105,35 @@ def confirm(options: argparse.Namespace) -> None:
         raise Stop(Exit.NOT_CONFIRMED, "not confirmed, nothing was deleted")
 
 
-def delete_sessions(aws: Aws, ours: list[Row]) -> None:
-    """Delete sessions, one after the other: EC2 allows about five such calls a second."""
-    failed, ec2 = [], aws.client("ec2")
-    for number, row in enumerate(ours, 1):
-        session_id = row["TrafficMirrorSessionId"]
-        delete = partial(ec2.delete_traffic_mirror_session, TrafficMirrorSessionId=session_id)
+class Left(NamedTuple):
+    """Something to be deleted: its name, its deletion, and the option that asks for it, if any."""
+
+    name: str
+    delete: Callable[[], object]
+    option: str = ""
+
+
+def delete_all(aws: Aws, things: list[Left]) -> None:
+    """Delete one thing after the other: EC2 lets about five sessions a second be deleted."""
+    failed = []
+    for one in things:
         try:
-            if_there(delete)  # else it went meanwhile, or with its interface
+            if_there(one.delete)  # else it went meanwhile, as a session does with its interface
+            print(f"Deleted {one.name}", flush=True)
         except ClientError as error:
             if explained(error, aws).status in (Exit.DENIED, Exit.CREDENTIALS):
                 raise
-            failed.append(f"{session_id}: {error}")
-        if number % 100 == 0 or number == len(ours):
-            print(f"Deleted {number - len(failed)} of {len(ours)} sessions.", flush=True)
+            failed.append(f"{one.name}: {error}")
     say("list", failed)
     if failed:
-        raise Stop(Exit.LEFT, f"{len(failed)} sessions could not be deleted. Run it again")
+        raise Stop(Exit.LEFT, f"{len(failed)} of these could not be deleted. Run it again")
+
+
+def delete_sessions(aws: Aws, ours: list[Row]) -> None:
+    """Delete sessions."""
+    delete = aws.client("ec2").delete_traffic_mirror_session
+    ids = [row["TrafficMirrorSessionId"] for row in ours]
+    delete_all(aws, [Left(one, partial(delete, TrafficMirrorSessionId=one)) for one in ids])
 
 
 def free_target(options: argparse.Namespace, aws: Aws, account: str) -> None:
@@ -197,29 +206,17 @@ def judged_dark(
     # An interface of no running instance sends nothing. It is mirrored when that starts.
     dark = defaultdict(lambda: survey.unread[0] if survey.unread else "")
     for item in survey.interfaces:
-        why = ""
+        why = {MAYBE: "the sensors that can take it may be full", DARK: ADVICE["full"][0]}.get(
+            item.fate
+        )
         if item.outcome not in ("planned", "exists"):
             why = item.reason
         elif item.target_id not in rest or (
             item.outcome == "planned" and item.interface_id in of_others
         ):
             why = "another tool mirrors it, so the function leaves it alone (MIRROR_ALONGSIDE)"
-        elif item.fate in (DARK, MAYBE):
-            why = (
-                ADVICE["full"][0]
-                if item.fate == DARK
-                else "the sensors that can take it may be full"
-            )
-        dark[item.interface_id or ""] = why
+        dark[item.interface_id or ""] = why or ""
     return dark
-
-
-class Left(NamedTuple):
-    """Something that outlives a stack: the option that deletes it, its name and its deletion."""
-
-    option: str
-    name: str
-    delete: Callable[[], object]
 
 
 def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> None:
@@ -233,15 +230,18 @@ def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> None:
     if stack and wrong and not (stack.is_ours and re.fullmatch(REMOVABLE, stack.status)):
         raise Stop(Exit.STATE, wrong)
     deleted, others = stacks.family(aws, options.stack)
-    known = [*([stack] if stack else []), *deleted]
+    known = [] if options.filter else [*([stack] if stack else []), *deleted]
     # A filter can outlive its stack and serve another one, whose sessions stay.
     used = {one.filter_id for one in others}
-    mine = [one for one in known if one.filter_id and (one is stack or one.filter_id not in used)]
-    claims = [Claim.of(aws, one.targets, one.filter_id) for one in mine]
+    claims = [
+        Claim.of(aws, one.targets, one.filter_id)
+        for one in known
+        if one.filter_id and (one is stack or one.filter_id not in used)
+    ]
+    again = f"deploy/remove.sh {aws.place(options.stack)}"
     if options.filter:
-        known, claims = [], [Claim.of(aws, options.targets, options.filter)]
+        claims = [Claim.of(aws, options.targets, options.filter)]
     elif not known:
-        again = f"deploy/remove.sh {aws.place(options.stack)}"
         found, _ = sessions(aws, account, [Claim(frozenset(aws.targets()), "")])
         raise Stop(Exit.STATE, words("unknown", options.stack, aws.region, others, again, found))
     ours, theirs = sessions(aws, account, claims)
@@ -256,11 +256,9 @@ def remove_all(options: argparse.Namespace, aws: Aws, account: str) -> None:
         delete_stack(options, aws, stack)
     # An invocation that was under way when its function was deleted goes on making sessions.
     for _ in range(3):
-        if ours := sessions(aws, account, claims)[0]:
-            delete_sessions(aws, ours)
-    if failed := [one.name for one in goes if not delete_left(one)]:
-        raise Stop(Exit.LEFT, f"{', '.join(failed)} could not be deleted. Run it again")
-    say("left", stack, stays, f"deploy/remove.sh {aws.place(options.stack)}")
+        delete_sessions(aws, sessions(aws, account, claims)[0])
+    delete_all(aws, goes)
+    say("left", stack, stays, again)
 
 
 def left_behind(
@@ -270,20 +268,20 @@ def left_behind(
     ec2, sqs, logs, s3 = (aws.client(name) for name in ("ec2", "sqs", "logs", "s3"))
     for one in filters.intersection(aws.filters()):
         delete = partial(ec2.delete_traffic_mirror_filter, TrafficMirrorFilterId=one)
-        yield Left("filter", f"filter {one}", delete)
+        yield Left(f"filter {one}", delete, "filter")
     queue = ("queues", "queue", sqs.get_queue_attributes, sqs.delete_queue, "QueueUrl")
     group = ("log", "log group", logs.describe_log_streams, logs.delete_log_group, "logGroupName")
     kinds = {"AWS::SQS::Queue": queue, "AWS::Logs::LogGroup": group}
     for kind, (option, noun, look, delete, key) in kinds.items():
         for one in sorted({physical for stack in known for physical in stack.outliving(kind)}):
             if if_there(partial(look, **{key: one})) is not None:
-                yield Left(option, f"{noun} {one}", partial(delete, **{key: one}))
+                yield Left(f"{noun} {one}", partial(delete, **{key: one}), option)
     buckets = {one.parameters.get("CodeBucket", "") for one in known}
     for bucket in buckets - {other.parameters["CodeBucket"] for other in others} - {""}:
         listed = aws.rows("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix=FOLDER)
         for row in if_there(partial(list, listed)) or ():
             delete = partial(s3.delete_object, Bucket=bucket, Key=row["Key"])
-            yield Left("zips", f"zip s3://{bucket}/{row['Key']}", delete)
+            yield Left(f"zip s3://{bucket}/{row['Key']}", delete, "zips")
 
 
 def if_there(call: Callable[[], Any]) -> Any:
@@ -294,19 +292,6 @@ def if_there(call: Callable[[], Any]) -> Any:
         if not re.search("NotFound|NonExistent|DoesNotExist|NoSuch", code_of(error)):
             raise
         return None
-
-
-def delete_left(one: Left) -> bool:
-    """Delete something that has outlived a stack; whether it is gone."""
-    try:
-        if_there(one.delete)
-    except ClientError as error:
-        if not code_of(error).endswith("InUse"):
-            raise
-        note(f"{one.name} is still used by sessions of others")
-        return False
-    print(f"Deleted {one.name}")
-    return True
 
 
 def delete_stack(options: argparse.Namespace, aws: Aws, stack: Stack) -> None:
