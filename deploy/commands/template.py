@@ -43,7 +43,7 @@ def check(name: str, value: str) -> None:
     pattern = r"-?\d+" if is_number else declared.get("AllowedPattern", "(?s:.*)")
     has_to = declared.get("ConstraintDescription", f"has to match {pattern}")
     fits = bool(re.fullmatch(pattern, value))
-    if fits and is_number:
+    if fits and "MinValue" in declared:
         fits = declared["MinValue"] <= int(value) <= declared["MaxValue"]
     if allowed := [str(one) for one in declared.get("AllowedValues", ())]:
         fits, has_to = value in allowed, f"has to be one of {', '.join(allowed)}"
