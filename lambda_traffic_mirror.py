@@ -125,11 +125,6 @@ class Configuration(NamedTuple):
     cache_seconds: int
     dry_run: bool
 
-    @property
-    def selects_by_tag(self) -> bool:
-        """Whether tags say which instances are meant."""
-        return bool(self.include_tags or self.exclude_tags)
-
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Configuration:
         """Read the configuration.
@@ -206,10 +201,10 @@ class Settings:
 
     def one_id(self, name: str, what: str) -> str:
         """Exactly one ID; its form is not checked."""
-        text = self.text(name)
-        if len(split_ids(text)) != 1:
-            raise self._error(name, text, what)
-        return split_ids(text)[0]
+        ids = split_ids(self.text(name))
+        if len(ids) != 1:
+            raise self._error(name, self.text(name), what)
+        return ids[0]
 
     def ids(self, name: str, default: str | Iterable[str], what: str) -> tuple[str, ...]:
         """One or more IDs, separated by commas or white space; duplicates fold, order is kept."""
@@ -630,9 +625,15 @@ class Unreadable(Unanswered):
     """A row of an answer is not what AWS documents."""
 
     final = True
+    operation = "AWS"
+
+    def in_answer_of(self, operation: str) -> Unreadable:
+        """The same, with the operation that AWS answered so."""
+        self.operation = operation
+        return self
 
     def __str__(self) -> str:
-        return f"The answer of AWS cannot be understood: {super().__str__()}"
+        return f"The answer of {self.operation} cannot be understood: {super().__str__()}"
 
 
 class CallFailed(Unanswered):
@@ -784,7 +785,7 @@ def noun(of: Callable[..., T], row: Any, *more: Any) -> T | Unreadable:
         return error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         missing = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-        return Unreadable(f"{missing} in a row of {of.__qualname__.partition('.')[0]}")
+        return Unreadable(missing)
 
 
 def required(row: Row, name: str) -> str:
@@ -852,8 +853,10 @@ class Interface(NamedTuple):
     def of(cls, row: Row, placement: Row | None = None) -> Interface:
         """From a row of DescribeNetworkInterfaces, or from one within a row of DescribeInstances,
         where the placement is the instance's."""
-        private = [a for a in row.get("PrivateIpAddresses") or () if a.get("Primary")]
-        address = (private[0] if private else row).get("PrivateIpAddress") or None
+        primary = [a for a in row.get("PrivateIpAddresses") or () if a.get("Primary")]
+        address = row.get("PrivateIpAddress") or None
+        if primary:
+            address = required(primary[0], "PrivateIpAddress")
         if address:
             address_number(address)  # one that cannot be read is no address
         placed = row if placement is None else placement
@@ -1004,7 +1007,8 @@ class Origin(NamedTuple):
 
     def contains(self, source: Source) -> bool:
         """Whether packets of the source come from there."""
-        told(self.error)
+        if self.error:
+            told(self.error)
         if self.cidr:
             return contains(self.cidr, source.address)
         return self.members_of in source.interface.group_ids
@@ -1254,8 +1258,14 @@ class RouteTable(NamedTuple):
 FILTER_VALUES = 200  # EC2 takes no more values in a filter
 LONGEST_VALUE = 255  # characters: EC2 refuses a call with a longer filter value
 PARALLEL_CALLS = 32
+EVERYTHING = ""  # in the place of a filter's value
 ATTEMPTS = 5
 ATTEMPTS_TO_ASSUME = 2  # a silent STS has to leave time for the other accounts
+
+
+def operation_of(method: str) -> str:
+    """The API operation behind a method of boto3: DescribeInstances for describe_instances."""
+    return "".join(word.capitalize() for word in method.split("_"))
 
 
 class Read(NamedTuple):
@@ -1340,14 +1350,6 @@ def in_parallel(*calls: Callable[[], Any]) -> list[Any]:
 _memory: dict[tuple[str, str, str, str], tuple[Any, float]] = {}
 
 
-def drop_old_answers(seconds: int) -> None:
-    """Drop what AWS answered so many seconds ago or earlier."""
-    now = time.time()
-    for key, (_, asked_at) in list(_memory.items()):
-        if not 0 <= now - asked_at < seconds:
-            _memory.pop(key, None)
-
-
 class Account:
     """The EC2 of one account: every call of the function, each in one place.
 
@@ -1401,12 +1403,10 @@ class Account:
         """As `look_up`, but each value is asked for once in an invocation, and not at all while an
         earlier answer may be used."""
         values = list(values)
-        found = {value: self._remembered(read, value) for value in values}
-        lacking = [value for value, answer in found.items() if answer is None]
+        lacking = [value for value in values if self.known(read, value) is None]
         for value, answer in (self.look_up(read, lacking) if lacking else {}).items():
-            failed = any(isinstance(item, Unanswered) for item in answer)
-            found[value] = self._remember(read, value, answer, keep=not failed)
-        return found
+            self._keep(read, value, answer, all(not isinstance(i, Unanswered) for i in answer))
+        return {value: self.known(read, value) or () for value in values}
 
     def recall_all(self, read: Read) -> Found:
         """All that a Describe call shows, as `recall` does.
@@ -1414,14 +1414,13 @@ class Account:
         Raises:
             Unanswered: the call failed.
         """
-        answer = self._remembered(read, "")
-        return self._remember(read, "", self.read(read)) if answer is None else answer
+        if self.known(read, EVERYTHING) is None:
+            self._keep(read, EVERYTHING, self.read(read), True)
+        found: Found = self.known(read, EVERYTHING)
+        return found
 
-    def known(self, read: Read, value: str) -> Sequence[Any]:
-        """What `recall` gave for a value; nothing where it was not asked."""
-        return self._remembered(read, value) or ()
-
-    def _remembered(self, read: Read, value: str) -> Any:
+    def known(self, read: Read, value: str) -> Any:
+        """What `recall` has given for a value; None where it was not asked."""
         key = self.account_id, read.method, read.filter, value
         if key in self._answers:
             return self._answers[key]
@@ -1430,12 +1429,11 @@ class Account:
         self.used_memory = True
         return _memory[key][0]
 
-    def _remember(self, read: Read, value: str, answer: T, keep: bool = True) -> T:
+    def _keep(self, read: Read, value: str, answer: Any, complete: bool) -> None:
         key = self.account_id, read.method, read.filter, value
         self._answers[key] = answer
-        if keep and self.remember_seconds:
+        if complete and self.remember_seconds:
             _memory[key] = answer, time.time()
-        return answer
 
     def forget(self) -> None:
         """Ask AWS again for what this invocation knows only from earlier ones."""
@@ -1467,21 +1465,22 @@ class Account:
             parameters["Filters"] = [{"Name": read.filter, "Values": list(values)}]
         elif values:
             parameters[read.filter] = values[0]
-        with self._calling(read.method) as client:
+        operation = operation_of(read.method)
+        with self._calling(operation) as client:
             # EC2 hides what services such as EKS Auto Mode manage, unless it is asked to show it.
             if read.method in MAY_HIDE and sees_managed(client):
                 parameters["IncludeManagedResources"] = True
             for page in client.get_paginator(read.method).paginate(**parameters):
-                lists = page.get(read.rows)
-                if lists is None:
-                    raise Unreadable(f"{read.rows} is missing")
+                lists = page[read.rows]
                 rows = (
                     [row for outer in lists for row in outer[read.within]] if read.within else lists
                 )
-                answer = [
-                    (str(row.get(read.key) or "") if read.key else values[0], noun(read.of, row))
-                    for row in rows
-                ]
+                answer = []
+                for row in rows:
+                    item = noun(read.of, row)
+                    if isinstance(item, Unreadable):
+                        item.in_answer_of(operation)
+                    answer.append((row.get(read.key) if read.key else values[0], item))
                 # The paginator keeps the page until it has the next one, and rows take far more
                 # room than what was made of them.
                 rows.clear()
@@ -1496,26 +1495,27 @@ class Account:
         Raises:
             Unanswered: there is no session, as far as AWS says.
         """
-        with self._calling("create_traffic_mirror_session") as client:
+        with self._calling(CREATE) as client:
             answer = client.create_traffic_mirror_session(**parameters)
             return told(noun(Session.of, answer.get("TrafficMirrorSession")))
 
     @contextmanager
-    def _calling(self, method: str) -> Iterator[Any]:
+    def _calling(self, operation: str) -> Iterator[Any]:
         """A client for calls that keep to the deadline, with all errors told apart.
 
         Raises:
             Unanswered: there is no answer, whatever botocore or its credentials raise.
         """
         _current.deadline = self.deadline
-        operation = "".join(word.capitalize() for word in method.split("_"))
         try:
             client = client_of(self.role)
             if self.role:
                 self._assume_role(self.role)
             yield client
         except Unreadable as error:
-            raise Unreadable(f"{error.args[0]} in the answer of {operation}") from None
+            raise error.in_answer_of(operation) from None
+        except KeyError as error:
+            raise Unreadable(f"{error.args[0]} is missing").in_answer_of(operation) from None
         except Unanswered:
             raise
         except Exception as error:
@@ -1530,7 +1530,7 @@ class Account:
         with self._assuming:
             told(self._not_assumed)
             try:
-                credentials_of(role).get_frozen_credentials()
+                connection_of(role)[1].get_frozen_credentials()
             except Exception as error:
                 failed = CallFailed.of("AssumeRole", error, role)
                 self._not_assumed = error if isinstance(error, Unanswered) else failed
@@ -1548,16 +1548,12 @@ MAY_HIDE = ("describe_instances", "describe_network_interfaces")
 
 def client_of(role: str | None = None) -> Any:
     """The EC2 client of the own account, or of a role's; made at first use, shared by threads."""
-    return _connection(role)[0]
+    return connection_of(role)[0]
 
 
-def credentials_of(role: str) -> Any:
-    """The credentials of a role in another account, which botocore gets by AssumeRole and renews
+def connection_of(role: str | None) -> tuple[Any, Any]:
+    """The client and, for a role, the credentials, which botocore gets by AssumeRole and renews
     before they expire."""
-    return _connection(role)[1]
-
-
-def _connection(role: str | None) -> tuple[Any, Any]:
     with _client_lock:
         if role not in _clients:
             credentials = assumable(role) if role else None
@@ -1730,11 +1726,6 @@ class Face(NamedTuple):
     acl: NetworkAcl | Unanswered | None = None
 
 
-def is_bare(instance: Instance | Unanswered) -> bool:
-    """Whether an instance runs without interfaces, as far as EC2 shows yet."""
-    return isinstance(instance, Instance) and instance.is_up and not instance.interfaces
-
-
 class Targets:
     """All traffic mirror targets that are visible here, those that other accounts share included.
 
@@ -1832,7 +1823,9 @@ class Region:
         self.deadline = deadline
         self.own_account = own_account
         seconds = 0 if sweep else configuration.cache_seconds
-        drop_old_answers(configuration.cache_seconds)
+        for key, (_, asked_at) in list(_memory.items()):
+            if not 0 <= time.time() - asked_at < configuration.cache_seconds:
+                _memory.pop(key, None)
         self.home = Account(deadline, remember_seconds=seconds)
         self.accounts = {
             account: Account(deadline, account, role, seconds)
@@ -1862,7 +1855,12 @@ class Region:
         seconds after it has appeared, so the function asks three times, a second apart."""
         found = self.home.look_up(INSTANCES, instance_ids)
         for _ in range(INSTANCE_LOOKS - 1):
-            unknown = [key for key, rows in found.items() if not rows or is_bare(rows[0])]
+            unknown = [
+                key
+                for key, rows in found.items()
+                if not rows
+                or (isinstance(rows[0], Instance) and rows[0].is_up and not rows[0].interfaces)
+            ]
             if not unknown:
                 break
             try:
@@ -1899,8 +1897,9 @@ class Region:
         """How many sessions a sensor has, as far as its owner or the own account sees them, and
         with those that the function chose in this invocation."""
         renewed = {} if isinstance(self._renewed, Unanswered) else self._renewed or {}
-        faces = renewed.get(target_id) or self.sensors[target_id]
-        return self.sessions.count(target_id) + told(faces[0].sensor.hidden_sessions)
+        views = [view[target_id] for view in (renewed, self.sensors) if target_id in view]
+        hidden = [faces[0].sensor.hidden_sessions for faces in views]
+        return self.sessions.count(target_id) + next((h for h in hidden if isinstance(h, int)), 0)
 
     def sessions_per_own_target(self) -> dict[str, int]:
         """How many sessions each configured target has that the own account owns; empty where AWS
@@ -1989,17 +1988,15 @@ class Region:
             rows: Sequence[Any] = ()
             foreign = False
             if isinstance(target, Target):
-                foreign = not account.role and self._is_foreign(target)
+                known = self.own_account and target.owner_id and not account.role
+                foreign = bool(known) and target.owner_id != self.own_account
                 rows = by_id.get(target.interface_id or "", ())
                 rows = rows or [row for text in target.descriptions for row in described[text]]
             sensor = Sensor(target_id, target, bool(account.role), foreign, hidden)
-            for row in rows or [HIDDEN]:
+            for row in rows or [target if isinstance(target, Unanswered) else HIDDEN]:
                 failed = isinstance(row, Unanswered)
                 faces.append(Face(sensor, HIDDEN, error=row) if failed else Face(sensor, row))
         return faces
-
-    def _is_foreign(self, target: Target) -> bool:
-        return bool(self.own_account and target.owner_id) and target.owner_id != self.own_account
 
     def _hidden_sessions(self, target_id: str, sessions: Found | Unanswered) -> int:
         """How many of the sessions that a sensor's owner sees are to the target and not shown to
@@ -2021,7 +2018,7 @@ class Region:
         joined = []
         for source in sources:
             vpc_id, subnet_id = source.interface.vpc_id or "", source.interface.subnet_id
-            tables = self.home.known(ROUTE_TABLES, vpc_id)
+            tables = self.home.known(ROUTE_TABLES, vpc_id) or ()
             main = (table for table in tables if isinstance(table, RouteTable) and table.is_main)
             acl = of_subnet(subnet_id, self.home.known(NETWORK_ACLS, vpc_id))
             table = of_subnet(subnet_id, tables) or next(main, None)
@@ -2056,12 +2053,14 @@ def read_around(account: Account, faces: Iterable[Face], vpc_ids: Iterable[str])
 def joined_face(account: Account, face: Face) -> Face:
     """A sensor's interface with what has been read around it."""
     interface = face.interface
-    groups = {key: first(account.known(SECURITY_GROUPS, key)) for key in interface.group_ids}
+    groups = {key: first(account.known(SECURITY_GROUPS, key) or ()) for key in interface.group_ids}
     return face._replace(
-        host_state=first(account.known(HOSTS, interface.host_id or "")),
+        host_state=first(account.known(HOSTS, interface.host_id or "") or ()),
         origins=tuple(chain(*(resolved(account, *item) for item in groups.items()))),
         unseen_groups=tuple(key for key, group in groups.items() if group is None),
-        acl=of_subnet(interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "")),
+        acl=of_subnet(
+            interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "") or ()
+        ),
     )
 
 
@@ -2075,7 +2074,7 @@ def resolved(
     for origin in group or ():
         if not origin.list_id:
             yield origin
-        for block in account.known(PREFIX_LISTS, origin.list_id) if origin.list_id else ():
+        for block in account.known(PREFIX_LISTS, origin.list_id or "") or ():
             if isinstance(block, Unanswered):
                 yield origin._replace(error=block)
             elif ":" not in block:  # IPv6
@@ -2176,7 +2175,8 @@ def exists(source: Source, face: Face, configuration: Configuration) -> Finding:
 def recognised(source: Source, face: Face, configuration: Configuration) -> Finding:
     """Instances behind a load balancer cannot be recognised as sensors, and one that is mirrored
     feeds on itself. So the operator has to say by tags which instances are meant."""
-    if face.sensor.behind_load_balancer and not configuration.selects_by_tag:
+    by_tags = configuration.include_tags or configuration.exclude_tags
+    if face.sensor.behind_load_balancer and not by_tags:
         return rejects(
             "Instances behind a load balancer cannot be recognised as sensors and would be "
             "mirrored into themselves; set INCLUDE_TAGS or EXCLUDE_TAGS so that they are left out"
@@ -2250,14 +2250,16 @@ def groups_admit(source: Source, face: Face, configuration: Configuration) -> Fi
     others: list[Finding] = []
     unknown: list[tuple[Origin, Unanswered]] = []
     for origin in face.origins:
-        contains = asked(origin.contains, source)
-        if isinstance(contains, Unanswered):
-            unknown.append((origin, contains))
-        elif contains:
-            admits = origin_admits(origin, in_other_vpc(source, face))
-            if admits.says is Says.PASSES:
-                return admits
-            others.append(admits)
+        try:
+            if not origin.contains(source):
+                continue
+        except Unanswered as error:
+            unknown.append((origin, error))
+            continue
+        admits = origin_admits(origin, in_other_vpc(source, face))
+        if admits.says is Says.PASSES:
+            return admits
+        others.append(admits)
     for weak in others:
         if weak.says is Says.BEHIND:
             return weak
@@ -2491,10 +2493,11 @@ def judge_face(
             behind |= finding.says is Says.BEHIND
         else:
             return rejection(stage, finding)
+    # Without the interface it is the missing answer that hides the rest.
+    if hidden and not face.error and not configuration.allow_unverified:
+        return Verdict("unavailable", (hidden, LAST_RESORT), certain=False)
     if missing:
         return Verdict("unavailable", certain=False, error=missing)
-    if hidden and not configuration.allow_unverified:
-        return Verdict("unavailable", (hidden, LAST_RESORT), certain=False)
     if hidden:
         unverified = passes("not verified: {problem}", problem=hidden)
         return Verdict(None, (unverified, *notes), Rank.UNVERIFIED)
@@ -2542,27 +2545,21 @@ def judge(source: Source, sensors: Sensors, configuration: Configuration) -> dic
     }
 
 
-def candidates(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """The targets to choose from. While an answer is missing that may still come, sensors of other
-    zones and unverified ones do not count: one that is better may turn up."""
-    worst = Rank.UNVERIFIED
-    if any(verdict.error and not verdict.error.final for verdict in verdicts.values()):
-        worst = Rank.IN_ZONE_BEHIND
-    return [key for key, v in verdicts.items() if v.stage is None and v.rank <= worst]
-
-
 def ranked(
     source: Source, verdicts: Mapping[str, Verdict], sessions: Mapping[str, int]
 ) -> list[str]:
     """The targets to choose from, best first: by rank, then by the fewest sessions. Equal sensors
     come in an order that differs from interface to interface, so that instances launched together
-    spread over them instead of piling onto the first."""
+    spread over them instead of piling onto the first. While an answer is missing that may still
+    come, sensors of other zones and unverified ones do not count: a better one may turn up."""
+    open_questions = any(v.error and not v.error.final for v in verdicts.values())
+    worst = Rank.IN_ZONE_BEHIND if open_questions else Rank.UNVERIFIED
 
     def order(target_id: str) -> tuple[int, int, str]:
         draw = hashlib.sha256(f"{source.interface.interface_id}{target_id}".encode()).hexdigest()
         return verdicts[target_id].rank, sessions[target_id], draw
 
-    return sorted(candidates(verdicts), key=order)
+    return sorted((key for key, v in verdicts.items() if v.passes and v.rank <= worst), key=order)
 
 
 # ======================================================================================
@@ -2857,31 +2854,30 @@ class Refusals:
 
     def note(self, task: Task, filter_id: str, error: CallFailed) -> None:
         """Take note of what a refusal says about creates to come."""
-        source, scope = task.source, scope_of(error)
+        source, scope, said = task.source, scope_of(error), error.brief
         if scope is Scope.TARGET:
-            self._reasons[scope, task.target_id] = f"AWS refused {task.target_id}: {error.brief}"
+            self._reasons[scope, task.target_id] = f"AWS refused {task.target_id}: {said}"
         elif scope is Scope.FILTER:
-            reason = f"AWS creates no session with filter {filter_id}: {error.brief}"
+            reason = f"AWS creates no session with filter {one_line(filter_id)}: {said}"
             self._reasons[scope, filter_id] = reason
         elif scope is Scope.ACCOUNT:
-            self._reasons[scope, ""] = f"AWS creates no session at all: {error.brief}"
+            self._reasons[scope, ""] = f"AWS creates no session at all: {said}"
         elif scope is Scope.UNSUPPORTED:
-            interface_id, kind = source.interface.interface_id, source.instance_type
-            remember_unsupported(interface_id, error.code)
+            now, interface_id, kind = (
+                time.time(),
+                source.interface.interface_id,
+                source.instance_type,
+            )
+            for key, (since, _) in list(_unsupported.items()):
+                if now - since >= UNSUPPORTED_SECONDS:
+                    _unsupported.pop(key, None)
+            reason = f"AWS does not mirror the interface {interface_id} ({error.code})"
+            _unsupported[interface_id] = now, reason
             # The interface that an instance was launched with is refused for the instance's type,
             # others may be refused for what they are.
             if kind and source.interface.is_first and not source.managed:
                 reason = f"AWS does not mirror instances of type {kind} ({error.code})"
                 self._reasons[scope, kind] = reason
-
-
-def remember_unsupported(interface_id: str, code: str) -> None:
-    """Remember that AWS does not mirror an interface, and forget what is older than an hour."""
-    now = time.time()
-    for key, (since, _) in list(_unsupported.items()):
-        if now - since >= UNSUPPORTED_SECONDS:
-            _unsupported.pop(key, None)
-    _unsupported[interface_id] = now, f"AWS does not mirror the interface {interface_id} ({code})"
 
 
 class Mirroring:
@@ -3129,8 +3125,9 @@ class Mirroring:
         for target_id, verdict in verdicts.items():
             if verdict.passes:
                 sessions[target_id] = self.region.count(target_id)
-                if refusal := self.refusals.of_target(target_id):
-                    verdicts[target_id] = refused_by_aws(refusal)
+            refusal = self.refusals.of_target(target_id)
+            if refusal and (verdict.passes or verdict.error):
+                verdicts[target_id] = refused_by_aws(refusal)
         return Choice(verdicts, ranked(task.source, verdicts, sessions), sessions)
 
     def why_unmirrored(self, choice: Choice) -> str:
@@ -3346,15 +3343,14 @@ SWEPT: Sequence[tuple[Read, Sequence[str], TasksOf]] = (
 
 def why_no_interface(instance_id: str, instance: Instance | None, request: Request) -> str:
     """Why there is no interface of an instance to mirror."""
-    if instance:
-        state = instance.state
-        without = f"Instance {instance_id} has no network interface"
-        return without if instance.is_up else f"Instance {instance_id} is {state}, not running"
+    if instance and not instance.is_up:
+        return f"Instance {instance_id} is {instance.state}, not running"
     problem = f"AWS does not know instance {instance_id}"
-    problem += f"; the event is from {request.origin}" if request.origin else ""
-    if not sees_managed(client_of()):
-        problem += "; this runtime's boto3 cannot ask for instances that services manage"
-    return problem
+    if instance:
+        problem = f"Instance {instance_id} has no network interface"
+    elif not sees_managed(client_of()):
+        problem += ", and this runtime's boto3 cannot ask for instances that services manage"
+    return f"{problem}; the event is from {request.origin}" if request.origin else problem
 
 
 def why_excluded(source: Source, configuration: Configuration) -> str | None:
@@ -3466,7 +3462,7 @@ class Report:
             return None
         causes: dict[str, list[str]] = defaultdict(list)
         for entry in self._unfinished:
-            name = entry.interface_id or entry.instance_id or "further instances"
+            name = entry.interface_id or entry.instance_id or "further interfaces"
             causes[entry.reason].append(name)
         counts = ", ".join(f"{n} {outcome}" for outcome, n in self._unfinished_counts.items())
         reasons = " ".join(f"{', '.join(names)}: {reason}" for reason, names in causes.items())

@@ -37,9 +37,6 @@ an instance that stops is mirrored
 ? test_events.py::test_a_recorded_call_is_ignored_without_a_call_to_aws
 a recorded call that only reads is a start
     if detail.get("readOnly") in (True, "true"): → if detail.get("readOnly") == 1.5:
-? test_events.py::test_no_text_is_longer_than_its_limit_whatever_an_event_holds
-an error's message has no end
-    return shortened(text, LONGEST_ERROR) → return text
 ? test_sqs.py::test_an_unreadable_message_is_named_and_the_others_are_not
 unreadable messages are not delivered again
     return bool(message.errors) or any( → return any(
@@ -49,11 +46,11 @@ failed messages are not delivered again
 # answers
 ? test_creating.py::test_an_error_without_a_code_of_ec2_is_no_final_refusal_and_what_it_hid_is_found_later
 a proxy's page is a refusal
-    if code.isdigit() or not code: → if not code:
+    if code.isdigit() or not code: → if code.isdigit():
 ? test_creating.py::test_auth_failure_at_a_create_is_about_the_interface_unless_it_speaks_of_credentials
 bad credentials are a refusal
     and "credential" not in message.lower() →
-? test_answers.py::test_what_an_unrelated_session_lacks_harms_nobody
+? test_answers.py::test_whatever_member_cannot_be_read_nothing_escapes_and_neighbours_are_unharmed
 a row that cannot be read spoils its answer
     noun(read.of, row)) → read.of(row))
 ? test_hidden.py::test_a_sweep_mirrors_what_services_manage_or_says_that_it_cannot_list_it
@@ -118,7 +115,7 @@ a blackhole leads
     return Says.REJECTS if self.state == "blackhole" else self.leads → return self.leads
 ? test_load_balancers.py::test_a_load_balancer_is_a_sensor_once_tags_say_which_instances_are_meant
 a load balancer needs no tags
-    return bool(self.include_tags or self.exclude_tags) → return True
+    by_tags = configuration.include_tags or configuration.exclude_tags → by_tags = True
 # ranking
 ? test_accounts.py::test_what_cannot_be_seen
 what is unseen is good enough
@@ -141,16 +138,16 @@ what was refused goes on counting
 # what is remembered
 ? test_calls.py::test_the_cache_expires
 answers are remembered twice as long
-    if not 0 <= now - asked_at < seconds: → if not 0 <= now - asked_at < 2 * seconds:
+    asked_at < configuration.cache_seconds: → asked_at < 2 * configuration.cache_seconds:
 ? test_calls.py::test_a_sweep_takes_nothing_from_the_cache
 a sweep uses what is remembered
     seconds = 0 if sweep else configuration.cache_seconds → seconds = configuration.cache_seconds
 ? test_calls.py::test_what_is_cached_does_not_say_that_there_is_no_sensor
 what is remembered says that there is no sensor
-    if self.region.may_be_renewed and not candidates(verdicts): → if not self.region:
+    if not choice.ranked and self.region.may_be_renewed: → if not self.region:
 ? test_calls.py::test_what_could_not_be_read_is_not_cached
 what failed is remembered
-    if keep and self.remember_seconds: → if self.remember_seconds:
+    if complete and self.remember_seconds: → if self.remember_seconds:
 # creating
 ? test_races.py::test_a_session_that_was_deleted_is_made_anew_for_a_new_event
 the token lacks the event

@@ -386,7 +386,7 @@ class Chaos:
             unfinished = [entry for entry in unfinished if entry["outcome"] == "failed"]
         assert bool(delivery.error) == bool(unfinished), delivery
         for entry in unfinished:
-            name = entry["interface_id"] or entry["instance_id"] or "further instances"
+            name = entry["interface_id"] or entry["instance_id"] or "further interfaces"
             assert name in delivery.error
         for outcome, count in Counter(entry["outcome"] for entry in unfinished).items():
             assert f"{count} {outcome}" in delivery.error

@@ -26,6 +26,8 @@ from aws import (
 from calls import CREATE, INSTANCES, SESSIONS, TARGETS
 from conftest import Clock, Scene, deliver, error_of, missing
 
+import lambda_traffic_mirror as function
+
 AT_ONCE = 10  # creates that are under way at a time
 
 pytestmark = pytest.mark.usefixtures("shared_client", "clock")
@@ -399,6 +401,16 @@ def test_being_skipped_does_not_prolong_the_hour_and_its_type_is_not_remembered(
     assert scene.run(other).outcomes == ["created"]
 
 
+def test_what_was_remembered_for_an_hour_takes_no_memory_afterwards(
+    scene: Scene, sensor: str, clock: Clock
+) -> None:
+    refuse(scene, NOT_SUPPORTED)
+    for instance in scene.instances(3):
+        scene.run(instance)
+        clock.advance(31 * 60)
+    assert len(function._unsupported) == 2
+
+
 # --------------------------------------------------------------------------------------
 # EC2 does not know the interface yet, or it is gone
 # --------------------------------------------------------------------------------------
@@ -614,13 +626,15 @@ PAGES = {
     "a page": b"<html><body><h1>Not today</h1><br></body></html>",
     "an empty error": b"<Error></Error>",
     "a blank code": b"<Response><Errors><Error><Code> </Code></Error></Errors></Response>",
-    "JSON": b'{"message": "no"}',
 }
+XML_PAGE = b"<html><body><h1>Not today</h1></body></html>"
 CODE = b"<Response><Errors><Error><Code>Other</Code></Error></Errors></Response>"
 PROXIES: dict[str, tuple[int, bytes]] = {
-    **{f"{status} with a page": (status, PAGES["a page"]) for status in (403, 407, 429, 502)},
-    **{f"400 with {name}": (400, page) for name, page in PAGES.items() if name != "JSON"},
-    **{f"403 with {name}": (403, PAGES[name]) for name in ("nothing", "JSON")},
+    **{f"400 with {name}": (400, page) for name, page in PAGES.items()},
+    **{f"{status} with a page": (status, XML_PAGE) for status in (403, 407, 429, 502)},
+    "403 with a text": (403, b"Forbidden"),
+    "403 with JSON": (403, b'{"message": "no"}'),
+    "403 with no error at all": (403, b"<Response/>"),
     "429 with any code": (429, CODE),  # botocore sends it again, whatever the code
     "503 with any code": (503, CODE),
 }

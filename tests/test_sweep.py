@@ -290,6 +290,23 @@ def test_where_an_answer_is_missing_a_session_is_failed_unless_another_stage_blo
     assert outcomes[blocked] == ("blocked" if call in (ACLS, INSTANCES) else "failed")
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_where_a_look_up_fails_another_tools_sessions_are_failed_unless_one_is_known_to_lead(
+    scene: Scene, sensor: str, there: bool
+) -> None:
+    instance = scene.instance()
+    targets = scene.missing_sensor(), scene.sensor() if there else scene.missing_sensor()
+    for number, target in enumerate(targets, 1):
+        scene.session(scene.first_interface(instance), target, number)
+    scene.fail(TARGETS, after=1)  # the list comes first
+    delivery = deliver(scheduled_event())
+    if there:
+        assert delivery.answer.of(instance)["outcome"] == "exists"
+    else:
+        wanted = ("1 failed", scene.first_interface(instance), "could not be checked", TARGETS)
+        assert missing(delivery.error, *wanted) == []
+
+
 def test_a_blocked_session_is_found_on_every_page_and_not_replaced(scene: Scene) -> None:
     scene.show_pages_of(5)
     bad = closed(scene, quota=100)[1]
@@ -512,7 +529,7 @@ def test_the_memory_of_a_sweep_does_not_grow_with_the_number_of_instances(
         warm(Pages(scene, pages))
         gc.freeze()  # the collector need not look through what was there before
         tracemalloc.start()
-        answer = scene.run(scheduled_event())
+        answer = scene.run(scheduled_event(), LambdaContext(900))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         gc.unfreeze()

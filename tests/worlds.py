@@ -421,10 +421,10 @@ class Builder:
         share = {"sources": 0.5, "sweep": 0.6}.get(self.theme, 0.05)
         for interface_id, _ in self.sources:
             if self.often(share):
-                targets = rng.choice((self.sensors, self.sensors, decoys, [*self.sensors, *decoys]))
+                targets = rng.choice((self.sensors, decoys, decoys, [*self.sensors, *decoys]))
                 if self.often(0.1) or not targets:
                     targets = [self.account.missing_sensor()]
-                for number in rng.sample(range(1, 5), rng.choice((1, 1, 1, 2, 3))):
+                for number in rng.sample((1, 2, 9), rng.choice((1, 1, 2, 3))):
                     self.account.session(interface_id, rng.choice(targets), number)
 
     def adopt_sensor(self) -> None:
@@ -485,11 +485,11 @@ class Builder:
         settings = Settings(
             targets=targets,
             filter_id=self.account.filter_id,
-            local_zone_only=self.often(0.4),
+            local_zone_only=self.often(0.4 if theme in ("everything", "accounts") else 0.2),
             local_vpc_only=self.often(0.1 if theme in ("routes", "accounts") else 0.3),
             allow_unverified=self.often(0.8 if theme == "unseen" else 0.3),
             mirror_databases=theme == "sweep" and self.often(0.7),
-            mirror_alongside=self.often(0.6 if theme in ("sources", "sweep") else 0.1),
+            mirror_alongside=self.often(0.7 if theme in ("sources", "sweep") else 0.1),
             session_number=rng.choice((1, 1, 2, 9)),
             dry_run=self.often(0.15),
         )
