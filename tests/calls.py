@@ -67,10 +67,9 @@ FAULTS = {
     "no answer": Fault("ReadTimeoutError"),
     "denied": Fault("UnauthorizedOperation", 403),
 }
-# What botocore tries again; what may hide that a create was carried out; one of each kind.
+# What botocore tries again, and what may hide that a create was carried out.
 TRANSIENT = [name for name in FAULTS if name != "denied"]
 LOSSES = ("server error", "unavailable", "no answer")
-FOUR_FAULTS = ("throttled", "server error", "no answer", "denied")
 ATTEMPTS = 5
 
 

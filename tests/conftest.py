@@ -363,29 +363,23 @@ def clock_of_day(clock: Clock) -> Clock:
 
 
 @cache
-def one_client() -> Any:
-    """A client for all tests that need no fresh one: making it takes longer than a test. It does
-    not try again, since what one test throttles must not slow down the next."""
-    return SimulatedAccount().client(retries={"total_max_attempts": 1})
+def kept_client(attempts: int) -> Any:
+    """The function's own client, for all tests that need no fresh one: making one takes longer
+    than a test."""
+    return lambda_traffic_mirror.make_client("ec2", attempts)
 
 
 @pytest.fixture
 def shared_client(scene: Scene) -> None:
-    """The execution environment is warm: its client is there."""
-    warm(one_client())
-
-
-@cache
-def retrying_client() -> Any:
-    """The function's own client, for all tests of retries: making one takes longer than a test."""
-    with patch.object(lambda_traffic_mirror, "_clients", {}):
-        return lambda_traffic_mirror.client_of()
+    """The execution environment is warm: its client is there. It does not try again, since what
+    one test throttles must not slow down the next."""
+    warm(kept_client(1))
 
 
 @pytest.fixture
 def quick(scene: Scene, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """No test waits, not even for a client. And what one test has used up of botocore's allowance
     of retries is not missing in the next."""
-    warm(retrying_client())
+    warm(kept_client(lambda_traffic_mirror.ATTEMPTS))
     monkeypatch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda *_, **__: True)
     return clock
