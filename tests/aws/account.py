@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, final
 from unittest.mock import patch
 
@@ -41,10 +42,11 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.ec2.models.security_groups import SecurityGroupRule
 
-from aws.describe import Describe, nics_of
+from aws.describe import KINDS, Describe, nics_of
 from aws.sessions import Sessions, SessionStore
 from aws.transport import (
     ACCOUNT_ID,
+    CREATE_SESSION,
     CREDENTIALS,
     OTHER_ACCOUNT_ID,
     REGION,
@@ -97,7 +99,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
       do not show it yet
     - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
       know it yet
-    - `interface_owners`: interfaces that belong to another account, though attached here
     - `roles`: who may assume each, by its ARN (see `role`); `role_arn`: the function's own
     - `clock`: by which credentials expire
     - `latency`: seconds that each recorded attempt takes; attempts in several threads overlap
@@ -131,7 +132,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self.tag_policy: dict[str, set[str]] = {}
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
-        self.interface_owners: dict[str, str] = {}
         self.latency: float | None = 0.0 if first else None
         self.gates: list[Callable[[str, dict[str, Any]], None]] = []
         self.calls: list[Call] = self._simulation.calls
@@ -199,6 +199,15 @@ class SimulatedAccount(Requests, Describe, Sessions):
                 thread.join(10)
         SimulatedAccount._active = None
         self._stack.close()
+
+    def _answers(self, action: str) -> Callable[[dict[str, Any], bool], Any] | None:
+        """What answers to this operation of EC2; None: moto."""
+        if action in KINDS:
+            return partial(self._describe, action)
+        return {
+            CREATE_SESSION: self._create_traffic_mirror_session,
+            "GetManagedPrefixListEntries": self._get_managed_prefix_list_entries,
+        }.get(action)
 
     def _open(self) -> None:
         self.ec2 = looking_client(self.region, self._access_key)

@@ -24,6 +24,11 @@ class Session:
     def id(self) -> str:
         return str(self.view["TrafficMirrorSessionId"])
 
+    def is_late(self) -> bool:
+        """Whether a call that would show it does not show it yet; it counts the calls."""
+        self.hidden_calls -= 1
+        return self.hidden_calls >= 0
+
 
 class SessionStore:
     """The sessions of all accounts, by what they are looked for by."""

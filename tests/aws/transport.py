@@ -19,7 +19,6 @@ from xml.sax.saxutils import escape
 
 import boto3
 import xmltodict
-from botocore import xform_name
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
@@ -341,7 +340,7 @@ class Simulation:
         parameters = _read(service, action, values) if service in ("ec2", "sts") else {}
         perform = None
         if service == "ec2" and region == self.region:
-            perform = getattr(caller.account, f"_{xform_name(action)}", None)
+            perform = caller.account._answers(action)
         elif (service, action) == ("sts", "AssumeRole"):
             perform = partial(caller.account._assume_role, caller)
         operation = action if service == "ec2" else f"{service}:{action}"
