@@ -746,14 +746,9 @@ class SimulatedAccount(Requests, Describe, Sessions):
             arn = (
                 f"arn:aws:elasticloadbalancing:{self.region}:{self.account_id}:loadbalancer/{name}"
             )
+            made = {"requester": "amazon-elb", "description": f"ELB {name}"}
             for subnet_id in subnets:
-                self.requester_managed(
-                    subnet_id,
-                    groups,
-                    requester="amazon-elb",
-                    description=f"ELB {name}",
-                    type="network_load_balancer",
-                )
+                self.requester_managed(subnet_id, groups, type="network_load_balancer", **made)
             return str(self._target(network_load_balancer_arn=arn).id)
 
     def gwlb_sensor(self, subnets: Iterable[str], colon: bool = False) -> str:
@@ -761,13 +756,9 @@ class SimulatedAccount(Requests, Describe, Sessions):
         with self._lock:
             endpoint = new_id("vpce")
             text = f"VPC Endpoint Interface{':' if colon else ''} {endpoint}"
+            made = {"requester": "727180483921", "description": text}  # an account of AWS
             for subnet_id in subnets:
-                self.requester_managed(
-                    subnet_id,
-                    requester="727180483921",  # an account of AWS
-                    description=text,
-                    type="gateway_load_balancer_endpoint",
-                )
+                self.requester_managed(subnet_id, type="gateway_load_balancer_endpoint", **made)
             return str(self._target(gateway_load_balancer_endpoint_id=endpoint).id)
 
     def requester_managed(
@@ -810,22 +801,16 @@ class SimulatedAccount(Requests, Describe, Sessions):
         attached to an instance of this account.
         """
         subnet_id = subnet or self.zone_subnet(zone)
-        requester = "amazon-elasticache" if elasticache else "amazon-rds"
-        description = "RDSNetworkInterface"
+        by = {"requester": "amazon-rds", "description": "RDSNetworkInterface"}
         if elasticache:
-            description = f"ElastiCache cache-{next(self._numbers)}-001"
+            name = f"ElastiCache cache-{next(self._numbers)}-001"
+            by = {"requester": "amazon-elasticache", "description": name}
         if not custom:
             group_ids = [self._vpc_group(subnet_id)] if groups is None else groups
-            return self.requester_managed(
-                subnet_id,
-                group_ids,
-                requester=requester,
-                description=description,
-                address=address,
-            )
+            return self.requester_managed(subnet_id, group_ids, address=address, **by)
         with self._lock:
             made = self._instance(self.instance(subnet_id, groups, address=address)).nics[0]
-            made.description, made.requester_id = description, requester
+            made.description, made.requester_id = by["description"], by["requester"]
             made.requester_managed = True
             return str(made.id)
 

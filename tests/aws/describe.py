@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aws.sessions import DATABASES, Session
-from aws.transport import Refusal
+from aws.transport import refuse_if
 
 # ---------------------------------------------------------------------------------------------
 # Filters and kinds of resources.
@@ -131,14 +131,19 @@ KINDS = {
 }
 
 
+def _check_id(one: str, prefix: str, error: str) -> None:
+    wrong = not re.fullmatch(rf"{prefix}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", one)
+    refuse_if(wrong, f"{error}.Malformed", f'Invalid id: "{one}" (expecting "{prefix}-...")')
+
+
 def _page_size(parameters: Mapping[str, Any], bounds: tuple[int, int]) -> int | None:
     size: int | None = parameters.get("MaxResults")
-    if size is not None and not bounds[0] <= size <= bounds[1]:
-        raise Refusal(
-            "InvalidParameterValue",
-            f"Value ( {size} ) for parameter maxResults is invalid. "
-            f"Expecting a value between {bounds[0]} and {bounds[1]}.",
-        )
+    refuse_if(
+        size is not None and not bounds[0] <= size <= bounds[1],
+        "InvalidParameterValue",
+        f"Value ( {size} ) for parameter maxResults is invalid. "
+        f"Expecting a value between {bounds[0]} and {bounds[1]}.",
+    )
     return size
 
 
@@ -146,13 +151,13 @@ def _passes(kind: _Kind, filters: Iterable[Mapping[str, Any]]) -> Callable[[Any]
     tests: list[tuple[_Values, Callable[[Iterable[Any]], bool]]] = []
     for item in filters:
         name, values = item.get("Name"), item.get("Values") or []
-        if len(values) > 200:
-            raise Refusal(
-                "FilterLimitExceeded",
-                "The maximum number of filter values specified on a single call is 200",
-            )
-        if name not in kind.filters:
-            raise Refusal("InvalidParameterValue", f"The filter '{name}' is invalid")
+        refuse_if(
+            len(values) > 200,
+            "FilterLimitExceeded",
+            "The maximum number of filter values specified on a single call is 200",
+        )
+        unknown = name not in kind.filters
+        refuse_if(unknown, "InvalidParameterValue", f"The filter '{name}' is invalid")
         tests.append((kind.filters[name], _matcher(values)))
     return lambda resource: all(matches(values_of(resource)) for values_of, matches in tests)
 
@@ -172,12 +177,12 @@ class Describe:
         resources = kind.resources(self)
         ids, token = parameters.get(kind.ids) or [], parameters.get("NextToken")
         size = _page_size(parameters, kind.bounds)
-        if ids and size is not None and kind.ids_exclude_max_results:
-            raise Refusal(
-                "InvalidParameterCombination",
-                f"The parameter {kind.ids_exclude_max_results} cannot be used with the parameter "
-                "maxResults",
-            )
+        refuse_if(
+            ids and size is not None and kind.ids_exclude_max_results,
+            "InvalidParameterCombination",
+            f"The parameter {kind.ids_exclude_max_results} cannot be used with the parameter "
+            "maxResults",
+        )
         passes = _passes(kind, parameters.get("Filters") or ())
         asked = {k: v for k, v in parameters.items() if k not in ("NextToken", "MaxResults")}
         if ids and not token:
@@ -192,12 +197,10 @@ class Describe:
             if not looking:
                 chosen = [resource for resource in chosen if not kind.unseen(self, resource)]
             shown = {resource.id for resource in chosen}
-            if missing := [i for i in dict.fromkeys(ids) if i not in shown]:
-                plural, verb = ("s", "do") if len(missing) > 1 else ("", "does")
-                raise Refusal(
-                    f"{kind.error}.NotFound",
-                    f"The {kind.noun}{plural} '{', '.join(missing)}' {verb} not exist",
-                )
+            missing = [i for i in dict.fromkeys(ids) if i not in shown]
+            plural, verb = ("s", "do") if len(missing) > 1 else ("", "does")
+            message = f"The {kind.noun}{plural} '{', '.join(missing)}' {verb} not exist"
+            refuse_if(missing, f"{kind.error}.NotFound", message)
             return [resource.id for resource in chosen if passes(resource)]
 
         signature = json.dumps([operation, asked])
@@ -210,22 +213,18 @@ class Describe:
 
     @staticmethod
     def _check_ids(kind: _Kind, ids: Sequence[str]) -> None:
-        if len(ids) > 1000:
-            raise Refusal("InvalidParameterValue", "No more than 1000 IDs can be specified.")
+        many = len(ids) > 1000
+        refuse_if(many, "InvalidParameterValue", "No more than 1000 IDs can be specified.")
         for one in ids:
-            if not re.fullmatch(rf"{kind.prefix}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", one):
-                raise Refusal(
-                    f"{kind.malformed or kind.error}.Malformed",
-                    f'Invalid id: "{one}" (expecting "{kind.prefix}-...")',
-                )
+            _check_id(one, kind.prefix, kind.malformed or kind.error)
 
     def _page(
         self, signature: str, token: str | None, size: int | None, find: Callable[[], list[Any]]
     ) -> tuple[list[Any], str | None]:
         """One page of what a call finds, which further pages do not ask for again."""
         known, found, offset = self._pages.get(token, ("", [], 0)) if token else ("", [], 0)
-        if token and known != signature:
-            raise Refusal("InvalidPaginationToken", "The specified pagination token is invalid.")
+        message = "The specified pagination token is invalid."
+        refuse_if(token and known != signature, "InvalidPaginationToken", message)
         if not token:
             found = find()
         end = len(found) if size is None else offset + min(size, self._simulation.largest_page)
@@ -441,15 +440,11 @@ class Describe:
         self, parameters: dict[str, Any], looking: bool
     ) -> dict[str, Any]:
         size, list_id = _page_size(parameters, (1, 100)) or 100, parameters["PrefixListId"]
-        if not re.fullmatch(r"pl-([0-9a-f]{8}|[0-9a-f]{17})", list_id):
-            raise Refusal(
-                "InvalidPrefixListId.Malformed", f'Invalid id: "{list_id}" (expecting "pl-...")'
-            )
+        _check_id(list_id, "pl", "InvalidPrefixListId")
         found = self._backend.managed_prefix_lists.get(list_id)
-        if found is None or (list_id in self._hidden and not looking):
-            raise Refusal(
-                "InvalidPrefixListID.NotFound", f"The prefix list ID '{list_id}' does not exist"
-            )
+        unseen = found is None or (list_id in self._hidden and not looking)
+        message = f"The prefix list ID '{list_id}' does not exist"
+        refuse_if(unseen, "InvalidPrefixListID.NotFound", message)
         entries = found.entries.get(int(found.version or 1)) or []
         token = parameters.get("NextToken")
         shown, token = self._page(f"entries {list_id}", token, size, lambda: entries)

@@ -64,6 +64,12 @@ class Refusal(Exception):
         self.status = status
 
 
+def refuse_if(wrong: object, code: str, message: str) -> None:
+    """AWS answers with this error, if that is wrong."""
+    if wrong:
+        raise Refusal(code, message)
+
+
 @dataclass
 class Call:
     """One HTTP attempt. `ended` and `status` are None while it is under way.
@@ -75,7 +81,6 @@ class Call:
     operation: str  # of EC2; of other services with their name, 'sts:AssumeRole'
     parameters: dict[str, Any]
     started: float
-    thread_id: int
     account: str  # whose credentials it carries
     ended: float | None = None
     status: int | None = None
@@ -356,8 +361,7 @@ class Simulation:
 
         if looking:
             return answer()
-        place = threading.get_ident(), caller.account.account_id
-        call = Call(operation, parameters, perf_counter(), *place)
+        call = Call(operation, parameters, perf_counter(), caller.account.account_id)
         return self._attempt(call, caller, objection, answer)
 
     def _locked(self, moto: Callable[[], Any], caller: Caller, action: str) -> Any:
