@@ -625,9 +625,15 @@ class Unreadable(Unanswered):
     """A row of an answer is not what AWS documents."""
 
     final = True
+    operation = "AWS"
+
+    def in_answer_of(self, operation: str) -> Unreadable:
+        """The same, with the operation that AWS answered so."""
+        self.operation = operation
+        return self
 
     def __str__(self) -> str:
-        return f"The answer of AWS cannot be understood: {super().__str__()}"
+        return f"The answer of {self.operation} cannot be understood: {super().__str__()}"
 
 
 class CallFailed(Unanswered):
@@ -779,7 +785,7 @@ def noun(of: Callable[..., T], row: Any, *more: Any) -> T | Unreadable:
         return error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         missing = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-        return Unreadable(f"{missing} in a row of {of.__qualname__.partition('.')[0]}")
+        return Unreadable(missing)
 
 
 def required(row: Row, name: str) -> str:
@@ -847,8 +853,10 @@ class Interface(NamedTuple):
     def of(cls, row: Row, placement: Row | None = None) -> Interface:
         """From a row of DescribeNetworkInterfaces, or from one within a row of DescribeInstances,
         where the placement is the instance's."""
-        private = [a for a in row.get("PrivateIpAddresses") or () if a.get("Primary")]
-        address = (private[0] if private else row).get("PrivateIpAddress") or None
+        primary = [a for a in row.get("PrivateIpAddresses") or () if a.get("Primary")]
+        address = row.get("PrivateIpAddress") or None
+        if primary:
+            address = required(primary[0], "PrivateIpAddress")
         if address:
             address_number(address)  # one that cannot be read is no address
         placed = row if placement is None else placement
@@ -1255,6 +1263,11 @@ ATTEMPTS = 5
 ATTEMPTS_TO_ASSUME = 2  # a silent STS has to leave time for the other accounts
 
 
+def operation_of(method: str) -> str:
+    """The API operation behind a method of boto3: DescribeInstances for describe_instances."""
+    return "".join(word.capitalize() for word in method.split("_"))
+
+
 class Read(NamedTuple):
     """A Describe call as data.
 
@@ -1452,21 +1465,22 @@ class Account:
             parameters["Filters"] = [{"Name": read.filter, "Values": list(values)}]
         elif values:
             parameters[read.filter] = values[0]
-        with self._calling(read.method) as client:
+        operation = operation_of(read.method)
+        with self._calling(operation) as client:
             # EC2 hides what services such as EKS Auto Mode manage, unless it is asked to show it.
             if read.method in MAY_HIDE and sees_managed(client):
                 parameters["IncludeManagedResources"] = True
             for page in client.get_paginator(read.method).paginate(**parameters):
-                lists = page.get(read.rows)
-                if lists is None:
-                    raise Unreadable(f"{read.rows} is missing")
+                lists = page[read.rows]
                 rows = (
                     [row for outer in lists for row in outer[read.within]] if read.within else lists
                 )
-                answer = [
-                    (str(row.get(read.key) or "") if read.key else values[0], noun(read.of, row))
-                    for row in rows
-                ]
+                answer = []
+                for row in rows:
+                    item = noun(read.of, row)
+                    if isinstance(item, Unreadable):
+                        item.in_answer_of(operation)
+                    answer.append((row.get(read.key) if read.key else values[0], item))
                 # The paginator keeps the page until it has the next one, and rows take far more
                 # room than what was made of them.
                 rows.clear()
@@ -1481,26 +1495,27 @@ class Account:
         Raises:
             Unanswered: there is no session, as far as AWS says.
         """
-        with self._calling("create_traffic_mirror_session") as client:
+        with self._calling(CREATE) as client:
             answer = client.create_traffic_mirror_session(**parameters)
             return told(noun(Session.of, answer.get("TrafficMirrorSession")))
 
     @contextmanager
-    def _calling(self, method: str) -> Iterator[Any]:
+    def _calling(self, operation: str) -> Iterator[Any]:
         """A client for calls that keep to the deadline, with all errors told apart.
 
         Raises:
             Unanswered: there is no answer, whatever botocore or its credentials raise.
         """
         _current.deadline = self.deadline
-        operation = "".join(word.capitalize() for word in method.split("_"))
         try:
             client = client_of(self.role)
             if self.role:
                 self._assume_role(self.role)
             yield client
         except Unreadable as error:
-            raise Unreadable(f"{error.args[0]} in the answer of {operation}") from None
+            raise error.in_answer_of(operation) from None
+        except KeyError as error:
+            raise Unreadable(f"{error.args[0]} is missing").in_answer_of(operation) from None
         except Unanswered:
             raise
         except Exception as error:
@@ -1978,7 +1993,7 @@ class Region:
                 rows = by_id.get(target.interface_id or "", ())
                 rows = rows or [row for text in target.descriptions for row in described[text]]
             sensor = Sensor(target_id, target, bool(account.role), foreign, hidden)
-            for row in rows or [HIDDEN]:
+            for row in rows or [target if isinstance(target, Unanswered) else HIDDEN]:
                 failed = isinstance(row, Unanswered)
                 faces.append(Face(sensor, HIDDEN, error=row) if failed else Face(sensor, row))
         return faces
@@ -2478,7 +2493,8 @@ def judge_face(
             behind |= finding.says is Says.BEHIND
         else:
             return rejection(stage, finding)
-    if hidden and not configuration.allow_unverified:
+    # Without the interface it is the missing answer that hides the rest.
+    if hidden and not face.error and not configuration.allow_unverified:
         return Verdict("unavailable", (hidden, LAST_RESORT), certain=False)
     if missing:
         return Verdict("unavailable", certain=False, error=missing)

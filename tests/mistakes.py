@@ -115,7 +115,7 @@ a blackhole leads
     return Says.REJECTS if self.state == "blackhole" else self.leads → return self.leads
 ? test_load_balancers.py::test_a_load_balancer_is_a_sensor_once_tags_say_which_instances_are_meant
 a load balancer needs no tags
-    return bool(self.include_tags or self.exclude_tags) → return True
+    by_tags = configuration.include_tags or configuration.exclude_tags → by_tags = True
 # ranking
 ? test_accounts.py::test_what_cannot_be_seen
 what is unseen is good enough
@@ -138,7 +138,7 @@ what was refused goes on counting
 # what is remembered
 ? test_calls.py::test_the_cache_expires
 answers are remembered twice as long
-    if not 0 <= now - asked_at < seconds: → if not 0 <= now - asked_at < 2 * seconds:
+    asked_at < configuration.cache_seconds: → asked_at < 2 * configuration.cache_seconds:
 ? test_calls.py::test_a_sweep_takes_nothing_from_the_cache
 a sweep uses what is remembered
     seconds = 0 if sweep else configuration.cache_seconds → seconds = configuration.cache_seconds

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from aws import LambdaContext, running_event, scheduled_event, sqs_event
 from calls import CREATE, GROUPS, INSTANCES, SESSIONS, TARGETS
-from conftest import Scene, Sleeps, deliver, missing
+from conftest import Clock, Scene, deliver, missing
 
 from lambda_traffic_mirror import lambda_handler
 
@@ -77,11 +77,8 @@ class Sources(Scene):
         return self.with_session(self.closed)
 
     def hide_rules(self) -> None:
-        def change(found: dict[str, Any]) -> None:
-            for group in found["SecurityGroups"]:
-                group["IpPermissions"] = None
-
-        self.show("DescribeSecurityGroups", change)
+        """Let AWS show groups without their rules."""
+        self.show(GROUPS, lambda found: [g.pop("IpPermissions") for g in found["SecurityGroups"]])
 
     def failed(self) -> str:
         self.fail(CREATE, "InternalError", status=500)
@@ -89,7 +86,7 @@ class Sources(Scene):
 
 
 @pytest.fixture
-def scene(clean_slate: None, no_sleep: Sleeps) -> Iterator[Sources]:
+def scene(clean_slate: None, clock: Clock) -> Iterator[Sources]:
     with Sources() as scene:
         yield scene
 
@@ -101,11 +98,6 @@ def records(caplog: pytest.LogCaptureFixture, instance: str) -> list[logging.Log
         for record in caplog.records
         if record.name == LOGGER and getattr(record, "instance_id", None) == instance
     ]
-
-
-def invoke(event: object) -> None:
-    """Invoke the handler; what it returns or raises is for other tests."""
-    deliver(event)
 
 
 class TimeIsUp(LambdaContext):
@@ -124,15 +116,15 @@ class TimeIsUp(LambdaContext):
 # One record per interface
 # --------------------------------------------------------------------------------------
 
+# The level after an event, and after a sweep.
 LEVELS = {
-    # outcome: level after an event, level after a sweep
-    "created": (logging.INFO, logging.INFO),
-    "planned": (logging.INFO, logging.INFO),
-    "exists": (logging.INFO, logging.DEBUG),
-    "skipped": (logging.INFO, logging.DEBUG),
-    "unmirrored": (logging.ERROR, logging.ERROR),
-    "blocked": (None, logging.ERROR),
-    "failed": (logging.ERROR, logging.ERROR),
+    "created": ("INFO", "INFO"),
+    "planned": ("INFO", "INFO"),
+    "exists": ("INFO", "DEBUG"),
+    "skipped": ("INFO", "DEBUG"),
+    "unmirrored": ("ERROR", "ERROR"),
+    "blocked": (None, "ERROR"),
+    "failed": ("ERROR", "ERROR"),
 }
 
 
@@ -143,7 +135,7 @@ def test_after_an_event_the_record_is_a_sentence_with_the_entry_as_fields(
     instance = getattr(scene, outcome)()
     delivery = deliver(running_event(instance))
     (record,) = records(caplog, instance)
-    assert (record.levelno, record.outcome) == (LEVELS[outcome][0], outcome)
+    assert (record.levelname, record.outcome) == (LEVELS[outcome][0], outcome)
     if delivery.result:
         entry = delivery.answer.entry
         assert {key: getattr(record, key) for key in entry} == entry
@@ -158,17 +150,17 @@ def test_the_level_after_a_sweep(
     scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
 ) -> None:
     instance = getattr(scene, outcome)()
-    invoke(scheduled_event())
+    deliver(scheduled_event())
     (record,) = records(caplog, instance)
-    found = (record.levelno, record.outcome, hasattr(record, "sensors"))
+    found = (record.levelname, record.outcome, hasattr(record, "sensors"))
     assert found == (LEVELS[outcome][1], outcome, False)  # they would repeat megabytes
 
 
 def test_what_was_deferred_is_a_warning(scene: Sources, caplog: pytest.LogCaptureFixture) -> None:
     instance = scene.created()
     assert deliver(running_event(instance), TimeIsUp(scene)).error
-    found = [(record.levelno, record.outcome) for record in records(caplog, instance)]
-    assert found == [(logging.WARNING, "deferred")]
+    found = [(record.levelname, record.outcome) for record in records(caplog, instance)]
+    assert found == [("WARNING", "deferred")]
 
 
 def test_records_reach_the_handlers_of_the_root_logger(
@@ -181,7 +173,7 @@ def test_records_reach_the_handlers_of_the_root_logger(
     root, logger = logging.getLogger(), logging.getLogger(LOGGER)
     monkeypatch.setattr(root, "handlers", [*root.handlers, handler])
     instance = scene.created()
-    invoke(sqs_event(running_event(instance)))
+    deliver(sqs_event(running_event(instance)))
     assert instance in [getattr(record, "instance_id", None) for record in seen]
     assert (logger.propagate, logger.handlers) == (True, [])
 
@@ -193,8 +185,8 @@ def test_what_cannot_be_read_is_a_warning_or_an_error_with_the_messages_id(
     scene: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
     event = sqs_event("{")
-    invoke({"key1": "value1"})
-    invoke(event)
+    deliver({"key1": "value1"})
+    deliver(event)
     warning, error = caplog.records
     assert (warning.levelno, error.levelno) == (logging.WARNING, logging.ERROR)
     assert "instance-id" in warning.getMessage()
@@ -205,42 +197,31 @@ def test_what_cannot_be_read_is_a_warning_or_an_error_with_the_messages_id(
 # Metrics: CloudWatch's embedded metric format
 # --------------------------------------------------------------------------------------
 
+
 # As https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
 # CloudWatch_Embedded_Metric_Format_Specification.html says, as far as the function uses it.
+def members(**properties: object) -> dict[str, object]:
+    """An object that has all of these members and no others."""
+    rest = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": properties, **rest}
+
+
+def some(items: object, most: int) -> dict[str, object]:
+    """A list of one or more."""
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most, "uniqueItems": True}
+
+
 NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
-METRIC = {
-    "type": "object",
-    "properties": {"Name": NAME, "Unit": {"enum": ["Count", "Percent"]}},
-    "required": ["Name", "Unit"],
-    "additionalProperties": False,
-}
-DIMENSIONS = {"type": "array", "items": NAME, "minItems": 1, "maxItems": 30, "uniqueItems": True}
-DIRECTIVE = {
-    "type": "object",
-    "properties": {
-        "Namespace": {"const": "TrafficMirror"},
-        "Dimensions": {"type": "array", "items": DIMENSIONS, "minItems": 1},
-        "Metrics": {"type": "array", "items": METRIC, "minItems": 1, "maxItems": 100},
-    },
-    "required": ["Namespace", "Dimensions", "Metrics"],
-    "additionalProperties": False,
-}
-METADATA = {
-    "type": "object",
-    "properties": {
-        # milliseconds since 1970
-        "Timestamp": {"type": "integer", "minimum": 10**12, "maximum": 10**13},
-        "CloudWatchMetrics": {"type": "array", "items": DIRECTIVE, "minItems": 1},
-    },
-    "required": ["Timestamp", "CloudWatchMetrics"],
-}
-NUMBER_OR_TEXT = {"type": ["number", "string"]}
-FORMAT = {
-    "type": "object",
-    "properties": {"_aws": METADATA},
-    "required": ["_aws"],
-    "additionalProperties": NUMBER_OR_TEXT,
-}
+DIRECTIVE = members(
+    Namespace={"const": "TrafficMirror"},
+    Dimensions=some(some(NAME, 30), 1),
+    Metrics=some(members(Name=NAME, Unit={"enum": ["Count", "Percent"]}), 100),
+)
+METADATA = members(
+    Timestamp={"type": "integer", "minimum": 10**12, "maximum": 10**13},  # ms since 1970
+    CloudWatchMetrics=some(DIRECTIVE, 1),
+)
+FORMAT = members(_aws=METADATA) | {"additionalProperties": {"type": ["number", "string"]}}
 
 
 @pytest.fixture
@@ -252,10 +233,9 @@ def metrics(capsys: pytest.CaptureFixture[str]) -> Metrics:
         documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         for document in documents:
             jsonschema.validate(document, FORMAT)
-            for directive in document["_aws"]["CloudWatchMetrics"]:
-                (dimensions,) = directive["Dimensions"]
-                assert all(type(document[name]) is str for name in dimensions)
-                assert all(type(document[m["Name"]]) in (int, float) for m in directive["Metrics"])
+            (directive,) = document["_aws"]["CloudWatchMetrics"]
+            assert all(type(document[name]) is str for name in directive["Dimensions"][0])
+            assert all(type(document[m["Name"]]) in (int, float) for m in directive["Metrics"])
         return documents
 
     return metrics
@@ -304,7 +284,7 @@ def test_an_invocation_prints_one_valid_line_with_every_outcome(
     scene: Sources, metrics: Metrics, event: Callable[[Sources], object], wanted: dict[str, float]
 ) -> None:
     """And no coverage and no sessions, which sweeps add."""
-    invoke(event(scene))
+    deliver(event(scene))
     (document,) = metrics()
     assert values(document) == wanted
 
@@ -312,42 +292,44 @@ def test_an_invocation_prints_one_valid_line_with_every_outcome(
 @pytest.mark.parametrize("swept", [False, True], ids=["event", "sweep"])
 def test_namespace_dimensions_and_units(scene: Sources, metrics: Metrics, swept: bool) -> None:
     instance = scene.created()
-    invoke(scheduled_event() if swept else running_event(instance))
+    deliver(scheduled_event() if swept else running_event(instance))
     document = metrics()[0]
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
-    found = (directive["Namespace"], directive["Dimensions"], document["FunctionName"], units)
-    counted = dict.fromkeys(("Sweeps", "Elsewhere", "Excluded"), "Count")
-    of_sweeps = counted | {"Coverage": "Percent"} if swept else {}
-    assert found == (
+    counted = (*OUTCOMES, "invalid", *(("Sweeps", "Elsewhere", "Excluded") if swept else ()))
+    assert units == dict.fromkeys(counted, "Count") | ({"Coverage": "Percent"} if swept else {})
+    assert (directive["Namespace"], directive["Dimensions"]) == (
         "TrafficMirror",
         [["FunctionName"]],
-        "traffic-mirror",
-        dict.fromkeys((*OUTCOMES, "invalid"), "Count") | of_sweeps,
     )
+    assert document["FunctionName"] == "traffic-mirror"
 
 
-NAMES: dict[str, tuple[object, dict[str, str], str]] = {
-    "the context's": (LambdaContext(function_name="mirror-eu"), {}, "mirror-eu"),
-    "the environment's, without a context": (
-        None,
-        {"AWS_LAMBDA_FUNCTION_NAME": "mirror-us"},
-        "mirror-us",
-    ),
-    "the module's, outside of Lambda": (None, {}, "lambda_traffic_mirror"),
-}
+NAMES = [
+    (LambdaContext(function_name="mirror-eu"), "mirror-us", "mirror-eu"),
+    (None, "mirror-us", "mirror-us"),
+    (None, "", "lambda_traffic_mirror"),
+]
 
 
-@pytest.mark.parametrize(("context", "environment", "name"), NAMES.values(), ids=NAMES.keys())
+@pytest.mark.parametrize(
+    ("context", "environment", "name"),
+    NAMES,
+    ids=[
+        "the context's",
+        "the environment's, without a context",
+        "the module's, outside of Lambda",
+    ],
+)
 def test_the_name_of_the_function_is(
     metrics: Metrics,
     monkeypatch: pytest.MonkeyPatch,
     context: object,
-    environment: dict[str, str],
+    environment: str,
     name: str,
 ) -> None:
-    for variable, value in environment.items():
-        monkeypatch.setenv(variable, value)
+    if environment:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", environment)
     lambda_handler({}, context)
     assert metrics()[0]["FunctionName"] == name
 
@@ -373,7 +355,7 @@ def test_a_sweep_adds_the_coverage(
     scene: Sources, metrics: Metrics, build: Callable[[Sources], object], coverage: float | None
 ) -> None:
     build(scene)
-    invoke(scheduled_event())
+    deliver(scheduled_event())
     assert metrics()[0].get("Coverage") == (coverage and pytest.approx(coverage))
 
 
@@ -406,7 +388,7 @@ def test_a_sweep_says_whether_it_read_everything_and_what_goes_elsewhere(
 ) -> None:
     """The sensors' two instances have no tag, so they are excluded."""
     build(scene)
-    invoke(scheduled_event())
+    deliver(scheduled_event())
     document = metrics()[0]
     found = (document["Sweeps"], document["Elsewhere"], document["Excluded"])
     assert (*found, "Coverage" in document) == wanted
@@ -431,7 +413,7 @@ def test_a_sweep_adds_one_line_per_target_with_its_sessions(
     scene.created()
     targets = [scene.open, scene.foreign_sensor(sessions=3), scene.closed]
     scene.configure(targets, INCLUDE_TAGS="mirror")
-    invoke(scheduled_event())
+    deliver(scheduled_event())
     lines = metrics()[1:]
     found = [(line["FunctionName"], line["TargetId"], values(line)) for line in lines]
     assert found == [
@@ -446,7 +428,7 @@ def test_with_the_variable_dry_run_a_sweep_counts_and_reports_the_sessions_that_
     scene: Sources, metrics: Metrics
 ) -> None:
     scene.planned()
-    invoke(scheduled_event())
+    deliver(scheduled_event())
     first, *lines = metrics()
     assert (first["planned"], first["Sweeps"], [line["Sessions"] for line in lines]) == (1, 1, [2])
 
@@ -456,6 +438,6 @@ def test_a_sweep_that_cannot_count_the_sessions_reports_none(
 ) -> None:
     scene.created()
     scene.fail(SESSIONS)
-    invoke(scheduled_event())
+    deliver(scheduled_event())
     (document,) = metrics()
     assert "Sessions" not in document

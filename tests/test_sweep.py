@@ -529,7 +529,7 @@ def test_the_memory_of_a_sweep_does_not_grow_with_the_number_of_instances(
         warm(Pages(scene, pages))
         gc.freeze()  # the collector need not look through what was there before
         tracemalloc.start()
-        answer = scene.run(scheduled_event())
+        answer = scene.run(scheduled_event(), LambdaContext(900))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         gc.unfreeze()

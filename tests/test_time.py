@@ -9,6 +9,7 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,14 +36,7 @@ class ScriptedContext(LambdaContext):
 
 
 # What is left at first, and the least that is left when a call is begun; milliseconds.
-RESERVES = [
-    (900_000, 12_000),
-    (60_000, 12_000),
-    (25_000, 5_000),
-    (24_000, 4_800),
-    (10_000, 2_000),
-    (3_000, 600),
-]
+RESERVES = [(900_000, 12_000), (60_000, 12_000), (25_000, 5_000), (3_000, 600)]
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -68,6 +62,7 @@ def test_time_runs_out_before_each_round_trip_in_turn(
     """An event is raised and an SQS message is named; a sweep is neither, since the next one goes
     on from there. Delivered again, all are completed."""
     instance = scene.instance()
+    names = (instance, scene.first_interface(instance))  # an interface, once it is known
     event = running_event(instance) if kind == "event" else KINDS[kind]([instance])
     context = LambdaContext(60, clock=lambda: 0.0 if scene.count() < calls or not calls else 48.1)
     if not calls:
@@ -81,23 +76,10 @@ def test_time_runs_out_before_each_round_trip_in_turn(
         assert delivery.answer.status == 200
         assert ("deferred" in delivery.answer.summary) != done
     elif not done:
-        assert delivery.error.startswith("1 deferred")
-        assert (scene.first_interface(instance) in delivery.error) or (instance in delivery.error)
-        assert "time" in delivery.error
+        named = [name for name in names if name in delivery.error]
+        assert (missing(delivery.error, "1 deferred", "time"), bool(named)) == ([], True)
     assert deliver(event).complete
     assert scene.sessions_of(instance) == [1]
-
-
-@pytest.mark.parametrize("last", range(len(ROUND_TRIPS)))
-def test_a_round_trip_that_takes_too_long_is_the_last(
-    scene: Scene, every_call: str, clock: Clock, last: int
-) -> None:
-    slow = ROUND_TRIPS[last][-1]
-    scene.take_time(clock, 55.001, slow)
-    delivery = deliver(running_event(scene.instance()), LambdaContext(60, clock=clock))
-    assert bool(delivery.error) == (slow != CREATE)
-    begun = {call.operation for call in scene.calls}
-    assert begun <= set(itertools.chain(*ROUND_TRIPS[: last + 1]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,17 +97,10 @@ def test_what_was_created_before_time_ran_out_stays_and_the_rest_follows(
     if kind == "SQS batch":
         assert delivery.again == [at for at, sessions in enumerate(done) if not sessions]
     elif kind == "sweep":
-        assert delivery.answer.status == 200
-        assert delivery.answer.summary == {
-            "deferred": left,
-            "created": len(instances) - left,
-            "skipped": 1,
-        }
-        assert all(
-            entry["sensors"] == []
-            for entry in delivery.answer.interfaces
-            if entry["outcome"] == "deferred"
-        )
+        answer = delivery.answer
+        assert answer.summary == {"deferred": left, "created": len(instances) - left, "skipped": 1}
+        deferred = [entry for entry in answer.interfaces if entry["outcome"] == "deferred"]
+        assert (answer.status, [entry["sensors"] for entry in deferred]) == (200, [[]] * left)
     else:
         assert delivery.error.startswith(f"{left} deferred")
         named = [scene.first_interface(instance) in delivery.error for instance in instances]
@@ -159,11 +134,15 @@ def test_failed_and_deferred_are_counted_and_named_but_a_sweep_raises_for_the_fa
         assert named == len(instances)
 
 
-@pytest.mark.parametrize(("seconds_left", "looks"), [(14.1, 3), (13.1, 2), (12.1, 1)])
+# Seconds that are left at the first look, and how many looks they are enough for: each pause takes
+# one, and the reserve of twelve is not touched.
+WAITS = [(14.1, 3), (13.1, 2), (12.1, 1)]
+
+
+@pytest.mark.parametrize(("seconds_left", "looks"), WAITS)
 def test_an_unknown_instance_is_not_waited_for_beyond_the_reserve(
     scene: Scene, every_call: str, clock: Clock, seconds_left: float, looks: int
 ) -> None:
-    """Each pause takes a second, and the reserve of twelve is not touched."""
     instance = scene.instance()
     scene.unknown_instances[instance] = 2
 
@@ -185,9 +164,7 @@ def test_an_unknown_instance_is_not_waited_for_beyond_the_reserve(
 @pytest.mark.parametrize(
     ("kind", "seconds_left", "looks"),
     [
-        ("event", 14.1, 3),
-        ("event", 13.1, 2),
-        ("event", 12.1, 1),
+        *(("event", left, looks) for left, looks in WAITS),
         ("SQS batch", 12.1, 1),
         ("sweep", 12.1, 1),
     ],
@@ -221,13 +198,7 @@ def test_refused_interfaces_are_not_waited_for_beyond_the_reserve(
     assert scene.sessions_of(instance) == [1]
 
 
-class NoClock:
-    """A context as hand-written tests have it."""
-
-    aws_request_id = "a-request"
-
-
-@pytest.mark.parametrize("context", [None, NoClock()])
+@pytest.mark.parametrize("context", [None, SimpleNamespace(aws_request_id="a-request")])
 def test_without_a_clock_there_is_no_deadline(
     scene: Scene, every_call: str, context: object
 ) -> None:
@@ -261,7 +232,7 @@ def test_no_attempt_is_begun_in_the_reserve(
 BACKOFFS = {60: 5, 20: 5, 10: 4, 3: 2, 1: 1}
 
 
-@pytest.mark.parametrize("fault", ["throttled", "server error", "no answer"])
+@pytest.mark.parametrize("fault", ["throttled", "no answer"])
 @pytest.mark.parametrize(("seconds", "attempts"), BACKOFFS.items())
 def test_a_pause_that_could_end_in_the_reserve_is_not_begun(
     scene: Scene,
@@ -304,19 +275,6 @@ def test_the_handler_really_returns_before_the_time_ends(
 # --------------------------------------------------------------------------------------
 
 
-class CostlyContext(LambdaContext):
-    """Each look at the clock takes a while, which is how long judging an interface takes here."""
-
-    def __init__(self, clock: Clock, seconds: float, cost: float) -> None:
-        super().__init__(seconds, clock=clock)
-        self.its_clock, self.cost = clock, cost
-
-    def get_remaining_time_in_millis(self) -> int:
-        left = super().get_remaining_time_in_millis()
-        self.its_clock.advance(self.cost)
-        return left
-
-
 def plan(scene: Scene) -> dict[str, Any]:
     """Nothing to do but to judge."""
     scene.configure(scene.sensor(quota=1_000), DRY_RUN="true")
@@ -339,14 +297,12 @@ def check_sessions(scene: Scene) -> dict[str, Any]:
 
 @pytest.mark.parametrize("work", [plan, sweep, check_sessions])
 def test_no_further_interface_is_judged_in_the_reserve(
-    scene: Scene,
-    clock: Clock,
-    caplog: pytest.LogCaptureFixture,
-    work: Callable[..., dict[str, Any]],
+    scene: Scene, clock: Clock, caplog: pytest.LogCaptureFixture, work: Callable[..., Any]
 ) -> None:
+    """Each look at the clock takes half a second here, as judging an interface would."""
     caplog.set_level("DEBUG", "lambda_traffic_mirror")
-    event = work(scene)
-    deliver(event, CostlyContext(clock, 60, 0.5))
+    looks = itertools.count(0, 0.5)
+    deliver(work(scene), LambdaContext(60, clock=lambda: next(looks)))
     outcomes = Counter(
         record.outcome for record in caplog.records if getattr(record, "interface_id", None)
     )

@@ -1,1 +1,7 @@
-"""The operators' commands: preview, deploy and remove. Each is a module with a function `run`."""
+"""The operators' commands; run.sh starts them."""
+
+import sys
+from pathlib import Path
+
+# Of the function's module, whose judgement the preview shows.
+sys.path.append(str(Path(__file__).resolve().parents[2]))

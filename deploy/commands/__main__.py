@@ -1,34 +1,40 @@
 """The command line: `python -m commands preview|deploy|remove ...`; run.sh calls it."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
+from typing import TextIO
 
-from .aws import Exit, Stop, WrongValue
+from .aws import Exit, Stop, read_yaml
+
+
+def writable(path: str) -> TextIO:
+    """The type of an option that names a file to be written."""
+    try:
+        return Path(path).open("w", encoding="utf-8")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
-    """The parser of a command: the options that all commands have, and its own."""
-    command = import_module(f"commands.{name}")
+    """The parser of a command, with the options of options.yaml."""
+    options = read_yaml("options")
+    statuses = "\n".join(["Exit status:", *(f"  {one:2}  {one.text}" for one in Exit)])
     parser = argparse.ArgumentParser(
         f"deploy/{name}.sh",
-        description=command.__doc__,
-        epilog="\n".join(["Exit status:", *(f"  {one:2}  {one.text}" for one in Exit)]),
+        description=options["descriptions"][name],
+        epilog=None if name == "preview" else statuses,  # whose description has its own
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    stack = None if name == "preview" else "traffic-mirror"
-    more = parser.add_argument
-    more("--profile", help="profile of the AWS configuration")
-    more("--region", help="Region of the instances (default: the profile's)")
-    more("--stack", metavar="NAME", default=stack, help="stack (default: %(default)s)")
-    command.add_arguments(parser)
-    parser.set_defaults(run=command.run)
+    parser.register("type", "int", int)
+    parser.register("type", "file", writable)
+    for option, settings in (options["all"] | options[name]).items():
+        parser.add_argument(option, **settings)
     return parser
 
 
@@ -41,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for option in (key for key, value in vars(options).items() if value == ""):
         parser.error(f"--{option.replace('_', '-')} needs a value")
     try:
-        return int(options.run(options))
-    except WrongValue as wrong:
-        parser.error(str(wrong))
+        return int(import_module(f"commands.{name}").run(options))
     except Stop as stop:
         print(f"{parser.prog}: {stop}", file=sys.stderr)
         return stop.status

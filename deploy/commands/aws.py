@@ -1,7 +1,5 @@
 """What the commands have in common: how they end, one session for every call, errors in words."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import os
@@ -10,43 +8,31 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
+import jinja2
+import yaml
 from botocore import exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 
 class Exit(IntEnum):
-    """How a command ends. Scripts rely on the numbers, so none is ever given another meaning."""
+    """How a command ends; errors.yaml says what each means. Scripts rely on the numbers, so none is
+    ever given another meaning."""
 
-    text: str
+    DONE, FAILED, WRONG, DARK, NO_REGION, CREDENTIALS, NO_PYTHON = range(7)
+    NO_ZIP, NO_BUCKET, BUCKET_ELSEWHERE, DENIED, NO_CODE, NOT_FOUND = range(7, 13)
+    STATE, NO_ANSWER, OTHER_CODE, NOT_CONFIRMED, LEFT, SWEEP_FAILED = range(13, 19)
 
-    def __new__(cls, number: int, text: str) -> Exit:  # noqa: D102
-        member = int.__new__(cls, number)
-        member._value_, member.text = number, text
-        return member
-
-    DONE = 0, "done, or nothing to do"
-    FAILED = 1, "CloudFormation refused or failed; the failed events of this run are shown"
-    WRONG = 2, "wrong call: an option, a parameter or the form of an ID"
-    DARK = 3, "interfaces would stay or go dark; they are shown"
-    NO_REGION = 4, "no Region is set, or there is none of that name"
-    CREDENTIALS = 5, "no credentials, or AWS does not accept them"
-    NO_PYTHON = 6, "Python 3.10 or newer with venv is missing, or its packages"
-    NO_ZIP = 7, "the zip could not be built"
-    NO_BUCKET = 8, "the bucket does not exist"
-    BUCKET_ELSEWHERE = 9, "the bucket is in another Region"
-    DENIED = 10, "AWS denies something; the message names the permission"
-    NO_CODE = 11, "the zip of --code-key is not in the bucket"
-    NOT_FOUND = 12, "a target or the filter is not in this account and Region"
-    STATE = 13, "the state of the stack does not allow it, or it is of another template"
-    NO_ANSWER = 14, "AWS did not answer: throttled, unreachable, a fault. Try again"
-    OTHER_CODE = 15, "the function runs other code than what was deployed"
-    NOT_CONFIRMED = 16, "not confirmed; nothing was deleted"
-    LEFT = 17, "something could not be deleted. Run it again"
-    SWEEP_FAILED = 18, "deployed, but the first sweep failed; its error is shown"
+    @property
+    def text(self) -> str:
+        """What it means."""
+        return str(read_yaml("errors")["exits"][self])
 
 
 class Stop(Exception):
@@ -57,8 +43,12 @@ class Stop(Exception):
         self.status = status
 
 
-class WrongValue(ValueError):
-    """The call is wrong: an option, a parameter or the form of an ID."""
+@lru_cache
+def read_yaml(name: str) -> dict[str, Any]:
+    """A file of this package: options, errors or advice."""
+    text = (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
 
 
 def note(message: str) -> None:
@@ -66,25 +56,37 @@ def note(message: str) -> None:
     print(f"Note: {message}", file=sys.stderr)
 
 
+def words(occasion: str, *values: Any, **named: Any) -> str:
+    """What says.j2 has for an occasion."""
+    environment = jinja2.Environment(  # noqa: S701  plain text
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    module = environment.get_template("says.j2").module
+    return str(getattr(module, occasion)(*values, **named))
+
+
+def say(occasion: str, *values: Any, **named: Any) -> None:
+    """Print what says.j2 has for an occasion."""
+    print(words(occasion, *values, **named), end="", flush=True)
+
+
 class Aws:
     """The account and Region that a command works on, and a client for each service.
 
-    Args:
-        profile: of the AWS configuration; None: the default chain.
-        region: its name; None: AWS_REGION, AWS_DEFAULT_REGION or the profile's.
-
-    Raises:
-        Stop: there is no such profile, or no Region is set.
-    """
+    Without a profile botocore's default chain holds, without a Region AWS_REGION,
+    AWS_DEFAULT_REGION or the profile's."""
 
     def __init__(self, profile: str | None = None, region: str | None = None) -> None:
         self.profile = profile or os.environ.get("AWS_PROFILE")
+        # botocore reads AWS_DEFAULT_REGION by itself, and not AWS_REGION.
+        region = region or os.environ.get("AWS_REGION")
         try:
-            # botocore reads AWS_DEFAULT_REGION by itself, and not AWS_REGION.
-            region = region or os.environ.get("AWS_REGION")
             self.session = boto3.Session(profile_name=profile, region_name=region)
-        except exceptions.ProfileNotFound as error:
-            raise Stop(Exit.CREDENTIALS, f"{error}. {how_to_sign_in(None)}") from None
+        except BotoCoreError as error:
+            raise explained(error, self) from error
         self.clients: dict[str, Any] = {}
         self.region = self.session.region_name or ""
         if not self.region:
@@ -128,25 +130,10 @@ class Aws:
         rows = self.rows("ec2", "describe_traffic_mirror_targets", "TrafficMirrorTargets")
         return {row["TrafficMirrorTargetId"]: row.get("OwnerId", "") for row in rows}
 
-    def filters(self) -> dict[str, str]:
-        """The traffic mirror filters of the account, with their descriptions."""
+    def filters(self) -> list[str]:
+        """The traffic mirror filters of the account."""
         rows = self.rows("ec2", "describe_traffic_mirror_filters", "TrafficMirrorFilters")
-        return {row["TrafficMirrorFilterId"]: row.get("Description", "") for row in rows}
-
-
-# Codes of AWS and names of botocore's exceptions: how a command ends, and what its user does.
-REFUSED = "ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|AuthFailure|"
-REFUSED += "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|.*Credential|.*SSO|.*Token|"
-REFUSED += ".*Login|.*Config"
-DENIED = "AccessDenied|Unauthorized|AuthorizationError|Forbidden|403"
-# Where permissions have other names than operations.
-PERMISSIONS = {
-    "HeadBucket": "s3:ListBucket",
-    "HeadObject": "s3:GetObject",
-    "ListObjectsV2": "s3:ListBucket",
-    "PutObject": "s3:PutObject (and kms:GenerateDataKey, kms:Decrypt for a bucket with a KMS key)",
-    "Invoke": "lambda:InvokeFunction",
-}
+        return [row["TrafficMirrorFilterId"] for row in rows]
 
 
 def code_of(error: ClientError | BotoCoreError) -> str:
@@ -155,43 +142,39 @@ def code_of(error: ClientError | BotoCoreError) -> str:
     return str(response.get("Error", {}).get("Code", "")) or type(error).__name__
 
 
-def permission_of(error: ClientError | BotoCoreError, aws: Aws) -> str:
+def permission_of(error: ClientError | BotoCoreError) -> str:
     """The permission that a call lacked: AWS mostly says, else it follows from the operation."""
-    operation = getattr(error, "operation_name", "")
     # With a service role it is something that CloudFormation was about to do.
     if said := re.search(r"not authorized to perform: ([\w-]+:\w+)", str(error)):
         return said[1]
+    operation = getattr(error, "operation_name", "")
     for service in ("cloudformation", "ec2", "lambda", "logs", "s3", "sqs", "sts"):
-        if operation in aws.client(service).meta.service_model.operation_names:
-            return PERMISSIONS.get(operation, f"{service}:{operation}")
-    return operation
+        if operation in botocore.session.Session().get_service_model(service).operation_names:
+            default = f"{service}:{operation}"
+            return str(read_yaml("errors")["permissions"].get(operation, default))
+    return str(operation)
 
 
 def how_to_sign_in(profile: str | None) -> str:
     """What the operator does to get credentials that work."""
-    configured = boto3.Session()._session.full_config["profiles"]  # noqa: SLF001
+    # This session is not asked for its profile, which may be none that is configured.
+    configured = botocore.session.Session().full_config["profiles"]
     settings = configured.get(profile or "default", {})
     option = f" --profile {profile}" if profile else ""
     if "sso_session" in settings or "sso_start_url" in settings:
         return f"Sign in: aws sso login{option}"
     if "login_session" in settings:
         return f"Sign in: aws login{option}"
-    return (
-        f"Give --profile (there are: {', '.join(configured) or 'none'}; where it has SSO, first: "
-        "aws sso login --profile NAME), or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for "
-        "temporary credentials, AWS_SESSION_TOKEN"
-    )
+    return str(read_yaml("errors")["keys"].format(profiles=", ".join(configured) or "none"))
 
 
 def explained(error: ClientError | BotoCoreError, aws: Aws) -> Stop:
     """How a command ends by an error of AWS or on the way there."""
-    if re.match(REFUSED, code_of(error)):
-        why = "The credentials are missing, wrong or expired, or the Region is not enabled"
-        return Stop(Exit.CREDENTIALS, f"{error}\n{why}. {how_to_sign_in(aws.profile)}")
-    if re.match(DENIED, code_of(error)):
-        why = f"The permission {permission_of(error, aws)} is missing"
-        return Stop(Exit.DENIED, f"{error}\n{why}. docs/operations.md lists what is needed")
-    return Stop(Exit.NO_ANSWER, f"{error}\nAWS did not answer usefully. Try again")
+    rows = read_yaml("errors")["codes"]
+    status, _, advice = next(row for row in rows if re.match(row[1], code_of(error)))
+    permission = permission_of(error) if status == "DENIED" else ""
+    words = advice.format(sign_in=how_to_sign_in(aws.profile), permission=permission)
+    return Stop(Exit[status], f"{error}\n{words}")
 
 
 @contextmanager

@@ -1,10 +1,4 @@
-"""Builds the zip, uploads it, deploys the stack and shows what its function then says.
-
-What is named is looked up first. Run it again to upgrade or to change something: what is left out
-keeps the value it has, so that an upgrade needs nothing but --bucket.
-"""
-
-from __future__ import annotations
+"""Builds, uploads and deploys the stack, and shows what its function then says."""
 
 import argparse
 import base64
@@ -20,55 +14,52 @@ from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from . import stack as stacks
 from . import template
-from .aws import Aws, Exit, Stop, WrongValue, asking, code_of, note
+from .aws import Aws, Exit, Stop, asking, code_of, note, say
 from .stack import Stack
 
 PROJECT = template.DEPLOY.parent
 FOLDER = "lambda_traffic_mirror/"  # of the zips in the bucket
+# Parameters that the call does not give by their names.
 OWN_OPTION = {"CodeBucket": "--bucket", "CodeKey": "--code-key", "FilterId": "--filter"}
 OWN_OPTION |= {"Targets": "--targets", "TargetAccounts": "--targets"}
 PAUSES = (5.0, 10.0, 20.0)  # seconds before a first sweep that failed is tried again
 
 
-HELP = {
-    "--targets": "traffic mirror targets (tmt-...) of your sensors, and accounts (12 digits) of "
-    "which every visible target is used; a new stack needs it",
-    "--filter": "traffic mirror filter; without it a new stack makes one that mirrors everything; "
-    "'new' lets a stack that has another make one",
-    "--code-key": "deploy a zip that is in the bucket already: the way back",
-    "--role-arn": "role that CloudFormation works with",
-}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What deploy.sh takes besides the options that all commands have."""
-    more = parser.add_argument
-    more("--bucket", required=True, help="S3 bucket for the zip, in the Region of the stack")
-    for option, text in HELP.items():
-        more(option, help=text)
-    more("--tags", metavar="KEY=VALUE", nargs="+", default=[], help="tags of the stack")
-    more("--no-execute-changeset", action="store_true", help="only make a change set to look at")
-    text = "any other parameter of template.yaml"
-    more("parameters", metavar="Parameter=Value", nargs="*", help=text)
-
-
 def run(options: argparse.Namespace) -> Exit:
-    """Deploy; how it ended.
-
-    Raises:
-        WrongValue: the call is wrong.
-        Stop: something is in the way.
-    """
+    """Look at all that is named, then build, upload, deploy and show what runs; how it ended."""
     given = given_by(options)
     with asking(options) as (aws, _):
-        return deploy(aws, options, given)
+        stack = stacks.read(aws, options.stack)
+        if stack and (wrong := stacks.what_to_do(aws, stack)):
+            raise Stop(Exit.STATE, wrong)
+        if stack and stack.status == "REVIEW_IN_PROGRESS":
+            stack = None
+        if not options.targets and not stack:
+            where = f"there is no stack {options.stack} in {aws.region} yet"
+            raise Stop(Exit.WRONG, f"--targets is missing: {where}, and a new one needs it")
+        was_key = stack.parameters["CodeKey"] if stack else ""
+        if was_key:
+            print(f"Now there: version {version_of(was_key)}, {was_key}")
+        values = all_values(stack, given)
+        look_at_ec2(aws, given)
+        look_at_bucket(aws, given)
+        key = given.get("CodeKey") or build()
+        values |= {"CodeKey": key, "CodeVersion": version_of(key)}
+        done = deploy(aws, options, stack is None, values)
+        if done and not options.no_execute_changeset:
+            print(done)
+            show_what_runs(aws, options.stack, key)
+            dry_run = values["DryRun"] == "true"
+            back = was_key if was_key != key else ""
+            say("deployed", given["CodeBucket"], aws.place(options.stack), dry_run, back)
+    return Exit.DONE
 
 
 def pairs(texts: list[str]) -> dict[str, str]:
     """Keys and values of texts of the form key=value."""
     for text in texts:
         if not re.match("[^=]+=", text):
-            raise WrongValue(f"do not understand {text!r}: it is not of the form Name=Value")
+            raise Stop(Exit.WRONG, f"do not understand {text!r}: it is not of the form Name=Value")
     return dict(text.split("=", 1) for text in texts)
 
 
@@ -77,11 +68,11 @@ def given_by(options: argparse.Namespace) -> dict[str, str]:
     bucket = re.sub("^s3://|/$", "", options.bucket)
     given, tags = pairs(options.parameters), pairs(options.tags)
     for name in given.keys() & OWN_OPTION:
-        raise WrongValue(f"{name} has an option of its own: {OWN_OPTION[name]}")
+        raise Stop(Exit.WRONG, f"{name} has an option of its own: {OWN_OPTION[name]}")
     if "CodeVersion" in given:
-        raise WrongValue("CodeVersion is read from the module")
+        raise Stop(Exit.WRONG, "CodeVersion is read from the module")
     for name in tags.keys() & template.parameters().keys():
-        raise WrongValue(f"{name} is a parameter, no tag: it goes before --tags")
+        raise Stop(Exit.WRONG, f"{name} is a parameter, no tag: it goes before --tags")
     given["CodeBucket"] = bucket
     if options.code_key:
         given["CodeKey"] = options.code_key.removeprefix(f"s3://{bucket}/")
@@ -93,52 +84,6 @@ def given_by(options: argparse.Namespace) -> dict[str, str]:
     for name, value in given.items():
         template.check(name, value)
     return given
-
-
-def deploy(aws: Aws, options: argparse.Namespace, given: dict[str, str]) -> Exit:
-    """Look at all that is named, then build, upload, deploy and show what runs."""
-    stack = stacks.read(aws, options.stack)
-    if stack and (wrong := stacks.what_to_do(aws, stack)):
-        raise Stop(Exit.STATE, wrong)
-    if not options.targets and (not stack or stack.status == "REVIEW_IN_PROGRESS"):
-        where = f"there is no stack {options.stack} in {aws.region} yet"
-        raise WrongValue(f"--targets is missing: {where}, and a new one needs it")
-    was_key = stack.parameters.get("CodeKey", "") if stack else ""
-    if was_key:
-        print(f"Now there: version {version_of(was_key)}, {was_key}")
-    values = all_values(stack, given)
-    look_at_ec2(aws, given)
-    look_at_bucket(aws, given)
-    bucket, key = given["CodeBucket"], given["CodeKey"] if options.code_key else build()
-    values |= {"CodeKey": key, "CodeVersion": version_of(key)}
-    # CloudFormation holds the parameters to the template's rules when it makes the change set, and
-    # reads the zip only when that is executed: so the upload comes in between.
-    change_set = make_change_set(aws, options, stack, values)
-    if not options.code_key:
-        body = (PROJECT / "lambda_traffic_mirror.zip").read_bytes()
-        aws.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
-    print(f"Code s3://{bucket}/{key}")
-    if change_set and options.no_execute_changeset:
-        print(f"Nothing has been changed. To be looked at and executed: {change_set}")
-        return Exit.DONE
-    if change_set:
-        seen = stacks.events(aws, options.stack)[-1]["EventId"]
-        aws.client("cloudformation").execute_change_set(ChangeSetName=change_set)
-        if stacks.follow(aws, options.stack, seen) not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-            stack = stacks.read(aws, options.stack)
-            says = (stack and stacks.what_to_do(aws, stack)) or "the stack is as it was before"
-            raise Stop(Exit.FAILED, f"not deployed: {says}")
-    print("Deployed." if change_set else "No changes to deploy.")
-    show(aws, options, values)
-    if was_key not in ("", key):
-        place = f"--bucket {bucket} {aws.place(options.stack)}"
-        print(f"The way back: deploy/deploy.sh {place} --code-key {was_key}")
-    return Exit.DONE
-
-
-# ======================================================================================
-# What has to be so before anything is uploaded or deployed
-# ======================================================================================
 
 
 def all_values(stack: Stack | None, given: dict[str, str]) -> dict[str, str]:
@@ -157,21 +102,16 @@ def all_values(stack: Stack | None, given: dict[str, str]) -> dict[str, str]:
 
 def look_at_ec2(aws: Aws, given: dict[str, str]) -> None:
     """Whether targets and filter are there."""
-    for what, name, look in (
-        ("target", "Targets", aws.targets),
-        ("filter", "FilterId", aws.filters),
-    ):
-        if not given.get(name) and not (name == "Targets" and given.get("TargetAccounts")):
-            continue
-        there = look()
-        missing = [one for one in given[name].split(",") if one and one not in there]
-        if missing:
-            has = f"There are: {', '.join(list(there)[:20]) or 'none'}"
+    owners = aws.targets() if "Targets" in given else {}
+    for account in filter(None, given.get("TargetAccounts", "").split(",")):
+        if account not in owners.values():
+            note(f"account {account} owns no traffic mirror target that is visible here yet")
+    filters = aws.filters() if given.get("FilterId") else []
+    for what, name, there in (("target", "Targets", [*owners]), ("filter", "FilterId", filters)):
+        named = filter(None, given.get(name, "").split(","))
+        if missing := [one for one in named if one not in there]:
             text = f"no traffic mirror {what} in this account and {aws.region}: {' '.join(missing)}"
-            raise Stop(Exit.NOT_FOUND, f"{text}. {has}")
-        for one in given["TargetAccounts"].split(",") if name == "Targets" else ():
-            if one and one not in there.values():
-                note(f"account {one} owns no traffic mirror target that is visible here yet")
+            raise Stop(Exit.NOT_FOUND, f"{text}. There are: {', '.join(there[:20]) or 'none'}")
 
 
 def look_at_bucket(aws: Aws, given: dict[str, str]) -> None:
@@ -196,16 +136,8 @@ def look_at_bucket(aws: Aws, given: dict[str, str]) -> None:
     except ClientError as error:
         if code_of(error) not in ("404", "NoSuchKey"):
             raise
-        rows = list(aws.rows("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix=FOLDER))
-        rows.sort(key=lambda row: row["LastModified"])
-        there = "".join(f"\n  {row['LastModified']:%Y-%m-%d %H:%M} {row['Key']}" for row in rows)
-        text = f"there is no s3://{bucket}/{key}. There are, the youngest last:{there or ' none'}"
+        text = f"there is no s3://{bucket}/{key}. What there is: aws s3 ls s3://{bucket}/{FOLDER}"
         raise Stop(Exit.NO_CODE, text) from None
-
-
-# ======================================================================================
-# The zip and the stack
-# ======================================================================================
 
 
 def build() -> str:
@@ -231,18 +163,38 @@ def version_of(key: str) -> str:
     return found[1] if found else "unknown"
 
 
+def deploy(aws: Aws, options: argparse.Namespace, is_new: bool, values: dict[str, str]) -> str:
+    """Upload the zip and have CloudFormation make the stack so; what was done, in words."""
+    # CloudFormation holds the parameters to the template's rules when it makes the change set, and
+    # reads the zip only when that is executed: so the upload comes in between.
+    change_set = make_change_set(aws, options, is_new, values)
+    bucket, key = values["CodeBucket"], values["CodeKey"]
+    if not options.code_key:
+        body = (PROJECT / "lambda_traffic_mirror.zip").read_bytes()
+        aws.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+    print(f"Code s3://{bucket}/{key}")
+    if not change_set:
+        return "No changes to deploy."
+    if options.no_execute_changeset:
+        print(f"Nothing has been changed. To be looked at and executed: {change_set}")
+        return ""
+    seen = stacks.events(aws, options.stack)[-1]["EventId"]
+    aws.client("cloudformation").execute_change_set(ChangeSetName=change_set)
+    if stacks.follow(aws, options.stack, seen) not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+        stack = stacks.read(aws, options.stack)
+        says = (stack and stacks.what_to_do(aws, stack)) or "the stack is as it was before"
+        raise Stop(Exit.FAILED, f"not deployed: {says}")
+    return "Deployed."
+
+
 def make_change_set(
-    aws: Aws,
-    options: argparse.Namespace,
-    stack: Stack | None,
-    values: dict[str, str],
+    aws: Aws, options: argparse.Namespace, is_new: bool, values: dict[str, str]
 ) -> str | None:
     """The ID of the change set; None if there is nothing to change."""
     cloudformation = aws.client("cloudformation")
     asked: dict[str, Any] = {"RoleARN": options.role_arn} if options.role_arn else {}
     if options.tags:
         asked["Tags"] = [{"Key": key, "Value": value} for key, value in pairs(options.tags).items()]
-    is_new = stack is None or stack.status == "REVIEW_IN_PROGRESS"
     made: dict[str, str] = {}
     try:
         made = cloudformation.create_change_set(
@@ -268,70 +220,42 @@ def make_change_set(
     return made["Id"]
 
 
-# ======================================================================================
-# What runs now
-# ======================================================================================
-
-
-def show(aws: Aws, options: argparse.Namespace, values: dict[str, str]) -> None:
+def show_what_runs(aws: Aws, stack_name: str, code_key: str) -> None:
     """Show the outputs, compare the code, and have a first sweep."""
-    stack = stacks.read(aws, options.stack)
+    stack = stacks.read(aws, stack_name)
     if stack is None or not (names := stack.made("AWS::Lambda::Function")):
         note("the stack shows no function, so that neither code nor sweep can be looked at")
         return
     for name, value in stack.outputs.items():
         print(f"  {name:<20} {value}")
+    # Lambda shows in base64 what the key has in digits.
+    digest = re.search(r"([0-9a-f]{64})\.zip$", code_key)
+    wanted = base64.b64encode(bytes.fromhex(digest[1])).decode() if digest else ""
     try:
-        runs = aws.client("lambda").get_function_configuration(FunctionName=names[0])["CodeSha256"]
+        runs = stacks.function_of(aws, stack)["CodeSha256"]
     except ClientError as error:
         note(f"the code could not be compared: {error}")
     else:
-        # Lambda shows in base64 what the key has in digits.
-        digest = re.search(r"([0-9a-f]{64})\.zip$", values["CodeKey"])
-        wanted = base64.b64encode(bytes.fromhex(digest[1])).decode() if digest else runs
-        if runs != wanted:
+        if wanted and runs != wanted:
             text = f"the function runs code with CodeSha256 {runs}, and the zip has {wanted}"
             raise Stop(Exit.OTHER_CODE, text)
-        print(f"CodeSha256 {runs}, {'as the zip' if digest else 'which the key does not tell'}.")
-    body = first_sweep(aws, names[0], int(stack.parameters.get("Timeout", 300)))
-    place = aws.place(stack.name)
-    if body:
-        print(f"First sweep: {body['message']}")
-        words = [
-            f"  {entry['interface_id']} of {entry['instance_id']}: {entry['reason']}"
-            for entry in body["interfaces"]
-            if entry["outcome"] in ("unmirrored", "blocked", "failed")
-        ]
-        if words:
-            print(*words[:5], f"Every interface: deploy/preview.sh {place}", sep="\n")
-        if not body["summary"].keys() - {"skipped"}:
-            why = "no instance runs, or tags leave all of them out (IncludeTags, ExcludeTags)"
-            print(f"Nothing is meant to be mirrored: {why}.")
-    if stack.parameters.get("DryRun") == "true":
-        begin = f"deploy/deploy.sh --bucket {values['CodeBucket']} {place} DryRun=false"
-        print(f"DRY_RUN is on, so nothing is mirrored. To begin: {begin}")
+        print(f"CodeSha256 {runs}, {'as the zip' if wanted else 'which the key does not tell'}.")
+    if body := first_sweep(aws, names[0], int(stack.parameters.get("Timeout", 300))):
+        say("sweep", body, aws.place(stack.name))
 
 
 def first_sweep(aws: Aws, function: str, timeout: int) -> dict[str, Any] | None:
-    """The body of what the function answers to a sweep in a dry run; None if it cannot be had.
-
-    Raises:
-        Stop: the sweep fails.
-    """
+    """The body of what the function answers to a sweep in a dry run; None if it cannot be had."""
     client = aws.client("lambda", tries=1, read_timeout=timeout + 30)
     event = (template.DEPLOY / "dry-run-sweep.json").read_bytes()
     print("A first look at every instance, in a dry run ...", flush=True)
     try:
-        for pause in (*PAUSES, None):
+        for pause in (*PAUSES, 0):
             answer = client.invoke(FunctionName=function, Payload=event)
             result = json.loads(answer["Payload"].read())
             if not answer.get("FunctionError"):
-                body: dict[str, Any] = result["body"]
-                return body
-            if pause is not None:
-                time.sleep(
-                    pause
-                )  # IAM needs seconds until a new role's permissions hold everywhere
+                return {key: result["body"][key] for key in ("message", "summary", "interfaces")}
+            time.sleep(pause)  # IAM needs seconds until a new role's permissions hold everywhere
         raise Stop(Exit.SWEEP_FAILED, f"deployed, but a sweep fails: {result['errorMessage']}")
     except (ClientError, BotoCoreError, ValueError, KeyError) as error:
         note(f"no answer that can be understood; the log has the next sweep's: {error!r}")

@@ -6,66 +6,32 @@ plain named tuples; nothing here asks AWS. Entries come one by one, and only wha
 is kept, so that memory does not grow with the number of sensors.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_network
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from .aws import read_yaml
 
 # What becomes of an interface, the best first; what is skipped is not meant to be mirrored.
 COVERED, PLANNED, MAYBE, ELSEWHERE, DARK = "covered", "planned", "maybe", "elsewhere", "dark"
 MEANT, SKIPPED = (COVERED, PLANNED, MAYBE, ELSEWHERE, DARK), "skipped"
 # By stage, or by another reason to be dark: what it means, and what to do.
-ADVICE: dict[str, list[str]] = yaml.safe_load(
-    (Path(__file__).parent / "advice.yaml").read_text(encoding="utf-8")
-)
+ADVICE: dict[str, list[str]] = read_yaml("advice")
 STAGES = tuple(ADVICE)
 # AWS allows 10 sources for a target that is a network interface, 100 where the sensor's instance
 # has one of a few large sizes, and any number for a load balancer (Traffic Mirroring quotas).
 USUAL_SOURCES, MOST_SOURCES = 10, 100
-HOURS_A_MONTH = 730
 PERMISSION = re.compile(r"\b(?:ec2|sts):[A-Z]\w+")
-HINTS = ("hints", "problem")  # details of findings that may name a permission
-
-
-class Cause(NamedTuple):
-    """What decides over an interface: equal for interfaces that belong together.
-
-    Attributes:
-        text: a sentence with names in braces; {address} stands for the interface's address.
-        about: the names' values, the address left out.
-        target_id: the sensor of which it was found; empty if it is about none.
-        alike: how many further sensors fall at the same stage.
-        databases: whether the interfaces are databases', which are counted apart.
-    """
-
-    text: str
-    about: tuple[tuple[str, str], ...] = ()
-    target_id: str = ""
-    alike: int = 0
-    databases: bool = False
-
-    @classmethod
-    def of(cls, verdict: Any) -> Cause:
-        """From a verdict of the function: the finding that rejects, or the missing answer."""
-        if verdict.error or not verdict.findings:
-            return cls(own_words(str(verdict)))
-        first = verdict.findings[0]
-        about = ((name, str(value)) for name, value in first.about if name != "address")
-        return cls(first.text, tuple(about))
+NO_SENSOR = "No sensor in "  # before a zone or VPC
 
 
 class Item(NamedTuple):
-    """An interface, and what would become of it; empty or None where there is nothing to say.
-
-    The target is that of its session, or the one that would be chosen. The name is the Name tag of
-    its instance, or what a database's interface is described as."""
+    """An interface, and what would become of it. The target is that of its session, or the one that
+    would be chosen. The name is its instance's Name tag, or the description of a database's
+    interface."""
 
     fate: str
     outcome: str
@@ -81,9 +47,10 @@ class Item(NamedTuple):
 
 @dataclass
 class Finding:
-    """Interfaces over which the same decides: how many, their lowest and highest address."""
+    """Interfaces over which the same decides: how many, their lowest and highest address. In the
+    text {address} stands for the interface's address."""
 
-    cause: Cause
+    text: str
     items: list[Item] = field(default_factory=list)
     number: int = 0
     low: int = 2**32
@@ -98,27 +65,17 @@ class Finding:
 
     def __str__(self) -> str:
         """What decides, with the address or the smallest block that holds all of them."""
-        cause, where, text = self.cause, "the interface", self.cause.text
+        where = "the interface"
         if self.low <= self.high:
             length = 32 - (self.low ^ self.high).bit_length()
             block = ip_network((self.low, length), strict=False)
             where = str(block[0]) if length == 32 else f"addresses in {block}"
-        for name, value in (*cause.about, ("address", where)):
-            text = text.replace(f"{{{name}}}", value)
-        alike = f" (and {plural(cause.alike, 'further sensor')})" if cause.alike else ""
-        about = f"{cause.target_id}{alike}: " if cause.target_id else ""
-        return f"{about}{text.rstrip('.')}{' (databases)' if cause.databases else ''}"
+        return self.text.replace("{address}", where).rstrip(".")
 
 
 class Group(NamedTuple):
-    """Findings that are shown together, the largest first.
-
-    Attributes:
-        fate: what becomes of the interfaces.
-        label: why: the stage at which they fall, behind 'blocked at ' if they have a session, or
-            another key of advice.yaml, or a phrase.
-        total: how many interfaces these are.
-    """
+    """Findings that are shown together, the largest first: what becomes of these interfaces, why
+    (a key of advice.yaml, behind 'blocked at ' if they have a session, or a phrase), how many."""
 
     fate: str
     label: str
@@ -127,17 +84,15 @@ class Group(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Why, with the zones or VPCs that have no sensor, and how many are databases."""
+        """Why, with the zones or VPCs that have no sensor."""
         stage = self.label.removeprefix("blocked at ")
         title = ADVICE[stage][0] if stage in ADVICE else stage
-        places = list(dict.fromkeys(dict(each.cause.about).get("place") for each in self.findings))
-        if all(places):
+        places = [each.text.removeprefix(NO_SENSOR) for each in self.findings]
+        if all(each.text.startswith(NO_SENSOR) for each in self.findings):
             more = f" and {len(places) - 3:,} more" if len(places) > 3 else ""
-            title = f"no sensor in {', '.join(map(str, places[:3]))}{more}"
+            title = f"{NO_SENSOR}{', '.join(places[:3])}{more}"
         elif stage != self.label:
             title = f"mirrored, but {title}"
-        databases = sum(each.number for each in self.findings if each.cause.databases)
-        title += f"; {plural(databases, 'database')} among them" if databases else ""
         return title[:1].upper() + title[1:]
 
     @property
@@ -147,29 +102,20 @@ class Group(NamedTuple):
 
 
 class Sensor(NamedTuple):
-    """A configured target; texts are empty where that is not known.
-
-    Attributes:
-        host_id, name, size: the instance that hosts it, its Name tag and type.
-        zone, vpc_id: where it is; several, separated by commas, for a load balancer.
-        owner: the account that owns the target.
-        now: the sessions it has, as far as AWS shows them.
-        limited: whether AWS limits its sources: an interface, not a load balancer.
-        planned: the sessions it would get.
-        problem: why no interface can use it; empty if one can, or none was judged.
-    """
+    """A configured target; texts are empty where that is not known. Several zones and VPCs of a
+    load balancer are separated by commas."""
 
     target_id: str
-    host_id: str = ""
+    host_id: str = ""  # of the instance, as its Name tag and type
     name: str = ""
     size: str = ""
     zone: str = ""
     vpc_id: str = ""
     owner: str = ""
-    now: int = 0
-    limited: bool = True
-    planned: int = 0
-    problem: str = ""
+    now: int = 0  # sessions that it has, as far as AWS shows them
+    limited: bool = True  # whether AWS limits its sources: an interface, not a load balancer
+    planned: int = 0  # sessions that it would get
+    problem: str = ""  # why no interface can use it; empty if one can, or none was judged
 
     @property
     def after(self) -> int:
@@ -188,88 +134,82 @@ class Sensor(NamedTuple):
         return max(0, quota - self.now) if self.limited else math.inf
 
 
+@dataclass
 class Survey:
-    """What would become of every interface of an account.
+    """What would become of every interface of an account."""
 
-    Attributes:
-        account, region: where that is.
-        known: the sensors by target ID, in configured order; set before the first entry is added.
-        interfaces: every interface.
-        unread: why a part of the account could not be looked at.
-        lacking: permissions that are missing, and how many verdicts they would settle.
-        remarks: what else there is to say, a sentence each.
-    """
-
-    def __init__(self, account: str = "", region: str = "") -> None:
-        self.account, self.region = account, region
-        self.known: dict[str, Sensor] = {}
-        self.interfaces: list[Item] = []
-        self.unread: list[str] = []
-        self.lacking: Counter[str] = Counter()
-        self.remarks: list[str] = []
-        self._found: dict[tuple[str, str], dict[Cause, Finding]] = {}  # by fate and label
-        self._usable: set[str | None] = set()
-        self._rejected: dict[str, dict[str, Finding]] = {}  # by target ID and stage
-        self._taken: Counter[str] = Counter()
+    account: str = ""
+    region: str = ""
+    # The sensors by target ID, in configured order; set before the first entry is added.
+    known: dict[str, Sensor] = field(default_factory=dict)
+    interfaces: list[Item] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # why something could not be looked at
+    lacking: Counter[str] = field(
+        default_factory=Counter
+    )  # permissions, and the verdicts concerned
+    remarks: list[str] = field(default_factory=list)
+    _found: dict[tuple[str, str], dict[str, Finding]] = field(default_factory=dict)  # fate, label
+    _rejected: dict[str, dict[str, Finding]] = field(default_factory=dict)  # by target, by stage
+    _usable: set[str | None] = field(default_factory=set)
+    _taken: Counter[str] = field(default_factory=Counter)
 
     def add(self, entry: Any) -> None:
         """Take note of an entry of the function."""
         if entry.interface_id is None and entry.outcome != "skipped":
             self.unread.append(entry.reason)
             return
-        name, vpc_id, address = place_of(entry.source)
+        name = vpc_id = address = ""
+        if entry.source:
+            place, tags = entry.source.interface, entry.source.tags
+            name = (tags.get("Name") if entry.instance_id else place.description) or ""
+            vpc_id, address = place.vpc_id or "", str(place.address or "")
         for target_id, verdict in entry.choice.verdicts.items():
-            if verdict.stage in ("tag", "zone", "vpc"):
-                continue  # nothing is wrong with the sensor, it is only not meant
-            self.lacking.update(permissions_in(verdict))
             if verdict.stage is None:
                 self._usable.add(target_id)
-            else:
+            elif verdict.stage not in ("tag", "zone", "vpc"):  # else it is only not meant
                 stages = self._rejected.setdefault(target_id, {})
-                if verdict.stage not in stages:
-                    stages[verdict.stage] = Finding(Cause.of(verdict))
-                stages[verdict.stage].count(address)
-        fate, label, cause = self._classified(entry)
-        cause = cause._replace(databases=entry.source is not None and not entry.instance_id)
+                stages.setdefault(verdict.stage, Finding(cause_of(verdict))).count(address)
+            about = dict(pair for each in verdict.findings for pair in each.about)
+            texts = f"{verdict.error} {about.get('hints')} {about.get('problem')}"
+            self.lacking.update({*PERMISSION.findall(texts)})
+        fate, label, text = self._classified(entry)
         ids = (entry.interface_id, entry.instance_id, entry.target_id, entry.session_id)
         item = Item(fate, entry.outcome, entry.reason, *ids, name, vpc_id, address)
-        finding = self._found.setdefault((fate, label), {}).setdefault(cause, Finding(cause))
+        finding = self._found.setdefault((fate, label), {}).setdefault(text, Finding(text))
         finding.count(address)
         finding.items.append(item)
         self.interfaces.append(item)
 
-    def _classified(self, entry: Any) -> tuple[str, str, Cause]:
+    def _classified(self, entry: Any) -> tuple[str, str, str]:
         """What becomes of an interface, why, and what decides."""
-        to_target = Cause(entry.target_id or "")
         if entry.outcome == "skipped":
-            return SKIPPED, entry.reason.rstrip("."), Cause("")
+            return SKIPPED, entry.reason.rstrip("."), ""
         if entry.outcome == "exists" and entry.metric == "Elsewhere":
-            return ELSEWHERE, "elsewhere", to_target
+            return ELSEWHERE, "elsewhere", entry.target_id or ""
         if entry.outcome == "exists":
             self._usable.add(entry.target_id)
-            return COVERED, "exists", to_target
+            return COVERED, "exists", entry.target_id or ""
         if entry.outcome in ("planned", "created"):
-            return *self._fit(entry), to_target
+            return *self._fit(entry), entry.target_id or ""
         if entry.outcome in ("failed", "deferred"):
             verdicts = entry.choice.verdicts.values()
-            errors = (Cause.of(verdict) for verdict in verdicts if verdict.error)
-            return DARK, entry.outcome, next(errors, Cause(entry.reason))
+            errors = (cause_of(verdict) for verdict in verdicts if verdict.error)
+            return DARK, entry.outcome, next(errors, entry.reason)
         return DARK, *darkness(entry)
 
     def _fit(self, entry: Any) -> tuple[str, str]:
         """Whether AWS takes the session for certain. If AWS refuses the chosen sensor as full, the
         function tries the next best: so the session fits if one of them has room."""
         sensors = [self.known.get(key) or Sensor(key) for key in entry.choice.ranked]
-        for quota in (USUAL_SOURCES, MOST_SOURCES):
+        rank = entry.choice.verdicts[entry.target_id].rank.name
+        vpc_id = entry.source.interface.vpc_id or ""
+        if rank == "IN_ZONE" and sensors and vpc_id not in (sensors[0].vpc_id or vpc_id):
+            rank = "OTHER_VPC"
+        for quota, fits in ((USUAL_SOURCES, (PLANNED, rank)), (MOST_SOURCES, (MAYBE, "size"))):
             for sensor in sensors:
                 if self._taken[sensor.target_id] < sensor.room(quota):
                     self._taken[sensor.target_id] += 1
-                    if quota == MOST_SOURCES:
-                        return MAYBE, "size"
-                    rank = entry.choice.verdicts[entry.target_id].rank.name
-                    vpc_id, vpc_ids = entry.source.interface.vpc_id or "", sensors[0].vpc_id
-                    in_other_vpc = rank == "IN_ZONE" and vpc_ids and vpc_id not in vpc_ids
-                    return PLANNED, "OTHER_VPC" if in_other_vpc else rank
+                    return fits
         return DARK, "full"
 
     def groups(self, *fates: str) -> list[Group]:
@@ -308,7 +248,7 @@ class Survey:
     def sensors(self) -> list[Sensor]:
         """The sensors: those that no interface can use, those that may be too full, the others by
         zone; the busiest first."""
-        planned = Counter(item.target_id for item in self.interfaces if item.outcome == "planned")
+        planned = Counter(i.target_id for i in self.interfaces if i.fate in (PLANNED, MAYBE))
         sensors = []
         for target_id, sensor in self.known.items():
             problem, stages = "", self._rejected.get(target_id)
@@ -318,33 +258,12 @@ class Survey:
             sensors.append(sensor._replace(planned=planned[target_id], problem=problem))
         return sorted(sensors, key=lambda s: (not s.problem, not s.tight, s.zone, -s.after))
 
-    def headline(self) -> str:
-        """The answer in one sentence."""
-        fates = self.coverage()["interfaces"]
-        number, certain = plural(fates.total(), "interface"), fates[COVERED] + fates[PLANNED]
-        only_if = f"only if your sensors are of sizes that take {MOST_SOURCES}"
-        if fates[DARK]:
-            rest = f", {fates[MAYBE]:,} more fit {only_if}" if fates[MAYBE] else ""
-            return f"{fates[DARK]:,} of {number} would stay dark{rest}"
-        if self.unread:
-            return "The account could not be read to its end"
-        if fates[MAYBE]:
-            of_all = f"{certain:,} of {fates.total():,} would be mirrored for certain"
-            return f"{of_all}, {fates[MAYBE]:,} more {only_if}"
-        if not fates:
-            return "There is no interface to be mirrored"
-        return f"All {number} {'would be' if fates[PLANNED] else 'are'} mirrored"
-
-    def cost(self) -> str:
-        """What AWS charges for: every hour of an interface that has a session, whether or not its
-        packets arrive."""
+    @property
+    def charged(self) -> tuple[int, int]:
+        """Interfaces that AWS charges for, now and after: those that have a session, whether or not
+        its packets arrive."""
         now = sum(1 for item in self.interfaces if item.session_id and item.fate != ELSEWHERE)
-        after = now + sum(1 for item in self.interfaces if item.outcome == "planned")
-        return (
-            f"AWS charges by interface hours: {now * HOURS_A_MONTH:,} a month now, "
-            f"{after * HOURS_A_MONTH:,} after ({plural(after, 'interface')} x {HOURS_A_MONTH} "
-            "hours); see VPC pricing, Traffic Mirroring."
-        )
+        return now, now + sum(1 for i in self.interfaces if i.fate in (PLANNED, MAYBE))
 
     def notes(self) -> list[str]:
         """What an operator should know besides, a sentence each."""
@@ -357,7 +276,7 @@ class Survey:
         return notes + self.remarks
 
 
-def darkness(entry: Any) -> tuple[str, Cause]:
+def darkness(entry: Any) -> tuple[str, str]:
     """Why no sensor can take an interface, or why its packets do not arrive: the stage at which the
     last sensors fell, and what decides over the first of these."""
     verdicts = entry.choice.verdicts
@@ -365,31 +284,25 @@ def darkness(entry: Any) -> tuple[str, Cause]:
     stage = max(stages.values(), key=STAGES.index, default="unavailable")
     label = f"blocked at {stage}" if entry.outcome == "blocked" else stage
     if not stages:
-        return label, Cause(entry.reason)
+        return label, entry.reason
     if stage in ("zone", "vpc"):
         # Which sensors there are elsewhere is no news.
         place = getattr(entry.source.interface, "zone" if stage == "zone" else "vpc_id") or "?"
-        text = "No sensor that the instance's tag names is in {at}"
-        if "tag" in stages.values():
-            return label, Cause(text, (("at", place),))
-        return label, Cause("No sensor in {place}", (("place", place),))
+        of_tag = "No sensor that the instance's tag names is in "
+        return label, (of_tag if "tag" in stages.values() else NO_SENSOR) + place
     last = [key for key in stages if stages[key] == stage]
-    return label, Cause.of(verdicts[last[0]])._replace(target_id=last[0], alike=len(last) - 1)
+    alike = f" (and {plural(len(last) - 1, 'further sensor')})" if len(last) > 1 else ""
+    return label, f"{last[0]}{alike}: {cause_of(verdicts[last[0]])}"
 
 
-def place_of(source: Any) -> tuple[str, str, str]:
-    """Name, VPC and address of a source."""
-    if source is None:
-        return "", "", ""
-    place = source.interface
-    name = source.tags.get("Name") if source.instance_id else place.description
-    return name or "", place.vpc_id or "", str(place.address or "")
-
-
-def permissions_in(verdict: Any) -> set[str]:
-    """The permissions that a verdict lacks, for an answer or for what could settle it."""
-    texts = [str(value) for each in verdict.findings for name, value in each.about if name in HINTS]
-    return set(PERMISSION.findall(f"{verdict.error or ''} {' '.join(texts)}"))
+def cause_of(verdict: Any) -> str:
+    """The finding that rejects, without the interface's address; or the missing answer."""
+    if verdict.error or not verdict.findings:
+        return own_words(str(verdict))
+    text: str = verdict.findings[0].text
+    for name, value in verdict.findings[0].about:
+        text = text if name == "address" else text.replace(f"{{{name}}}", str(value))
+    return text
 
 
 def own_words(text: str) -> str:

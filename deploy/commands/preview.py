@@ -1,41 +1,24 @@
-"""Shows what the function would do in your account, before you deploy it: what is mirrored now,
-what would be, what would stay dark or may not fit, why, and what to do. It only reads, with your
-own AWS credentials and the permissions in deploy/preview-policy.json.
-
-What is not given is as the stack has it (--stack), or else as deploy.sh deploys it by default.
-
-Exit status: 0 if everything is mirrored or would be for certain; 3 if something would stay dark or
-may not fit; 2 if the call is wrong, AWS cannot be asked or a permission is missing.
-"""
-
-from __future__ import annotations
+"""Shows what the function would do in an account; only reads."""
 
 import argparse
 import json
+import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from logging.handlers import MemoryHandler
-from pathlib import Path
-from typing import Any, TextIO
+from contextlib import contextmanager
+from typing import Any
 
 from botocore.endpoint import Endpoint
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 import lambda_traffic_mirror as function
+from lambda_traffic_mirror import Configuration, ConfigurationError
 
 from . import shown, stack, template
-from .aws import Aws, Exit, Stop, WrongValue, explained
+from .aws import Aws, Exit, Stop, explained
 from .picture import PERMISSION, Sensor, Survey, own_words
-
-# ======================================================================================
-# The function's own flow, reading only
-# ======================================================================================
 
 
 class NotReadOnly(BaseException):
@@ -44,66 +27,49 @@ class NotReadOnly(BaseException):
 
 
 def check_reading(service: str, operation: str) -> None:
-    """Let nothing but reading leave.
-
-    Raises:
-        NotReadOnly: the operation does something else.
-    """
-    name = f"{service}.{operation}"
+    """Raise NotReadOnly if the operation does anything but read."""
     # The last two fetch credentials of profiles with SSO or `aws login`, which is botocore's doing.
     gives_credentials = ("sts.AssumeRole", "sso-oidc.CreateToken", "signin.CreateOAuth2Token")
-    if not operation.startswith(("Describe", "Get")) and not name.startswith(gives_credentials):
+    reads = operation.startswith(("Describe", "Get"))
+    if not reads and not f"{service}.{operation}".startswith(gives_credentials):
         raise NotReadOnly(f"A preview only reads, and {service}:{operation} was about to be sent.")
 
 
 @contextmanager
-def read_only() -> Iterator[None]:
-    """While it lasts, nothing but reading leaves this process, whichever client asks."""
+def read_only() -> Iterator[list[str]]:
+    """While it lasts, nothing but reading leaves this process, whichever client asks, and what the
+    function warns of is gathered."""
     # Every call of every client goes through here, to STS and for credentials as well.
-    make_request = Endpoint.make_request
+    make_request, messages = Endpoint.make_request, []
 
     def guarded(endpoint: Endpoint, operation: Any, request: Any) -> Any:
         check_reading(operation.service_model.service_id.hyphenize(), operation.name)
         return make_request(endpoint, operation, request)
 
+    def keep(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            messages.append(own_words(record.getMessage()))
+        return False
+
     Endpoint.make_request = guarded
-    try:
-        yield
-    finally:
-        Endpoint.make_request = make_request
-
-
-@contextmanager
-def warnings() -> Iterator[list[str]]:
-    """What the function warns of while it lasts, each once; its records go nowhere else."""
-    messages: list[str] = []
-    kept = MemoryHandler(10_000)
-    kept.setLevel("WARNING")
-    propagate, function.logger.propagate = function.logger.propagate, False
-    function.logger.addHandler(kept)
+    function.logger.addFilter(keep)
     try:
         yield messages
     finally:
-        function.logger.removeHandler(kept)
-        function.logger.propagate = propagate
-        messages += dict.fromkeys(own_words(record.getMessage()) for record in kept.buffer)
+        Endpoint.make_request = make_request
+        function.logger.removeFilter(keep)
 
 
 def survey(
     session: Any, environment: Mapping[str, str], note: Callable[[Any], None] = lambda _: None
 ) -> Survey:
-    """Run the function's flow over the account and gather what comes out; nothing is created.
-
-    Args:
-        session: of boto3: the account and Region.
-        environment: the function's variables.
-        note: called with each entry of the function.
+    """Run the function's flow, with these variables, over the account of a session of boto3 and
+    gather what comes out; nothing is created. `note` is called with each of its entries.
 
     Raises:
         ConfigurationError: a variable is wrong.
-        ClientError, BotoCoreError: AWS cannot be asked at all.
     """
-    configuration = function.Configuration.from_environment(environment)
+    configuration = Configuration.from_environment(environment)
     # The function makes clients of its own, for which keys in variables come before a profile.
     os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = session.region_name
     profile = session.profile_name
@@ -111,7 +77,7 @@ def survey(
         os.environ["AWS_PROFILE"] = profile
         os.environ.pop("AWS_ACCESS_KEY_ID", None)
     hosts = {}
-    with read_only(), warnings() as messages:
+    with read_only() as messages:
         account = session.client("sts").get_caller_identity()["Account"]
         sweep = function.Request(event_id="preview", dry_run=True, sweep=True)
         mirroring = function.Mirroring(configuration, function.Deadline(None), account, sweep=True)
@@ -128,7 +94,7 @@ def survey(
             found.known[target_id] = named
     if why := mirroring.region.why_no_targets:
         found.remarks.append(f"{why.capitalize()}.")
-    found.remarks += messages
+    found.remarks += dict.fromkeys(messages)
     return found
 
 
@@ -151,23 +117,6 @@ def sensors_of(region: Any) -> dict[str, Sensor]:
     return found
 
 
-# ======================================================================================
-# Command line
-# ======================================================================================
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What preview.sh takes besides the options that all commands have."""
-    parser.epilog = None
-    more = parser.add_argument
-    more("--targets", metavar="IDS", help="traffic mirror targets of your sensors, and accounts")
-    more("--filter", metavar="ID", help="traffic mirror filter; a preview does not look at it")
-    more("--html", metavar="FILE", type=Path, help="write the same as a page, with every interface")
-    more("--json", metavar="FILE", type=Path, help="write every interface as the function's result")
-    more("variables", metavar="NAME=VALUE", nargs="*",
-         help="a variable of the function, for example LOCAL_ZONE_ONLY=false")  # fmt: skip
-
-
 def variable_names() -> dict[str, str]:
     """The function's variables by the parameters that the template sets them from: LOCAL_ZONE_ONLY
     by LocalZoneOnly."""
@@ -176,23 +125,19 @@ def variable_names() -> dict[str, str]:
 
 
 def given_by(options: argparse.Namespace) -> dict[str, str]:
-    """The function's variables that a call sets, by their own or their parameters' names.
-
-    Raises:
-        WrongValue: something is none of the function's, or there is no target.
-    """
+    """The function's variables that a call sets, by their own or their parameters' names."""
     names = variable_names()
     given: dict[str, str] = {}
     pairs = [("targets", "=", options.targets), ("filter_id", "=", options.filter)]
     for name, equals, value in (*pairs, *(text.partition("=") for text in options.variables)):
         variable = names.get(name, name)
         if variable not in names.values() or not equals:
-            known = ", ".join(names.values())
-            raise WrongValue(f"{name}{equals}{value} sets no variable of the function: {known}")
-        if value is not None and given.setdefault(variable, value) != value:
-            raise WrongValue(f"{variable} is given twice: {given[variable]!r} and {value!r}")
+            text = f"{name}{equals}{value} sets no variable of the function: "
+            raise Stop(Exit.WRONG, text + ", ".join(names.values()))
+        if value is not None:
+            given[variable] = value
     if not (given.get("targets") or options.stack or function.TARGETS):
-        raise WrongValue("--targets is missing, or the --stack whose targets are meant")
+        raise Stop(Exit.WRONG, "--targets is missing, or the --stack whose targets are meant")
     return given
 
 
@@ -205,71 +150,55 @@ def environment_of(parameters: Mapping[str, str], given: Mapping[str, str]) -> d
     return {**variables, "filter_id": "tmf-any", **given}
 
 
-def run(options: argparse.Namespace) -> int:
-    """Look at the account and show it; the exit status.
-
-    Raises:
-        WrongValue, Stop: the call is wrong, or AWS cannot be asked.
-    """
+def run(options: argparse.Namespace) -> Exit:
+    """Look at the account and show it; how it ended."""
     aws = None
     try:
         given = given_by(options)
         declared = template.parameters().items()
         parameters = {name: str(row.get("Default", "")) for name, row in declared}
         environment = environment_of(parameters, {"targets": "tmt-any", **given})
-        function.Configuration.from_environment(environment)  # before AWS is asked
-        with ExitStack() as files:
-            page, entries = (
-                path and files.enter_context(path.open("w", encoding="utf-8"))
-                for path in (options.html, options.json)
-            )
-            aws = Aws(options.profile, options.region)
-            aws.sign_in()
-            if options.stack:
-                running = stack.read(aws, options.stack)
-                parameters = running.parameters if running else {}
-            if not parameters:
-                raise WrongValue(f"there is no stack {options.stack!r} in {aws.region}")
-            return preview(aws, environment_of(parameters, given), page, entries)
-    except OSError as error:
-        raise WrongValue(f"{error.filename} cannot be written: {error.strerror}") from error
-    except (Stop, function.ConfigurationError) as error:
-        raise Stop(Exit.WRONG, str(error)) from error
+        Configuration.from_environment(environment)  # before AWS is asked
+        aws = Aws(options.profile, options.region)
+        aws.sign_in()
+        if options.stack:
+            running = stack.read(aws, options.stack)
+            parameters = running.parameters if running else {}
+        if parameters:
+            return preview(aws, environment_of(parameters, given), options)
+        wrong: Exception = Stop(Exit.WRONG, f"there is no stack {options.stack!r} in {aws.region}")
+    except (Stop, ConfigurationError) as error:
+        wrong = error
     except (ClientError, BotoCoreError) as error:
-        raise Stop(Exit.WRONG, str(explained(error, aws) if aws else error)) from error
+        wrong = explained(error, aws) if aws else error
+    raise Stop(Exit.WRONG, str(wrong))
 
 
-def preview(
-    aws: Aws, environment: Mapping[str, str], page: TextIO | None, entries: TextIO | None
-) -> int:
-    """Look at the account and show it on the terminal and in files; the exit status."""
-    outcomes: Counter[str] = Counter()
-    status = Console(stderr=True).status("Reading")
-    if entries:
-        entries.write('{"dry_run": true, "interfaces": [')
+def preview(aws: Aws, environment: Mapping[str, str], options: argparse.Namespace) -> Exit:
+    """Look at the account and show it on the terminal and in files; how it ended."""
+    entries: list[dict[str, Any]] = []
 
     def note(entry: Any) -> None:
-        if entries:
-            line = own_words(json.dumps(entry.as_dict()))
-            entries.write(f",\n{line}" if outcomes else f"\n{line}")
-        outcomes[entry.outcome] += 1
-        status.update(f"Reading: {outcomes.total():,} interfaces")
+        if options.json:
+            entries.append(json.loads(own_words(json.dumps(entry.as_dict()))))
 
-    with status:
+    with Console(stderr=True).status("Reading the account"):
         found = survey(aws.session, environment, note)
     failed = [each.reason for each in found.interfaces if each.outcome == "failed"]
     missing = dict.fromkeys(PERMISSION.findall(" ".join(found.unread + failed)))
     if found.unread and not found.interfaces:
         raise Stop(Exit.WRONG, f"AWS could not be asked. {found.unread[0]}")
-    if function.Configuration.from_environment(environment).dry_run:
+    if Configuration.from_environment(environment).dry_run:
         found.remarks.append("DRY_RUN is on: the function plans sessions and creates none.")
     shown.draw(found, shown.console_for_output())
-    if page:
-        page.writelines(shown.page(found))
-    if entries:
-        end = json.dumps({"summary": outcomes, "message": f"{found.headline()}."})
-        entries.write(f"\n], {end[1:]}\n")
-    for file in filter(None, (page, entries)):
+    if options.html:
+        options.html.writelines(shown.page(found))
+    if options.json:
+        summary = Counter(entry["outcome"] for entry in entries)
+        rows = {"dry_run": True, "interfaces": entries, "summary": summary}
+        json.dump({**rows, "message": f"{shown.headline(found)}."}, options.json, indent=1)
+    for file in filter(None, (options.html, options.json)):
+        file.close()
         print(f"Written: {file.name}")
     if missing:
         raise Stop(Exit.WRONG, f"missing permission: {', '.join(missing)}")

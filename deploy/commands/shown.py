@@ -1,23 +1,21 @@
 """A survey as people see it: on a terminal (terminal.txt.j2, in rich's markup) and as a page
 (page.html.j2). Both templates show the same in the same order."""
 
-from __future__ import annotations
-
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import rich.markup
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from rich.console import Console
 from rich.table import Table
 
-from commands.picture import MEANT, Survey, plural
+from .picture import MEANT, MOST_SOURCES, Survey, plural
 
 WORDS = dict(zip(MEANT, ("now", "would be", "may not fit", "elsewhere", "dark"), strict=True))
 COLOURS = dict(zip(MEANT, ("green", "cyan", "yellow", "bright_black", "red"), strict=True))
@@ -32,11 +30,7 @@ CODE = re.compile(
 
 def draw(survey: Survey, console: Console) -> None:
     """Show the survey on a terminal."""
-    text = (
-        templates(literal)
-        .get_template("terminal.txt.j2")
-        .render(survey=survey, width=console.width)
-    )
+    text = template("terminal.txt.j2", literal).render(survey=survey, width=console.width)
     if console.options.ascii_only:
         text = text.translate(ASCII).encode("ascii", "replace").decode()
     with console.capture() as drawn:
@@ -62,11 +56,17 @@ def console_for_output() -> Console:
 def page(survey: Survey) -> Iterator[str]:
     """The survey as a page, piece by piece, so that it need not be in memory whole."""
     when = f"{datetime.now(timezone.utc):%d %B %Y, %H:%M} UTC"
-    return templates(counted).get_template("page.html.j2").generate(survey=survey, when=when)
+    return template("page.html.j2", counted).generate(survey=survey, when=when)
 
 
-def templates(shown: Any) -> Environment:
-    """The templates, with a function through which each value goes that they show: text of the
+def headline(survey: Survey) -> str:
+    """The answer in one sentence."""
+    module: Any = template("words.j2", counted).module
+    return str(module.headline(survey)).strip()
+
+
+def template(name: str, shown: Callable[[Any], Any]) -> Template:
+    """A template, with the function through which each value goes that it shows: text of the
     account is never markup, neither on a page nor on a console."""
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -77,8 +77,9 @@ def templates(shown: Any) -> Environment:
         lstrip_blocks=True,
     )
     made.globals.update(words=WORDS, colours=COLOURS, cells=CELLS, bar=bar)
+    made.globals["most_sources"] = MOST_SOURCES
     made.filters.update(marked=marked, percent=percent, plural=plural)
-    return made
+    return made.get_template(name)
 
 
 def counted(value: Any) -> Any:

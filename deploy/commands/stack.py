@@ -1,30 +1,25 @@
 """What CloudFormation says of a stack, while it is there and for 90 days after."""
 
-from __future__ import annotations
-
+import re
 import sys
 import time
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from .aws import Aws, Exit, Stop
+from . import template
+from .aws import Aws, Exit, Stop, read_yaml
 
 POLL = 3.0  # seconds between two looks at a stack that is being changed
-
-
-class Resource(NamedTuple):
-    """A resource of a stack: its name in the template, its type and its physical ID."""
-
-    logical: str
-    kind: str
-    physical: str
 
 
 class Stack(NamedTuple):
     """A stack, also one that was deleted.
 
     IDs are taken from its resources, not from outputs: older versions of the template had fewer.
+
+    Attributes:
+        resources: name in the template, type and physical ID of each.
     """
 
     name: str
@@ -32,7 +27,7 @@ class Stack(NamedTuple):
     status: str
     parameters: dict[str, str]
     outputs: dict[str, str]
-    resources: set[Resource]
+    resources: set[tuple[str, str, str]]
 
     @property
     def is_ours(self) -> bool:
@@ -42,7 +37,14 @@ class Stack(NamedTuple):
     def made(self, kind: str) -> list[str]:
         """Physical IDs of what it has made of a type, such as AWS::SQS::Queue. Of a deleted stack,
         some of that may be gone."""
-        return sorted(one.physical for one in self.resources if one.kind == kind)
+        return sorted(physical for _, its_kind, physical in self.resources if its_kind == kind)
+
+    def outliving(self, kind: str) -> set[str]:
+        """Those of them that the template keeps when the stack is deleted."""
+        kept = template.template()["Resources"]
+        deleted = {name for name, row in kept.items() if "DeletionPolicy" not in row}
+        goes = {physical for name, _, physical in self.resources if name in deleted}
+        return set(self.made(kind)) - goes
 
     @property
     def filter_id(self) -> str:
@@ -77,7 +79,7 @@ def read(aws: Aws, name_or_id: str) -> Stack | None:
         {one["ParameterKey"]: one["ParameterValue"] for one in row.get("Parameters", ())},
         {one["OutputKey"]: one["OutputValue"] for one in row.get("Outputs", ())},
         {
-            Resource(one["LogicalResourceId"], one["ResourceType"], one["PhysicalResourceId"])
+            (one["LogicalResourceId"], one["ResourceType"], one["PhysicalResourceId"])
             for one in made
             if one.get("PhysicalResourceId")  # otherwise it was never made
         },
@@ -89,25 +91,12 @@ def family(aws: Aws, name: str) -> tuple[list[Stack], list[Stack]]:
     CloudFormation remembers them, and the stacks of template.yaml that have other names."""
     cloudformation, only = "cloudformation", ["DELETE_COMPLETE"]
     gone = aws.rows(cloudformation, "list_stacks", "StackSummaries", StackStatusFilter=only)
-    deleted = [read(aws, row["StackId"]) for row in gone if row["StackName"] == name]
-    live = list(aws.rows(cloudformation, "describe_stacks", "Stacks"))
-    keys = [{one["ParameterKey"] for one in row.get("Parameters", ())} for row in live]
-    ids = [row["StackId"] for row, has in zip(live, keys, strict=True) if "CodeKey" in has]
-    others = [stack for one in ids if (stack := read(aws, one)) and stack.name != name]
-    return [stack for stack in deleted if stack and stack.is_ours], others
-
-
-def variables(aws: Aws, stack: Stack) -> dict[str, str]:
-    """The environment variables that the stack's function runs with.
-
-    Raises:
-        Stop: the stack has no function.
-    """
-    if not (names := stack.made("AWS::Lambda::Function")):
-        raise Stop(Exit.STATE, f"stack {stack.name} is in {stack.status} and has no function")
-    answer = aws.client("lambda").get_function_configuration(FunctionName=names[0])
-    found: dict[str, str] = answer["Environment"]["Variables"]
-    return found
+    deleted = [row["StackId"] for row in gone if row["StackName"] == name]
+    live = aws.rows(cloudformation, "describe_stacks", "Stacks")
+    others = [row["StackId"] for row in live if row["StackName"] != name and "CodeKey" in str(row)]
+    found = ([read(aws, one) for one in ids] for ids in (deleted, others))
+    first, second = ([one for one in stacks if one and one.is_ours] for stacks in found)
+    return first, second
 
 
 def events(aws: Aws, stack_id: str, seen: str | None = None) -> list[dict[str, Any]]:
@@ -147,22 +136,21 @@ def follow(aws: Aws, stack_id: str, seen: str) -> str:
 
 def what_to_do(aws: Aws, stack: Stack) -> str | None:
     """What keeps a stack from being updated, and the command that mends it; None: nothing does."""
-    remove = f"deploy/remove.sh {aws.place(stack.name)}"
-    back = f"aws cloudformation continue-update-rollback --stack-name {stack.name}"
-    mend = {
-        "ROLLBACK_COMPLETE": f"its first deployment failed, it holds nothing. Remove it: {remove}",
-        "UPDATE_ROLLBACK_FAILED": "the way back failed, too. Mend what its events name, then "
-        f"'Continue update rollback' in the console, or: {back} --region {aws.region}",
-        **dict.fromkeys(
-            ("ROLLBACK_FAILED", "DELETE_FAILED", "IMPORT_ROLLBACK_FAILED"),
-            f"it cannot be updated; its events say why. Remove it, and deploy again: {remove}",
-        ),
-    }
     if stack.status == "REVIEW_IN_PROGRESS":  # only a change set was made: nothing is there yet
         return None
     if not stack.is_ours:
         return f"stack {stack.name} has no parameter CodeKey: it is none of ours. Is --stack right?"
-    if stack.status.endswith("_IN_PROGRESS"):
-        return f"stack {stack.name} is in {stack.status}: it is being changed. Try later"
-    found = mend.get(stack.status)
-    return f"stack {stack.name} is in {stack.status}: {found}" if found else None
+    remove = f"deploy/remove.sh {aws.place(stack.name)}"
+    for states, advice in read_yaml("errors")["states"].items():
+        if re.fullmatch(states, stack.status):
+            words = advice.format(remove=remove, name=stack.name, region=aws.region)
+            return f"stack {stack.name} is in {stack.status}: {words}"
+    return None
+
+
+def function_of(aws: Aws, stack: Stack) -> dict[str, Any]:
+    """How the stack's function is configured, as Lambda says."""
+    if not (names := stack.made("AWS::Lambda::Function")):
+        raise Stop(Exit.STATE, f"stack {stack.name} is in {stack.status} and has no function")
+    found: dict[str, Any] = aws.client("lambda").get_function_configuration(FunctionName=names[0])
+    return found

@@ -1,7 +1,5 @@
 """What template.yaml says of its parameters, and the forms of IDs."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from .aws import WrongValue
+from .aws import Exit, Stop
 
 DEPLOY = Path(__file__).resolve().parent.parent
 TEMPLATE = DEPLOY / "template.yaml"
@@ -36,52 +34,37 @@ def parameters() -> dict[str, dict[str, Any]]:
 
 
 def check(name: str, value: str) -> None:
-    """Hold a value to the parameter's declaration, as CloudFormation would.
-
-    Raises:
-        WrongValue: there is no such parameter, or it does not accept the value.
-    """
+    """Hold a value to the parameter's declaration, as CloudFormation would."""
     if name not in parameters():
-        raise WrongValue(f"template.yaml has no parameter {name}. It has {', '.join(parameters())}")
+        known = ", ".join(parameters())
+        raise Stop(Exit.WRONG, f"template.yaml has no parameter {name}. It has {known}")
     declared = parameters()[name]
-    allowed = [str(one) for one in declared.get("AllowedValues", ())]
-    least, most = (float(declared.get(key, "nan")) for key in ("MinValue", "MaxValue"))
-    pattern = declared.get("AllowedPattern", "(?s:.*)")
-    wrong = declared.get("ConstraintDescription", f"has to match {pattern}")
-    if allowed and value not in allowed:
-        wrong = f"has to be one of {', '.join(allowed)}"
-    elif len(value) > declared.get("MaxLength", 4096):  # CloudFormation's own limit
-        wrong = f"has {len(value)} characters, more than it may"
-    elif declared["Type"] == "Number" and not re.fullmatch(r"-?\d+", value):
-        wrong = "has to be a number"
-    elif re.fullmatch(pattern, value) and not (
-        declared["Type"] == "Number" and (float(value) < least or float(value) > most)
-    ):
-        return
-    raise WrongValue(f"{name}={value}: {name} {wrong}")
+    is_number = declared["Type"] == "Number"
+    pattern = r"-?\d+" if is_number else declared.get("AllowedPattern", "(?s:.*)")
+    has_to = declared.get("ConstraintDescription", f"has to match {pattern}")
+    fits = bool(re.fullmatch(pattern, value))
+    if fits and "MinValue" in declared:
+        fits = declared["MinValue"] <= int(value) <= declared["MaxValue"]
+    if allowed := [str(one) for one in declared.get("AllowedValues", ())]:
+        fits, has_to = value in allowed, f"has to be one of {', '.join(allowed)}"
+    if len(value) > declared.get("MaxLength", 4096):  # CloudFormation's own limit
+        fits, has_to = False, f"has {len(value)} characters, more than it may"
+    if not fits:
+        raise Stop(Exit.WRONG, f"{name}={value}: {name} {has_to}")
 
 
 def sorted_targets(text: str) -> tuple[list[str], list[str]]:
     """IDs of targets and numbers of accounts in a text, as the function's variable takes them:
     separated by commas or white space, without duplicates.
 
-    IDs are not held to the form that AWS uses today, since simulators use others.
-
-    Raises:
-        WrongValue: something in it is neither, or there is nothing in it.
-    """
+    IDs are not held to the form that AWS uses today, since simulators use others."""
     found = list(dict.fromkeys(re.findall(r"[^,\s]+", text, re.ASCII)))
-    accounts = [one for one in found if re.fullmatch("[0-9]+", one)]
-    ids = [one for one in found if one not in accounts]
-    for one in accounts:
-        if len(one) != 12:
-            raise WrongValue(f"{one!r} has {len(one)} digits, an account has 12")
-    for one in ids:
-        if not re.fullmatch("(?!tmf-|tms-|eni-|i-|vpce-|-)[0-9A-Za-z-]+", one):
-            raise WrongValue(f"{one!r} is no traffic mirror target (tmt-...) and no account")
-    if not found:
-        raise WrongValue(f"{text!r} names no target")
-    return ids, accounts
+    for one in found or [text]:
+        if not re.fullmatch("[0-9]{12}|(?!tmf-|tms-|eni-|i-|vpce-|-|[0-9]+$)[0-9A-Za-z-]+", one):
+            what = "traffic mirror target (tmt-...) and no account (12 digits)"
+            raise Stop(Exit.WRONG, f"{one!r} is no {what}")
+    accounts = [one for one in found if one.isdigit()]
+    return [one for one in found if one not in accounts], accounts
 
 
 def sweep_rate(before: str) -> str | None:

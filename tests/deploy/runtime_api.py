@@ -1,11 +1,9 @@
-"""What Lambda does around a function: the Runtime API, and a process that runs the function.
+"""An execution environment of Lambda: AWS's own runtime client, awslambdaric, in a process.
 
-The process is AWS's own runtime client, awslambdaric. It asks the Runtime API for the next event,
-calls the handler and posts the result or the error. Its log goes to a file descriptor of its own
-in frames, as in Lambda, so that what the function prints stays apart from what it logs.
+The client asks the Runtime API for the next event, calls the handler and posts what comes of it.
+Here is that API, as far as the client uses it.
 
     with Runtime(task, provided, variables) as runtime:
-        runtime.wait_until_ready()
         invocation = runtime.invoke({"detail": {"instance-id": "i-0123456789abcdef0"}})
         assert invocation.result["statusCode"] == 200
 """
@@ -15,35 +13,25 @@ from __future__ import annotations
 import json
 import os
 import queue
-import socketserver
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
-
-ACCOUNT_ID = "123456789012"
-REGION = "us-east-1"
 FUNCTION_NAME = "traffic-mirror"
+FUNCTION_ARN = f"arn:aws:lambda:us-east-1:123456789012:function:{FUNCTION_NAME}"
 HANDLER = "lambda_traffic_mirror.lambda_handler"
 SECRET_KEY = "the-secret-access-key"
 SESSION_TOKEN = "the-session-token"
 SECONDS = 60.0  # for anything that is waited for
-PREFIX = "/2018-06-01/runtime/"
-
-
-class RuntimeFailed(Exception):
-    """The process ended, or did not answer in time; the message has what it wrote."""
 
 
 @dataclass(frozen=True)
@@ -53,96 +41,48 @@ class Invocation:
     result: Any  # that the handler returned; None after an error
     error: dict[str, Any] | None  # `errorType`, `errorMessage`, `stackTrace`
     log: list[Any]  # of the meantime: objects in the JSON format, otherwise text
-    printed: list[str]  # the lines of the meantime
+    metrics: list[dict[str, Any]]  # documents in the embedded metric format
 
 
-@dataclass
-class _Answer:
-    request_id: str
-    kind: str
-    body: Any
+class _RuntimeApi(ThreadingHTTPServer):
+    """Hands out events, and keeps what the client says: `next`, `response`, `error`, `init`."""
 
-
-@dataclass
-class RuntimeApi:
-    """Lambda's Runtime API on a port of this machine."""
-
-    events: queue.Queue[tuple[dict[str, str], bytes] | None] = field(default_factory=queue.Queue)
-    answers: queue.Queue[_Answer] = field(default_factory=queue.Queue)
-    init_errors: queue.Queue[_Answer] = field(default_factory=queue.Queue)
-    asked: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> RuntimeApi:
-        api = self
-
-        class Handler(_Handler):
-            runtime_api = api
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
-        )
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.events.put(None)
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    @property
-    def address(self) -> str:
-        """Host and port, as AWS_LAMBDA_RUNTIME_API names them."""
-        host, port = self._server.server_address[:2]
-        return f"{host}:{port}"
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A process that is ended while it waits is no error."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.events: queue.Queue[tuple[dict[str, str], Any] | None] = queue.Queue()
+        self.said: queue.Queue[tuple[str, Any]] = queue.Queue()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    runtime_api: RuntimeApi
+    server: _RuntimeApi
 
     def log_message(self, *arguments: object) -> None:
         """Stay quiet."""
 
     def do_GET(self) -> None:
-        assert self.path == f"{PREFIX}invocation/next"
-        self.runtime_api.asked.set()
-        event = self.runtime_api.events.get()
-        if event is None:  # the end
-            self.close_connection = True
-            return
-        headers, body = event
-        self._send(200, headers, body)
+        assert self.path.endswith("/runtime/invocation/next")
+        self.server.said.put(("next", None))
+        event = self.server.events.get()
+        if event is not None:  # the end
+            self._send(200, *event)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        match self.path.removeprefix(PREFIX).split("/"):
-            case ["invocation", request_id, "response" | "error" as kind]:
-                self.runtime_api.answers.put(_Answer(request_id, kind, body))
-            case ["init", "error"]:
-                self.runtime_api.init_errors.put(_Answer("", "init", body))
-        self._send(202, {"Content-Type": "application/json"}, b'{"status": "OK"}')
+        *_, of, kind = self.path.split("/")
+        self.server.said.put(("init" if of == "init" else kind, body))
+        self._send(202, {}, {"status": "OK"})
 
-    def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def _send(self, status: int, headers: Mapping[str, str], answer: Any) -> None:
+        body = json.dumps(answer).encode()
+        common = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        for name, value in {**common, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
 
-class Runtime:
+class Runtime(ExitStack):
     """An execution environment: a process with the variables that Lambda sets.
 
     `task` is the folder with the function's code, `provided` that with what the Lambda runtime
@@ -156,173 +96,96 @@ class Runtime:
         variables: Mapping[str, str],
         *,
         log_format: str = "JSON",
-        log_level: str | None = "INFO",
+        log_level: str = "INFO",
         timeout: float = 60,
-        execution_env: str = "python3.13",
     ) -> None:
+        super().__init__()
         self.timeout = timeout
-        self._read = dict.fromkeys(("log", "out", "err"), 0)
-        self._stack = ExitStack()
-        self._command = [sys.executable, "-S", "-m", "awslambdaric", HANDLER]
         self._task = task
         self._environment = {
-            "_HANDLER": HANDLER,
             "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
             # Lambda has no such files.
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_{execution_env}",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
             "AWS_LAMBDA_FUNCTION_NAME": FUNCTION_NAME,
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_FORMAT": log_format,
-            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{FUNCTION_NAME}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": "2026/01/01/[$LATEST]0123456789abcdef",
-            "AWS_REGION": REGION,
+            "AWS_REGION": "us-east-1",
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_SESSION_TOKEN": SESSION_TOKEN,
-            "LAMBDA_RUNTIME_DIR": str(provided),
             "LAMBDA_TASK_ROOT": str(task),
-            "LANG": "en_US.UTF-8",
-            "PATH": os.defpath,
             # The client adds the working folder, which is the function's, and Python its library.
             "PYTHONPATH": str(provided),
-            "TZ": ":UTC",
-            **({} if log_level is None else {"AWS_LAMBDA_LOG_LEVEL": log_level}),
+            **({"AWS_LAMBDA_LOG_LEVEL": log_level} if log_format == "JSON" else {}),
             **variables,
         }
 
     def __enter__(self) -> Runtime:
-        with ExitStack() as stack:
-            self._api = stack.enter_context(RuntimeApi())
-            # Files, not pipes: nobody has to empty them while the process runs.
-            self._files = {
-                name: stack.enter_context(tempfile.TemporaryFile()) for name in self._read
-            }
-            log = self._files["log"].fileno()
-            environment = {
-                **self._environment,
-                "AWS_LAMBDA_RUNTIME_API": self._api.address,
-                "_LAMBDA_TELEMETRY_LOG_FD": str(log),
-            }
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._task,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=self._files["out"],
-                stderr=self._files["err"],
-                pass_fds=[log],
-            )
-            stack.callback(self._end)
-            self._stack = stack.pop_all()
+        self._api = self.enter_context(_RuntimeApi())
+        threading.Thread(target=self._api.serve_forever, args=(0.05,), daemon=True).start()
+        self.callback(self._api.shutdown)
+        self.callback(self._api.events.put, None)
+        # A file, not a pipe: nothing has to empty it while the process runs. What goes to standard
+        # error stands out among the log records.
+        written = self.enter_context(tempfile.NamedTemporaryFile())
+        self._output = self.enter_context(Path(written.name).open(encoding="utf-8"))
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-m", "awslambdaric", HANDLER],
+            cwd=self._task,
+            env=self._environment
+            | {"AWS_LAMBDA_RUNTIME_API": "{}:{}".format(*self._api.server_address)},
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+        )
+        self.callback(self._process.wait)
+        self.callback(self._process.kill)
+        threading.Thread(target=self._tell_of_the_end, daemon=True).start()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
+    def _tell_of_the_end(self) -> None:
+        self._process.wait()
+        self._api.said.put(("ended", None))
 
-    def _end(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    def _said(self, *kinds: str) -> tuple[str, Any]:
+        """The next that the process says, which has to be of one of these kinds."""
+        kind, body = self._api.said.get(timeout=SECONDS)
+        assert kind in kinds, (kind, body, self.output())
+        return kind, body
 
     def wait_until_ready(self) -> None:
         """Waits for the end of the init phase, when the process asks for its first event."""
-        self._wait(lambda: self._api.asked.wait(0.05) or None)
+        self._said("next")
+        self._api.said.put(("next", None))
 
     def init_error(self) -> dict[str, Any]:
-        """Waits for the error that the init phase ends with, and for the end of the process."""
-        error: dict[str, Any] = self._wait(lambda: _taken(self._api.init_errors)).body
-        self._process.wait(SECONDS)
-        return error
+        """Waits for the error that the init phase ends with."""
+        return dict(self._said("init")[1])
 
     def invoke(self, event: Any, timeout: float | None = None) -> Invocation:
         """Sends an event and waits for what comes of it in so many seconds, or as many as usual."""
-        timeout = self.timeout if timeout is None else timeout
-        request_id = str(uuid.uuid4())
+        self._said("next")
+        self.output()  # forget what was written before
+        deadline = time.time() + (self.timeout if timeout is None else timeout)
         headers = {
-            "Content-Type": "application/json",
-            "Lambda-Runtime-Aws-Request-Id": request_id,
-            "Lambda-Runtime-Deadline-Ms": str(int(1000 * (time.time() + timeout))),
-            "Lambda-Runtime-Invoked-Function-Arn": (
-                f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{FUNCTION_NAME}"
-            ),
-            "Lambda-Runtime-Trace-Id": "Root=1-5e1b4151-5ac6c58f3f3e8a1d2f5e7d3b;Sampled=0",
+            "Lambda-Runtime-Aws-Request-Id": str(uuid.uuid4()),
+            "Lambda-Runtime-Deadline-Ms": str(int(1000 * deadline)),
+            "Lambda-Runtime-Invoked-Function-Arn": FUNCTION_ARN,
         }
-        for name in ("log", "out"):  # forget what was written before
-            self._new(name)
-        self._api.events.put((headers, json.dumps(event).encode()))
-        answer = self._wait(lambda: _taken(self._api.answers))
-        assert answer.request_id == request_id
-        failed = answer.kind == "error"
+        self._api.events.put((headers, event))
+        kind, body = self._said("response", "error")
         # The answer is the last thing that the process sends, so its output is complete.
+        written = self.output()
         return Invocation(
-            result=None if failed else answer.body,
-            error=answer.body if failed else None,
-            log=self.log(),
-            printed=self._new("out").decode().splitlines(),
+            result=body if kind == "response" else None,
+            error=body if kind == "error" else None,
+            log=[one for one in written if "_aws" not in one],
+            metrics=[one for one in written if "_aws" in one],
         )
 
-    def log(self) -> list[Any]:
-        """What has been logged since the last look."""
-        return [_record(text) for text in _frames(self._new("log"))]
-
-    def stderr(self) -> str:
-        """All that the process wrote to standard error."""
-        return self._all("err").decode()
-
-    def _wait(self, look: Callable[[], T | None]) -> T:
-        """What `look` finds; it is called until it finds something."""
-        end = time.monotonic() + SECONDS
-        while True:
-            running = self._process.poll() is None
-            found = look()
-            if found is not None:
-                return found
-            if not running or time.monotonic() > end:
-                why = "did not answer in time" if running else "ended"
-                output = b"".join(map(self._all, self._files))
-                raise RuntimeFailed(f"The process {why}: {output.decode(errors='replace')}")
-
-    def _all(self, name: str) -> bytes:
-        """The content of a file, read without moving the place where the process writes."""
-        descriptor = self._files[name].fileno()
-        return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-
-    def _new(self, name: str) -> bytes:
-        """What a file has gained since the last look."""
-        data = self._all(name)[self._read[name] :]
-        self._read[name] += len(data)
-        return data
-
-
-def _taken(answers: queue.Queue[_Answer]) -> _Answer | None:
-    """What is in the queue, or comes within a moment."""
-    try:
-        return answers.get(timeout=0.05)
-    except queue.Empty:
-        return None
-
-
-def _frames(data: bytes) -> list[str]:
-    """The messages in Lambda's log frames: kind, length, time in microseconds, text."""
-    messages = []
-    while data:
-        kind, length, _ = struct.unpack(">IIQ", data[:16])
-        assert kind >> 16 == 0xA55A, hex(kind)
-        messages.append(data[16 : 16 + length].decode())
-        data = data[16 + length :]
-    return messages
-
-
-def _record(text: str) -> Any:
-    """A JSON record as an object, other text as it is."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    def output(self) -> list[Any]:
+        """What has been logged and printed since the last look: objects, and lines of text."""
+        return [json.loads(one) if one[0] == "{" else one for one in self._output if one.strip()]

@@ -29,7 +29,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from commands import __main__ as command_line
 from commands import deploy, preview, stack, template
-from commands.aws import Exit, WrongValue
+from commands.aws import Exit, Stop
 from moto import mock_aws
 from moto.backends import get_backend
 
@@ -301,7 +301,7 @@ def test_a_value_that_the_template_no_longer_takes_is_told(
         before = stack.Stack("name", "id", "CREATE_COMPLETE", {"SweepRate": rate}, {}, set())
         return deploy.all_values(before, given)["SweepRate"]
 
-    with pytest.raises(WrongValue, match="SweepRate has to be one of 5, 10, 15, 30, 60"):
+    with pytest.raises(Stop, match="SweepRate has to be one of 5, 10, 15, 30, 60"):
         values("7")
     assert values("7", SweepRate="30") == "30"
     assert values("rate(7 minutes)") == "10"
@@ -353,10 +353,10 @@ WRONG = {
     f"--bucket bucket IncludeTags={'x' * 600}": "IncludeTags has 600 characters",
     "--bucket bucket PacketLength=9000": "PacketLength has to be empty or a number from 1 to 8500",
     "--bucket bucket --tags DryRun=true": "DryRun is a parameter, no tag: it goes before --tags",
-    "--bucket bucket --targets ', '": "', ' names no target",
+    "--bucket bucket --targets ', '": "', ' is no traffic mirror target",
     "--bucket bucket --targets 'tmt-1,i-1'": "'i-1' is no traffic mirror target (tmt-...) and",
     "--bucket bucket --targets '*'": "'*' is no traffic mirror target",
-    "--bucket bucket --targets 12345678901": "'12345678901' has 11 digits, an account has 12",
+    "--bucket bucket --targets 12345678901": "'12345678901' is no traffic mirror target (tmt-...) and no account (12",
     "--bucket bucket --filter tmt-1": "FilterId has to be empty or the ID of a traffic mirror",
 }
 
@@ -367,7 +367,7 @@ def test_a_wrong_call_of_deploy_is_explained_before_aws_is_asked(
 ) -> None:
     done = account.deploy(*shlex.split(call), ends=2)
     assert WRONG[call] in done.err
-    assert done.err.startswith("usage: deploy/deploy.sh")
+    assert "deploy/deploy.sh" in done.err
     assert account.calls == {}
 
 
@@ -458,7 +458,7 @@ def test_a_zip_that_is_not_there(account: Account) -> None:
     account.deployed()
     done = account.deploy(*UPGRADE, "--code-key", "lambda_traffic_mirror/no.zip", ends=Exit.NO_CODE)
     assert "there is no s3://my-bucket/lambda_traffic_mirror/no.zip" in done.err
-    assert OLD_KEY in done.err
+    assert "aws s3 ls s3://my-bucket/lambda_traffic_mirror/" in done.err
     account.refuse("HeadObject", "403")
     done = account.deploy(*UPGRADE, "--code-key", OLD_KEY, ends=Exit.DENIED)
     assert "s3:GetObject is missing" in done.err
@@ -480,6 +480,7 @@ def test_a_zip_that_is_not_there(account: Account) -> None:
             5,
             "(b) could not be found. Give --profile (th",
         ),
+        ("", ("AWS_PROFILE=b",), 5, "(b) could not be found"),
         ("", ("--region", "eu-wset-1"), 4, "no Region 'eu-wset-1', or it cannot be reached"),
         ("", ("--region", "eu-wset-1"), 4, "Is it eu-west-1"),
         ("[default]\n", ("--region", "none"), 4, "no Region 'none'"),
@@ -494,6 +495,9 @@ def test_what_the_configuration_lacks(
     words: str,
 ) -> None:
     (tmp_path / "config").write_text(config)
+    if arguments and arguments[0].startswith("AWS_PROFILE="):
+        account.monkeypatch.setenv(*arguments[0].split("="))
+        arguments = ()
     error: Exception = NO_NETWORK
     if status == 5:
         error = ClientError({"Error": {"Code": "ExpiredTokenException"}}, SIGN_IN)
@@ -887,7 +891,7 @@ def test_sessions_stay_while_the_stack_cannot_go(removable: Account) -> None:
             "DeleteTrafficMirrorSession",
             "RequestLimitExceeded",
             17,
-            "2 sessions could not be del",
+            "2 of these could not be deleted",
             2,
         ),
         ("DeleteTrafficMirrorSession", "InvalidTrafficMirrorSessionId.NotFound", 0, "", 6),
@@ -895,7 +899,7 @@ def test_sessions_stay_while_the_stack_cannot_go(removable: Account) -> None:
             "DeleteTrafficMirrorFilter",
             "TrafficMirrorFilterInUse",
             17,
-            "is still used by sessions",
+            "1 of these could not be deleted",
             2,
         ),
     ],
@@ -977,6 +981,7 @@ def test_a_target_is_freed_where_other_sensors_take_its_interfaces(
         ({"outcome": "failed"}, "Why it is dark."),
         ({"outcome": "skipped"}, "Why it is dark."),
         ({"fate": "maybe"}, "the sensors that can take it may be full"),
+        ({"fate": "dark"}, "no sensor has room, whatever its size"),
         ({"unread": ("A page is missing.",)}, "A page is missing."),
         ({"outcome": "exists", "target": "tmt-other"}, "another tool mirrors it"),
     ],
@@ -1004,13 +1009,16 @@ def test_without_a_stack_that_makes_sessions_all_go_dark(
     assert "is on DRY_RUN, and creates nothing" in removable.remove(*call, ends=Exit.DARK).out
     removable.answer("GetFunctionConfiguration", variables(targets=removable.targets[0]))
     assert "has no other target" in removable.remove(*call, ends=Exit.DARK).out
+    removable.answer("GetFunctionConfiguration", variables(targets="tmt-1", PACKET_LENGTH="x"))
+    wrong = removable.remove(*call, ends=Exit.STATE).err
+    assert re.search("PACKET_LENGTH is 'x'.*deploy/deploy.sh .* Parameter=Value", wrong)
     # An account stands for all its targets.
     removable.answer("GetFunctionConfiguration", variables(targets=ACCOUNT))
     assert "Would go dark: 0 of 2" in removable.remove(*call, answer="yes").out
 
 
 def variables(**names: str) -> dict[str, Any]:
-    return {"Environment": {"Variables": names}}
+    return {"Environment": {"Variables": {"filter_id": "tmf-1", **names}}}
 
 
 @pytest.mark.parametrize(("above", "goes"), [(0, 4), (2, 4), (4, 2), (5, 1), (6, 0), (100, 0)])

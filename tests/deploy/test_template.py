@@ -10,12 +10,9 @@ write them anew and read what git shows:
 from __future__ import annotations
 
 import difflib
-import io
 import json
 import os
 import re
-import zipfile
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,6 @@ import pytest
 import yaml
 from cloudformation import DEPLOY, TEMPLATE, ParameterError, load, resolve, role_statements
 from conftest import VARIABLES
-from moto import mock_aws
 from moto.events.models import EventPattern
 
 Resolved = dict[str, Any]
@@ -262,6 +258,17 @@ def test_variables_are_those_that_the_function_knows() -> None:
     assert set(variables) == {*VARIABLES, "FILTER_TAG", "TARGETS_TAG", "MIRROR_DATABASES"}
 
 
+def test_two_stacks_stand_side_by_side() -> None:
+    """No resource is given a name, so that CloudFormation makes one for each stack."""
+    # Names of what a resource is about. That of a policy is one only within its role.
+    about = {"AWS::CloudWatch::Alarm": "MetricName", "AWS::IAM::Policy": "PolicyName"}
+    for name, resource in load()["Resources"].items():
+        kind = resource["Type"]
+        given = {key for key in resource["Properties"] if key.endswith("Name")}
+        allowed = "" if kind == "AWS::Lambda::Function" else about.get(kind, "FunctionName")
+        assert given <= {allowed}, name
+
+
 @pytest.mark.parametrize("partition", boto3.session.Session().get_available_partitions())
 def test_everything_is_of_the_partition(partition: str) -> None:
     functions = REQUIRED | {"Targets": TARGETS, "AllowPrefixLists": "true"}
@@ -351,79 +358,3 @@ def test_what_goes_into_the_console() -> None:
     assert EventPattern.load(json.dumps(pattern)).matches_event(event)
     assert read("test-event.json") == {"detail": {"instance-id": event["detail"]["instance-id"]}}
     assert read("dry-run-sweep.json") == {"sweep": True, "dry_run": True}
-
-
-# On an emulator
-
-# moto's CloudFormation does not create these. The snapshots show them.
-MOTO_LACKS = {
-    "AWS::CloudWatch::Alarm",
-    "AWS::Lambda::EventInvokeConfig",
-    "AWS::SQS::QueuePolicy",
-}
-
-
-@pytest.fixture
-def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w") as archive:
-            archive.writestr("lambda_traffic_mirror.py", "def lambda_handler(*_): pass\n")
-        s3 = boto3.client("s3")
-        s3.create_bucket(Bucket=REQUIRED["CodeBucket"])
-        zipped = {"Bucket": REQUIRED["CodeBucket"], "Key": REQUIRED["CodeKey"]}
-        s3.put_object(**zipped, Body=content.getvalue())
-        yield
-
-
-def create(name: str, path: Path, parameters: dict[str, str]) -> dict[str, str]:
-    """Creates a stack and returns its outputs."""
-    cloudformation = boto3.client("cloudformation")
-    cloudformation.create_stack(
-        StackName=name,
-        TemplateBody=path.read_text(encoding="utf-8"),
-        Capabilities=["CAPABILITY_NAMED_IAM"],
-        Parameters=[
-            {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
-        ],
-    )
-    (made,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
-    assert made["StackStatus"] == "CREATE_COMPLETE"
-    there = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
-    resolved = resolve(load(path), parameters)
-    wanted = {
-        logical for logical, one in resolved["Resources"].items() if one["Type"] not in MOTO_LACKS
-    }
-    assert wanted <= {one.get("LogicalResourceId") for one in there}
-    outputs = {one["OutputKey"]: one["OutputValue"] for one in made["Outputs"]}
-    assert set(outputs) == set(resolved["Outputs"])
-    return outputs
-
-
-@pytest.mark.usefixtures("moto")
-@pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
-def test_two_stacks_stand_side_by_side() -> None:
-    parameters = REQUIRED | SETTINGS["tags-and-trail"] | {"AllowPrefixLists": "true"}
-    # A filter of the stack's own moto does not know either.
-    create("one", TEMPLATE, REQUIRED | SETTINGS["every-variable"] | {"FilterId": FILTER})
-    outputs = create("two", TEMPLATE, parameters)
-    name = {"FunctionName": outputs["FunctionName"]}
-    function = boto3.client("lambda").get_function_configuration(**name)
-    variables = function["Environment"]["Variables"]
-    assert variables["targets"].split() == ["tmt-1", "111122223333"]
-
-
-@pytest.mark.usefixtures("moto")
-def test_the_sensors_stack_is_created() -> None:
-    # Without a share, which moto's CloudFormation does not know.
-    parameters = {
-        "TrustedAccounts": "123456789012, 111122223333",
-        "PreviewRoleArns": "arn:aws:iam::*:role/security/analyst",
-    }
-    name = create("sensors", SENSORS, parameters)["RoleArn"].rsplit("/", maxsplit=1)[-1]
-    made = boto3.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
-    resolved = resolve(load(SENSORS), parameters)
-    assert made == properties(resolved, "Role")["AssumeRolePolicyDocument"]

@@ -9,25 +9,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-SOURCES = ("build_zip.sh", "requirements.txt", "lambda_traffic_mirror.py")
 ZIP = "lambda_traffic_mirror.zip"
 # What the Lambda runtime has: boto3 and what it depends on, and the client of the Runtime API.
 BOTO3 = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
 RUNTIME_CLIENT = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py")
-SECONDS = 120
+# What the console offers as a test event for a new function.
+CONSOLE_EVENT = {"key1": "value1", "key2": "value2", "key3": "value3"}
 
 
-def copy_project(folder: Path, origin: Path = PROJECT) -> Path:
+def copy_project(folder: Path) -> Path:
     """Copies what the zip is made from into a new folder."""
     folder.mkdir()
-    for name in SOURCES:
-        shutil.copy2(origin / name, folder)
+    for name in ("build_zip.sh", "requirements.txt", "lambda_traffic_mirror.py"):
+        shutil.copy2(PROJECT / name, folder)
     return folder
 
 
@@ -35,15 +34,13 @@ def build(
     folder: Path, cwd: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs build_zip.sh of a copy of the project, for a user who stands in `cwd`."""
-    environment = dict(os.environ if environment is None else environment)
-    environment.setdefault("PYTHON", sys.executable)
     return subprocess.run(
         [str(folder / "build_zip.sh")],
         cwd=cwd,
-        env=environment,
+        env={"PYTHON": sys.executable, **(os.environ if environment is None else environment)},
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=120,
         check=False,
     )
 
@@ -62,8 +59,7 @@ def built_zip() -> Path:
 
 def unpack(folder: Path) -> Path:
     """Unpacks the zip into a folder, as Lambda does."""
-    with zipfile.ZipFile(built_zip()) as archive:
-        archive.extractall(folder)
+    shutil.unpack_archive(built_zip(), folder)
     return folder
 
 

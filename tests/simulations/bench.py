@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
 import logging
+import multiprocessing
 import os
 import statistics
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -50,7 +51,7 @@ from aws import (  # noqa: E402
 )
 from botocore.client import BaseClient  # noqa: E402
 from botocore.parsers import ResponseParser  # noqa: E402
-from memory import Nowhere, peak_of_sweep, served  # noqa: E402
+from moto.server import ThreadedMotoServer  # noqa: E402
 
 import lambda_traffic_mirror  # noqa: E402
 
@@ -59,29 +60,15 @@ OVERLAP = 0.1  # seconds that a call takes at least where round trips are counte
 ROOM = 1_000_000  # a quota that is never reached
 CREATE = "CreateTrafficMirrorSession"
 # The simulated account shows 2 kB of an instance, AWS about 6 kB: tags, volumes and options.
-OPTIONS = (
-    "cpuOptions hibernationOptions metadataOptions enclaveOptions iamInstanceProfile bootMode "
-    "platformDetails usageOperation privateDnsNameOptions maintenanceOptions keyName hypervisor"
+MORE = b"<tagSet>%s</tagSet>" % b"".join(
+    b"<item><key>tag-%04d</key><value>a value of usual length %04d</value></item>" % (n, n)
+    for n in range(48)
 )
-MORE = (
-    "<tagSet>"
-    + "".join(f"<item><key>tag-{n:04}</key><value>{'v' * 40}</value></item>" for n in range(14))
-    + "</tagSet><blockDeviceMapping>"
-    + "".join(
-        f"<item><deviceName>/dev/sd{letter}</deviceName><ebs><volumeId>vol-{0:017x}</volumeId>"
-        "<status>attached</status><deleteOnTermination>true</deleteOnTermination></ebs></item>"
-        for letter in "abcd"
-    )
-    + "</blockDeviceMapping>"
-    + "".join(f"<{name}>{'a value of usual length ' * 4}</{name}>" for name in OPTIONS.split())
-).encode()
 
 Event = Mapping[str, Any]
 
 
-# --------------------------------------------------------------------------------------
 # The account
-# --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -92,8 +79,8 @@ class Bench:
     targets: list[str]
     subnet: str  # of the sources
 
-    def instance(self) -> str:
-        return self.account.instance(self.subnet)
+    def start(self) -> Event:
+        return running_event(self.account.instance(self.subnet))
 
     def batch(self, count: int) -> Event:
         return sqs_event(*map(running_event, self.account.instances(count, self.subnet)))
@@ -101,10 +88,9 @@ class Bench:
     def swept(self, count: int, mirrored: int) -> Event:
         """A sweep that comes to that many instances besides the sensors, some of them mirrored."""
         near = self.targets[::3]  # in the zone of the instances
-        made = self.account.instances(count)
-        everything = self.account._all_instances()
-        for number, instance in enumerate(made[:mirrored]):
-            self.account.session(everything[instance].nics[0].id, near[number % len(near)])
+        for number, instance in enumerate(self.account.instances(count)[:mirrored]):
+            interface = self.account.first_interface(instance)
+            self.account.session(interface, near[number % len(near)])
         return scheduled_event()
 
 
@@ -141,21 +127,19 @@ def world(sensors: int, sessions: int, groups: int = 0, rules: int = 0) -> Itera
         for number in range(sessions):  # from interfaces that do not exist here
             account.session(f"eni-{number:017x}", targets[number % sensors])
         # What botocore does at the first call of a process is no part of an event's cost.
-        first = made.instance()
-        invoke({**running_event(first), "dry_run": True})
-        account.terminate(first)
+        first = made.start()
+        invoke({**first, "dry_run": True})
+        account.terminate(first["detail"]["instance-id"])
         yield made
 
 
-# --------------------------------------------------------------------------------------
 # Measuring
-# --------------------------------------------------------------------------------------
 
 
 def invoke(event: Event) -> float:
     """Run the handler; the seconds that it took. What it prints and logs is written, to nowhere."""
     start = time.perf_counter()
-    with redirect_stdout(Nowhere()):
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         lambda_traffic_mirror.lambda_handler(event, LambdaContext(900))
     return time.perf_counter() - start
 
@@ -166,26 +150,20 @@ def forget() -> None:
     lambda_traffic_mirror._unsupported.clear()
 
 
-class Stopwatch:
-    """The CPU seconds that all threads together spend in functions."""
+def timed(seconds: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with the CPU time that all threads together spend in it added up."""
+    lock = threading.Lock()
 
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-        self._lock = threading.Lock()
+    @wraps(function)
+    def wrapper(*arguments: Any, **more: Any) -> Any:
+        start = time.thread_time()
+        try:
+            return function(*arguments, **more)
+        finally:
+            with lock:
+                seconds[name] += time.thread_time() - start
 
-    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose time is taken from now on."""
-
-        @wraps(function)
-        def wrapper(*arguments: Any, **more: Any) -> Any:
-            start = time.thread_time()
-            try:
-                return function(*arguments, **more)
-            finally:
-                with self._lock:
-                    self.seconds[name] += time.thread_time() - start
-
-        return wrapper
+    return wrapper
 
 
 def longer(response: dict[str, Any]) -> dict[str, Any]:
@@ -200,21 +178,23 @@ def cpu(event: Event) -> tuple[float, float]:
     """The CPU milliseconds of parsing and of the function itself, with answers as long as AWS's."""
     forget()
     gc.collect()
-    stopwatch, parse = Stopwatch(), ResponseParser.parse
-    timed = stopwatch.timed("parse", parse)
-    called = stopwatch.timed("call", BaseClient._make_api_call)
+    seconds: Counter[str] = Counter()
+    parse = timed(seconds, "parse", ResponseParser.parse)
+    called = timed(seconds, "call", BaseClient._make_api_call)
+    longest = lambda parser, response, shape: parse(parser, longer(response), shape)  # noqa: E731
     with (
-        patch.object(
-            ResponseParser,
-            "parse",
-            lambda parser, response, shape: timed(parser, longer(response), shape),
-        ),
+        patch.object(ResponseParser, "parse", longest),
         patch.object(BaseClient, "_make_api_call", called),
     ):
         start = time.process_time()
         invoke(event)
         total = time.process_time() - start
-    return 1e3 * stopwatch.seconds["parse"], 1e3 * (total - stopwatch.seconds["call"])
+    return 1e3 * seconds["parse"], 1e3 * (total - seconds["call"])
+
+
+def median_cpu(event: Callable[[], Event], times: int) -> tuple[float, float]:
+    """Of so many events, the one with the median of the function's own CPU."""
+    return sorted((cpu(event()) for _ in range(times)), key=lambda each: each[1])[times // 2]
 
 
 def cost(made: Bench, event: Event, call: float, create: float) -> tuple[int, int, float]:
@@ -229,9 +209,7 @@ def cost(made: Bench, event: Event, call: float, create: float) -> tuple[int, in
     return account.count(), account.round_trips(), seconds
 
 
-# --------------------------------------------------------------------------------------
 # Tables
-# --------------------------------------------------------------------------------------
 
 
 def heading(text: str, *columns: str) -> None:
@@ -257,8 +235,7 @@ def line(
         seconds.append(cost(made, event(), *latency)[2])
     text = f"{label:44}{calls:10}{trips:10}{statistics.median(seconds):10.2f}"
     if not warm:
-        used = sorted((cpu(event()) for _ in range(times)), key=lambda each: each[1])
-        text += "".join(f"{part:10.1f}" for part in used[times // 2])
+        text += "".join(f"{part:10.1f}" for part in median_cpu(event, times))
     print(text)
 
 
@@ -271,13 +248,9 @@ def measure_events(latency: tuple[float, float], quick: bool) -> None:
     for sensors in (1, 10, 50, 200)[: 2 if quick else None]:
         with world(sensors, sessions=30) as made:
             os.environ["CACHE_SECONDS"] = "3600"
-
-            def event(made: Bench = made) -> Event:
-                return running_event(made.instance())
-
             same = latency[0], latency[0]
-            line(f"{sensors} sensors, nothing cached", made, event, same, times)
-            line(f"{sensors} sensors, cached", made, event, same, times, warm=True)
+            line(f"{sensors} sensors, nothing cached", made, made.start, same, times)
+            line(f"{sensors} sensors, cached", made, made.start, same, times, warm=True)
 
     heading(f"Growth. {call:.0f} ms a call, {create:.0f} ms a create, nothing cached.", *columns)
     times = 1 if quick else 3
@@ -287,18 +260,16 @@ def measure_events(latency: tuple[float, float], quick: bool) -> None:
             line(f"SQS batch of {count}, 50 sensors", made, batch, latency, times)
     for count in (1_000, 10_000)[: 1 if quick else None]:
         with world(50, count) as made:
-            event = lambda made=made: running_event(made.instance())  # noqa: E731
-            line(f"{count:,} sessions, 50 sensors", made, event, latency, times)
+            line(f"{count:,} sessions, 50 sensors", made, made.start, latency, times)
     sensors, size = (30, 10) if quick else (300, 100)
     with world(sensors, 30, groups=5, rules=60) as made:
-        event = lambda made=made: running_event(made.instance())  # noqa: E731
-        line(f"{sensors} sensors with 5 groups of 60 rules", made, event, latency, times)
+        line(f"{sensors} sensors with 5 groups of 60 rules", made, made.start, latency, times)
         line(f"  the same, SQS batch of {size}", made, partial(made.batch, size), latency, times)
     count = 200 if quick else 2_000
+    mirrored = count * 19 // 20
     with world(sensors, 30, groups=5, rules=60) as made:
-        sweep = made.swept(count, count * 19 // 20)
-        planned = {**sweep, "dry_run": True}
-        label = f"  the same, sweep of {count:,}, {count * 19 // 20:,} mirrored"
+        planned = {**made.swept(count, mirrored), "dry_run": True}
+        label = f"  the same, sweep of {count:,}, {mirrored:,} mirrored"
         line(label, made, lambda: planned, latency, 1)
 
 
@@ -308,27 +279,44 @@ def measure_mirrored(quick: bool) -> None:
     heading(f"A sweep of {count:,} mirrored instances, 12 sensors.", "parse", "own", "own/parse")
     with world(sensors=12, sessions=0) as made:
         event = made.swept(count, mirrored=count)
-        used = sorted((cpu(event) for _ in range(1 if quick else 3)), key=lambda each: each[1])
-    parse, own = used[len(used) // 2]
+        parse, own = median_cpu(lambda: event, 1 if quick else 3)
     print(f"{'CPU milliseconds':44}{parse:10.0f}{own:10.0f}{own / parse:10.3f}")
 
 
+def peak_of_sweep(dry_run: bool) -> int:
+    """The bytes that a sweep has in use at most, beyond what importing and the client take."""
+    quiet()
+    lambda_traffic_mirror.client_of()
+    tracemalloc.start()
+    invoke({**scheduled_event(), "dry_run": dry_run})
+    return tracemalloc.get_traced_memory()[1]
+
+
 def measure_memory(quick: bool) -> None:
-    """The memory that sweeps take."""
-    sensors, sizes = 30, (0, 500) if quick else (0, 1_000, 2_000)
+    """The memory that sweeps take, in processes of their own that ask moto's server."""
+    sensors = 30
     heading(f"Memory of a sweep, {sensors} sensors with 5 rules each.", "peak MB")
-    for kind in ("planned", "created"):
-        with world(sensors, 0, groups=1, rules=5) as made, served(made.account) as address:
-            known = 0
-            for count in sizes:
-                if kind == "created" and count > 1_000:
-                    continue  # each create goes through the server, which takes its time
-                made.account.instances(count - known, tags={"mirror": ""})
-                known = count
-                peak = peak_of_sweep(
-                    address, made.account.filter_id, made.targets, planned=kind == "planned"
-                )
-                print(f"{f'{count:,} instances, all {kind}':44}{peak / 1e6:10.1f}")
+    # Each create goes through the server, which takes its time.
+    for kind, most in (("planned", 500 if quick else 2_000), ("created", 500 if quick else 1_000)):
+        with world(sensors, 0, groups=1, rules=5) as made:
+            server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+            server.start()
+            os.environ["AWS_ENDPOINT_URL"] = "http://{}:{}".format(*server.get_host_and_port())
+            try:
+                for total in (0, most // 2, most):
+                    made.account.instances(most // 2 if total else 0)
+                    with multiprocessing.get_context("spawn").Pool(1) as alone:
+                        peak = alone.apply(peak_of_sweep, (kind == "planned",))
+                    print(f"{f'{total:,} instances, all {kind}':44}{peak / 1e6:10.1f}")
+            finally:
+                server.stop()
+
+
+def quiet() -> None:
+    """Log records are made and written, to nowhere."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto's server logs every request
+    logging.getLogger().addHandler(logging.FileHandler(os.devnull))
+    lambda_traffic_mirror.logger.setLevel(logging.INFO)
 
 
 def main() -> None:
@@ -344,8 +332,7 @@ def main() -> None:
     if min(latency) <= 0:
         # Calls that take no time do not overlap, so there would be no round trips to count.
         arguments.error("latencies have to be above 0")
-    logging.getLogger().addHandler(logging.StreamHandler(io.StringIO()))
-    lambda_traffic_mirror.logger.setLevel(logging.INFO)
+    quiet()
     print(__doc__[__doc__.index("calls  ") :].rstrip())
     measure_events(latency, asked.quick)
     measure_mirrored(asked.quick)

@@ -12,11 +12,11 @@ the sweep that the template schedules comes to them.
 Day one (`--backlog`): so many instances run, and none is mirrored, when the schedule begins. No
 event tells of them; one sweep after the other goes on where the one before has stopped.
 
-The handler that runs is the real one, with real botocore clients that retry and slow down as they
-do in Lambda, one client per execution environment. Simulated are the account behind them, EC2's
-token buckets in front of that account, Lambda, SQS and the time. What sleeps, or waits for an
-answer, for a lock or for another thread, waits on the simulated clock, and only one thread runs at
-a time, so that a minute costs nothing and the same seed gives the same run.
+The handler that runs is the real one, with real botocore clients that retry as they do in Lambda,
+one client per execution environment. Simulated are the account behind them, EC2's token buckets in
+front of that account, Lambda, SQS and the time. What sleeps, or waits for an answer, for a lock or
+for another thread, waits on the simulated clock, and only one thread runs at a time, so that a
+minute costs nothing and the same seed gives the same run.
 
 What is assumed about AWS stands in the constants of the second section. What Python itself takes
 is not simulated, but for the parsing of answers.
@@ -25,8 +25,6 @@ is not simulated, but for the parsing of answers.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import concurrent.futures.thread
 import gc
 import heapq
 import io
@@ -42,11 +40,12 @@ import threading
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -63,7 +62,6 @@ from aws import (  # noqa: E402
     sqs_event,
 )
 from cloudformation import resolve  # noqa: E402
-from moto.core.models import botocore_stubber  # noqa: E402
 from moto.moto_api._internal import mock_random  # noqa: E402
 
 # ---------------------------------------------------------------------------------------------
@@ -79,8 +77,6 @@ class Task:
         self.turn = threading.Lock()
         self.turn.acquire()
         self.pauses = 0  # tells a wake-up that is meant from one that came too late
-        self.done = False
-        self.watchers: list[Task] = []
 
 
 class Clock:
@@ -99,7 +95,7 @@ class Clock:
         self._agenda: list[tuple[float, int, Callable[[], Task | None]]] = []
 
     def time(self) -> float:
-        """In place of time.time and time.monotonic."""
+        """In place of time.time."""
         return self.EPOCH + self.now
 
     def sleep(self, seconds: float) -> None:
@@ -114,8 +110,8 @@ class Clock:
 
         self._plan(when, act)
 
-    def start(self, what: Callable[[], object]) -> Task:
-        """A task that does this from now on."""
+    def start(self, what: Callable[[], object]) -> None:
+        """A thread that does this from now on."""
         task = Task()
 
         def live() -> None:
@@ -125,14 +121,10 @@ class Clock:
                 what()
             except BaseException as error:  # noqa: BLE001 - `run` raises it
                 self._problem = self._problem or error
-            task.done = True
-            for watcher in task.watchers:
-                self.wake(watcher)
             self._next().turn.release()
 
         threading.Thread(target=live, daemon=True).start()
         self.wake(task)
-        return task
 
     def pause(self, seconds: float | None = None) -> None:
         """Let others go on, until so much later or (None) until something wakes this task."""
@@ -151,17 +143,7 @@ class Clock:
     def wake(self, task: Task, seconds: float = 0.0) -> None:
         """Let the task go on so much later, unless something else has woken it until then."""
         pauses = task.pauses
-        self._plan(
-            self.now + seconds,
-            lambda: task if task.pauses == pauses and not task.done else None,
-        )
-
-    def join(self, tasks: Sequence[Task]) -> None:
-        """Wait until all of these are done."""
-        for task in tasks:
-            while not task.done:
-                task.watchers.append(self.current)
-                self.pause()
+        self._plan(self.now + seconds, lambda: task if task.pauses == pauses else None)
 
     def run(self) -> None:
         """Go on until nothing is left to do."""
@@ -193,109 +175,73 @@ class Lock:
         self._depth = 0
         self._waiting: deque[Task] = deque()
 
-    def acquire(self) -> bool:
-        """Wait until no other task has it."""
+    def __enter__(self) -> None:
         me = self._clock.current
         while self._holder not in (None, me):
             self._waiting.append(me)
             self._clock.pause()
         self._holder, self._depth = me, self._depth + 1
-        return True
 
-    def release(self) -> None:
-        """Let the one have it that has waited longest."""
+    def __exit__(self, *error: object) -> None:
         self._depth -= 1
         if not self._depth:
             self._holder = None
             if self._waiting:
                 self._clock.wake(self._waiting.popleft())
 
-    def __enter__(self) -> bool:
-        return self.acquire()
 
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-
-class Condition(Lock):
-    """In place of threading.Condition."""
-
-    def __init__(self, clock: Clock, lock: Lock | None = None) -> None:
-        super().__init__(clock)
-        self._lock = lock or self
-        self._sleeping: deque[Task] = deque()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for a notification, so many seconds at most; whether there was one."""
-        task = self._clock.current
-        self._sleeping.append(task)
-        self._lock.release()
-        self._clock.pause(None if timeout is None else max(timeout, Clock.SHORTEST_SLEEP))
-        notified = task not in self._sleeping
-        if not notified:
-            self._sleeping.remove(task)
-        self._lock.acquire()
-        return notified
-
-    def notify(self, n: int = 1) -> None:
-        """Wake those that have waited longest."""
-        for _ in range(min(n, len(self._sleeping))):
-            self._clock.wake(self._sleeping.popleft())
-
-    def notify_all(self) -> None:
-        """Wake all."""
-        self.notify(len(self._sleeping))
-
-
-class Threading(ModuleType):
-    """In place of the module threading. What is not here would wait for real, or not at all, and
-    is refused."""
+class Answer(Future[Any]):
+    """A future that is waited for on the simulated clock."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__("threading")
-        self.Lock = self.RLock = partial(Lock, clock)
-        self.Condition = partial(Condition, clock)
-        self.local = threading.local
-        self.get_ident = threading.get_ident
-        self.current_thread = threading.current_thread
-        self.main_thread = threading.main_thread
+        super().__init__()
+        self._clock = clock
+
+    def wait(self) -> None:
+        """Waits for the end of the call."""
+        if not self.done():
+            me = self._clock.current
+            self.add_done_callback(lambda _: self._clock.wake(me))
+            self._clock.pause()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Waits for the end of the call, and gives what came of it."""
+        self.wait()
+        return super().result()
 
 
-class Pool(concurrent.futures.Executor):
+class Pool(Executor):
     """In place of ThreadPoolExecutor, whose workers would be unknown to the clock."""
 
-    def __init__(self, clock: Clock, max_workers: int, **_: Any) -> None:
-        self._clock, self._max_workers = clock, max_workers
-        self._workers: list[Task] = []
-        self._waiting: deque[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = deque()
+    def __init__(self, clock: Clock, max_workers: int) -> None:
+        self._clock, self._idle = clock, max_workers
+        self._waiting: deque[tuple[Answer, Callable[[], Any]]] = deque()
+        self._given: list[Answer] = []
 
-    def submit(
-        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> concurrent.futures.Future[Any]:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Answer:
         """Have this done by a worker, a new one where there is room for one more."""
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._waiting.append((future, partial(fn, *args, **kwargs)))
-        self._workers = [worker for worker in self._workers if not worker.done]
-        if len(self._workers) < self._max_workers:
-            self._workers.append(self._clock.start(self._work))
-        return future
+        answer = Answer(self._clock)
+        self._given.append(answer)
+        self._waiting.append((answer, partial(fn, *args, **kwargs)))
+        if self._idle:
+            self._idle -= 1
+            self._clock.start(self._work)
+        return answer
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for what is under way."""
-        if cancel_futures:
-            self._waiting.clear()
-        if wait:
-            self._clock.join(self._workers)
+        for answer in self._given:
+            answer.wait()
 
     def _work(self) -> None:
         while self._waiting:
-            future, what = self._waiting.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(what())
-            except BaseException as error:  # noqa: BLE001 - the future raises it
-                future.set_exception(error)
+            answer, what = self._waiting.popleft()
+            if answer.set_running_or_notify_cancel():
+                try:
+                    answer.set_result(what())
+                except BaseException as error:  # noqa: BLE001 - the future raises it
+                    answer.set_exception(error)
+        self._idle += 1
 
 
 # ---------------------------------------------------------------------------------------------
@@ -322,7 +268,6 @@ TWICE = 0.01  # the share of events that EventBridge delivers twice (it promises
 COLD_START_SECONDS = (1.2, 2.0)  # environment, import of boto3, client
 WHOLE_CPU = 1_769  # MB that come with one
 INVOCATION_SECONDS = 0.02  # from Lambda's decision to the handler
-RETRY_SECONDS = (60.0, 120.0)  # until a failed asynchronous invocation is tried again
 
 SWEEPS = 6  # after a burst, at most; none comes when all instances are mirrored
 PATIENCE = 30  # times the bound: after so long day one is over, whatever is left
@@ -394,25 +339,6 @@ class Ec2:
 # ---------------------------------------------------------------------------------------------
 # Lambda and SQS.
 
-
-class Function:
-    """The function's source, loaded anew for each execution environment."""
-
-    PATH = PROJECT / "lambda_traffic_mirror.py"
-    NAME = "burst_function"
-
-    def __init__(self) -> None:
-        self._code = compile(self.PATH.read_text(encoding="utf-8"), str(self.PATH), "exec")
-
-    def load(self) -> Any:
-        """The module, fresh; it takes its threads, locks and time from where it is loaded."""
-        module = ModuleType(self.NAME)
-        module.__file__ = str(self.PATH)
-        sys.modules[self.NAME] = module  # dataclasses look themselves up there
-        exec(self._code, module.__dict__)
-        return module
-
-
 # What is told of the end of an invocation: its result, or None after an error or a timeout.
 After = Callable[[dict[str, Any] | None], None]
 
@@ -424,11 +350,14 @@ class Lambda:
     error; Lambda would have ended it before.
     """
 
+    PATH = PROJECT / "lambda_traffic_mirror.py"
+    NAME = "burst_function"
+
     def __init__(self, clock: Clock, timeout: float) -> None:
         self.clock, self.timeout = clock, timeout
-        self.function = Function()
         self.invocations = 0
         self.errors: Counter[str] = Counter()
+        self._code = compile(self.PATH.read_text(encoding="utf-8"), str(self.PATH), "exec")
         self._idle: list[Any] = []  # modules of environments
 
     def invoke(self, event: dict[str, Any], after: After) -> None:
@@ -436,15 +365,21 @@ class Lambda:
         module = self._idle.pop() if self._idle else None
         self.clock.start(partial(self._live, module, event, after))
 
+    def _load(self) -> Any:
+        """The module, fresh; it takes its threads, locks and time from where it is loaded."""
+        module = sys.modules[self.NAME] = ModuleType(self.NAME)  # dataclasses look there
+        module.__file__ = str(self.PATH)
+        exec(self._code, module.__dict__)
+        return module
+
     def _live(self, module: Any, event: dict[str, Any], after: After) -> None:
         self.invocations += 1
         if not module:
             self.clock.sleep(random.uniform(*COLD_START_SECONDS))
-            module = self.function.load()
+            module = self._load()
         self.clock.sleep(INVOCATION_SECONDS)
         began, result = self.clock.now, None
         context = LambdaContext(seconds=self.timeout, clock=self.clock.time)
-        context.aws_request_id = f"request-{self.invocations}"
         try:
             result = module.lambda_handler(event, context)
         except Exception as error:  # noqa: BLE001 - Lambda reports it and goes on
@@ -456,94 +391,38 @@ class Lambda:
         after(result)
 
 
-@dataclass(eq=False)
-class Message:
-    """A message in the queue; `since` is the time from which it has been visible."""
-
-    message_id: str
-    event: dict[str, Any]
-    since: float
-    receives: int = 0
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """What the template says about function, queue, batches and sweeps."""
-
-    variables: dict[str, str]
-    timeout: float
-    memory: int
-    batch_size: int
-    window: float
-    concurrency: int
-    visibility: float
-    max_receives: int
-    sweep_seconds: float
-    sweep_retries: int
-
-    @classmethod
-    def of_template(cls, filter_id: str, targets: Sequence[str]) -> Deployment:
-        """As `deploy.sh` deploys it, with every parameter that has a default at its default."""
-        given = {"FilterId": filter_id, "Targets": ",".join(targets)}
-        resolved = resolve(parameters={"CodeBucket": "bucket", "CodeKey": "key", **given})
-        function, queue, mapping, rule, retry = (
-            resolved["Resources"][name]["Properties"]
-            for name in ("Function", "Queue", "QueueMapping", "SweepRule", "SweepRetry")
-        )
-        number, unit = re.findall(r"\w+", rule["ScheduleExpression"])[1:]
-        return cls(
-            variables=function["Environment"]["Variables"],
-            timeout=float(function["Timeout"]),
-            memory=int(function["MemorySize"]),
-            batch_size=int(mapping["BatchSize"]),
-            window=float(mapping.get("MaximumBatchingWindowInSeconds", 0)),
-            concurrency=int(mapping["ScalingConfig"]["MaximumConcurrency"]),
-            visibility=float(queue["VisibilityTimeout"]),
-            max_receives=int(queue["RedrivePolicy"]["maxReceiveCount"]),
-            sweep_seconds=int(number) * {"minute": 60.0, "hour": 3_600.0}[unit.rstrip("s")],
-            sweep_retries=int(retry["MaximumRetryAttempts"]),
-        )
-
-    @property
-    def seconds_per_byte(self) -> float:
-        """What an answer takes, with the share of a CPU that comes with the memory."""
-        return RECEIVE_SECONDS_PER_BYTE + PARSE_SECONDS_PER_BYTE / min(self.memory / WHOLE_CPU, 1)
-
-
 class Queue:
     """The SQS queue, and the event source mapping that empties it into the function.
 
     The mapping takes what there is, as much as a batch may have, as soon as one of the concurrent
-    invocations is free; with a batching window it waits so long for the batch to fill.
+    invocations is free. `queue` and `mapping` are their properties in the template.
     """
 
-    def __init__(self, clock: Clock, function: Lambda, deployment: Deployment) -> None:
-        self.clock, self.function, self.deployment = clock, function, deployment
+    def __init__(
+        self, clock: Clock, function: Lambda, queue: dict[str, Any], mapping: dict[str, Any]
+    ) -> None:
+        assert not mapping.get("MaximumBatchingWindowInSeconds"), "a window is not simulated"
+        self.clock, self.function = clock, function
         self.given_up = 0  # messages in the dead-letter queue
-        self._visible: deque[Message] = deque()
-        self._free = deployment.concurrency
-        self._numbers = itertools.count(1)
+        self._batch_size = int(mapping["BatchSize"])
+        self._visibility = float(queue["VisibilityTimeout"])
+        self._most_receives = int(queue["RedrivePolicy"]["maxReceiveCount"])
+        self._receives: Counter[str] = Counter()  # by message
+        self._visible: deque[dict[str, Any]] = deque()
+        self._free = int(mapping["ScalingConfig"]["MaximumConcurrency"])
 
-    def send(self, event: dict[str, Any]) -> None:
-        """A message arrives."""
-        self._show(Message(f"message-{next(self._numbers)}", event, self.clock.now))
-
-    def _show(self, message: Message) -> None:
-        message.since = self.clock.now
+    def show(self, message: dict[str, Any]) -> None:
+        """A message, a record of an event's, can be received from now on."""
         self._visible.append(message)
         self._poll()
 
     def _poll(self) -> None:
         while self._free and self._visible:
-            full = self._visible[0].since + self.deployment.window
-            if len(self._visible) < self.deployment.batch_size and self.clock.now < full:
-                self.clock.at(full, self._poll)
-                return
-            batch: list[Message] = []
-            while self._visible and len(batch) < self.deployment.batch_size:
+            batch: list[dict[str, Any]] = []
+            while self._visible and len(batch) < self._batch_size:
                 message = self._visible.popleft()
-                message.receives += 1
-                if message.receives > self.deployment.max_receives:
+                self._receives[message["messageId"]] += 1
+                if self._receives[message["messageId"]] > self._most_receives:
                     self.given_up += 1
                 else:
                     batch.append(message)
@@ -552,37 +431,20 @@ class Queue:
                 received = RECEIVE_SECONDS * math.ceil(len(batch) / RECEIVE)
                 self.clock.at(self.clock.now + received, partial(self._invoke, batch))
 
-    def _invoke(self, batch: list[Message]) -> None:
-        again_at = self.clock.now + self.deployment.visibility
-        event = sqs_event(*(message.event for message in batch))
-        for record, message in zip(event["Records"], batch, strict=True):
-            record["messageId"] = message.message_id
-            record["attributes"]["ApproximateReceiveCount"] = str(message.receives)
+    def _invoke(self, batch: list[dict[str, Any]]) -> None:
+        again_at = self.clock.now + self._visibility
 
         def after(result: dict[str, Any] | None) -> None:
-            failed = {message.message_id for message in batch}
+            failed = [message["messageId"] for message in batch]
             if result is not None:
-                failed = {failure["itemIdentifier"] for failure in result["batchItemFailures"]}
+                failed = [failure["itemIdentifier"] for failure in result["batchItemFailures"]]
             for message in batch:
-                if message.message_id in failed:
-                    self.clock.at(again_at, partial(self._show, message))
+                if message["messageId"] in failed:
+                    self.clock.at(again_at, partial(self.show, message))
             self._free += 1
             self._poll()
 
-        self.function.invoke(event, after)
-
-
-def invoke_again(
-    clock: Clock, function: Lambda, event: dict[str, Any], retries: int, failures: int = 0
-) -> None:
-    """Invoke asynchronously; what fails is tried again as often as Lambda has been told to."""
-
-    def after(result: dict[str, Any] | None) -> None:
-        if result is None and failures < retries:
-            again = partial(invoke_again, clock, function, event, retries, failures + 1)
-            clock.at(clock.now + RETRY_SECONDS[failures], again)
-
-    function.invoke(event, after)
+        self.function.invoke({"Records": batch}, after)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -616,25 +478,14 @@ def on_clock(clock: Clock, ec2: Ec2) -> Iterator[None]:
     the function's module included where it is loaded meanwhile."""
     session = boto3.Session()
     session.events.register("response-received.ec2", ec2.answer)
-    # moto answers in place of the network, but among the handlers of before-send. What else hangs
-    # there, to hold a request back, has to come before it.
-    session.events.unregister("before-send", botocore_stubber)
-    emitter = session._session.get_component("event_emitter")
-    emitter.register_last("before-send", botocore_stubber)
-
-    simulated = Threading(clock)
-    pool = partial(Pool, clock)
+    lock = partial(Lock, clock)
+    simulated = SimpleNamespace(Lock=lock, RLock=lock, local=threading.local)
     ids = random.Random(0)
     with ExitStack() as stack:
         for name, replacement in (
             ("time.sleep", clock.sleep),
             ("time.time", clock.time),
-            ("time.monotonic", clock.time),
-            ("botocore.retries.adaptive.threading", simulated),
-            ("botocore.retries.bucket.threading", simulated),
-            ("concurrent.futures._base.threading", simulated),
-            ("concurrent.futures.thread.ThreadPoolExecutor", pool),
-            ("concurrent.futures.ThreadPoolExecutor", pool),
+            ("concurrent.futures.ThreadPoolExecutor", partial(Pool, clock)),
             ("boto3.session.Session", lambda *_, **__: session),
             ("uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128), version=4)),
         ):
@@ -645,7 +496,7 @@ def on_clock(clock: Clock, ec2: Ec2) -> Iterator[None]:
         stack.enter_context(patch.dict(os.environ, AWS_LAMBDA_FUNCTION_NAME="simulated"))
         # The metrics, a line per invocation, and what Lambda would log.
         stack.enter_context(redirect_stdout(io.StringIO()))
-        logger = logging.getLogger(Function.NAME)
+        logger = logging.getLogger(Lambda.NAME)
         stack.enter_context(patch.object(logger, "disabled", True))
         yield
 
@@ -655,12 +506,12 @@ def run(
     kind: str = BURST,
     create_seconds: float = CREATE_SECONDS,
     seed: int = 1,
-    **more: Any,
+    **parameters: str,
 ) -> Row:
     """Start so many instances at once, or (day one) sweep them, and see what becomes of them.
 
     They are spread over all zones, in random order, and sensors never are full. `seed` is for all
-    that is drawn, `more` changes the deployment (`timeout=6.0`).
+    that is drawn, `parameters` are the template's, whose defaults hold otherwise (`Timeout="60"`).
     """
     random.seed(seed)
     mock_random.seed(seed)
@@ -676,33 +527,41 @@ def run(
             for index, zone in enumerate(ZONES)
             for instance in account.instances(len(range(index, count, len(ZONES))), zone=zone)
         ]
-        everything = account._all_instances()
-        interfaces = [everything[instance].nics[0].id for instance in instances]
+        interfaces = [account.first_interface(instance) for instance in instances]
         random.shuffle(instances)
-        deployment = replace(Deployment.of_template(account.filter_id, list(zone_of)), **more)
+        given = {"CodeBucket": "bucket", "CodeKey": "key", "FilterId": account.filter_id}
+        resources = resolve(parameters=given | {"Targets": ",".join(zone_of)} | parameters)
+        function, queued, mapping, rule, retry = (
+            resources["Resources"][name]["Properties"]
+            for name in ("Function", "Queue", "QueueMapping", "SweepRule", "SweepRetry")
+        )
+        assert int(retry["MaximumRetryAttempts"]) == 0, "retries of sweeps are not simulated"
+        number, unit = re.findall(r"\w+", rule["ScheduleExpression"])[1:]
+        every = int(number) * {"minute": 60.0, "hour": 3_600.0}[unit.rstrip("s")]
+        cpus = min(float(function["MemorySize"]) / WHOLE_CPU, 1)
         clock = Clock()
-        ec2 = Ec2(clock, create_seconds, deployment.seconds_per_byte)
+        ec2 = Ec2(clock, create_seconds, RECEIVE_SECONDS_PER_BYTE + PARSE_SECONDS_PER_BYTE / cpus)
         account.gates.append(ec2.receive)
-        runner = Lambda(clock, deployment.timeout)
-        queue = Queue(clock, runner, deployment)
+        runner = Lambda(clock, float(function["Timeout"]))
+        queue = Queue(clock, runner, queued, mapping)
 
         def sweep(left: int) -> None:
             """By the template's schedule, until all instances have a session."""
             if len(ec2.created) < count and left:
-                invoke_again(clock, runner, scheduled_event(), deployment.sweep_retries)
-                clock.at(clock.now + deployment.sweep_seconds, partial(sweep, left - 1))
+                runner.invoke(scheduled_event(), lambda _: None)
+                clock.at(clock.now + every, partial(sweep, left - 1))
 
         if kind == BURST:
             again = random.sample(range(count), round(TWICE * count))
             for place, number in enumerate([*range(count), *again]):
                 event = running_event(instances[number], f"event-{number}")
+                (message,) = sqs_event(event)["Records"]
                 seconds = random.uniform(*EVENT_SECONDS) * (1 if place < count else 2)
-                clock.at(seconds, partial(queue.send, event))
-            clock.at(deployment.sweep_seconds, partial(sweep, SWEEPS))
+                clock.at(seconds, partial(queue.show, message | {"messageId": f"message-{place}"}))
+            clock.at(every, partial(sweep, SWEEPS))
         else:
-            most = math.ceil(PATIENCE * bound(count) / deployment.sweep_seconds) + SWEEPS
-            clock.at(0.0, partial(sweep, most))
-        with on_clock(clock, ec2), patch.dict(os.environ, deployment.variables):
+            clock.at(0.0, partial(sweep, math.ceil(PATIENCE * bound(count) / every) + SWEEPS))
+        with on_clock(clock, ec2), patch.dict(os.environ, function["Environment"]["Variables"]):
             clock.run()
 
         sessions = account.sessions()

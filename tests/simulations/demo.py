@@ -1,14 +1,12 @@
 """The main job, the real handler against a simulated AWS account, and a picture of its decisions.
 
-Usage: demo.py [FILE] [--html PAGE]
-
-FILE holds an event as JSON. Without it, the event of a running instance as EventBridge sends it is
-sent twice, and then deploy/preview.sh looks at the whole account. PAGE is where that
-preview is written as a page.
+Without a file, the event of a running instance as EventBridge sends it is sent twice, and then
+deploy/preview.sh looks at the whole account.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -162,17 +160,6 @@ def the_same_at_every_run() -> Iterator[None]:
         yield
 
 
-def send(event: object) -> dict[str, Any]:
-    """The handler's result. What it prints, its metrics, is for CloudWatch."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return lambda_traffic_mirror.lambda_handler(event, LambdaContext(seconds=60))
-
-
-def heading(text: str) -> None:
-    """Say what comes next."""
-    say(f"== {text}", "bold")
-
-
 def say(text: str, style: str = "", indent: int = 0) -> None:
     """Print a text, wrapped; lines after the first stand further in."""
     lines = Text(text, style).wrap(CONSOLE, CONSOLE.width - indent)
@@ -205,8 +192,9 @@ def show_interface(entry: Mapping[str, Any]) -> None:
 def show(title: str, event: object, *outcomes: str) -> list[dict[str, Any]]:
     """Send an event and print what came of it, of these outcomes if any are named; the interfaces
     of the result."""
-    heading(title)
-    result = send(event)
+    say(f"== {title}", "bold")
+    with contextlib.redirect_stdout(io.StringIO()):  # its metrics, for CloudWatch
+        result = lambda_traffic_mirror.lambda_handler(event, LambdaContext(seconds=60))
     if "body" not in result:
         print(json.dumps(result, indent=2))
         return []
@@ -223,7 +211,7 @@ def show(title: str, event: object, *outcomes: str) -> list[dict[str, Any]]:
 
 def show_details(interface: Mapping[str, Any], sensors: Mapping[str, str]) -> None:
     """All that was found of an interface's sensors."""
-    heading(f"Of {interface['interface_id']}, in full")
+    say(f"== Of {interface['interface_id']}, in full", "bold")
     say(interface["reason"])
     for row in interface["sensors"]:
         words = f"{row['verdict']} at {row['stage']}" if row["stage"] else row["verdict"]
@@ -233,53 +221,51 @@ def show_details(interface: Mapping[str, Any], sensors: Mapping[str, str]) -> No
 
 def show_account(scene: Demonstration, html: str | None) -> None:
     """What deploy/preview.sh shows of the account."""
-    heading("The whole account, as deploy/preview.sh shows it")
+    say("== The whole account, as deploy/preview.sh shows it", "bold")
     arguments = [f"{name}={value}" for name, value in scene.variables().items()]
     __main__.main(["preview", *arguments, *(["--html", html] if html else [])])
     print()
 
 
-def main(arguments: list[str]) -> int:
+def main() -> None:
     """Run the demonstration."""
-    html = None
-    if "--html" in arguments:
-        at = arguments.index("--html")
-        html = next(iter(arguments[at + 1 : at + 2]), None)
-        arguments = arguments[:at] + arguments[at + 2 :]
-        if not html:
-            print("demo: --html needs a file name", file=sys.stderr)
-            return 2
-    path = Path(arguments[0]) if arguments else EVENT
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("file", nargs="?", type=Path, help="an event as JSON")
+    parser.add_argument("--html", metavar="PAGE", help="where the preview is written as a page")
+    asked = parser.parse_args()
+    path = asked.file or EVENT
     try:
         event = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        print(f"demo: {path} cannot be read as a JSON event: {error}", file=sys.stderr)
-        return 2
+        parser.error(f"{path} cannot be read as a JSON event: {error}")
     # Instances that the event names exist in the account; a sweep finds one as well.
     named = sorted(set(re.findall(r"\bi-[0-9a-f]{8,17}\b", json.dumps(event))))
     with the_same_at_every_run(), SimulatedAccount() as account:
         scene = Demonstration(account)
         scene.start(named or ["i-0123456789abcdef0"])
-        variables = {"filter_id": account.filter_id, **scene.variables()}
-        with patch.dict("os.environ", variables):
-            if arguments:
+        with patch.dict("os.environ", {"filter_id": account.filter_id, **scene.variables()}):
+            if asked.file:
                 show(f"{path.name} against the simulated account", event)
             else:
-                interfaces = show("A new instance with two interfaces starts", event)
-                show_details(interfaces[0], scene.sensors)
-                heading("The sessions, as DescribeTrafficMirrorSessions shows them")
-                for interface in interfaces:
-                    for session in account.sessions(interface["interface_id"]):
-                        print(json.dumps(session, indent=2))
-                print()
-                show("The same event is delivered again", event)
-                scene.steer()
-                title = "A sweep finds a database, and an instance whose tags steer it"
-                show(title, {"sweep": True}, "created")
-            if html or not arguments:
+                show_the_main_job(scene, event)
+            if asked.html or not asked.file:
                 scene.populate()
-                show_account(scene, html)
-    return 0
+                show_account(scene, asked.html)
+
+
+def show_the_main_job(scene: Demonstration, event: object) -> None:
+    """An instance starts, its event comes again, and a sweep finds what tags steer."""
+    interfaces = show("A new instance with two interfaces starts", event)
+    show_details(interfaces[0], scene.sensors)
+    say("== The sessions, as DescribeTrafficMirrorSessions shows them", "bold")
+    for interface in interfaces:
+        for session in scene.account.sessions(interface["interface_id"]):
+            print(json.dumps(session, indent=2))
+    print()
+    show("The same event is delivered again", event)
+    scene.steer()
+    title = "A sweep finds a database, and an instance whose tags steer it"
+    show(title, {"sweep": True}, "created")
 
 
 CONSOLE = shown.console_for_output()
@@ -288,4 +274,4 @@ COLOURS = {"selected": "bold green", "eligible": "green", "rejected": "red"}
 if __name__ == "__main__":
     # Whoever reads only the beginning, with head, gets no traceback.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.exit(main(sys.argv[1:]))
+    main()
