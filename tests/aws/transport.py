@@ -15,7 +15,6 @@ from time import perf_counter, sleep, time  # bound here: a patched time.sleep c
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import parse_qsl, urlsplit
-from xml.sax.saxutils import escape
 
 import boto3
 import xmltodict
@@ -25,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutE
 from botocore.model import StructureShape
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
 from moto.core.parse import PROTOCOL_PARSERS
-from moto.core.serialize import SERIALIZERS, EC2Serializer, SerializationContext
+from moto.core.serialize import SERIALIZERS, SerializationContext
 from moto.core.utils import get_service_model
 from moto.ec2.responses import EC2Response
 from moto.iam.models import get_account_id_from
@@ -129,32 +128,6 @@ def looking_client(region: str, key: str) -> Any:
     return shared_session().client("ec2", region_name=region, config=config, **credentials)
 
 
-def _xml(tree: Mapping[str, Any]) -> str:
-    """What xmltodict writes, in a fraction of the time: thousands of rows are common here."""
-    out = []
-    for tag, value in tree.items():
-        for each in value if isinstance(value, list) else [value]:
-            inside = _xml(each) if isinstance(each, dict) else escape(str(each))
-            out.append(f"<{tag}>{inside}</{tag}>")
-    return "".join(out)
-
-
-class _Serializer(EC2Serializer):
-    """moto's, for answers that are dictionaries: it need not search objects for attributes."""
-
-    def _serialize_body(self, body: Any) -> str:
-        ((name, answer),) = body.items()
-        namespace = answer.pop("@xmlns")
-        return f'<{name} xmlns="{namespace}">{_xml(answer)}</{name}>'
-
-    def _serialize_structure_member(
-        self, serialized: Any, value: Any, shape: Any, key: str
-    ) -> None:
-        if (member := value.get(key)) is not None:
-            self._serialize(serialized, member, shape, key)
-
-
-_SERIALIZERS = {**SERIALIZERS, "ec2": _Serializer}
 _Response = tuple[int, dict[str, str], str]
 _HEADERS = {"Content-Type": "text/xml;charset=UTF-8"}
 
@@ -168,7 +141,7 @@ def _read(service: str, action: str, values: Mapping[str, str]) -> dict[str, Any
 
 def _success(service: str, action: str, result: Mapping[str, Any]) -> _Response:
     model = get_service_model(service)
-    serializer = _SERIALIZERS[model.protocol](
+    serializer = SERIALIZERS[model.protocol](
         model.operation_model(action), SerializationContext(str(uuid.uuid4()))
     )
     return 200, dict(_HEADERS), str(serializer.serialize(result)["body"])
