@@ -1,8 +1,7 @@
 """Random AWS accounts, one for each seed; what the function makes of them; how that differs from
 what the model expects.
 
-`play` builds the account of a seed, hands the function its events and returns the differences;
-`smallest` leaves out of it what is not needed for them.
+`play` builds the account of a seed, hands the function its events and returns the differences.
 """
 
 from __future__ import annotations
@@ -833,9 +832,9 @@ def creates_of(case: Case, start: int) -> Creates:
     return found
 
 
-def play(seed: int, without: frozenset[str] = frozenset()) -> list[str]:
-    """Build the account of a seed, without some of it, and return how the function differs from
-    the model: a paragraph for each difference, and what matters of the interface and the sensor."""
+def play(seed: int) -> list[str]:
+    """Build the account of a seed and return how the function differs from the model: a paragraph
+    for each difference, and what matters of the interface and the sensor."""
     random.seed(seed)  # IDs decide ties: the same seed makes the same IDs
     mock_random.seed(seed)
     with ExitStack() as stack:
@@ -844,7 +843,6 @@ def play(seed: int, without: frozenset[str] = frozenset()) -> list[str]:
         fresh["_clients"] = {None: (reader(), None)}
         stack.enter_context(patch.multiple(lambda_traffic_mirror, **fresh))
         case = Builder(account, seed).build()
-        leave_out(case, without)
         remembered: World | None = None
         not_supported: set[str] = set()
         found: list[str] = []
@@ -859,47 +857,9 @@ def play(seed: int, without: frozenset[str] = frozenset()) -> list[str]:
             found += [f"event {turn + 1}: {each}" for each in context.differences()]
             if case.environment.get("CACHE_SECONDS", "0") != "0":
                 remembered = world
-            refused = {
-                key[0] for key, codes in creates.items() if "NetworkInterfaceNotSupported" in codes
-            }
-            not_supported |= refused
+            unsupported = "NetworkInterfaceNotSupported"
+            not_supported |= {key[0] for key, codes in creates.items() if unsupported in codes}
     return found
-
-
-def leave_out(case: Case, without: frozenset[str]) -> None:
-    """Leave these parts out of a case."""
-    settings = case.settings
-    targets = [one for n, one in enumerate(settings.targets) if f"target {n}" not in without]
-    if targets:
-        settings.targets = targets
-        case.environment["targets"] = " ".join(targets)
-    if case.instance_ids is not None:
-        kept = [one for n, one in enumerate(case.instance_ids) if f"instance {n}" not in without]
-        if 0 < len(kept) < len(case.instance_ids):
-            case.instance_ids = kept
-            case.event = {"instance-ids": kept, "dry_run": settings.dry_run}
-    for one in fields(settings):
-        if one.name in without:
-            setattr(settings, one.name, getattr(Settings(), one.name))
-            case.environment.pop(one.name.upper(), None)
-    if "second event" in without:
-        case.change = None
-
-
-def smallest(seed: int) -> tuple[frozenset[str], list[str]]:
-    """Leave out of a world, one after the other, what its differences do not need."""
-    without: frozenset[str] = frozenset()
-    found = play(seed)
-    options = {one.name for one in fields(Settings)} - {"targets", "filter_id", "dry_run"}
-    parts = ["second event", *(f"instance {n}" for n in range(7)), *sorted(options)]
-    for part in [*parts, *(f"target {n}" for n in range(40))]:
-        try:
-            left = play(seed, without | {part})
-        except (lambda_traffic_mirror.ConfigurationError, AssertionError):
-            continue
-        if left:
-            without, found = without | {part}, left
-    return without, found
 
 
 # --------------------------------------------------------------------------------------
@@ -1040,30 +1000,22 @@ class Compared:
     def about(self, item: ExpectedInterface, target_id: str = "") -> str:
         """What matters of a source, and of a sensor: rows as AWS shows them."""
         lines: list[Any] = [self.case.settings, f"not answered: {self.world.missing}"]
+        lines += [self.world.instance(item.instance_id or "")]
         lines += rows_about(self.world, item.interface_id)
-        source = model.find(self.world.interfaces, "NetworkInterfaceId", item.interface_id) or {}
-        lines += [(self.world.instance(item.instance_id or "") or {}).get("Tags")]
         target = model.find(self.world.targets, "TrafficMirrorTargetId", target_id)
         if target:
             view, faces = model.owner_of(self.world, target), model.faces_of(self.world, target)
-            lines += [dict(target), f"not answered there: {view.missing}"]
+            lines += [target, f"not answered there: {view.missing}"]
             for face in [] if isinstance(faces, str) else faces:
-                host = view.instance((face.get("Attachment") or {}).get("InstanceId", "")) or {}
-                lines += [
-                    f"host: {host.get('State')}",
-                    *rows_about(view, face["NetworkInterfaceId"]),
-                ]
-        vpc = source.get("VpcId")
-        tables = [table for table in self.world.route_tables if table["VpcId"] == vpc]
-        lines += [f"{table['Associations']}: {table['Routes']}" for table in tables]
+                lines += [view.instance((face.get("Attachment") or {}).get("InstanceId", ""))]
+                lines += rows_about(view, face["NetworkInterfaceId"])
         return "\n".join(f"    {str(line)[:1500]}" for line in lines)
 
 
 def rows_about(world: World, interface_id: str | None) -> list[Any]:
-    """An interface, the rules of its groups, and the entries of its subnet's ACL."""
+    """An interface, its groups, its subnet's ACL and its VPC's route tables."""
     row = model.find(world.interfaces, "NetworkInterfaceId", interface_id) or {}
     group_ids = [group["GroupId"] for group in row.get("Groups", ())]
     groups = [group for group in world.groups if group["GroupId"] in group_ids]
-    acl = model.acl_of(world, row.get("SubnetId", "")) or {}
-    rules = [f"{group['GroupId']}: {group['IpPermissions']}" for group in groups]
-    return [dict(row), *rules, f"ACL: {acl.get('Entries')}"]
+    tables = [table for table in world.route_tables if table["VpcId"] == row.get("VpcId")]
+    return [row, *groups, model.acl_of(world, row.get("SubnetId", "")), *tables]

@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, final
 from unittest.mock import patch
 
@@ -41,10 +42,11 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.ec2.models.security_groups import SecurityGroupRule
 
-from aws.describe import Describe, nics_of
+from aws.describe import KINDS, Describe, nics_of
 from aws.sessions import Sessions, SessionStore
 from aws.transport import (
     ACCOUNT_ID,
+    CREATE_SESSION,
     CREDENTIALS,
     OTHER_ACCOUNT_ID,
     REGION,
@@ -97,7 +99,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
       do not show it yet
     - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
       know it yet
-    - `interface_owners`: interfaces that belong to another account, though attached here
     - `roles`: who may assume each, by its ARN (see `role`); `role_arn`: the function's own
     - `clock`: by which credentials expire
     - `latency`: seconds that each recorded attempt takes; attempts in several threads overlap
@@ -131,7 +132,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self.tag_policy: dict[str, set[str]] = {}
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
-        self.interface_owners: dict[str, str] = {}
         self.latency: float | None = 0.0 if first else None
         self.gates: list[Callable[[str, dict[str, Any]], None]] = []
         self.calls: list[Call] = self._simulation.calls
@@ -199,6 +199,15 @@ class SimulatedAccount(Requests, Describe, Sessions):
                 thread.join(10)
         SimulatedAccount._active = None
         self._stack.close()
+
+    def _answers(self, action: str) -> Callable[[dict[str, Any], bool], Any] | None:
+        """What answers to this operation of EC2; None: moto."""
+        if action in KINDS:
+            return partial(self._describe, action)
+        return {
+            CREATE_SESSION: self._create_traffic_mirror_session,
+            "GetManagedPrefixListEntries": self._get_managed_prefix_list_entries,
+        }.get(action)
 
     def _open(self) -> None:
         self.ec2 = looking_client(self.region, self._access_key)
@@ -737,14 +746,9 @@ class SimulatedAccount(Requests, Describe, Sessions):
             arn = (
                 f"arn:aws:elasticloadbalancing:{self.region}:{self.account_id}:loadbalancer/{name}"
             )
+            made = {"requester": "amazon-elb", "description": f"ELB {name}"}
             for subnet_id in subnets:
-                self.requester_managed(
-                    subnet_id,
-                    groups,
-                    requester="amazon-elb",
-                    description=f"ELB {name}",
-                    type="network_load_balancer",
-                )
+                self.requester_managed(subnet_id, groups, type="network_load_balancer", **made)
             return str(self._target(network_load_balancer_arn=arn).id)
 
     def gwlb_sensor(self, subnets: Iterable[str], colon: bool = False) -> str:
@@ -752,13 +756,9 @@ class SimulatedAccount(Requests, Describe, Sessions):
         with self._lock:
             endpoint = new_id("vpce")
             text = f"VPC Endpoint Interface{':' if colon else ''} {endpoint}"
+            made = {"requester": "727180483921", "description": text}  # an account of AWS
             for subnet_id in subnets:
-                self.requester_managed(
-                    subnet_id,
-                    requester="727180483921",  # an account of AWS
-                    description=text,
-                    type="gateway_load_balancer_endpoint",
-                )
+                self.requester_managed(subnet_id, type="gateway_load_balancer_endpoint", **made)
             return str(self._target(gateway_load_balancer_endpoint_id=endpoint).id)
 
     def requester_managed(
@@ -801,22 +801,16 @@ class SimulatedAccount(Requests, Describe, Sessions):
         attached to an instance of this account.
         """
         subnet_id = subnet or self.zone_subnet(zone)
-        requester = "amazon-elasticache" if elasticache else "amazon-rds"
-        description = "RDSNetworkInterface"
+        by = {"requester": "amazon-rds", "description": "RDSNetworkInterface"}
         if elasticache:
-            description = f"ElastiCache cache-{next(self._numbers)}-001"
+            name = f"ElastiCache cache-{next(self._numbers)}-001"
+            by = {"requester": "amazon-elasticache", "description": name}
         if not custom:
             group_ids = [self._vpc_group(subnet_id)] if groups is None else groups
-            return self.requester_managed(
-                subnet_id,
-                group_ids,
-                requester=requester,
-                description=description,
-                address=address,
-            )
+            return self.requester_managed(subnet_id, group_ids, address=address, **by)
         with self._lock:
             made = self._instance(self.instance(subnet_id, groups, address=address)).nics[0]
-            made.description, made.requester_id = description, requester
+            made.description, made.requester_id = by["description"], by["requester"]
             made.requester_managed = True
             return str(made.id)
 

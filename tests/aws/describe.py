@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aws.sessions import DATABASES, Session
-from aws.transport import Refusal
+from aws.transport import refuse_if
 
 # ---------------------------------------------------------------------------------------------
 # Filters and kinds of resources.
@@ -39,13 +39,18 @@ _Values = Callable[[Any], Iterable[Any]]
 
 @dataclass
 class _Kind:
-    """How the resources of one Describe* operation are named, filtered and paged."""
+    """How the resources of one Describe* operation are found, named, filtered, paged and shown."""
 
+    rows: str  # the answer's member
     ids: str  # the parameter
     prefix: str
     noun: str
     error: str  # how the codes begin that refuse an ID
     filters: dict[str, _Values]
+    resources: Callable[[Any], Mapping[str, Any]]  # of an account, by ID
+    view: Callable[[Any, Any], dict[str, Any]]  # of an account and a resource
+    # Whether the resource is not shown yet, asked once for each call that would show it.
+    unseen: Callable[[Any, Any], bool] = lambda account, resource: False
     malformed: str = ""  # where that code begins otherwise
     bounds: tuple[int, int] = (5, 1000)
     # Page size where MaxResults is not given; None: everything. For traffic mirroring it is not
@@ -60,63 +65,85 @@ def nics_of(instance: Any) -> list[Any]:
     return [instance.nics[index] for index in sorted(instance.nics)]
 
 
-_KINDS = {
+KINDS = {
     "DescribeInstances": _Kind(
-        *("InstanceIds", "i", "instance ID", "InvalidInstanceID"),
+        *("Instances", "InstanceIds", "i", "instance ID", "InvalidInstanceID"),
         {"instance-id": lambda i: (i.id,), "instance-state-name": lambda i: (i._state.name,)},
+        lambda a: a._all_instances(),
+        lambda a, instance: a._instance_view(instance),
+        lambda a, instance: a._is_unknown_yet(instance),
         ids_exclude_max_results="instancesSet",
     ),
     "DescribeNetworkInterfaces": _Kind(
-        *("NetworkInterfaceIds", "eni", "networkInterface ID", "InvalidNetworkInterfaceID"),
+        *("NetworkInterfaces", "NetworkInterfaceIds", "eni", "networkInterface ID"),
+        "InvalidNetworkInterfaceID",
         {
             "network-interface-id": lambda n: (n.id,),
             "description": lambda n: (n.description,),
             "requester-id": lambda n: (n.requester_id,),
         },
+        lambda a: a._backend.enis,
+        lambda a, interface: a._interface_view(interface),
         malformed="InvalidNetworkInterfaceId",
         ids_exclude_max_results="networkInterfaceIds",
     ),
     "DescribeSecurityGroups": _Kind(
-        *("GroupIds", "sg", "security group", "InvalidGroup"),
+        *("SecurityGroups", "GroupIds", "sg", "security group", "InvalidGroup"),
         {"group-id": lambda g: (g.id,)},
+        lambda a: a._all_groups(),
+        lambda a, group: a._group_view(group),
         malformed="InvalidGroupId",
     ),
     "DescribeNetworkAcls": _Kind(
-        *("NetworkAclIds", "acl", "networkAcl ID", "InvalidNetworkAclID"),
+        *("NetworkAcls", "NetworkAclIds", "acl", "networkAcl ID", "InvalidNetworkAclID"),
         {"vpc-id": lambda a: (a.vpc_id,)},
+        lambda a: a._backend.network_acls,
+        lambda a, acl: a._acl_view(acl),
     ),
     "DescribeRouteTables": _Kind(
-        *("RouteTableIds", "rtb", "routeTable ID", "InvalidRouteTableID"),
+        *("RouteTables", "RouteTableIds", "rtb", "routeTable ID", "InvalidRouteTableID"),
         {"vpc-id": lambda t: (t.vpc_id,)},
+        lambda a: a._route_tables(),
+        lambda a, table: a._table_view(table),
         bounds=(5, 100),
         page=100,
     ),
     "DescribeTrafficMirrorTargets": _Kind(
-        *("TrafficMirrorTargetIds", "tmt", "traffic mirror target ID"),
+        *("TrafficMirrorTargets", "TrafficMirrorTargetIds", "tmt", "traffic mirror target ID"),
         "InvalidTrafficMirrorTargetId",
         {"traffic-mirror-target-id": lambda t: (t.id,)},
+        lambda a: a._visible_targets(),
+        lambda a, target: a._target_view(target),
         page=1000,
     ),
     "DescribeTrafficMirrorSessions": _Kind(
-        *("TrafficMirrorSessionIds", "tms", "traffic mirror session ID"),
+        *("TrafficMirrorSessions", "TrafficMirrorSessionIds", "tms", "traffic mirror session ID"),
         "InvalidTrafficMirrorSessionId",
         {
             "traffic-mirror-target-id": lambda s: (s.view["TrafficMirrorTargetId"],),
             "network-interface-id": lambda s: (s.view["NetworkInterfaceId"],),
         },
+        lambda a: a._visible_sessions(),
+        lambda a, session: a._session_view(session),
+        lambda a, session: session.is_late(),
         page=1000,
     ),
 }
 
 
+def _check_id(one: str, prefix: str, error: str) -> None:
+    wrong = not re.fullmatch(rf"{prefix}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", one)
+    refuse_if(wrong, f"{error}.Malformed", f'Invalid id: "{one}" (expecting "{prefix}-...")')
+
+
 def _page_size(parameters: Mapping[str, Any], bounds: tuple[int, int]) -> int | None:
     size: int | None = parameters.get("MaxResults")
-    if size is not None and not bounds[0] <= size <= bounds[1]:
-        raise Refusal(
-            "InvalidParameterValue",
-            f"Value ( {size} ) for parameter maxResults is invalid. "
-            f"Expecting a value between {bounds[0]} and {bounds[1]}.",
-        )
+    refuse_if(
+        size is not None and not bounds[0] <= size <= bounds[1],
+        "InvalidParameterValue",
+        f"Value ( {size} ) for parameter maxResults is invalid. "
+        f"Expecting a value between {bounds[0]} and {bounds[1]}.",
+    )
     return size
 
 
@@ -124,13 +151,13 @@ def _passes(kind: _Kind, filters: Iterable[Mapping[str, Any]]) -> Callable[[Any]
     tests: list[tuple[_Values, Callable[[Iterable[Any]], bool]]] = []
     for item in filters:
         name, values = item.get("Name"), item.get("Values") or []
-        if len(values) > 200:
-            raise Refusal(
-                "FilterLimitExceeded",
-                "The maximum number of filter values specified on a single call is 200",
-            )
-        if name not in kind.filters:
-            raise Refusal("InvalidParameterValue", f"The filter '{name}' is invalid")
+        refuse_if(
+            len(values) > 200,
+            "FilterLimitExceeded",
+            "The maximum number of filter values specified on a single call is 200",
+        )
+        unknown = name not in kind.filters
+        refuse_if(unknown, "InvalidParameterValue", f"The filter '{name}' is invalid")
         tests.append((kind.filters[name], _matcher(values)))
     return lambda resource: all(matches(values_of(resource)) for values_of, matches in tests)
 
@@ -138,28 +165,24 @@ def _passes(kind: _Kind, filters: Iterable[Mapping[str, Any]]) -> Callable[[Any]
 class Describe:
     """The Describe operations of an account."""
 
-    def _select(
-        self,
-        operation: str,
-        parameters: Mapping[str, Any],
-        looking: bool,
-        resources: Mapping[str, Any],
-        unseen: Callable[[Any], bool] = lambda resource: False,
-    ) -> tuple[list[Any], str | None]:
+    def _describe(
+        self, operation: str, parameters: Mapping[str, Any], looking: bool
+    ) -> dict[str, Any]:
         """The resources that one call shows, and the token of the next page.
 
         What the pages hold is settled by the first call; what has gone since is left out. A token
         stays good for the call that it was made for (with any MaxResults), not for others.
         """
-        kind = _KINDS[operation]
+        kind = KINDS[operation]
+        resources = kind.resources(self)
         ids, token = parameters.get(kind.ids) or [], parameters.get("NextToken")
         size = _page_size(parameters, kind.bounds)
-        if ids and size is not None and kind.ids_exclude_max_results:
-            raise Refusal(
-                "InvalidParameterCombination",
-                f"The parameter {kind.ids_exclude_max_results} cannot be used with the parameter "
-                "maxResults",
-            )
+        refuse_if(
+            ids and size is not None and kind.ids_exclude_max_results,
+            "InvalidParameterCombination",
+            f"The parameter {kind.ids_exclude_max_results} cannot be used with the parameter "
+            "maxResults",
+        )
         passes = _passes(kind, parameters.get("Filters") or ())
         asked = {k: v for k, v in parameters.items() if k not in ("NextToken", "MaxResults")}
         if ids and not token:
@@ -172,39 +195,36 @@ class Describe:
             among = [resources[i] for i in dict.fromkeys(ids or resources) if i in resources]
             chosen = [r for r in among if r.id not in hidden and (ids or passes(r))]
             if not looking:
-                chosen = [resource for resource in chosen if not unseen(resource)]
+                chosen = [resource for resource in chosen if not kind.unseen(self, resource)]
             shown = {resource.id for resource in chosen}
-            if missing := [i for i in dict.fromkeys(ids) if i not in shown]:
-                plural, verb = ("s", "do") if len(missing) > 1 else ("", "does")
-                raise Refusal(
-                    f"{kind.error}.NotFound",
-                    f"The {kind.noun}{plural} '{', '.join(missing)}' {verb} not exist",
-                )
+            missing = [i for i in dict.fromkeys(ids) if i not in shown]
+            plural, verb = ("s", "do") if len(missing) > 1 else ("", "does")
+            message = f"The {kind.noun}{plural} '{', '.join(missing)}' {verb} not exist"
+            refuse_if(missing, f"{kind.error}.NotFound", message)
             return [resource.id for resource in chosen if passes(resource)]
 
         signature = json.dumps([operation, asked])
         size = size or (None if ids else kind.page)
         found, next_token = self._page(signature, token, size, find)
-        return [resources[i] for i in found if i in resources], next_token
+        views = [kind.view(self, resources[i]) for i in found if i in resources]
+        if kind.rows == "Instances":
+            return {"Reservations": self._reservations(views), "NextToken": next_token}
+        return {kind.rows: views, "NextToken": next_token}
 
     @staticmethod
     def _check_ids(kind: _Kind, ids: Sequence[str]) -> None:
-        if len(ids) > 1000:
-            raise Refusal("InvalidParameterValue", "No more than 1000 IDs can be specified.")
+        many = len(ids) > 1000
+        refuse_if(many, "InvalidParameterValue", "No more than 1000 IDs can be specified.")
         for one in ids:
-            if not re.fullmatch(rf"{kind.prefix}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", one):
-                raise Refusal(
-                    f"{kind.malformed or kind.error}.Malformed",
-                    f'Invalid id: "{one}" (expecting "{kind.prefix}-...")',
-                )
+            _check_id(one, kind.prefix, kind.malformed or kind.error)
 
     def _page(
         self, signature: str, token: str | None, size: int | None, find: Callable[[], list[Any]]
     ) -> tuple[list[Any], str | None]:
         """One page of what a call finds, which further pages do not ask for again."""
         known, found, offset = self._pages.get(token, ("", [], 0)) if token else ("", [], 0)
-        if token and known != signature:
-            raise Refusal("InvalidPaginationToken", "The specified pagination token is invalid.")
+        message = "The specified pagination token is invalid."
+        refuse_if(token and known != signature, "InvalidPaginationToken", message)
         if not token:
             found = find()
         end = len(found) if size is None else offset + min(size, self._simulation.largest_page)
@@ -227,28 +247,24 @@ class Describe:
             for instance in reservation.instances
         }
 
-    def _describe_instances(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
-        def unseen(instance: Any) -> bool:
-            left = self.unknown_instances.get(instance.id, 0)
-            self.unknown_instances[instance.id] = max(left - 1, 0)
-            return left > 0
+    def _is_unknown_yet(self, instance: Any) -> bool:
+        left = self.unknown_instances.get(instance.id, 0)
+        self.unknown_instances[instance.id] = max(left - 1, 0)
+        return left > 0
 
-        shown, token = self._select(
-            "DescribeInstances", parameters, looking, self._all_instances(), unseen
-        )
+    def _reservations(self, instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
         of_instance = {
             instance.id: reservation.id
             for reservation in self._backend.reservations.values()
             for instance in reservation.instances
         }
         views: dict[str, list[dict[str, Any]]] = {}
-        for instance in shown:
-            views.setdefault(of_instance[instance.id], []).append(self._instance_view(instance))
-        reservations = [
+        for view in instances:
+            views.setdefault(of_instance[view["InstanceId"]], []).append(view)
+        return [
             {"ReservationId": key, "OwnerId": self.account_id, "Groups": [], "Instances": rows}
             for key, rows in views.items()
         ]
-        return {"Reservations": reservations, "NextToken": token}
 
     def _instance_view(self, instance: Any) -> dict[str, Any]:
         nics = nics_of(instance)
@@ -306,7 +322,7 @@ class Describe:
             "Description": interface.description,
             "InterfaceType": interface.interface_type,
             "MacAddress": interface.mac_address,
-            "OwnerId": self.interface_owners.get(interface.id, self.account_id),
+            "OwnerId": self.account_id,
             "PrivateIpAddress": primary,
             "PrivateIpAddresses": [
                 {"Primary": one == primary, "PrivateIpAddress": one} for one in addresses
@@ -318,17 +334,6 @@ class Describe:
             "SubnetId": interface.subnet.id,
             "VpcId": interface.subnet.vpc_id,
             "Operator": self._operator_view(interface.id),
-        }
-
-    def _describe_network_interfaces(
-        self, parameters: dict[str, Any], looking: bool
-    ) -> dict[str, Any]:
-        shown, token = self._select(
-            "DescribeNetworkInterfaces", parameters, looking, self._backend.enis
-        )
-        return {
-            "NetworkInterfaces": [self._interface_view(interface) for interface in shown],
-            "NextToken": token,
         }
 
     def _interface_view(self, interface: Any) -> dict[str, Any]:
@@ -364,26 +369,17 @@ class Describe:
     def _all_groups(self) -> dict[str, Any]:
         return {g.id: g for groups in self._backend.groups.values() for g in groups.values()}
 
-    def _describe_security_groups(
-        self, parameters: dict[str, Any], looking: bool
-    ) -> dict[str, Any]:
-        shown, token = self._select(
-            "DescribeSecurityGroups", parameters, looking, self._all_groups()
-        )
-        views = [
-            {
-                "GroupId": group.id,
-                "GroupName": group.name,
-                "Description": group.description,
-                "OwnerId": self.account_id,
-                "VpcId": group.vpc_id,
-                "IpPermissions": self._permissions_view(group.ingress_rules),
-                "IpPermissionsEgress": self._permissions_view(group.egress_rules),
-                "Tags": self._tags_view(group.id) or None,
-            }
-            for group in shown
-        ]
-        return {"SecurityGroups": views, "NextToken": token}
+    def _group_view(self, group: Any) -> dict[str, Any]:
+        return {
+            "GroupId": group.id,
+            "GroupName": group.name,
+            "Description": group.description,
+            "OwnerId": self.account_id,
+            "VpcId": group.vpc_id,
+            "IpPermissions": self._permissions_view(group.ingress_rules),
+            "IpPermissionsEgress": self._permissions_view(group.egress_rules),
+            "Tags": self._tags_view(group.id) or None,
+        }
 
     @staticmethod
     def _permissions_view(rules: Iterable[Any]) -> list[dict[str, Any]]:
@@ -410,12 +406,6 @@ class Describe:
             if item.prefix_list_id:
                 view["PrefixListIds"].append({"PrefixListId": item.prefix_list_id})
         return list(permissions.values())
-
-    def _describe_network_acls(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
-        shown, token = self._select(
-            "DescribeNetworkAcls", parameters, looking, self._backend.network_acls
-        )
-        return {"NetworkAcls": [self._acl_view(acl) for acl in shown], "NextToken": token}
 
     def _acl_view(self, acl: Any) -> dict[str, Any]:
         return {
@@ -450,75 +440,41 @@ class Describe:
         self, parameters: dict[str, Any], looking: bool
     ) -> dict[str, Any]:
         size, list_id = _page_size(parameters, (1, 100)) or 100, parameters["PrefixListId"]
-        if not re.fullmatch(r"pl-([0-9a-f]{8}|[0-9a-f]{17})", list_id):
-            raise Refusal(
-                "InvalidPrefixListId.Malformed", f'Invalid id: "{list_id}" (expecting "pl-...")'
-            )
+        _check_id(list_id, "pl", "InvalidPrefixListId")
         found = self._backend.managed_prefix_lists.get(list_id)
-        if found is None or (list_id in self._hidden and not looking):
-            raise Refusal(
-                "InvalidPrefixListID.NotFound", f"The prefix list ID '{list_id}' does not exist"
-            )
+        unseen = found is None or (list_id in self._hidden and not looking)
+        message = f"The prefix list ID '{list_id}' does not exist"
+        refuse_if(unseen, "InvalidPrefixListID.NotFound", message)
         entries = found.entries.get(int(found.version or 1)) or []
         token = parameters.get("NextToken")
         shown, token = self._page(f"entries {list_id}", token, size, lambda: entries)
         return {"Entries": shown, "NextToken": token}
 
-    def _describe_route_tables(self, parameters: dict[str, Any], looking: bool) -> dict[str, Any]:
-        shown, token = self._select(
-            "DescribeRouteTables", parameters, looking, self._route_tables()
-        )
-        views = [
-            {
-                "RouteTableId": table.id,
-                "VpcId": table.vpc_id,
-                "OwnerId": self.account_id,
-                "Routes": table.routes,
-                "Associations": table.associations(),
-                "PropagatingVgws": [],
-                "Tags": self._tags_view(table.id),
-            }
-            for table in shown
-        ]
-        return {"RouteTables": views, "NextToken": token}
+    def _table_view(self, table: Any) -> dict[str, Any]:
+        return {
+            "RouteTableId": table.id,
+            "VpcId": table.vpc_id,
+            "OwnerId": self.account_id,
+            "Routes": table.routes,
+            "Associations": table.associations(),
+            "PropagatingVgws": [],
+            "Tags": self._tags_view(table.id),
+        }
 
     # --- traffic mirroring
 
-    def _describe_traffic_mirror_targets(
-        self, parameters: dict[str, Any], looking: bool
-    ) -> dict[str, Any]:
-        shown, token = self._select(
-            "DescribeTrafficMirrorTargets", parameters, looking, self._visible_targets()
-        )
-        views = [
-            {
-                "TrafficMirrorTargetId": target.id,
-                "Type": target.type,
-                "NetworkInterfaceId": (
-                    target.network_interface_id if self._shows_interface(target.id) else None
-                ),
-                "NetworkLoadBalancerArn": target.network_load_balancer_arn,
-                "GatewayLoadBalancerEndpointId": target.gateway_load_balancer_endpoint_id,
-                "Description": target.description,
-                "OwnerId": getattr(target, "simulated_owner", target.owner_id),
-                "Tags": self._tags_view(target.id),
-            }
-            for target in shown
-        ]
-        return {"TrafficMirrorTargets": views, "NextToken": token}
+    def _target_view(self, target: Any) -> dict[str, Any]:
+        shown = self._shows_interface(target.id)
+        return {
+            "TrafficMirrorTargetId": target.id,
+            "Type": target.type,
+            "NetworkInterfaceId": target.network_interface_id if shown else None,
+            "NetworkLoadBalancerArn": target.network_load_balancer_arn,
+            "GatewayLoadBalancerEndpointId": target.gateway_load_balancer_endpoint_id,
+            "Description": target.description,
+            "OwnerId": getattr(target, "simulated_owner", target.owner_id),
+            "Tags": self._tags_view(target.id),
+        }
 
     def _session_view(self, session: Session) -> dict[str, Any]:
         return {**session.view, "Tags": self._tags_view(session.id)}
-
-    def _describe_traffic_mirror_sessions(
-        self, parameters: dict[str, Any], looking: bool
-    ) -> dict[str, Any]:
-        def unseen(session: Session) -> bool:
-            session.hidden_calls -= 1
-            return session.hidden_calls >= 0
-
-        shown, token = self._select(
-            "DescribeTrafficMirrorSessions", parameters, looking, self._visible_sessions(), unseen
-        )
-        views = [self._session_view(session) for session in shown]
-        return {"TrafficMirrorSessions": views, "NextToken": token}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aws.transport import Refusal, new_id
+from aws.transport import new_id, refuse_if
 
 DATABASES = ("amazon-rds", "amazon-elasticache")  # requesters whose interfaces AWS mirrors
 
@@ -23,6 +23,11 @@ class Session:
     @property
     def id(self) -> str:
         return str(self.view["TrafficMirrorSessionId"])
+
+    def is_late(self) -> bool:
+        """Whether a call that would show it does not show it yet; it counts the calls."""
+        self.hidden_calls -= 1
+        return self.hidden_calls >= 0
 
 
 class SessionStore:
@@ -111,12 +116,12 @@ class Sessions:
         signature = json.dumps(request, sort_keys=True)
         if token in self._idempotency:
             known, answer = self._idempotency[token]
-            if known != signature:
-                raise Refusal(
-                    "IdempotentParameterMismatch",
-                    "Arguments on this idempotent request are inconsistent with arguments used in "
-                    "previous request(s).",
-                )
+            refuse_if(
+                known != signature,
+                "IdempotentParameterMismatch",
+                "Arguments on this idempotent request are inconsistent with arguments used in "
+                "previous request(s).",
+            )
             return answer
         self._check_session(parameters)
         tags = self._check_tags(parameters.get("TagSpecifications") or ())
@@ -144,19 +149,19 @@ class Sessions:
         tags: dict[str, str] = {}
         for specification in specifications:
             kind = specification.get("ResourceType")
-            if kind != "traffic-mirror-session":
-                raise Refusal(
-                    "InvalidParameterValue",
-                    f"'{kind}' is not a valid taggable resource type for this operation.",
-                )
+            refuse_if(
+                kind != "traffic-mirror-session",
+                "InvalidParameterValue",
+                f"'{kind}' is not a valid taggable resource type for this operation.",
+            )
             tags |= {tag["Key"]: tag.get("Value", "") for tag in specification.get("Tags") or ()}
         for key, value in tags.items():
-            if value not in self.tag_policy.get(key, {value}):
-                raise Refusal(
-                    "TagPolicyViolation",
-                    "The tag policy does not allow the specified value for the following tag key: "
-                    f"'{key}'.",
-                )
+            refuse_if(
+                value not in self.tag_policy.get(key, {value}),
+                "TagPolicyViolation",
+                "The tag policy does not allow the specified value for the following tag key: "
+                f"'{key}'.",
+            )
         return tags
 
     def _check_session(self, parameters: Mapping[str, Any]) -> None:
@@ -167,12 +172,11 @@ class Sessions:
             ("PacketLength", 1, 8500),
         ):
             value = parameters.get(name)
-            if value is not None and not low <= value <= high:
-                raise Refusal(
-                    "InvalidParameterValue",
-                    f"Value ({value}) for parameter {name} is invalid. "
-                    f"It must be between {low} and {high}.",
-                )
+            refuse_if(
+                value is not None and not low <= value <= high,
+                "InvalidParameterValue",
+                f"Value ({value}) for parameter {name} must be between {low} and {high}.",
+            )
         interface_id = parameters["NetworkInterfaceId"]
         target_id = parameters["TrafficMirrorTargetId"]
         filter_id = parameters["TrafficMirrorFilterId"]
@@ -182,8 +186,8 @@ class Sessions:
             (interface_id, "NetworkInterfaceID", "networkInterface ID", self._backend.enis),
             (target_id, "TrafficMirrorTargetId", "traffic mirror target", self._visible_targets()),
         ):
-            if given not in known:
-                raise Refusal(f"Invalid{code}.NotFound", f"The {noun} '{given}' does not exist")
+            message = f"The {noun} '{given}' does not exist"
+            refuse_if(given not in known, f"Invalid{code}.NotFound", message)
         self._account_of_target(target_id)._check_target(target_id)
         self._check_source(interface_id)
         self._check_quotas(interface_id, target_id, parameters["SessionNumber"])
@@ -203,8 +207,7 @@ class Sessions:
             wrong = f"{target.network_interface_id}, the interface of {target_id}, does not exist"
         elif interface.instance is not None and interface.instance._state.name != "running":
             wrong = f"The instance of {target_id} must be in the running state"
-        if wrong:
-            raise Refusal("InvalidTrafficMirrorTarget", wrong)
+        refuse_if(wrong, "InvalidTrafficMirrorTarget", wrong)
 
     def _check_source(self, interface_id: str) -> None:
         """The guide says what cannot be a source; the code is documented for two of the reasons.
@@ -213,36 +216,34 @@ class Sessions:
         without an instance.
         """
         interface = self._backend.enis[interface_id]
-        if any(
-            target.network_interface_id == interface_id
-            for target in self._backend.traffic_mirror_targets.values()
-        ):
-            raise Refusal(
-                "InterfaceInUseByTrafficMirrorTarget",
-                f"{interface_id} is in use by a traffic mirror target",
-            )
+        targets = self._backend.traffic_mirror_targets.values()
+        refuse_if(
+            any(target.network_interface_id == interface_id for target in targets),
+            "InterfaceInUseByTrafficMirrorTarget",
+            f"{interface_id} is in use by a traffic mirror target",
+        )
         of_database = interface.requester_id in DATABASES
-        if interface.requester_managed and not of_database:
-            raise Refusal(
-                "NetworkInterfaceNotSupported",
-                f"{interface_id} is managed by {interface.requester_id}",
-            )
-        if interface.interface_type != "interface":
-            raise Refusal(
-                "InvalidParameterValue",
-                f"{interface_id} is of type {interface.interface_type}; a source must be of type "
-                "interface",
-            )
-        if interface.private_ip_address is None:
-            raise Refusal("InvalidParameterValue", f"{interface_id} is in an IPv6-only subnet")
+        refuse_if(
+            interface.requester_managed and not of_database,
+            "NetworkInterfaceNotSupported",
+            f"{interface_id} is managed by {interface.requester_id}",
+        )
+        refuse_if(
+            interface.interface_type != "interface",
+            "InvalidParameterValue",
+            f"{interface_id} is of type {interface.interface_type}; a source is of type interface",
+        )
+        refuse_if(
+            interface.private_ip_address is None,
+            "InvalidParameterValue",
+            f"{interface_id} is in an IPv6-only subnet",
+        )
         instance = interface.instance
-        if instance is None and of_database:
-            return
-        if instance is None or instance.instance_type in self.unsupported_types:
-            raise Refusal(
-                "NetworkInterfaceNotSupported",
-                f"{interface_id} must be attached to a supported instance",
-            )
+        refuse_if(
+            instance.instance_type in self.unsupported_types if instance else not of_database,
+            "NetworkInterfaceNotSupported",
+            f"{interface_id} must be attached to a supported instance",
+        )
 
     def _check_quotas(self, interface_id: str, target_id: str, number: int) -> None:
         """The codes are documented but for the session number's.
@@ -251,29 +252,29 @@ class Sessions:
         it has are free.
         """
         of_interface = self._store.by_interface.get(interface_id, {}).values()
-        if any(session.view["SessionNumber"] == number for session in of_interface):
-            raise Refusal(
-                "InvalidParameterValue",
-                f"Session number {number} already being used on network interface {interface_id}",
-            )
-        if len(of_interface) >= 3:
-            raise Refusal(
-                "TrafficMirrorSessionsPerInterfaceLimitExceeded",
-                "Sessions per interface limit reached (3)",
-            )
+        refuse_if(
+            any(session.view["SessionNumber"] == number for session in of_interface),
+            "InvalidParameterValue",
+            f"Session number {number} already being used on network interface {interface_id}",
+        )
+        refuse_if(
+            len(of_interface) >= 3,
+            "TrafficMirrorSessionsPerInterfaceLimitExceeded",
+            "Sessions per interface limit reached (3)",
+        )
         owner = self._account_of_target(target_id)
         target = owner._backend.traffic_mirror_targets[target_id]
         to_target = self._store.by_target.get(target_id, {})
         if target.network_interface_id:
             sources = {session.view["NetworkInterfaceId"] for session in to_target.values()}
             quota = owner.quota.get(target_id, owner.default_quota)
-            if interface_id not in sources and len(sources) >= quota:
-                raise Refusal(
-                    "TrafficMirrorSourcesPerTargetLimitExceeded",
-                    f"Sources per interface-target limit reached ({quota})",
-                )
-        if len(self._store.by_owner.get(self.account_id, ())) >= self.account_quota:
-            raise Refusal(
-                "TrafficMirrorSessionLimitExceeded",
-                f"Traffic mirror session limit reached ({self.account_quota})",
+            refuse_if(
+                interface_id not in sources and len(sources) >= quota,
+                "TrafficMirrorSourcesPerTargetLimitExceeded",
+                f"Sources per interface-target limit reached ({quota})",
             )
+        refuse_if(
+            len(self._store.by_owner.get(self.account_id, ())) >= self.account_quota,
+            "TrafficMirrorSessionLimitExceeded",
+            f"Traffic mirror session limit reached ({self.account_quota})",
+        )

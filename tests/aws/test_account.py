@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, ParamValidationError, ReadTimeoutError
-from moto.server import ThreadedMotoServer
+from botocore.exceptions import ClientError
 
 from aws import OTHER_ACCOUNT_ID, SimulatedAccount
 
 ONCE = {"retries": {"total_max_attempts": 1}}
 NO = f"{0:017x}"
+ENI = "NetworkInterfaceId"
 Changes = dict[str, Any]
 
 
@@ -56,7 +55,7 @@ def refused(call: Callable[..., Any], **parameters: Any) -> str:
 def session(account: SimulatedAccount, **changes: Any) -> dict[str, Any]:
     """The parameters of a create that AWS carries out, but for these changes."""
     return {
-        "NetworkInterfaceId": changes.get("NetworkInterfaceId") or of_instance(account),
+        ENI: changes.get(ENI) or of_instance(account),
         "TrafficMirrorTargetId": changes.get("TrafficMirrorTargetId") or account.sensor(),
         "TrafficMirrorFilterId": account.filter_id,
         "SessionNumber": 1,
@@ -69,7 +68,7 @@ def of_instance(account: SimulatedAccount, **options: Any) -> str:
 
 
 def source(interface: str) -> Changes:
-    return {"NetworkInterfaceId": interface}
+    return {ENI: interface}
 
 
 def to(target: str) -> Changes:
@@ -201,37 +200,6 @@ def test_client_token(account: SimulatedAccount, client: Any) -> None:
     create(**asked)
 
 
-def test_creates_are_atomic(account: SimulatedAccount, client: Any) -> None:
-    target = account.sensor(quota=10)
-
-    def is_created(instance: str) -> bool:
-        asked = session(account, **to(target), **source(account.first_interface(instance)))
-        try:
-            client.create_traffic_mirror_session(**asked)
-        except ClientError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(16) as pool:
-        assert sum(pool.map(is_created, account.instances(40))) == 10
-    assert len(account.sessions(target_id=target)) == 10
-    assert account.count("CreateTrafficMirrorSession") == 40
-
-
-def test_sessions_go_with_their_interface_not_with_their_target(account: SimulatedAccount) -> None:
-    target = account.sensor()
-    one, two, rest = (account.instance(interfaces=2) for _ in range(3))
-    for instance in (one, two, rest):
-        for interface in account.interfaces_of(instance):
-            account.session(interface, target)
-    account.terminate(one)
-    account.ec2.terminate_instances(InstanceIds=[two])
-    assert len(account.sessions()) == 2
-    account.delete_interface(account.interfaces_of(rest)[1])
-    account.delete_sensor_interface(target)
-    assert len(account.sessions()) == 1
-
-
 # --- Describe*
 
 # By the beginning of an ID: the operation, its parameter for IDs, what it says of an unknown one,
@@ -274,64 +242,53 @@ def listed(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ids_and_filters(account: SimulatedAccount, client: Any, kind: str) -> None:
-    operation, parameter, code, name, build = KINDS[kind]
-    known, unknown = str(build(account)), f"{kind}-{NO}"
+def test_what_describe_refuses(account: SimulatedAccount, client: Any, kind: str) -> None:
+    operation, ids, code, name, build = KINDS[kind]
+    known, unknown = [str(build(account)) for _ in range(6)], f"{kind}-{NO}"
     call = getattr(client, f"describe_{operation}")
-    assert len(listed(call(**{parameter: [known]}))) == 1
-    answer = error(call, **{parameter: [known, unknown]})
-    assert (answer["Error"]["Code"], unknown in str(answer)) == (f"{code}.NotFound", True)
-    assert refused(call, **{parameter: ["nonsense"]}).endswith(".Malformed")
-    value = {"vpc-id": account.default_vpc}.get(name, known)
-    if kind == "tms":
-        value = account.sessions()[0]["NetworkInterfaceId"]
-    by_filter = [{"Name": name, "Values": [unknown, value]}]
-    assert known in str(call(Filters=by_filter))
-    no_such = [{"Name": "no-such", "Values": ["x"]}]
-    assert refused(call, Filters=no_such) == "400 InvalidParameterValue"
-    many = [{"Name": name, "Values": [f"{kind}-{n:017x}" for n in range(201)]}]
-    assert refused(call, Filters=many) == "400 FilterLimitExceeded"
-    many[0]["Values"] = many[0]["Values"][:200]
-    assert listed(call(Filters=many)) == []
-    account.hide(known)
-    assert known not in str(call(Filters=by_filter))
-    assert refused(call, **{parameter: [known]}) == f"400 {code}.NotFound"
-    assert known in str(getattr(account.ec2, f"describe_{operation}")(Filters=by_filter))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_pages(account: SimulatedAccount, client: Any, kind: str) -> None:
-    operation, parameter, _, name, build = KINDS[kind]
-    known = [str(build(account)) for _ in range(12)]
-    call = getattr(client, f"describe_{operation}")
-    first = call(MaxResults=5)
-    assert len(listed(first)) == 5
-    second = call(MaxResults=5, NextToken=first["NextToken"])
-    assert listed(call(MaxResults=5, NextToken=first["NextToken"])) == listed(second)
+    assert len(listed(call(**{ids: known}))) == 6
     pages = client.get_paginator(f"describe_{operation}").paginate(PaginationConfig={"PageSize": 5})
-    found = [item for page in pages for item in listed(page)]
-    assert found == listed(getattr(account.ec2, f"describe_{operation}")())
-    assert len(found) >= 12
-    other = [{"Name": name, "Values": ["*"]}]
-    for wrong in ({"NextToken": first["NextToken"], "Filters": other}, {"NextToken": "made-up"}):
-        assert refused(call, MaxResults=5, **wrong) == "400 InvalidPaginationToken"
+    everything = listed(getattr(account.ec2, f"describe_{operation}")())
+    assert [item for page in pages for item in listed(page)] == everything
+    token = {"NextToken": call(MaxResults=5)["NextToken"], "MaxResults": 5}
+    assert listed(call(**token)) == listed(call(**token)) == everything[5:10]
+    many = [f"{kind}-{n:017x}" for n in range(201)]
+    refusals: list[tuple[str, Changes]] = [
+        (f"{code}.NotFound", {ids: [known[0], unknown]}),
+        ("InvalidParameterValue", {"Filters": [{"Name": "no-such", "Values": ["x"]}]}),
+        ("FilterLimitExceeded", {"Filters": [{"Name": name, "Values": many}]}),
+        ("InvalidPaginationToken", {**token, "Filters": [{"Name": name, "Values": ["*"]}]}),
+        ("InvalidPaginationToken", {"NextToken": "made-up"}),
+    ]
+    if kind in ("i", "eni"):
+        refusals.append(("InvalidParameterCombination", {"MaxResults": 5, ids: known[:1]}))
+    for refusal, asked in refusals:
+        assert refused(call, **asked) == f"400 {refusal}"
+    assert unknown in str(error(call, **{ids: [known[0], unknown]}))
+    assert refused(call, **{ids: ["nonsense"]}).endswith(".Malformed")
+    assert listed(call(Filters=[{"Name": name, "Values": many[:200]}])) == []
     unchecked = getattr(account.client(parameter_validation=False), f"describe_{operation}")
     for size in (4, 101 if kind == "rtb" else 1001):  # botocore knows the lower bound
         assert refused(unchecked, MaxResults=size) == "400 InvalidParameterValue"
-    if kind in ("i", "eni"):
-        code = refused(call, MaxResults=5, **{parameter: known[:1]})
-        assert code == "400 InvalidParameterCombination"
 
 
-def test_what_goes_between_two_pages_is_not_shown(account: SimulatedAccount, client: Any) -> None:
-    account.sensor(sessions=10)
-    first = client.describe_traffic_mirror_sessions(MaxResults=5)
-    account.delete_session(account.sessions()[9]["TrafficMirrorSessionId"])
-    rest = client.describe_traffic_mirror_sessions(MaxResults=5, NextToken=first["NextToken"])
-    assert len(rest["TrafficMirrorSessions"]) == 4
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_hidden(account: SimulatedAccount, client: Any, kind: str) -> None:
+    operation, ids, code, name, build = KINDS[kind]
+    known = str(build(account))
+    call = getattr(client, f"describe_{operation}")
+    value = {"vpc-id": account.default_vpc}.get(name, known)
+    if kind == "tms":
+        value = account.sessions()[0][ENI]
+    asked = {"Filters": [{"Name": name, "Values": [f"{kind}-{NO}", value]}]}
+    assert known in str(call(**asked))
+    account.hide(known)
+    assert known not in str(call(**asked))
+    assert refused(call, **{ids: [known]}) == f"400 {code}.NotFound"
+    assert known in str(getattr(account.ec2, f"describe_{operation}")(**asked))
 
 
-def test_prefix_list_pages(account: SimulatedAccount, client: Any) -> None:
+def test_prefix_lists(account: SimulatedAccount, client: Any) -> None:
     cidrs = [f"10.0.{n}.0/24" for n in range(150)]
     call, name = client.get_managed_prefix_list_entries, account.prefix_list(*cidrs)
     first = call(PrefixListId=name)
@@ -339,7 +296,10 @@ def test_prefix_list_pages(account: SimulatedAccount, client: Any) -> None:
     rest = call(PrefixListId=name, NextToken=first["NextToken"])
     assert [e["Cidr"] for e in first["Entries"] + rest["Entries"]] == cidrs
     assert refused(call, PrefixListId=name, MaxResults=101) == "400 InvalidParameterValue"
-    assert refused(call, PrefixListId=f"pl-{NO}") == "400 InvalidPrefixListID.NotFound"
+    assert refused(call, PrefixListId="pl-1") == "400 InvalidPrefixListId.Malformed"
+    account.hide(name)
+    for one in (name, f"pl-{NO}"):
+        assert refused(call, PrefixListId=one) == "400 InvalidPrefixListID.NotFound"
 
 
 @pytest.mark.parametrize(
@@ -357,72 +317,22 @@ def test_wildcards(account: SimulatedAccount, client: Any, value: str, matches: 
 
 
 def test_managed_instances_are_hidden(account: SimulatedAccount, client: Any) -> None:
-    target = account.sensor(managed="ecs.amazonaws.com")
-    hidden = {account.instance(managed=True, interfaces=2), account.sensor_instance(target)}
-    shown = {account.instance()}
-    of_hidden = {nic for one in hidden for nic in account.interfaces_of(one)}
-    of_shown = {nic for one in shown for nic in account.interfaces_of(one)}
-    for kind, key, some, others in (
-        ("i", "InstanceId", shown, hidden),
-        ("eni", "NetworkInterfaceId", of_shown, of_hidden),
-    ):
-        operation, ids, _, name, _ = KINDS[kind]
-        call, by_id = getattr(client, f"describe_{operation}"), {ids: sorted(some | others)}
-        by_filter = {"Filters": [{"Name": name, "Values": ["*"]}]}
-        for asked, expected in (
-            *(({}, some), (by_filter, some), ({"IncludeManagedResources": False}, some)),
-            ({"IncludeManagedResources": True, **by_filter}, some | others),
-            *((by_id, some | others), ({**by_id, **by_filter}, some | others)),
+    sensor = account.sensor_instance(account.sensor(managed="ecs.amazonaws.com"))
+    for hidden in (account.instance(managed=True, interfaces=2), sensor):
+        for kind, known in (
+            ("i", [hidden]),
+            ("eni", account.interfaces_of(hidden)),
         ):
-            assert {row[key] for row in listed(call(**asked))} == expected
-        views = listed(call(IncludeManagedResources=True))
-        assert {row[key] for row in views if row["Operator"]["Managed"]} == others
-
-
-def test_databases(account: SimulatedAccount, client: Any) -> None:
-    rds, cache, custom = (
-        account.database(**{kind: True} if kind else {}) for kind in ("", "elasticache", "custom")
-    )
-    account.nlb_sensor([account.subnet()])
-    requesters = [{"Name": "requester-id", "Values": ["amazon-rds", "amazon-elasticache"]}]
-    rows = {
-        row["NetworkInterfaceId"]: row
-        for row in client.describe_network_interfaces(Filters=requesters)["NetworkInterfaces"]
-    }
-    assert rows.keys() == {rds, cache, custom}
-    for interface, requester, description in (
-        (rds, "amazon-rds", "RDSNetworkInterface"),
-        (cache, "amazon-elasticache", "ElastiCache "),
-        (custom, "amazon-rds", "RDSNetworkInterface"),
-    ):
-        row = rows[interface]
-        shown = row["RequesterManaged"], row["RequesterId"], row["InterfaceType"]
-        assert shown == (True, requester, "interface")
-        assert row["Description"].startswith(description)
-        assert ("InstanceId" in row["Attachment"]) is (interface == custom)
-        assert row["Groups"]
-
-
-def test_an_old_botocore(account: SimulatedAccount, client: Any) -> None:
-    account.sensor()
-    for call in (client.describe_instances, client.describe_network_interfaces):
-        with account.old_botocore("AvailabilityZoneId", "IncludeManagedResources"):
-            with pytest.raises(ParamValidationError, match="IncludeManagedResources"):
-                call(IncludeManagedResources=True)
-            assert "AvailabilityZoneId" not in str(call())
-            model = boto3.client("ec2").meta.service_model.operation_model("DescribeInstances")
-            assert "IncludeManagedResources" not in model.input_shape.members
-        assert "'AvailabilityZoneId': 'use1-az6'" in str(call(IncludeManagedResources=True))
-
-
-def test_empty_lists_are_shown(account: SimulatedAccount, client: Any) -> None:
-    account.sensor(groups=[account.group()])
-    account.gwlb_sensor([account.subnet()])
-    interfaces = client.describe_network_interfaces()["NetworkInterfaces"]
-    assert [] in [row["Groups"] for row in interfaces]
-    groups = client.describe_security_groups()["SecurityGroups"]
-    assert [] in [row["IpPermissions"] for row in groups]
-    assert [row["Tags"] for row in listed(client.describe_traffic_mirror_targets())] == [[], []]
+            operation, ids, _, name, _ = KINDS[kind]
+            call, by_id = getattr(client, f"describe_{operation}"), {ids: known}
+            by_filter = {"Filters": [{"Name": name, "Values": ["*"]}]}
+            for asked, shown in (
+                *(({}, False), (by_filter, False), ({"IncludeManagedResources": False}, False)),
+                *((by_id, True), ({**by_filter, "IncludeManagedResources": True}, True)),
+            ):
+                answer = str(call(**asked))
+                assert [one in answer for one in known] == [shown] * len(known)
+            assert all(row["Operator"]["Managed"] for row in listed(call(**by_id)))
 
 
 # --- several accounts
@@ -444,59 +354,34 @@ def credentials(sts: Any, role: str, **more: Any) -> dict[str, Any]:
 def test_accounts_see_and_misbehave_apart(
     account: SimulatedAccount, client: Any, sts: Any, other: SimulatedAccount
 ) -> None:
-    tables = {one: one.route_table() for one in (account, other) if one.sensor(sessions=1)}
+    table, _ = other.route_table(), other.sensor(sessions=1)
     reader = boto3.client("ec2", **credentials(sts, other.role("reader")))
-    for one, its in ((account, client), (other, reader), (other, other.ec2)):
-        assert len(listed(its.describe_instances())) == 1
-        views = [
-            *listed(its.describe_traffic_mirror_targets()),
-            *its.describe_route_tables(RouteTableIds=[tables[one]])["RouteTables"],
-            *listed(its.describe_traffic_mirror_sessions()),
-        ]
-        assert [view["OwnerId"] for view in views] == [one.account_id] * 3
-        assert (account.default_vpc in str(its.describe_vpcs())) is (one is account)  # moto's
-    unknown = refused(client.describe_route_tables, RouteTableIds=[tables[other]])
-    assert unknown == "400 InvalidRouteTableID.NotFound"
-    other.fail("DescribeInstances", times=1)
+    code = refused(client.describe_route_tables, RouteTableIds=[table])
+    assert code == "400 InvalidRouteTableID.NotFound"
+    for call in ("instances", "traffic_mirror_targets", "traffic_mirror_sessions"):
+        here, there = (listed(getattr(one, f"describe_{call}")()) for one in (client, reader))
+        assert (len(here), len(there)) == (0, 1)
     other.deny("ec2:DescribeNetworkAcls")
     client.describe_network_acls()
     said = error(reader.describe_network_acls)["Error"]["Message"]
     assert "sts::210987654321:assumed-role/reader/test is not" in said
-    account.forget_calls()
-    client.describe_instances(), reader.describe_instances()
-    owners = [account.account_id, other.account_id, other.account_id]
-    assert [call.account for call in account.calls] == owners
-
-
-def test_zones_are_named_by_each_account(account: SimulatedAccount, other: Any) -> None:
-    shown = {}
-    for one in (account, other):
-        for zone in ("a", "use1-az1", "us-east-1b"):
-            one.instance(zone=zone)
-        for row in one.client().describe_network_interfaces()["NetworkInterfaces"]:
-            shown[one, row["AvailabilityZone"][-1]] = row["AvailabilityZoneId"]
-            assert row["AvailabilityZoneId"] == one.zone_id(row["AvailabilityZone"])
-    assert shown == {
-        (account, "a"): "use1-az6",
-        (account, "b"): "use1-az1",
-        (other, "a"): "use1-az2",
-        (other, "b"): "use1-az6",
-        (other, "c"): "use1-az1",
-    }
 
 
 ROLE = "arn:aws:iam::{}:role/mirror/{}"
+TRUST: dict[str, tuple[list[str] | None, bool]] = {
+    "first account": (None, True),
+    "account": (["123456789012"], True),
+    "root": (["arn:aws:iam::123456789012:root"], True),
+    "role": ([ROLE.format(123456789012, "traffic-mirror")], True),
+    "roles of a path": ([ROLE.format(123456789012, "*")], True),
+    "nobody": ([], False),
+    "itself": (["210987654321"], False),
+    "roles of its own": ([ROLE.format(210987654321, "*")], False),
+    "role without its path": (["arn:aws:iam::123456789012:role/traffic-mirror"], False),
+}
 
 
-@pytest.mark.parametrize(
-    ("trusts", "trusted"),
-    [
-        *((None, True), (["123456789012"], True), (["arn:aws:iam::123456789012:root"], True)),
-        *(([ROLE.format(123456789012, name)], True) for name in ("traffic-mirror", "*")),
-        *(([], False), (["210987654321"], False), ([ROLE.format(210987654321, "*")], False)),
-        (["arn:aws:iam::123456789012:role/traffic-mirror"], False),
-    ],
-)
+@pytest.mark.parametrize(("trusts", "trusted"), TRUST.values(), ids=TRUST)
 def test_trust(account: SimulatedAccount, sts: Any, other: Any, trusts: Any, trusted: bool) -> None:
     account.role_arn = ROLE.format(account.account_id, "traffic-mirror")
     asked = {"RoleArn": other.role("reader", trusts, path="/mirror/"), "RoleSessionName": "test"}
@@ -584,58 +469,34 @@ def test_sessions_to_shared_targets(
 # --- misbehaviour
 
 
-@pytest.mark.parametrize("kind", ["timeout", "failure"])
-def test_lost_answers(account: SimulatedAccount, client: Any, kind: str) -> None:
-    """AWS acts, and nobody hears of it."""
-    asked, create = session(account, ClientToken="token"), client.create_traffic_mirror_session
-    if kind == "timeout":
-        account.time_out("CreateTrafficMirrorSession", times=1, lose_answer=True)
-        with pytest.raises(ReadTimeoutError):
-            create(**asked)
-    else:
-        account.fail("CreateTrafficMirrorSession", "InternalError", times=1, lose_answer=True)
-        assert refused(create, **asked) == "503 InternalError"
-    (made,) = account.sessions()
-    assert create(**asked)["TrafficMirrorSession"] == made
-
-
 POLICIES = {
     "identity-based policy": " because no identity-based policy allows the {} action",
     "service control policy": " with an explicit deny in a service control policy",
-    None: None,
+    None: "",
 }
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_denials(account: SimulatedAccount, client: Any, policy: str | None) -> None:
-    create, reason = client.create_traffic_mirror_session, POLICIES[policy]
-    tags = [{"ResourceType": "traffic-mirror-session", "Tags": [{"Key": "Name", "Value": "x"}]}]
-    asked = session(account)
+    create, asked = client.create_traffic_mirror_session, session(account)
+    asked |= tagged(account, SESSION, team="blue")
     arn = f"arn:aws:ec2:us-east-1:{account.account_id}:"
-    interface = f"{arn}network-interface/{asked['NetworkInterfaceId']}"
     for action, resource, call in (
         ("ec2:DescribeNetworkAcls", "", client.describe_network_acls),
-        ("ec2:CreateTags", f"{arn}traffic-mirror-session/*", create),
-        ("ec2:CreateTrafficMirrorSession", interface, create),
+        ("ec2:CreateTags", f"{arn}{SESSION}/*", create),
+        ("ec2:CreateTrafficMirrorSession", f"{arn}network-interface/{asked[ENI]}", create),
     ):
         account.deny(action, policy=policy)
-        answer = error(call, **({**asked, "TagSpecifications": tags} if resource else {}))
-        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 403
-        assert answer["Error"]["Code"] == "UnauthorizedOperation"
-        said, _, encoded = answer["Error"]["Message"].partition(
-            " Encoded authorization failure message: "
-        )
-        assert bool(encoded) is bool(resource)
-        words = "You are not authorized to perform this operation."
-        if reason:
-            words += f" User: {account.own_caller.arn} is not authorized to perform: {action}"
-            words += f" on resource: {resource}" if resource else ""
-            words += reason.format(action) + ("." if resource else "")
-        assert said == words
+        assert refused(call, **(asked if resource else {})) == "403 UnauthorizedOperation"
+        said = error(call, **(asked if resource else {}))["Error"]["Message"]
+        about = f" on resource: {resource}" if resource else ""
+        reason = f" is not authorized to perform: {action}{about}{POLICIES[policy].format(action)}"
+        assert (reason in said) is (policy is not None)
+        assert ("Encoded authorization failure message: " in said) is bool(resource)
         assert account.sessions() == []
         account.heal()
     account.deny("ec2:CreateTags")
-    create(**asked)  # without tags nobody needs it
+    create(**{key: value for key, value in asked.items() if key != "TagSpecifications"})
 
 
 def test_sessions_become_visible_late(account: SimulatedAccount, client: Any) -> None:
@@ -652,50 +513,7 @@ def test_sessions_become_visible_late(account: SimulatedAccount, client: Any) ->
     assert [len(listed(describe(Filters=here))) for _ in range(3)] == [0, 0, 1]
 
 
-# --- the log, a server, the account as a whole
-
-
-def test_every_attempt_is_counted_and_no_others(account: SimulatedAccount) -> None:
-    account.ec2.describe_vpcs()
-    assert account.calls == []
-    account.fail("DescribeSubnets", times=1)
-    account.latency = 0.1
-    client = account.client(retries={"mode": "standard", "total_max_attempts": 3})
-    client.describe_subnets()  # fails once, botocore tries again
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(4):
-            pool.submit(client.describe_vpcs)
-    boto3.client("ec2").describe_instances(MaxResults=100)
-    expected = [("DescribeSubnets", 503, "RequestLimitExceeded"), ("DescribeSubnets", 200, None)]
-    expected += [("DescribeVpcs", 200, None)] * 4 + [("DescribeInstances", 200, None)]
-    assert [(call.operation, call.status, call.code) for call in account.calls] == expected
-    assert account.calls[-1].parameters == {"MaxResults": 100}
-    assert (account.count(), account.count("DescribeVpcs"), account.round_trips()) == (7, 4, 4)
-
-
-def test_a_server_answers_likewise(account: SimulatedAccount) -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        there = {"endpoint_url": f"http://{host}:{port}"}
-        client, sts = boto3.client("ec2", **there), boto3.client("sts", **there)
-        target = account.sensor(quota=1)
-        client.create_traffic_mirror_session(**session(account, **to(target)))
-        code = refused(client.create_traffic_mirror_session, **session(account, **to(target)))
-        assert code == "400 TrafficMirrorSourcesPerTargetLimitExceeded"
-        account.time_out("DescribeSubnets", times=1)
-        client.describe_subnets()
-        role = account.other().role("reader")
-        reader = boto3.client("ec2", **there, **credentials(sts, role))
-        assert listed(reader.describe_traffic_mirror_targets()) == []
-        here = account.account_id
-        assert [(call.status, call.account) for call in account.calls] == [
-            *((200, here), (400, here), (None, here), (200, here)),
-            *((200, here), (200, OTHER_ACCOUNT_ID)),
-        ]
-    finally:
-        server.stop()
+# --- the account as a whole
 
 
 def test_nothing_is_left_behind_and_regions_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:

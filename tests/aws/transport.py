@@ -15,18 +15,16 @@ from time import perf_counter, sleep, time  # bound here: a patched time.sleep c
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import parse_qsl, urlsplit
-from xml.sax.saxutils import escape
 
 import boto3
 import xmltodict
-from botocore import xform_name
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
 from botocore.model import StructureShape
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
 from moto.core.parse import PROTOCOL_PARSERS
-from moto.core.serialize import SERIALIZERS, EC2Serializer, SerializationContext
+from moto.core.serialize import SERIALIZERS, SerializationContext
 from moto.core.utils import get_service_model
 from moto.ec2.responses import EC2Response
 from moto.iam.models import get_account_id_from
@@ -65,6 +63,12 @@ class Refusal(Exception):
         self.status = status
 
 
+def refuse_if(wrong: object, code: str, message: str) -> None:
+    """AWS answers with this error, if that is wrong."""
+    if wrong:
+        raise Refusal(code, message)
+
+
 @dataclass
 class Call:
     """One HTTP attempt. `ended` and `status` are None while it is under way.
@@ -76,7 +80,6 @@ class Call:
     operation: str  # of EC2; of other services with their name, 'sts:AssumeRole'
     parameters: dict[str, Any]
     started: float
-    thread_id: int
     account: str  # whose credentials it carries
     ended: float | None = None
     status: int | None = None
@@ -125,32 +128,6 @@ def looking_client(region: str, key: str) -> Any:
     return shared_session().client("ec2", region_name=region, config=config, **credentials)
 
 
-def _xml(tree: Mapping[str, Any]) -> str:
-    """What xmltodict writes, in a fraction of the time: thousands of rows are common here."""
-    out = []
-    for tag, value in tree.items():
-        for each in value if isinstance(value, list) else [value]:
-            inside = _xml(each) if isinstance(each, dict) else escape(str(each))
-            out.append(f"<{tag}>{inside}</{tag}>")
-    return "".join(out)
-
-
-class _Serializer(EC2Serializer):
-    """moto's, for answers that are dictionaries: it need not search objects for attributes."""
-
-    def _serialize_body(self, body: Any) -> str:
-        ((name, answer),) = body.items()
-        namespace = answer.pop("@xmlns")
-        return f'<{name} xmlns="{namespace}">{_xml(answer)}</{name}>'
-
-    def _serialize_structure_member(
-        self, serialized: Any, value: Any, shape: Any, key: str
-    ) -> None:
-        if (member := value.get(key)) is not None:
-            self._serialize(serialized, member, shape, key)
-
-
-_SERIALIZERS = {**SERIALIZERS, "ec2": _Serializer}
 _Response = tuple[int, dict[str, str], str]
 _HEADERS = {"Content-Type": "text/xml;charset=UTF-8"}
 
@@ -164,7 +141,7 @@ def _read(service: str, action: str, values: Mapping[str, str]) -> dict[str, Any
 
 def _success(service: str, action: str, result: Mapping[str, Any]) -> _Response:
     model = get_service_model(service)
-    serializer = _SERIALIZERS[model.protocol](
+    serializer = SERIALIZERS[model.protocol](
         model.operation_model(action), SerializationContext(str(uuid.uuid4()))
     )
     return 200, dict(_HEADERS), str(serializer.serialize(result)["body"])
@@ -341,7 +318,7 @@ class Simulation:
         parameters = _read(service, action, values) if service in ("ec2", "sts") else {}
         perform = None
         if service == "ec2" and region == self.region:
-            perform = getattr(caller.account, f"_{xform_name(action)}", None)
+            perform = caller.account._answers(action)
         elif (service, action) == ("sts", "AssumeRole"):
             perform = partial(caller.account._assume_role, caller)
         operation = action if service == "ec2" else f"{service}:{action}"
@@ -357,8 +334,7 @@ class Simulation:
 
         if looking:
             return answer()
-        place = threading.get_ident(), caller.account.account_id
-        call = Call(operation, parameters, perf_counter(), *place)
+        call = Call(operation, parameters, perf_counter(), caller.account.account_id)
         return self._attempt(call, caller, objection, answer)
 
     def _locked(self, moto: Callable[[], Any], caller: Caller, action: str) -> Any:
