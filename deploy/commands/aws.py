@@ -182,8 +182,6 @@ def asking(options: argparse.Namespace) -> Iterator[tuple[Aws, str]]:
     """The account of the options, and its number; an error of AWS becomes a Stop."""
     aws = Aws(options.profile, options.region)
     try:
-        account = aws.sign_in()
-        print(f"Account {account}, Region {aws.region}")
-        yield aws, account
+        yield aws, aws.sign_in()
     except (ClientError, BotoCoreError) as error:
         raise explained(error, aws) from error
