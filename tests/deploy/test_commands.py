@@ -432,7 +432,7 @@ def test_a_zip_that_is_not_there(account: Account) -> None:
             "[profile a]\nregion = x",
             ("--profile", "b"),
             5,
-            "(b) could not be found. Give --profile (th",
+            "(b) could not be found",
         ),
         ("", ("AWS_PROFILE=b",), 5, "(b) could not be found"),
         ("", ("--region", "eu-wset-1"), 4, "no Region 'eu-wset-1', or it cannot be reached"),
