@@ -156,12 +156,17 @@ def run(options: argparse.Namespace) -> Exit:
         declared = template.parameters().items()
         parameters = {name: str(row.get("Default", "")) for name, row in declared}
         environment = environment_of(parameters, {"targets": "tmt-any", **given})
-        Configuration.from_environment(environment)  # before AWS is asked
+        # What can be wrong is found before AWS is asked.
+        Configuration.from_environment(environment)
+        for path in filter(None, (options.html, options.json)):
+            path.open("a").close()
         with asking(options) as (aws, _):
             if options.stack:
                 running = stack.read(aws, options.stack)
                 parameters = running.parameters if running else {}
             return preview(aws, options, parameters, given)
+    except OSError as error:
+        raise Stop(Exit.WRONG, f"{error.filename} cannot be written: {error.strerror}") from error
     except (Stop, ConfigurationError) as error:
         raise Stop(Exit.WRONG, str(error)) from error
 
@@ -189,14 +194,15 @@ def preview(
         found.remarks.append("DRY_RUN is on: the function plans sessions and creates none.")
     shown.draw(found, shown.console_for_output())
     if options.html:
-        options.html.writelines(shown.page(found))
+        with options.html.open("w", encoding="utf-8") as file:
+            file.writelines(shown.page(found))
     if options.json:
         summary = Counter(entry["outcome"] for entry in entries)
         rows = {"dry_run": True, "interfaces": entries, "summary": summary}
-        json.dump({**rows, "message": f"{shown.headline(found)}."}, options.json, indent=1)
-    for file in filter(None, (options.html, options.json)):
-        file.close()
-        print(f"Written: {file.name}")
+        rows["message"] = f"{shown.headline(found)}."
+        options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    for path in filter(None, (options.html, options.json)):
+        print(f"Written: {path}")
     if missing:
         raise Stop(Exit.WRONG, f"missing permission: {', '.join(missing)}")
     return Exit.DONE if found.complete else Exit.DARK
