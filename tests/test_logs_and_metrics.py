@@ -420,8 +420,10 @@ def test_a_sweep_adds_one_line_per_target_with_its_sessions(
         ("traffic-mirror", scene.open, {"Sessions": 3}),
         ("traffic-mirror", scene.closed, {"Sessions": 0}),
     ]
-    dimensions = [line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] for line in lines]
-    assert dimensions == [[["FunctionName", "TargetId"]]] * 2
+    for line in lines:
+        (directive,) = line["_aws"]["CloudWatchMetrics"]
+        assert directive["Dimensions"] == [["FunctionName", "TargetId"]]
+        assert directive["Metrics"] == [{"Name": "Sessions", "Unit": "Count"}]
 
 
 def test_with_the_variable_dry_run_a_sweep_counts_and_reports_the_sessions_that_there_are(
