@@ -1020,22 +1020,32 @@ class Origin(NamedTuple):
 
 
 def origins_of(group: Row) -> tuple[Origin, ...]:
-    """The origins of a security group's rules about VXLAN, from a row of DescribeSecurityGroups."""
+    """The origins of a security group's rules about VXLAN, from a row of DescribeSecurityGroups. A
+    rule that cannot be read is an origin with an error."""
     group_id = required(group, "GroupId")
     origins: list[Origin] = []
     for rule in group["IpPermissions"]:
-        protocol, ports = required(rule, "IpProtocol"), (rule.get("FromPort"), rule.get("ToPort"))
-        if covers_vxlan(protocol, "udp", *ports):
-            blocks = [required(block, "CidrIp") for block in rule.get("IpRanges") or ()]
-            lists = [required(row, "PrefixListId") for row in rule.get("PrefixListIds") or ()]
-            groups = [
-                (required(pair, "GroupId"), pair.get("PeeringStatus") or None)
-                for pair in rule.get("UserIdGroupPairs") or ()
-            ]
-            origins += [Origin(group_id, cidr=cidr) for cidr in blocks]
-            origins += [Origin(group_id, members_of=key, status=status) for key, status in groups]
-            origins += [Origin(group_id, list_id=key) for key in lists]
+        found = noun(origins_of_rule, rule, group_id)
+        origins += [Origin(group_id, error=found)] if isinstance(found, Unreadable) else found
     return tuple(origins)
+
+
+def origins_of_rule(rule: Row, group_id: str) -> list[Origin]:
+    """The origins of one rule; none where it is not about VXLAN."""
+    protocol, ports = required(rule, "IpProtocol"), (rule.get("FromPort"), rule.get("ToPort"))
+    if not covers_vxlan(protocol, "udp", *ports):
+        return []
+    blocks = [required(block, "CidrIp") for block in rule.get("IpRanges") or ()]
+    lists = [required(row, "PrefixListId") for row in rule.get("PrefixListIds") or ()]
+    groups = [
+        (required(pair, "GroupId"), pair.get("PeeringStatus") or None)
+        for pair in rule.get("UserIdGroupPairs") or ()
+    ]
+    return [
+        *(Origin(group_id, cidr=cidr) for cidr in blocks),
+        *(Origin(group_id, members_of=key, status=status) for key, status in groups),
+        *(Origin(group_id, list_id=key) for key in lists),
+    ]
 
 
 def covers_vxlan(protocol: str, udp: str, low: int | None, high: int | None) -> bool:
@@ -1245,7 +1255,7 @@ class RouteTable(NamedTuple):
             is_main=any(association.get("Main") for association in row["Associations"]),
             routes=tuple(
                 noun(Route.of, route)
-                for route in row["Routes"]
+                for route in row.get("Routes", [{}])  # without any: one that cannot be read
                 if not route.get("DestinationIpv6CidrBlock")
             ),
         )
@@ -2333,7 +2343,8 @@ def route_leads(source: Source, face: Face, configuration: Configuration) -> Fin
     if address is None or not in_other_vpc(source, face):
         return PASSES
     about: dict[str, object] = {"vpc": face.interface.vpc_id, "to": address}
-    if table is None or (isinstance(table, CallFailed) and table.final):
+    denied = isinstance(table, CallFailed) and table.failure is Failure.DENIED
+    if table is None or denied:
         about["problem"] = table or f"no route table of {source.interface.vpc_id} can be seen"
         text = "in another VPC ({vpc}), and whether a route leads there is not known ({problem})"
         return passes(text, **about)
@@ -3639,6 +3650,6 @@ if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     # not look through it, neither while it is made nor later.
     gc.disable()
     with suppress(BotoCoreError, ValueError):
-        client_of()
+        client_of().can_paginate("describe_instances")  # botocore reads how to page, too
     gc.freeze()
     gc.enable()

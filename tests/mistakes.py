@@ -73,6 +73,9 @@ botocore pauses into the reserve
 what a sweep defers is raised
     if not (entry.request.sweep and entry.outcome == "deferred"): → if entry:
 # sources
+? test_databases.py::test_rules_about_tags_of_instances_do_not_apply_to_databases
+databases need the tags of INCLUDE_TAGS
+    if source.instance_id is None: → if source.interface.address is None:
 ? test_sources.py::test_tags_say_which_instances_are_meant
 EXCLUDE_TAGS give way to INCLUDE_TAGS
     for tag in configuration.exclude_tags: → for tag in configuration.exclude_tags[len(configuration.include_tags) :]:
@@ -83,7 +86,9 @@ packets come from any address
 a sensor's neighbours are mirrored
     for interface_id in source.neighbours: → for interface_id in (source.interface.interface_id,):
 # stages
-? test_tags.py::test_the_tag_of_an_instance_names_the_only_targets_it_may_go_to
+? test_steering.py::test_what_the_tag_does_not_name_is_rejected_before_any_other_stage
+a tag that holds a target's ID somewhere names it
+    face.sensor.target_id in named.split() → face.sensor.target_id in named
 a tag that names targets is ignored
     if not named or face.sensor.target_id in named.split(): → if named is not None:
 ? test_zones.py::test_other_zones_are_out_of_the_question_or_ranked_behind
@@ -155,7 +160,9 @@ the token lacks the event
 ? test_creating.py::test_the_next_best_sensor_is_tried_after
 a full target is the interface's fault
     ("TrafficMirrorSourcesPerTargetLimitExceeded", Scope.TARGET), →
-? test_tags.py::test_a_filter_that_does_not_exist_stops_only_the_creates_with_that_filter
+? test_steering.py::test_a_filter_that_does_not_exist_concerns_only_the_interfaces_that_use_it
+a filter that does not exist is tried for every interface
+    return account or self._reasons.get((Scope.FILTER, filter_id)) → return account
 a filter that does not exist stops all creates
     ("InvalidTrafficMirrorFilter", Scope.FILTER) → ("InvalidTrafficMirrorFilter", Scope.ACCOUNT)
 ? test_creating.py::test_whether_an_interface_that_aws_does_not_mirror_sets_its_instance_type_aside
@@ -186,7 +193,13 @@ a session to a target that is gone is in order
 ? test_sweep.py::test_sources_that_aws_always_refuses_keep_no_others_from_their_turn
 a page has the same order in each sweep
     drawn = f"{request.event_id}{item[0]}" → drawn = f"{item[0]}"
-? test_sweep.py::test_a_sweep_mirrors_the_interfaces_of_databases_where_mirror_databases_is_true
+? test_databases.py::test_what_other_services_made_is_never_tried_whatever_its_description_says
+what other services made is tried
+    ["amazon-rds", "amazon-elasticache"] → ["amazon-*"]
+? test_databases.py::test_a_page_that_fails_harms_only_what_comes_after_it_of_its_kind
+a page of instances that fails ends the sweep
+    if isinstance(error, OutOfTime):⏎                    return → if error:⏎                    return
+? test_databases.py::test_the_interface_of_rds_custom_is_left_to_its_instance
 the instance of RDS Custom is mirrored twice
     elif interface.host_id is None: → else:
 ? test_logs_and_metrics.py::test_a_sweep_adds_the_coverage

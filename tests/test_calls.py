@@ -37,7 +37,7 @@ from calls import (
     TARGETS,
     WARM,
 )
-from conftest import Clock, Delivery, Scene, deliver, error_of
+from conftest import KINDS, Clock, Delivery, Scene, deliver, error_of, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -61,7 +61,7 @@ class Rounds:
             self.begun.append(operation)
             self.changed.notify_all()
             end = next((end for end in self.ends if end >= len(self.begun)), 0)
-            together = self.changed.wait_for(lambda: len(self.begun) >= end, timeout=10)
+            together = self.changed.wait_for(lambda: len(self.begun) >= end, timeout=30)
             assert together, f"{operation} waits for calls that should go out with it: {self.begun}"
 
     def check(self) -> None:
@@ -113,7 +113,7 @@ def new_instance(scene: Scene, zone: str = "a", **options: Any) -> str:
 # --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 3, 50, 200])
+@pytest.mark.parametrize("count", [1, 200])
 def test_one_event_takes_eight_calls_in_four_round_trips(scene: Scene, count: int) -> None:
     scene.configure(sensors(scene, count))
     instance = new_instance(scene)
@@ -141,7 +141,7 @@ def test_what_the_sensors_are_does_not_matter(scene: Scene) -> None:
     assert run_in(scene, expected, new_instance(scene)).answer.outcomes == ["created"]
 
 
-@pytest.mark.parametrize(("sessions", "pages"), [(0, 1), (1_000, 1), (1_001, 2), (2_001, 3)])
+@pytest.mark.parametrize(("sessions", "pages"), [(1_000, 1), (1_001, 2), (2_001, 3)])
 def test_each_further_page_of_sessions_adds_one_call(
     scene: Scene, sessions: int, pages: int
 ) -> None:
@@ -158,27 +158,22 @@ def test_each_further_page_of_sessions_adds_one_call(
 @pytest.mark.parametrize(
     ("count", "groups_each", "more"),
     [
-        (200, 1, {}),
-        (201, 0, {INTERFACES: 1, INSTANCES: 1}),
-        (300, 5, {INTERFACES: 1, INSTANCES: 1, GROUPS: 7}),
-        (401, 1, {INTERFACES: 2, INSTANCES: 2, GROUPS: 2}),
+        (200, 1, []),
+        (201, 0, [INTERFACES, INSTANCES]),
+        (401, 1, [INTERFACES, INSTANCES, GROUPS] * 2),
     ],
 )
 def test_lists_of_200_add_calls_but_no_round_trips(
-    scene: Scene, count: int, groups_each: int, more: dict[str, int]
+    scene: Scene, count: int, groups_each: int, more: list[str]
 ) -> None:
     def groups() -> list[str] | None:
         return [scene.group(rule()) for _ in range(groups_each)] or None
 
     scene.configure([scene.sensor(zone="abc"[n % 3], groups=groups()) for n in range(count)])
-    instance = new_instance(scene)
-    expected = [
-        COLD[0],
-        COLD[1] + [INTERFACES] * more.get(INTERFACES, 0),
-        COLD[2] + [GROUPS] * more.get(GROUPS, 0) + [INSTANCES] * more.get(INSTANCES, 0),
-        COLD[3],
-    ]
-    assert run_in(scene, expected, instance).answer.outcomes == ["created"]
+    second = [call for call in more if call == INTERFACES]
+    third = [call for call in more if call != INTERFACES]
+    expected = [COLD[0], COLD[1] + second, COLD[2] + third, COLD[3]]
+    assert run_in(scene, expected, new_instance(scene)).answer.outcomes == ["created"]
 
 
 def test_load_balancers_add_one_call_in_the_same_round(scene: Scene) -> None:
@@ -186,9 +181,8 @@ def test_load_balancers_add_one_call_in_the_same_round(scene: Scene) -> None:
     targets = [scene.nlb_sensor(subnets) for _ in range(3)]
     targets += [scene.gwlb_sensor(subnets), scene.sensor()]
     scene.configure(targets, EXCLUDE_TAGS="sensor")
-    assert run_in(
-        scene, [COLD[0], [INTERFACES, INTERFACES], *COLD[2:]], new_instance(scene)
-    ).answer.outcomes == ["created"]
+    expected = [COLD[0], [INTERFACES, INTERFACES], *COLD[2:]]
+    assert run_in(scene, expected, new_instance(scene)).answer.outcomes == ["created"]
 
 
 def test_prefix_lists_are_read_together_if_a_rule_about_vxlan_names_them(scene: Scene) -> None:
@@ -224,11 +218,8 @@ def test_other_accounts_add_their_reads_and_cold_one_round_trip_for_assume_role(
         first, *rest = (calls * count for calls in there)
         return [COLD[0], COLD[1] + first, *rest, around, COLD[3]]
 
-    for seconds, expected in (
-        ("60", rounds([ASSUME], *there)),
-        ("60", WARM),
-        ("0", rounds(*there)),
-    ):
+    warmer = ("60", rounds([ASSUME], *there)), ("60", WARM), ("0", rounds(*there))
+    for seconds, expected in warmer:
         os.environ["CACHE_SECONDS"] = seconds
         answer = run_in(scene, expected, scene.instance(subnet), others).answer
         assert answer.outcomes == ["created"]
@@ -267,12 +258,9 @@ def test_each_refusal_and_each_interface_adds_one_create(scene: Scene) -> None:
     full = [scene.sensor(quota=0) for _ in range(3)]
     scene.configure([*full, *sensors(scene, 3, sessions=2)])
     # The four choose together: all take full ones, are refused, and choose again.
-    assert (
-        run_in(
-            scene, [*COLD[:3], [CREATE] * 4, [CREATE] * 4], new_instance(scene, interfaces=4)
-        ).answer.outcomes
-        == ["created"] * 4
-    )
+    expected = [*COLD[:3], [CREATE] * 4, [CREATE] * 4]
+    answer = run_in(scene, expected, new_instance(scene, interfaces=4)).answer
+    assert answer.outcomes == ["created"] * 4
 
 
 # --------------------------------------------------------------------------------------
@@ -290,19 +278,19 @@ def test_a_second_event_takes_three_calls_in_two_round_trips(scene: Scene, count
     assert all(scene.sessions(scene.first_interface(i)) for i in (first, second, third))
 
 
-def test_the_cache_expires(scene: Scene, clock_of_day: Clock) -> None:
+def test_the_cache_expires(scene: Scene, clock: Clock) -> None:
     scene.configure(scene.sensor(), CACHE_SECONDS="60")
     subnet = scene.subnet("a")
     moments = ((0, COLD), (59.9, WARM), (60, COLD), (119.9, WARM), (120, COLD), (100, COLD))
     for seconds, expected in moments:
-        clock_of_day.now = seconds
+        clock.now = seconds
         assert run_in(scene, expected, scene.instance(subnet)).answer.outcomes == ["created"]
 
 
-def test_reading_the_cache_does_not_prolong_it(scene: Scene, clock_of_day: Clock) -> None:
+def test_reading_the_cache_does_not_prolong_it(scene: Scene, clock: Clock) -> None:
     scene.configure(scene.sensor(), CACHE_SECONDS="60")
     for seconds in (0, 40, 80):  # each in a new subnet, so that each adds to what is known
-        clock_of_day.now = seconds
+        clock.now = seconds
         scene.run(new_instance(scene))
         assert (TARGETS in calls(scene)) is (seconds != 40)
 
@@ -462,19 +450,15 @@ def test_a_block_that_cannot_be_read_is_not_cached(
 # --------------------------------------------------------------------------------------
 
 
-def as_sqs(instance_ids: Sequence[str]) -> dict[str, Any]:
-    return sqs_event(*map(running_event, instance_ids))
-
-
-@pytest.mark.parametrize(("count", "sqs"), [(1, True), (10, True), (100, False), (200, True)])
+@pytest.mark.parametrize(("count", "sqs"), [(10, True), (100, False), (200, True)])
 def test_a_batch_takes_the_reads_once_and_a_create_each(
     scene: Scene, count: int, sqs: bool
 ) -> None:
     scene.configure(sensors(scene, 50))
     ids = scene.instances(count)
     expected = [*COLD[:3], *[[CREATE] * min(count, 10)] * -(-count // 10)]
-    assert len(expected) == {1: 4, 10: 4, 100: 13, 200: 23}[count]
-    assert run_in(scene, expected, as_sqs(ids) if sqs else {"instance-ids": ids}).complete
+    assert len(expected) == {10: 4, 100: 13, 200: 23}[count]
+    assert run_in(scene, expected, KINDS["SQS batch" if sqs else "instance-ids"](ids)).complete
     assert len(scene.sessions()) == count
     assert count > 100 or scene.count() <= 120
 
@@ -488,7 +472,7 @@ def test_a_batch_of_more_than_200_reads_two_lists(scene: Scene) -> None:
 def test_a_batch_with_a_warm_cache(scene: Scene) -> None:
     scene.configure(sensors(scene, 50), CACHE_SECONDS="60")
     scene.run(scene.instance())
-    run_in(scene, [WARM[0], *[[CREATE] * 10] * 10], as_sqs(scene.instances(100)))
+    run_in(scene, [WARM[0], *[[CREATE] * 10] * 10], KINDS["SQS batch"](scene.instances(100)))
 
 
 def test_a_sweep_reads_instances_page_by_page_and_acls_and_routes_of_each_vpc_once(
@@ -535,24 +519,17 @@ def test_each_list_has_its_own_error(scene: Scene) -> None:
     scene.configure(sensors(scene, 3))
     ids = sorted(scene.instances(450))
 
-    def asks_for(instance: str) -> Callable[[dict[str, Any]], bool]:
-        return lambda parameters: instance in parameters["Filters"][0]["Values"]
-
-    scene.fail(INSTANCES, "UnauthorizedOperation", status=403, where=asks_for(ids[0]))
-    scene.fail(INSTANCES, "OperationNotPermitted", status=400, where=asks_for(ids[200]))
+    first = [lambda parameters, i=i: ids[i] in parameters["Filters"][0]["Values"] for i in (0, 200)]
+    scene.fail(INSTANCES, "UnauthorizedOperation", status=403, where=first[0])
+    scene.fail(INSTANCES, "OperationNotPermitted", status=400, where=first[1])
     # Those at the end of the first list and at the start of the second one are named first.
     event = {"instance-ids": ids[190:210] + ids[:190] + ids[210:]}
     message = error_of(event, LambdaContext(600))
-    assert "400 failed" in message
-    assert "ec2:DescribeInstances" in message
-    assert "OperationNotPermitted" in message
-    assert len(scene.sessions()) == 50
+    wanted = ("400 failed", f"ec2:{INSTANCES}", "OperationNotPermitted")
+    assert (missing(message, *wanted), len(scene.sessions())) == ([], 50)
 
 
-@pytest.mark.parametrize(
-    ("number", "operation"),
-    [(0, TARGETS), (1, INTERFACES), (2, ACLS)],
-)
+@pytest.mark.parametrize(("number", "operation"), [(0, TARGETS), (1, INTERFACES), (2, ACLS)])
 def test_a_failed_call_lets_the_others_finish(scene: Scene, number: int, operation: str) -> None:
     """The failure comes first, the other answers after it; no thread is left to see to them."""
     scene.configure(sensors(scene, 3))
@@ -566,7 +543,7 @@ def test_a_failed_call_lets_the_others_finish(scene: Scene, number: int, operati
             return
         if called == operation:
             failing.set()
-        assert failing.wait(10)
+        assert failing.wait(30)
 
     scene.gates.append(gate)
     earlier = sum(round_.count(operation) for round_ in COLD[:number])
@@ -574,18 +551,4 @@ def test_a_failed_call_lets_the_others_finish(scene: Scene, number: int, operati
     assert f"ec2:{operation}" in error_of(instance)
     together = scene.calls[first : first + len(COLD[number])]
     assert sorted(call.operation for call in together if call.ended) == sorted(COLD[number])
-    assert threading.enumerate() == before
-
-
-def test_an_error_of_botocore_that_nobody_expects_is_a_failed_call(scene: Scene) -> None:
-    scene.configure(sensors(scene, 3))
-    instance = new_instance(scene)
-    before = threading.enumerate()
-
-    def gate(called: str, parameters: dict[str, Any]) -> None:
-        if called == ACLS:
-            raise KeyError("a slip")
-
-    scene.gates.append(gate)
-    assert f"{ACLS} failed with KeyError: 'a slip'" in error_of(instance)
     assert threading.enumerate() == before

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import re
 import unicodedata
 import uuid
@@ -500,23 +499,13 @@ def test_nonsense_needs_no_configuration(event: object) -> None:
     assert answer_of(lambda_handler(event, None)).status == 400
 
 
-COUNTED: dict[str, tuple[Callable[[Event], object], int]] = {
-    "nonsense": (lambda good: CONSOLE, 1),
-    "a good event": (lambda good: good, 0),
-    "an ignored event": (lambda good: running_event("i-1", state="stopped"), 0),
-    "two of three in SNS": (lambda good: sns_event(CONSOLE, good, {}), 2),
-    "two of three in SQS": (lambda good: in_sqs("x", good, {}), 2),
-    "two of three in SNS in SQS": (lambda good: sns_in_sqs(CONSOLE, {}, good), 2),
-}
-
-
-@pytest.mark.parametrize(("event", "count"), COUNTED.values(), ids=COUNTED.keys())
-def test_what_cannot_be_understood_is_counted_as_invalid(
-    scene: Pair, capsys: pytest.CaptureFixture[str], event: Callable[[Event], object], count: int
+@every_envelope
+def test_each_event_that_cannot_be_understood_is_counted_as_invalid(
+    scene: Pair, capsys: pytest.CaptureFixture[str], envelope: str
 ) -> None:
-    lambda_handler(event(running_event(scene.one)), LambdaContext())
+    lambda_handler(ENVELOPES[envelope](CONSOLE, running_event(scene.one), {}), LambdaContext())
     (document,) = map(json.loads, capsys.readouterr().out.splitlines())
-    assert document["invalid"] == count
+    assert document["invalid"] == 2
 
 
 # --------------------------------------------------------------------------------------
@@ -718,16 +707,6 @@ def test_whatever_is_done_to_a_valid_event_it_gets_an_answer(
         *(wrap(running_event(scene.one), run_instances(UNKNOWN)) for wrap in ENVELOPES.values()),
     ]
     assert gets_an_answer(data.draw(mutations(valid)))
-
-
-@any_number_of_examples_in_one_account
-@given(event=json_values | st.just({"sweep": True}))
-def test_without_a_configuration_an_event_is_refused_or_a_configuration_error(
-    scene: Pair, event: object
-) -> None:
-    os.environ.pop("filter_id", None)  # until the account is left
-    with suppress(ConfigurationError):
-        assert lambda_handler(event, None)["statusCode"] == 400
 
 
 def test_a_call_nested_too_deep_to_read_gets_an_answer(scene: Pair) -> None:

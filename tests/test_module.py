@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -47,16 +46,18 @@ import lambda_traffic_mirror
 made = [client.meta.region_name for client, _ in lambda_traffic_mirror._clients.values()]
 print(*made, type(lambda_traffic_mirror.lambda_handler).__name__)
 """
-NO_SETTINGS = {"AWS_CONFIG_FILE": os.devnull}
-NONSENSE = dict.fromkeys(REGION, "?")
-
 IMPORTS: dict[str, tuple[dict[str, str], str]] = {
-    "an empty environment": ({}, "function"),
     "an environment with a Region": (REGION, "function"),
     "Lambda": (FUNCTION | CREDENTIALS | REGION, "eu-central-1 function"),
     "Lambda without credentials": (FUNCTION | NO_CREDENTIALS | REGION, "eu-central-1 function"),
-    "Lambda without a Region": (FUNCTION | CREDENTIALS | NO_SETTINGS, "function"),
-    "Lambda with nonsense for a Region": (FUNCTION | CREDENTIALS | NONSENSE, "function"),
+    "Lambda without a Region": (
+        FUNCTION | CREDENTIALS | {"AWS_CONFIG_FILE": os.devnull},
+        "function",
+    ),
+    "Lambda with nonsense for a Region": (
+        FUNCTION | CREDENTIALS | dict.fromkeys(REGION, "?"),
+        "function",
+    ),
 }
 
 
@@ -85,16 +86,6 @@ def imported_anew() -> ModuleType:
     return copy
 
 
-@pytest.fixture
-def level() -> Iterator[Callable[[], int]]:
-    """The level of the module's logger, which stays as it is."""
-    logger = logging.getLogger("lambda_traffic_mirror")
-    before = logger.level
-    logger.setLevel(logging.NOTSET)
-    yield lambda: logger.level
-    logger.setLevel(before)
-
-
 LEVELS: dict[str, tuple[dict[str, str], int]] = {
     "outside of Lambda it is left alone": ({}, logging.NOTSET),
     "in Lambda's text format it is INFO": (FUNCTION, logging.INFO),
@@ -109,7 +100,6 @@ LEVELS: dict[str, tuple[dict[str, str], int]] = {
 def test_the_level_of_the_log_and_that_its_first_record_says_which_version_runs(
     scene: Scene,
     monkeypatch: pytest.MonkeyPatch,
-    level: Callable[[], int],
     caplog: pytest.LogCaptureFixture,
     environment: dict[str, str],
     wanted: int,
@@ -117,8 +107,9 @@ def test_the_level_of_the_log_and_that_its_first_record_says_which_version_runs(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     caplog.set_level(logging.INFO)  # of the root logger
+    caplog.set_level(logging.NOTSET, "lambda_traffic_mirror")  # which is as it was afterwards
     module = imported_anew()
-    assert level() == wanted
+    assert module.logger.level == wanted
     first = [record.getMessage() for record in caplog.records[:1]]
     assert first == [f"Version {module.VERSION} of lambda_traffic_mirror"] * bool(environment)
 
@@ -144,27 +135,19 @@ def test_a_client_has_five_attempts_short_timeouts_and_enough_connections(
     assert config.max_pool_connections >= 2 * lambda_traffic_mirror.PARALLEL_CALLS
 
 
-@pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The clients that the function makes meanwhile."""
-    made: list[Any] = []
+def test_the_client_is_made_once_even_by_twenty_threads_at_first_use(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
     make = boto3.session.Session.client
 
     def client(*args: Any, **kwargs: Any) -> Any:
-        client = make(*args, **kwargs)
-        if "aws_access_key_id" not in kwargs:  # the simulated account's own
-            made.append(client)
-        return client
+        made.append(kwargs)
+        return make(*args, **kwargs)
 
-    monkeypatch.setattr(boto3.session.Session, "client", client)
-    return made
-
-
-def test_the_client_is_made_once_even_by_twenty_threads_at_first_use(
-    scene: Scene, clients: list[Any]
-) -> None:
     scene.configure(scene.sensor(quota=20))
     instances = scene.instances(20)
+    monkeypatch.setattr(boto3.session.Session, "client", client)
     together = threading.Barrier(len(instances))
 
     def invoke(instance: str) -> int:
@@ -174,7 +157,8 @@ def test_the_client_is_made_once_even_by_twenty_threads_at_first_use(
     with ThreadPoolExecutor(len(instances)) as threads:
         statuses = list(threads.map(invoke, instances))
     scene.run(scene.instance(zone="b"))
-    assert (statuses, len(scene.sessions()), len(clients)) == ([200] * 20, 20, 1)
+    ours = [kwargs for kwargs in made if "aws_access_key_id" not in kwargs]  # not the account's
+    assert (statuses, len(scene.sessions()), len(ours)) == ([200] * 20, 20, 1)
 
 
 # --------------------------------------------------------------------------------------
@@ -193,12 +177,8 @@ def words_of(tree: ast.AST) -> set[str]:
             words.add(node.attr)
         elif isinstance(node, ast.Name):
             words.add(node.id)
-        elif (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and id(node) not in docstrings
-        ):
-            words.update(node.value.split())
+        elif isinstance(node, ast.Constant) and id(node) not in docstrings:
+            words.update(str(node.value).split())
     return words
 
 

@@ -79,7 +79,7 @@ def finding_on(*groups: str, vpc: str = "vpc-1", unseen: Sequence[str] = ()) -> 
     source = Interface(
         "eni-1", vpc_id="vpc-1", address=ADDRESS, group_ids=("sg-source", "sg-second")
     )
-    account: Any = SimpleNamespace(known=lambda _, key: LISTS[key])
+    account: Any = SimpleNamespace(known=lambda _, key: LISTS.get(key, ()))
     rules = {
         f"sg-sensor-{number}": [rule_of(text) for text in group.split(", ") if text]
         for number, group in enumerate(groups)

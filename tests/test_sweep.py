@@ -29,7 +29,7 @@ from calls import (
     SESSIONS,
     TARGETS,
 )
-from conftest import Clock, Scene, deliver, error_of, missing, warm
+from conftest import Clock, Scene, deliver, missing, warm
 from moto.moto_api._internal import mock_random
 
 import lambda_traffic_mirror as function
@@ -535,56 +535,6 @@ def test_the_memory_of_a_sweep_does_not_grow_with_the_number_of_instances(
         gc.unfreeze()
         assert answer.summary == {"unmirrored": 50 * pages, "created": 50 * pages}
     assert peaks[1] < 1.1 * peaks[0]
-
-
-# --- Databases
-
-
-@pytest.mark.parametrize("wanted", [False, True])
-def test_a_sweep_mirrors_the_interfaces_of_databases_where_mirror_databases_is_true(
-    scene: Scene, sensor: str, wanted: bool
-) -> None:
-    """Rules about tags do not concern them. RDS Custom has an instance, and is left to that; what
-    other services have made is no business of ours."""
-    scene.configure(sensor, MIRROR_DATABASES=str(wanted), INCLUDE_TAGS="mirror")
-    databases = {scene.database(): "RDSNetworkInterface", scene.database(elasticache=True): "cache"}
-    scene.database(custom=True)
-    scene.nlb_sensor([scene.subnet()])
-    answer = scene.run(scheduled_event())
-    assert answer.summary == {"skipped": 2} | ({"created": 2} if wanted else {})
-    entries = {e["interface_id"]: e for e in answer.interfaces if e["outcome"] == "created"}
-    assert set(entries) == (set(databases) if wanted else set())
-    for interface, entry in entries.items():
-        assert (entry["instance_id"], entry["target_id"]) == (None, sensor)
-        assert databases[interface] in entry["reason"]
-    assert len(scene.sessions()) == 2 * wanted
-
-
-def test_databases_fall_out_wait_and_are_checked_like_the_interfaces_of_instances(
-    scene: Scene,
-) -> None:
-    (_, bad), far = closed(scene), scene.sensor(zone="b")
-    scene.configure([bad, far], MIRROR_DATABASES="true", EXCLUDE_TAGS="sensor")
-    blocked, exists, unmirrored, created = (scene.database(zone=zone) for zone in "aaab")
-    scene.session(blocked, bad)
-    scene.session(exists, scene.sensor(attached=False))
-    found = {e["interface_id"]: e["outcome"] for e in scene.run(scheduled_event()).interfaces}
-    wanted = {blocked: "blocked", exists: "exists", unmirrored: "unmirrored", created: "created"}
-    assert {key: found[key] for key in wanted} == wanted
-
-
-def test_where_instances_cannot_be_read_databases_are_mirrored_and_the_other_way_round(
-    scene: Scene, sensor: str
-) -> None:
-    scene.configure(sensor, MIRROR_DATABASES="true")
-    instance, database = scene.instance(), scene.database()
-    scene.fail(INSTANCES, where=lambda p: p["Filters"][0]["Name"] == "instance-state-name")
-    assert missing(error_of(scheduled_event()), "1 failed", "were not read") == []
-    assert (scene.sessions_of(instance), len(scene.sessions(interface_id=database))) == ([0], 1)
-    scene.heal()
-    scene.fail(INTERFACES, where=lambda p: p["Filters"][0]["Name"] == "requester-id")
-    assert missing(error_of(scheduled_event()), "1 failed", "were not read") == []
-    assert scene.sessions_of(instance) == [1]
 
 
 # --- Nothing to do

@@ -7,17 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TextIO
 
 from .aws import Exit, Stop, read_yaml
-
-
-def writable(path: str) -> TextIO:
-    """The type of an option that names a file to be written."""
-    try:
-        return Path(path).open("w", encoding="utf-8")
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
@@ -32,7 +23,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.register("type", "int", int)
-    parser.register("type", "file", writable)
+    parser.register("type", "file", Path)
     for option, settings in (options["all"] | options[name]).items():
         parser.add_argument(option, **settings)
     return parser

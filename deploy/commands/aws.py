@@ -56,21 +56,25 @@ def note(message: str) -> None:
     print(f"Note: {message}", file=sys.stderr)
 
 
-def words(occasion: str, *values: Any, **named: Any) -> str:
-    """What says.j2 has for an occasion."""
-    environment = jinja2.Environment(  # noqa: S701  plain text
+def templates(**more: Any) -> jinja2.Environment:
+    """The templates of this package."""
+    return jinja2.Environment(  # noqa: S701  plain text, unless told otherwise
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        **more,
     )
-    module = environment.get_template("says.j2").module
-    return str(getattr(module, occasion)(*values, **named))
 
 
-def say(occasion: str, *values: Any, **named: Any) -> None:
+def words(occasion: str, *values: Any) -> str:
+    """What says.j2 has for an occasion."""
+    return str(getattr(templates().get_template("says.j2").module, occasion)(*values))
+
+
+def say(occasion: str, *values: Any) -> None:
     """Print what says.j2 has for an occasion."""
-    print(words(occasion, *values, **named), end="", flush=True)
+    print(words(occasion, *values), end="", flush=True)
 
 
 class Aws:
@@ -182,8 +186,6 @@ def asking(options: argparse.Namespace) -> Iterator[tuple[Aws, str]]:
     """The account of the options, and its number; an error of AWS becomes a Stop."""
     aws = Aws(options.profile, options.region)
     try:
-        account = aws.sign_in()
-        print(f"Account {account}, Region {aws.region}")
-        yield aws, account
+        yield aws, aws.sign_in()
     except (ClientError, BotoCoreError) as error:
         raise explained(error, aws) from error

@@ -28,7 +28,8 @@ PAUSES = (5.0, 10.0, 20.0)  # seconds before a first sweep that failed is tried 
 def run(options: argparse.Namespace) -> Exit:
     """Look at all that is named, then build, upload, deploy and show what runs; how it ended."""
     given = given_by(options)
-    with asking(options) as (aws, _):
+    with asking(options) as (aws, account):
+        print(f"Account {account}, Region {aws.region}")
         stack = stacks.read(aws, options.stack)
         if stack and (wrong := stacks.what_to_do(aws, stack)):
             raise Stop(Exit.STATE, wrong)
@@ -232,7 +233,7 @@ def show_what_runs(aws: Aws, stack_name: str, code_key: str) -> None:
     digest = re.search(r"([0-9a-f]{64})\.zip$", code_key)
     wanted = base64.b64encode(bytes.fromhex(digest[1])).decode() if digest else ""
     try:
-        runs = stacks.function_of(aws, stack)["CodeSha256"]
+        runs = aws.client("lambda").get_function_configuration(FunctionName=names[0])["CodeSha256"]
     except ClientError as error:
         note(f"the code could not be compared: {error}")
     else:

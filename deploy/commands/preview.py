@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from botocore.endpoint import Endpoint
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 import lambda_traffic_mirror as function
 from lambda_traffic_mirror import Configuration, ConfigurationError
 
 from . import shown, stack, template
-from .aws import Aws, Exit, Stop, explained
+from .aws import Aws, Exit, Stop, asking
 from .picture import PERMISSION, Sensor, Survey, own_words
 
 
@@ -152,30 +151,33 @@ def environment_of(parameters: Mapping[str, str], given: Mapping[str, str]) -> d
 
 def run(options: argparse.Namespace) -> Exit:
     """Look at the account and show it; how it ended."""
-    aws = None
     try:
         given = given_by(options)
         declared = template.parameters().items()
         parameters = {name: str(row.get("Default", "")) for name, row in declared}
         environment = environment_of(parameters, {"targets": "tmt-any", **given})
-        Configuration.from_environment(environment)  # before AWS is asked
-        aws = Aws(options.profile, options.region)
-        aws.sign_in()
-        if options.stack:
-            running = stack.read(aws, options.stack)
-            parameters = running.parameters if running else {}
-        if parameters:
-            return preview(aws, environment_of(parameters, given), options)
-        wrong: Exception = Stop(Exit.WRONG, f"there is no stack {options.stack!r} in {aws.region}")
+        # What can be wrong is found before AWS is asked.
+        Configuration.from_environment(environment)
+        for path in filter(None, (options.html, options.json)):
+            path.open("a").close()
+        with asking(options) as (aws, _):
+            if options.stack:
+                running = stack.read(aws, options.stack)
+                parameters = running.parameters if running else {}
+            return preview(aws, options, parameters, given)
+    except OSError as error:
+        raise Stop(Exit.WRONG, f"{error.filename} cannot be written: {error.strerror}") from error
     except (Stop, ConfigurationError) as error:
-        wrong = error
-    except (ClientError, BotoCoreError) as error:
-        wrong = explained(error, aws) if aws else error
-    raise Stop(Exit.WRONG, str(wrong))
+        raise Stop(Exit.WRONG, str(error)) from error
 
 
-def preview(aws: Aws, environment: Mapping[str, str], options: argparse.Namespace) -> Exit:
+def preview(
+    aws: Aws, options: argparse.Namespace, parameters: dict[str, str], given: dict[str, str]
+) -> Exit:
     """Look at the account and show it on the terminal and in files; how it ended."""
+    if not parameters:
+        raise Stop(Exit.WRONG, f"there is no stack {options.stack!r} in {aws.region}")
+    environment = environment_of(parameters, given)
     entries: list[dict[str, Any]] = []
 
     def note(entry: Any) -> None:
@@ -192,14 +194,15 @@ def preview(aws: Aws, environment: Mapping[str, str], options: argparse.Namespac
         found.remarks.append("DRY_RUN is on: the function plans sessions and creates none.")
     shown.draw(found, shown.console_for_output())
     if options.html:
-        options.html.writelines(shown.page(found))
+        with options.html.open("w", encoding="utf-8") as file:
+            file.writelines(shown.page(found))
     if options.json:
         summary = Counter(entry["outcome"] for entry in entries)
         rows = {"dry_run": True, "interfaces": entries, "summary": summary}
-        json.dump({**rows, "message": f"{shown.headline(found)}."}, options.json, indent=1)
-    for file in filter(None, (options.html, options.json)):
-        file.close()
-        print(f"Written: {file.name}")
+        rows["message"] = f"{shown.headline(found)}."
+        options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    for path in filter(None, (options.html, options.json)):
+        print(f"Written: {path}")
     if missing:
         raise Stop(Exit.WRONG, f"missing permission: {', '.join(missing)}")
     return Exit.DONE if found.complete else Exit.DARK

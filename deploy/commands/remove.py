@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> Exit:
         template.check("FilterId", filter_id)
         sorted_targets(options.targets)
     with asking(options) as (aws, account):
+        print(f"Account {account}, Region {aws.region}")
         (free_target if target else remove_all)(options, aws, account)
     return Exit.DONE
 
@@ -161,7 +162,10 @@ def goes_dark(options: argparse.Namespace, aws: Aws, interfaces: list[str]) -> l
     if not stack or not stack.is_ours:
         why = f"there is no stack {options.stack} here to mirror it anew (see --stack)"
         return [f"{one}: {why}" for one in interfaces]
-    variables = stacks.function_of(aws, stack)["Environment"]["Variables"]
+    if not (names := stack.made("AWS::Lambda::Function")):
+        raise Stop(Exit.STATE, f"stack {stack.name} is in {stack.status} and has no function")
+    runs = aws.client("lambda").get_function_configuration(FunctionName=names[0])
+    variables = runs["Environment"]["Variables"]
     named = Claim.of(aws, variables["targets"], "").targets
     rest = named - {options.target}
     try:

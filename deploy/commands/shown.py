@@ -6,15 +6,15 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import rich.markup
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup, escape
 from rich.console import Console
 from rich.table import Table
 
+from .aws import templates
 from .picture import MEANT, MOST_SOURCES, Survey, plural
 
 WORDS = dict(zip(MEANT, ("now", "would be", "may not fit", "elsewhere", "dark"), strict=True))
@@ -68,16 +68,10 @@ def headline(survey: Survey) -> str:
 def template(name: str, shown: Callable[[Any], Any]) -> Template:
     """A template, with the function through which each value goes that it shows: text of the
     account is never markup, neither on a page nor on a console."""
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=shown is counted,  # noqa: S701  on a console, `literal` escapes
-        finalize=shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.globals.update(words=WORDS, colours=COLOURS, cells=CELLS, bar=bar)
-    made.globals["most_sources"] = MOST_SOURCES
+    # On a console `literal` escapes.
+    made = templates(autoescape=shown is counted, finalize=shown)
+    known = {"words": WORDS, "colours": COLOURS, "cells": CELLS, "most_sources": MOST_SOURCES}
+    made.globals.update(known, bar=bar)
     made.filters.update(marked=marked, percent=percent, plural=plural)
     return made.get_template(name)
 

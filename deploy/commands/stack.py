@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from . import template
-from .aws import Aws, Exit, Stop, read_yaml
+from .aws import Aws, read_yaml
 
 POLL = 3.0  # seconds between two looks at a stack that is being changed
 
@@ -146,11 +146,3 @@ def what_to_do(aws: Aws, stack: Stack) -> str | None:
             words = advice.format(remove=remove, name=stack.name, region=aws.region)
             return f"stack {stack.name} is in {stack.status}: {words}"
     return None
-
-
-def function_of(aws: Aws, stack: Stack) -> dict[str, Any]:
-    """How the stack's function is configured, as Lambda says."""
-    if not (names := stack.made("AWS::Lambda::Function")):
-        raise Stop(Exit.STATE, f"stack {stack.name} is in {stack.status} and has no function")
-    found: dict[str, Any] = aws.client("lambda").get_function_configuration(FunctionName=names[0])
-    return found

@@ -21,16 +21,15 @@ Loader.add_multi_constructor("!", lambda *_: None)
 
 
 @lru_cache
-def template() -> dict[str, Any]:
-    """The template, parsed."""
+def template() -> dict[str, dict[str, dict[str, Any]]]:
+    """The template, parsed: Parameters, Resources and the rest."""
     loaded: dict[str, Any] = yaml.load(TEMPLATE.read_text("utf-8"), Loader)  # noqa: S506  it is safe
     return loaded
 
 
 def parameters() -> dict[str, dict[str, Any]]:
     """Name and declaration of each parameter."""
-    declared: dict[str, dict[str, Any]] = template()["Parameters"]
-    return declared
+    return template()["Parameters"]
 
 
 def check(name: str, value: str) -> None:

@@ -64,7 +64,8 @@ def _within(declaration: dict[str, Any], value: str) -> bool:
     """Whether a text, or a part of a list, keeps to what a parameter declares."""
     if declaration["Type"] == "Number":
         low, high = declaration.get("MinValue", 0), declaration.get("MaxValue", "inf")
-        if not value.isdecimal() or not float(low) <= float(value) <= float(high):
+        number = re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value)
+        if not number or not float(low) <= float(value) <= float(high):
             return False
     return (
         bool(re.fullmatch(declaration.get("AllowedPattern", "(?s:.*)"), value))

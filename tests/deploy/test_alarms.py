@@ -12,10 +12,9 @@ from aws import LambdaContext, scheduled_event
 from cloudformation import DEPLOY, resolve
 from conftest import Scene
 
+from lambda_traffic_mirror import OUTCOMES
+
 RATES = (5, 10, 15, 30, 60)
-OUTCOMES = (
-    "created", "planned", "exists", "skipped", "unmirrored", "blocked", "failed", "deferred"
-)  # fmt: skip
 BAD, LAST = 60, 120  # the period in which something goes wrong, and the last that is looked at
 
 AGE, GIVEN_UP = "ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"

@@ -281,19 +281,6 @@ def test_an_upgrade_changes_what_it_is_told(account: Account) -> None:
     assert (changed | {"ExcludeTags": "a b=c"}).items() <= account.parameters.items()
 
 
-@pytest.mark.parametrize(
-    ("before", "now"),
-    [
-        ("rate(5 minutes)", "5"),
-        ("rate(7 minutes)", "10"),
-        ("rate(1 hour)", "60"),
-        ("rate(1 day)", "60"),
-    ],
-)
-def test_the_rate_of_the_first_template_becomes_minutes(before: str, now: str) -> None:
-    assert template.sweep_rate(before) == now
-
-
 def test_a_value_that_the_template_no_longer_takes_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -356,7 +343,7 @@ WRONG = {
     "--bucket bucket --targets ', '": "', ' is no traffic mirror target",
     "--bucket bucket --targets 'tmt-1,i-1'": "'i-1' is no traffic mirror target (tmt-...) and",
     "--bucket bucket --targets '*'": "'*' is no traffic mirror target",
-    "--bucket bucket --targets 12345678901": "'12345678901' is no traffic mirror target (tmt-...) and no account (12",
+    "--bucket bucket --targets 12345678901": "'12345678901' is no traffic mirror target",
     "--bucket bucket --filter tmt-1": "FilterId has to be empty or the ID of a traffic mirror",
 }
 
@@ -369,12 +356,6 @@ def test_a_wrong_call_of_deploy_is_explained_before_aws_is_asked(
     assert WRONG[call] in done.err
     assert "deploy/deploy.sh" in done.err
     assert account.calls == {}
-
-
-def test_every_default_of_the_template_is_accepted() -> None:
-    for parameter, declared in template.parameters().items():
-        if "Default" in declared:
-            template.check(parameter, str(declared["Default"]))
 
 
 def fails(operation: str, code: str) -> Callable[[Account], None]:
@@ -392,66 +373,33 @@ def in_region(region: str) -> Callable[[Account], None]:
 
 NO_NETWORK = EndpointConnectionError(endpoint_url="https://x")
 SIGN_IN, TARGETS = "GetCallerIdentity", "DescribeTrafficMirrorTargets"
-FILTERS = "DescribeTrafficMirrorFilters"
+MISSING = "no traffic mirror {} in this account and eu-west-1: {}-0. There are: "
+MAKE = "Make one: aws s3 mb s3://my-bucket --region eu-west-1"
 # Before anything is built, uploaded or deployed: how it ends, what is said, what is so.
-LOOKED_UP: dict[str, tuple[Exit, str, Callable[[Account], None]]] = {
-    "no credentials": (
-        Exit.CREDENTIALS,
-        "or set AWS_ACCESS_KEY_ID",
-        raises(SIGN_IN, NoCredentialsError()),
-    ),
-    "an expired token": (Exit.CREDENTIALS, "Give --profile", fails(SIGN_IN, "ExpiredToken")),
-    "no network": (Exit.NO_ANSWER, "Try again", raises(SIGN_IN, NO_NETWORK)),
-    "the stack denied": (
-        Exit.DENIED,
-        "The permission cloudformation:DescribeStacks is missing",
-        fails("DescribeStacks", "AccessDenied"),
-    ),
-    "throttled": (Exit.NO_ANSWER, "Try again", fails("DescribeStacks", "Throttling")),
-    "targets denied": (
-        Exit.DENIED,
-        "ec2:DescribeTrafficMirrorTargets is missing",
-        fails(TARGETS, "UnauthorizedOperation"),
-    ),
-    "another filter": (
-        Exit.NOT_FOUND,
-        "no traffic mirror filter in this account and eu-west-1: tmf-0. There are: ",
-        lambda account: setattr(account, "filter", "tmf-0"),
-    ),
-    "another target": (
-        Exit.NOT_FOUND,
-        "no traffic mirror target in this account and eu-west-1: tmt-0. There are: ",
-        lambda account: account.targets.append("tmt-0"),
-    ),
-    "no bucket": (
-        Exit.NO_BUCKET,
-        "Make one: aws s3 mb s3://my-bucket --region eu-west-1",
-        fails("HeadBucket", "404"),
-    ),
-    "a bucket elsewhere": (Exit.BUCKET_ELSEWHERE, "is in us-east-1", in_region("us-east-1")),
-    "another's bucket": (Exit.DENIED, "s3:ListBucket is missing", fails("HeadBucket", "403")),
-}
+LOOKED_UP: list[tuple[Exit, str, Callable[[Account], None]]] = [
+    (Exit.CREDENTIALS, "or set AWS_ACCESS_KEY_ID", raises(SIGN_IN, NoCredentialsError())),
+    (Exit.CREDENTIALS, "Give --profile", fails(SIGN_IN, "ExpiredToken")),
+    (Exit.NO_ANSWER, "Try again", raises(SIGN_IN, NO_NETWORK)),
+    (Exit.DENIED, "cloudformation:DescribeStacks is", fails("DescribeStacks", "AccessDenied")),
+    (Exit.NO_ANSWER, "Try again", fails("DescribeStacks", "Throttling")),
+    (Exit.DENIED, f"ec2:{TARGETS} is missing", fails(TARGETS, "UnauthorizedOperation")),
+    (Exit.NOT_FOUND, MISSING.format("filter", "tmf"), lambda a: setattr(a, "filter", "tmf-0")),
+    (Exit.NOT_FOUND, MISSING.format("target", "tmt"), lambda a: a.targets.append("tmt-0")),
+    (Exit.NO_BUCKET, MAKE, fails("HeadBucket", "404")),
+    (Exit.BUCKET_ELSEWHERE, "is in us-east-1", in_region("us-east-1")),
+    (Exit.DENIED, "s3:ListBucket is missing", fails("HeadBucket", "403")),
+]
 
 
-@pytest.mark.parametrize("case", LOOKED_UP)
-def test_what_is_wrong_is_found_before_anything_is_done(account: Account, case: str) -> None:
-    status, words, plan = LOOKED_UP[case]
+@pytest.mark.parametrize(("status", "words", "plan"), LOOKED_UP)
+def test_what_is_wrong_is_found_before_anything_is_done(
+    account: Account, status: Exit, words: str, plan: Callable[[Account], None]
+) -> None:
     plan(account)
     named = ("--targets", ",".join(account.targets), "--filter", account.filter)
     done = account.deploy(*UPGRADE, *named, ends=status)
     assert words in done.err
     assert account.nothing_was_done()
-
-
-def test_a_new_stack_needs_targets(account: Account) -> None:
-    done = account.deploy(*UPGRADE, ends=2)
-    assert "--targets is missing: there is no stack traffic-mirror in eu-west-1 yet" in done.err
-
-
-def test_an_account_without_targets_is_noted(account: Account) -> None:
-    done = account.deploy(*UPGRADE, "--targets", f"{account.targets[0]} 111111111111 {ACCOUNT}")
-    assert "account 111111111111 owns no traffic mirror target" in done.err
-    assert ACCOUNT not in done.err
 
 
 def test_a_zip_that_is_not_there(account: Account) -> None:
@@ -474,12 +422,7 @@ def test_a_zip_that_is_not_there(account: Account) -> None:
             "aws sso login --profile a",
         ),
         ("[default]\nlogin_session = b", (), 5, "Sign in: aws login"),
-        (
-            "[profile a]\nregion = x",
-            ("--profile", "b"),
-            5,
-            "(b) could not be found. Give --profile (th",
-        ),
+        ("[profile a]\nregion = x", ("--profile", "b"), 5, "(b) could not be found"),
         ("", ("AWS_PROFILE=b",), 5, "(b) could not be found"),
         ("", ("--region", "eu-wset-1"), 4, "no Region 'eu-wset-1', or it cannot be reached"),
         ("", ("--region", "eu-wset-1"), 4, "Is it eu-west-1"),
@@ -887,21 +830,9 @@ def test_sessions_stay_while_the_stack_cannot_go(removable: Account) -> None:
         ("DeleteStack", "AccessDenied", 10, "cloudformation:DeleteStack is missing", 0),
         ("DescribeTrafficMirrorSessions", "UnauthorizedOperation", 10, "Sessions is missing", 0),
         ("DeleteTrafficMirrorSession", "UnauthorizedOperation", 10, "Session is missing", 1),
-        (
-            "DeleteTrafficMirrorSession",
-            "RequestLimitExceeded",
-            17,
-            "2 of these could not be deleted",
-            2,
-        ),
+        ("DeleteTrafficMirrorSession", "RequestLimitExceeded", 17, "2 of these could", 2),
         ("DeleteTrafficMirrorSession", "InvalidTrafficMirrorSessionId.NotFound", 0, "", 6),
-        (
-            "DeleteTrafficMirrorFilter",
-            "TrafficMirrorFilterInUse",
-            17,
-            "1 of these could not be deleted",
-            2,
-        ),
+        ("DeleteTrafficMirrorFilter", "TrafficMirrorFilterInUse", 17, "1 of these could", 2),
     ],
 )
 def test_a_deletion_that_fails(

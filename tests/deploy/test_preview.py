@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
@@ -26,13 +25,13 @@ from browser import Browser, executable
 from commands import __main__, preview, shown, stack
 from commands.aws import Exit
 from commands.picture import ADVICE, MEANT, Sensor, Survey
-from conftest import VARIABLES, Scene
+from conftest import Scene
 from moto.server import ThreadedMotoServer
 from rich.console import Console
 from worlds import Builder
 
 import lambda_traffic_mirror
-from lambda_traffic_mirror import Choice, Entry, Interface, Rank, Request, Source, Verdict, rejects
+from lambda_traffic_mirror import Choice, Entry, Interface, Request, Source, Verdict, rejects
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 POLICY = json.loads((PROJECT / "deploy" / "preview-policy.json").read_text(encoding="utf-8"))
@@ -135,30 +134,12 @@ def test_it_stays_within_the_columns_and_what_to_do_is_on_the_first_screen(
     assert all(ADVICE[stage][1] in first_screen for stage in stages)
 
 
-def test_where_the_terminal_knows_only_ascii_nothing_else_is_drawn() -> None:
-    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    shown.draw(found_in(*dark_entries()), Console(file=out, width=80))
-    out.seek(0)
-    assert "would stay dark" in out.read()
-
-
 def test_text_of_the_account_is_no_markup_of_a_terminal() -> None:
     hostile = "[red]x[/red] \x1b[2J\a¦\n"
     drawn = found_in(entry("skipped", reason=hostile), entry(name=hostile))
     out = io.StringIO()
     shown.draw(drawn, Console(file=out, width=100))
     assert "[red]x[/red] ?[2J?|?" in out.getvalue()
-
-
-@pytest.mark.parametrize("width", [10, 40])
-@pytest.mark.parametrize("counts", [(0, 0), (1, 999), (999, 1), (1, 1), (3, 0), (1, 1, 1000, 1)])
-def test_a_bar_is_as_wide_as_its_parts_and_no_part_vanishes(
-    counts: tuple[int, ...], width: int
-) -> None:
-    text = shown.bar(dict(zip(MEANT, counts, strict=False)), sum(counts), width)
-    cells = [text.count(cell) for cell in shown.CELLS.values()][: len(counts)]
-    assert sum(cells) == (width if sum(counts) else 0)
-    assert [bool(number) for number in cells] == [bool(count) for count in counts]
 
 
 # --------------------------------------------------------------------------------------
@@ -230,10 +211,6 @@ def dark_entries() -> list[Entry]:
     return [entry(verdicts={"tmt-1": fell(stage)}, number=n) for n, stage in enumerate(ADVICE)][:8]
 
 
-def test_every_stage_has_its_advice() -> None:
-    assert set(lambda_traffic_mirror.STAGES) <= ADVICE.keys()
-
-
 @pytest.mark.parametrize(
     ("numbers", "where"),
     [
@@ -278,46 +255,6 @@ def test_zones_without_a_sensor_are_named_the_largest_number_first() -> None:
     (group,) = survey.groups("dark")
     assert group.title == "No sensor in e, a, b and 2 more"
     assert [str(each) for each in group.findings][:2] == ["No sensor in e", "No sensor in a"]
-
-
-def test_where_a_tag_rules_out_the_sensors_of_the_zone_that_is_said() -> None:
-    one, two = fell("tag"), fell("zone")
-    survey = found_in(entry(verdicts={"tmt-1": one, "tmt-2": two}), entry(verdicts={"tmt-1": one}))
-    texts = {group.label: str(group.findings[0]) for group in survey.groups("dark")}
-    assert texts == {
-        "zone": "No sensor that the instance's tag names is in a",
-        "tag": "tmt-1: A finding",
-    }
-
-
-def test_databases_are_counted_apart() -> None:
-    survey = found_in(
-        planned(1, "tmt-1"),
-        entry(verdicts={"tmt-1": fell("zone")}, number=2),
-        entry(verdicts={"tmt-1": fell("zone")}, number=3, database=True),
-        planned(4, "tmt-1", database=True),
-    )
-    counts = {what: (fates["planned"], fates["dark"]) for what, fates in survey.coverage().items()}
-    assert counts == {"interfaces": (2, 2), "instances": (1, 1), "databases": (1, 1)}
-    (group,) = survey.groups("dark")
-    assert [str(each) for each in group.findings] == ["No sensor in a"]
-    assert "RDSNetworkInterface" in {item.name for item in survey.interfaces}
-
-
-def test_an_instance_is_what_its_worst_interface_is() -> None:
-    outcomes = ("exists", "planned", "exists", "unmirrored", "skipped")
-    survey = found_in(
-        *(
-            entry(
-                outcome, {"tmt-1": Verdict(None)}, n, instance_id=f"i-{n // 2}", target_id="tmt-1"
-            )
-            for n, outcome in enumerate(outcomes)
-        )
-    )
-    assert survey.coverage() == {
-        "interfaces": {"covered": 2, "planned": 1, "dark": 1},
-        "instances": {"planned": 1, "dark": 1},
-    }
 
 
 @pytest.mark.parametrize(
@@ -373,53 +310,6 @@ def test_what_is_charged_is_counted_in_interface_hours() -> None:
     elsewhere = entry("exists", number=3, session_id="tms-3", metric="Elsewhere")
     words = shown_words(found_in(blocked, covered, elsewhere, planned(4, "tmt-1")))
     assert "1,460 a month now, 2,190 after (3 interfaces x 730 hours)" in words
-
-
-def test_sensors_that_no_interface_can_use_come_first_then_the_fullest() -> None:
-    known = {f"tmt-{n}": Sensor(f"tmt-{n}", zone=z, now=n) for n, z in enumerate("bbaabc")}
-    stopped, denied = fell("unavailable", "It is stopped"), fell("network_acl", "From {address}")
-    too_far = dict.fromkeys(("tmt-4", "tmt-5"), fell("zone"))
-    entries = [
-        planned(n, "tmt-2", "tmt-3")._replace(
-            choice=Choice(
-                {"tmt-0": stopped, "tmt-1": denied, "tmt-2": Verdict(None), **too_far}, ["tmt-2"]
-            )
-        )
-        for n in range(12)
-    ]
-    sensors = found_in(*entries, known=known).sensors()
-    assert [(sensor.target_id, sensor.tight) for sensor in sensors] == [
-        ("tmt-1", False), ("tmt-0", False), ("tmt-2", True), ("tmt-3", False),
-        ("tmt-4", False), ("tmt-5", False),
-    ]  # fmt: skip
-    assert [sensor.problem for sensor in sensors][:3] == [
-        "network_acl: From addresses in 10.0.0.0/28.",
-        "unavailable: It is stopped.",
-        "",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("rank", "vpc_id", "words"),
-    [
-        (Rank.IN_ZONE, "vpc-1", "in the same Availability Zone"),
-        (Rank.IN_ZONE, "vpc-2", "in another VPC"),
-        (Rank.IN_ZONE_BEHIND, "vpc-1", "something speaks against each"),
-        (Rank.OTHER_ZONE, "vpc-1", "another Availability Zone"),
-        (Rank.OTHER_ZONE_BEHIND, "vpc-1", "something speaks against each"),
-        (Rank.UNVERIFIED, "vpc-1", "ALLOW_UNVERIFIED"),
-    ],
-)
-def test_what_to_know_about_a_session_before_it_is_created(
-    rank: Rank, vpc_id: str, words: str
-) -> None:
-    one = entry("planned", {"tmt-1": Verdict(None, rank=rank)}, target_id="tmt-1")
-    (group,) = found_in(one, known={"tmt-1": Sensor("tmt-1", vpc_id=vpc_id)}).groups("planned")
-    assert words in group.title
-
-
-def test_all_is_a_hundred_percent_and_nothing_less() -> None:
-    assert [shown.percent(part, 1000) for part in (1000, 999, 1)] == ["100 %", "99 %", "0 %"]
 
 
 def test_names_vpcs_and_owners_stand_beside_ids(scene: Scene) -> None:
@@ -488,16 +378,6 @@ def test_a_permission_that_is_missing_is_named(scene: Scene, permission: str) ->
 
 # Without these no interface can be judged: there is an error and no picture.
 NOTHING_WITHOUT = ("ec2:DescribeInstances",)
-
-
-def test_a_permission_that_would_settle_verdicts_is_named(scene: Scene) -> None:
-    lists = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
-    target = scene.sensor(scene.subnet(), [lists])
-    scene.instances(2, scene.subnet())
-    scene.deny("ec2:GetManagedPrefixListEntries")
-    run = Shown("--targets", target)
-    assert run.status == Exit.DARK
-    assert "ec2:GetManagedPrefixListEntries is missing and could settle 2 verdicts." in run.words
 
 
 def test_a_role_that_lets_only_the_function_in_is_told(scene: Scene) -> None:
@@ -595,35 +475,6 @@ def test_credentials_and_region_may_come_from_a_profile(
 KEYS = ("aws_access_key_id", "aws_secret_access_key")
 
 
-def test_the_region_that_is_given_is_asked(scene: Scene) -> None:
-    run = Shown(*TARGETS, "--region", "eu-west-1")
-    assert "eu-west-1" in run.text
-    assert "There is no interface to be mirrored" in run.text
-    assert run.status == Exit.DONE
-
-
-@pytest.mark.parametrize("name", VARIABLES)
-def test_every_variable_of_the_function_is_taken_by_its_own_and_its_parameters_name(
-    name: str,
-) -> None:
-    parser = __main__.parser_of("preview")
-    for spelling in (name, name.title().replace("_", "")):
-        value = EXAMPLES.get(name, "true")
-        options = parser.parse_args([f"{spelling}={value}"])
-        options.stack = "any"
-        assert preview.given_by(options) == {name: value}
-
-
-EXAMPLES = {
-    "SENSOR_ROLE_ARNS": "arn:aws:iam::210987654321:role/sensors",
-    "SESSION_NUMBER": "7",
-    "VIRTUAL_NETWORK_ID": "4789",
-    "PACKET_LENGTH": "128",
-    "SESSION_TAGS": "team=net",
-    "CACHE_SECONDS": "60",
-}
-
-
 def test_without_a_stack_it_looks_with_the_settings_that_deploy_begins_with(scene: Scene) -> None:
     """Such as EXCLUDE_TAGS, without which a load balancer's sensor is not used."""
     target = scene.nlb_sensor([scene.subnet()], [scene.group(VXLAN)])
@@ -659,13 +510,6 @@ def test_what_could_not_be_read_stays_dark(scene: Scene, quick: None) -> None:
     scene.fail("DescribeInstances", "RequestLimitExceeded", status=503, after=1)
     run = Shown("--targets", target)
     assert (run.status, "Not everything was read." in run.text) == (Exit.DARK, True)
-
-
-def test_a_configured_account_without_targets_is_told(scene: Scene) -> None:
-    scene.instance()
-    run = Shown("--targets", "210987654321")
-    assert run.status == Exit.DARK
-    assert "of account 210987654321 is visible here" in run.text
 
 
 # --------------------------------------------------------------------------------------
@@ -823,20 +667,6 @@ def large(interfaces: int, sensors: int) -> Iterator[Entry]:
     for number in range(interfaces):
         verdict = fell("security_group", "No rule of {groups} admits", groups=f"sg-{number:017x}")
         yield entry(verdicts={f"tmt-{k:017x}": verdict for k in range(sensors)}, number=number)
-
-
-def test_what_is_kept_of_an_account_does_not_grow_with_its_sensors() -> None:
-    kept = []
-    for sensors in (1, 40):
-        survey = Survey()
-        tracemalloc.start()
-        for each in large(300, sensors):
-            survey.add(each)
-        del each
-        kept.append(tracemalloc.get_traced_memory()[0])
-        tracemalloc.stop()
-    # A sensor costs one example of each stage, not one for each interface.
-    assert kept[1] - kept[0] < 300 * 100
 
 
 def test_the_page_of_ten_thousand_interfaces_is_below_five_megabytes() -> None:

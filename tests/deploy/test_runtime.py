@@ -19,11 +19,13 @@ from aws import SimulatedAccount, running_event, scheduled_event, sqs_event
 from cloudformation import DEPLOY, resolve
 from moto.server import ThreadedMotoServer
 from runtime_api import FUNCTION_NAME, HANDLER, SECRET_KEY, SESSION_TOKEN, Invocation, Runtime
-from zip_file import BOTO3, CONSOLE_EVENT, RUNTIME_CLIENT, provide, unpack
+from zip_file import BOTO3, RUNTIME_CLIENT, provide, unpack
 
 from lambda_traffic_mirror import OUTCOMES
 
 LOGGER = "lambda_traffic_mirror"
+# What the console offers as a test event for a new function.
+CONSOLE_EVENT = {"key1": "value1", "key2": "value2", "key3": "value3"}
 
 
 @dataclass

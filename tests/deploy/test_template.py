@@ -209,16 +209,11 @@ def rendered(name: str) -> list[str]:
     if "StatusDashboard" in resolved["Resources"]:
         dashboard = properties(resolved, "StatusDashboard")
         dashboard["DashboardBody"] = json.loads(dashboard["DashboardBody"])
-    for resource in resolved["Resources"].values():
-        resource.pop("Condition", None)
-    texts = {"Description", "ConstraintDescription"}
-    shown = {key: resolved[key] for key in ("Resources", "Outputs")}
-    shown |= {"Mappings": load()["Mappings"]} | {
-        "Parameters": {
-            parameter: {key: value for key, value in declared.items() if key not in texts}
-            for parameter, declared in load()["Parameters"].items()
-        }
-    }
+    template = load()
+    for declared in template["Parameters"].values():
+        for text in ("Description", "ConstraintDescription"):
+            declared.pop(text, None)
+    shown = resolved | {key: template[key] for key in ("Mappings", "Parameters")}
     # Everything is of the partition and Region: a test of its own.
     text = as_yaml(shown).replace("aws-cn", "aws").replace("cn-north-1", "us-east-1")
     return text.splitlines()

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import stat
-import subprocess
 import sys
-import sysconfig
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,17 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from zip_file import (
-    BOTO3,
-    CONSOLE_EVENT,
-    PROJECT,
-    ZIP,
-    build,
-    built_zip,
-    copy_project,
-    provide,
-    unpack,
-)
+from zip_file import PROJECT, ZIP, build, built_zip, copy_project
 
 
 @pytest.fixture(scope="session")
@@ -88,53 +75,6 @@ def test_the_zip_is_stored_so_that_no_zlib_has_a_say_in_it_and_lambda_can_read_i
     # For each file two headers, of 30 and 46 bytes with its name, and its contents; 22 at the end.
     size = 22 + sum(76 + 2 * len(name) + len(content) for name, content in files.items())
     assert zip_path.stat().st_size == size <= 500_000
-
-
-# The zip on its own
-
-ALONE = """
-import json, sys
-sys.path[:0] = sys.argv[1:3]
-import lambda_traffic_mirror
-result = lambda_traffic_mirror.lambda_handler(json.loads(sys.argv[3]), None)
-files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-netaddr = sys.modules["netaddr"].__version__
-print(json.dumps({"result": result, "files": [f for f in files if f], "netaddr": netaddr}))
-"""
-
-
-def test_unpacked_beside_boto3_it_handles_the_console_test_event(tmp_path: Path) -> None:
-    """No environment variable, no Region, no credentials, no installed package but boto3."""
-    task = unpack(tmp_path / "task")
-    provided = provide(tmp_path / "provided", BOTO3)
-    done = subprocess.run(
-        [
-            sys.executable,
-            *("-I", "-S", "-c", ALONE),
-            *(str(task), str(provided), json.dumps(CONSOLE_EVENT)),
-        ],
-        cwd=tmp_path,
-        env={},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    metrics, answer = map(json.loads, done.stdout.splitlines())
-    assert metrics["_aws"]
-    assert answer["result"]["statusCode"] == 400
-    assert '"instance-id"' in json.loads(answer["result"]["body"])["message"]
-    assert "Traceback" not in done.stderr
-    assert answer["netaddr"] == pinned()
-    # Everything that was imported comes from there or belongs to Python.
-    library = [Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_config_var("DESTSHARED"))]
-    roots = [task, provided, *library, *(path.resolve() for path in library)]
-    for file in map(Path, answer["files"]):
-        assert any(root in file.parents for root in roots), file
-        assert "site-packages" not in file.parts, file
-    assert str(task / "lambda_traffic_mirror.py") in answer["files"]
-    assert str(task / "netaddr" / "__init__.py") in answer["files"]
 
 
 # Failures

@@ -18,8 +18,6 @@ ZIP = "lambda_traffic_mirror.zip"
 # What the Lambda runtime has: boto3 and what it depends on, and the client of the Runtime API.
 BOTO3 = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
 RUNTIME_CLIENT = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py")
-# What the console offers as a test event for a new function.
-CONSOLE_EVENT = {"key1": "value1", "key2": "value2", "key3": "value3"}
 
 
 def copy_project(folder: Path) -> Path:

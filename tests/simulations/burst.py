@@ -14,9 +14,10 @@ event tells of them; one sweep after the other goes on where the one before has 
 
 The handler that runs is the real one, with real botocore clients that retry as they do in Lambda,
 one client per execution environment. Simulated are the account behind them, EC2's token buckets in
-front of that account, Lambda, SQS and the time. What sleeps, or waits for an answer, for a lock or
-for another thread, waits on the simulated clock, and only one thread runs at a time, so that a
-minute costs nothing and the same seed gives the same run.
+front of that account, Lambda, SQS and the time. What sleeps, or waits for an answer or for another
+thread, waits on the simulated clock, and only one thread runs at a time, so that a minute costs
+nothing and the same seed gives the same run. A lock that the function held over a call would stop
+the clock, which is told.
 
 What is assumed about AWS stands in the constants of the second section. What Python itself takes
 is not simulated, but for the parsing of answers.
@@ -45,7 +46,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -163,31 +164,6 @@ class Clock:
                 task.pauses += 1  # other wake-ups for this pause come too late
                 return task
         return self._main
-
-
-class Lock:
-    """In place of threading.Lock and threading.RLock. A real lock held over a simulated sleep
-    would stop the clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._holder: Task | None = None
-        self._depth = 0
-        self._waiting: deque[Task] = deque()
-
-    def __enter__(self) -> None:
-        me = self._clock.current
-        while self._holder not in (None, me):
-            self._waiting.append(me)
-            self._clock.pause()
-        self._holder, self._depth = me, self._depth + 1
-
-    def __exit__(self, *error: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._holder = None
-            if self._waiting:
-                self._clock.wake(self._waiting.popleft())
 
 
 class Answer(Future[Any]):
@@ -366,7 +342,7 @@ class Lambda:
         self.clock.start(partial(self._live, module, event, after))
 
     def _load(self) -> Any:
-        """The module, fresh; it takes its threads, locks and time from where it is loaded."""
+        """The module, fresh; it takes its threads from where it is loaded."""
         module = sys.modules[self.NAME] = ModuleType(self.NAME)  # dataclasses look there
         module.__file__ = str(self.PATH)
         exec(self._code, module.__dict__)
@@ -478,8 +454,6 @@ def on_clock(clock: Clock, ec2: Ec2) -> Iterator[None]:
     the function's module included where it is loaded meanwhile."""
     session = boto3.Session()
     session.events.register("response-received.ec2", ec2.answer)
-    lock = partial(Lock, clock)
-    simulated = SimpleNamespace(Lock=lock, RLock=lock, local=threading.local)
     ids = random.Random(0)
     with ExitStack() as stack:
         for name, replacement in (
@@ -490,8 +464,6 @@ def on_clock(clock: Clock, ec2: Ec2) -> Iterator[None]:
             ("uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128), version=4)),
         ):
             stack.enter_context(patch(name, replacement))
-        # For the function's `import threading`. All others have imported theirs.
-        stack.enter_context(patch.dict(sys.modules, threading=simulated))
         # As in Lambda: the module makes its client when it is loaded.
         stack.enter_context(patch.dict(os.environ, AWS_LAMBDA_FUNCTION_NAME="simulated"))
         # The metrics, a line per invocation, and what Lambda would log.
