@@ -343,11 +343,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture
-def clock_of_day(clock: Clock) -> Clock:
-    return clock
-
-
 @cache
 def kept_client(attempts: int) -> Any:
     """The function's own client, for all tests that need no fresh one: making one takes longer
