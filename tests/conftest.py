@@ -12,7 +12,6 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -183,11 +182,6 @@ class Scene(SimulatedAccount):
         super().__init__(*arguments, **options)
         self.gates.append(permitted)
         self.targets: Sequence[str] = ()
-        self._changes = ExitStack()
-
-    def __exit__(self, *error: object) -> None:
-        self._changes.close()
-        super().__exit__(*error)
 
     def configure(self, targets: str | Sequence[str] = (), **variables: str) -> None:
         """Set environment variables: `configure(targets, LOCAL_ZONE_ONLY="false")`."""
@@ -233,7 +227,7 @@ class Scene(SimulatedAccount):
                 change(found)
             return found
 
-        self._changes.enter_context(patch.object(BaseClient, "_make_api_call", called))
+        self._stack.enter_context(patch.object(BaseClient, "_make_api_call", called))
 
     def page_instead(self, operation: str, status: int, page: bytes) -> None:
         """Whatever AWS answers to the function, this page arrives instead."""
@@ -245,7 +239,7 @@ class Scene(SimulatedAccount):
             response.status_code = status
             return {"status_code": status, "headers": {}, "body": page, "context": {}}
 
-        self._changes.enter_context(patch("botocore.endpoint.convert_to_response_dict", replaced))
+        self._stack.enter_context(patch("botocore.endpoint.convert_to_response_dict", replaced))
 
 
 def permitted(operation: str, parameters: Any) -> None:
@@ -339,9 +333,6 @@ class Clock:
         self.advance(seconds)
 
 
-Sleeps = Clock
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of day, which sleeping moves on: neither the function, between two looks, nor
@@ -349,16 +340,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.sleep", clock.sleep)
     monkeypatch.setattr("time.time", lambda: EPOCH + clock())
-    return clock
-
-
-@pytest.fixture
-def no_sleep(clock: Clock) -> Clock:
-    return clock
-
-
-@pytest.fixture
-def clock_of_day(clock: Clock) -> Clock:
     return clock
 
 

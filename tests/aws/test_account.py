@@ -466,7 +466,7 @@ def test_sessions_to_shared_targets(
     assert owners() == [*own, set()]
 
 
-# --- misbehaviour
+# --- denials, and what is shown late
 
 
 POLICIES = {
