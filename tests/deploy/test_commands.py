@@ -976,7 +976,7 @@ def test_above_keeps_so_many_and_counts_those_of_others(
         ("--target 123456789012", "--target takes one traffic mirror target"),
         ("--target eni-1", "'eni-1' is no traffic mirror target"),
         ("--target tmt-1 --above -1", "expected one argument|from 0"),
-        ("--target tmt-1 --above many", "invalid int value: 'many'"),
+        ("--target tmt-1 --above many", "invalid 'int' value: 'many'"),
         ("--target tmt-1 --with-filter", "--target goes with"),
         ("--above 3", "--above takes a number from 0, and needs --target"),
         ("--filter tmf-1", "--filter and --targets go together"),
