@@ -1475,8 +1475,7 @@ class Account:
             parameters["Filters"] = [{"Name": read.filter, "Values": list(values)}]
         elif values:
             parameters[read.filter] = values[0]
-        operation = operation_of(read.method)
-        with self._calling(operation) as client:
+        with self._calling(operation_of(read.method)) as client:
             # EC2 hides what services such as EKS Auto Mode manage, unless it is asked to show it.
             if read.method in MAY_HIDE and sees_managed(client):
                 parameters["IncludeManagedResources"] = True
@@ -1485,12 +1484,7 @@ class Account:
                 rows = (
                     [row for outer in lists for row in outer[read.within]] if read.within else lists
                 )
-                answer = []
-                for row in rows:
-                    item = noun(read.of, row)
-                    if isinstance(item, Unreadable):
-                        item.in_answer_of(operation)
-                    answer.append((row.get(read.key) if read.key else values[0], item))
+                answer = [self._keyed(read, values, row) for row in rows]
                 # The paginator keeps the page until it has the next one, and rows take far more
                 # room than what was made of them.
                 rows.clear()
@@ -1498,6 +1492,14 @@ class Account:
                 if not all(key for key, _ in answer):
                     raise Unreadable(f"{read.key} is missing")
                 yield answer
+
+    @staticmethod
+    def _keyed(read: Read, values: Sequence[str], row: Row) -> tuple[str, Any]:
+        """The key by which a row is looked up, and the noun or error that it makes."""
+        item = noun(read.of, row)
+        if isinstance(item, Unreadable):
+            item.in_answer_of(operation_of(read.method))
+        return str(row.get(read.key) or "") if read.key else values[0], item
 
     def create_session(self, parameters: Mapping[str, Any]) -> Session:
         """Create a traffic mirror session (CreateTrafficMirrorSession).
@@ -2139,7 +2141,7 @@ class Finding(NamedTuple):
 
 
 # The same findings come up for thousands of pairs of sources and sensors, which share them.
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=2_048)
 def finding(says: Says, text: str, **about: object) -> Finding:
     """What a stage says, with the details that its sentence names."""
     return Finding(says, text, tuple(about.items()))
@@ -2473,7 +2475,7 @@ class Verdict(NamedTuple):
 PASSED = Verdict(None)
 
 
-@lru_cache(maxsize=8_192)
+@lru_cache(maxsize=2_048)
 def rejection(stage: Stage, finding: Finding) -> Verdict:
     """The verdict of a stage that rejects."""
     certain = finding.says is Says.REJECTS
