@@ -151,6 +151,8 @@ def environment_of(parameters: Mapping[str, str], given: Mapping[str, str]) -> d
 
 def run(options: argparse.Namespace) -> Exit:
     """Look at the account and show it; how it ended."""
+    files = [path for path in (options.html, options.json) if path]
+    new = [path for path in files if not path.exists()]
     try:
         given = given_by(options)
         declared = template.parameters().items()
@@ -158,7 +160,7 @@ def run(options: argparse.Namespace) -> Exit:
         environment = environment_of(parameters, {"targets": "tmt-any", **given})
         # What can be wrong is found before AWS is asked.
         Configuration.from_environment(environment)
-        for path in filter(None, (options.html, options.json)):
+        for path in files:
             path.open("a").close()
         with asking(options) as (aws, _):
             if options.stack:
@@ -169,6 +171,10 @@ def run(options: argparse.Namespace) -> Exit:
         raise Stop(Exit.WRONG, f"{error.filename} cannot be written: {error.strerror}") from error
     except (Stop, ConfigurationError) as error:
         raise Stop(Exit.WRONG, str(error)) from error
+    finally:
+        for path in new:  # never an empty picture
+            if path.exists() and not path.stat().st_size:
+                path.unlink()
 
 
 def preview(
