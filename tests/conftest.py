@@ -358,6 +358,20 @@ def shared_client(scene: Scene) -> None:
 
 
 @pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The function runs without coverage, which would take ten times as long beside tracemalloc."""
+    handler = lambda_traffic_mirror.lambda_handler
+    monkeypatch.setattr(
+        lambda_traffic_mirror, "lambda_handler", getattr(handler, "__wrapped__", handler)
+    )
+    trace = threading.gettrace()
+    threading.settrace(None)
+    yield
+    if trace:
+        threading.settrace(trace)
+
+
+@pytest.fixture
 def quick(scene: Scene, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """No test waits, not even for a client. And what one test has used up of botocore's allowance
     of retries is not missing in the next."""

@@ -215,7 +215,7 @@ a dry run counts in metrics
 ? test_result.py::test_of_more_and_in_a_sweep_the_hundred_come_that_need_attention_most
 a report keeps every entry
     del self._kept[LISTED:] → pass
-? test_sweep.py::test_the_memory_of_a_sweep_does_not_grow_with_the_number_of_instances
+? test_sweep_memory.py::test_the_rows_of_a_page_are_dropped_before_it_is_worked_on
 pages are kept after they are read
     lists.clear() → pass
 """  # noqa: E501

@@ -4,20 +4,12 @@ by page and within its time, and says of the sessions that exist which of them p
 
 from __future__ import annotations
 
-import copy
-import gc
-import itertools
 import json
-import tracemalloc
-from collections.abc import Callable, Iterator
-from functools import partial
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aws import LambdaContext, acl_entry, route, rule, scheduled_event
-from botocore import xform_name
-from botocore.exceptions import ClientError
 from calls import (
     ACLS,
     CREATE,
@@ -29,7 +21,7 @@ from calls import (
     SESSIONS,
     TARGETS,
 )
-from conftest import Clock, Scene, deliver, missing, warm
+from conftest import Clock, Scene, deliver, missing
 from moto.moto_api._internal import mock_random
 
 import lambda_traffic_mirror as function
@@ -467,74 +459,6 @@ def test_a_page_of_sessions_that_fails_fails_all_that_could_be_mirrored_already(
 
 
 # --- Memory
-
-
-class Pages:
-    """A client that shows pages of a hundred instances, each made as it is asked for, and refuses
-    every other create."""
-
-    def __init__(self, scene: Scene, pages: int) -> None:
-        client = scene.client()
-        self.meta, self.pages, self.creates = client.meta, pages, itertools.count()
-        self.others = {
-            name: client.get_paginator(name).paginate().build_full_result()
-            for name in map(xform_name, (TARGETS, INTERFACES, GROUPS, ACLS, SESSIONS))
-        }
-        instance = scene.instance()
-        rows = client.describe_instances(InstanceIds=[instance])["Reservations"]
-        self.row, self.ids = (
-            json.dumps(rows, default=str),
-            (instance, scene.first_interface(instance)),
-        )
-
-    def get_paginator(self, method: str) -> Any:
-        return SimpleNamespace(paginate=partial(self.paginate, method))
-
-    def paginate(self, method: str, **parameters: Any) -> Iterator[Any]:
-        if method != "describe_instances":
-            return iter([copy.deepcopy(self.others[method])])
-        if parameters["Filters"][0]["Name"] != "instance-state-name":
-            return iter([{"Reservations": []}])
-        return self.instances()
-
-    def instances(self) -> Iterator[dict[str, Any]]:
-        page: dict[str, Any] = {"Reservations": []}
-        for number in range(self.pages):
-            assert page["Reservations"] == []  # what botocore keeps of the page before
-            gc.collect()
-            rows = []
-            for position in range(100):
-                text = self.row
-                for known in self.ids:
-                    text = text.replace(known, f"{known[:-8]}{100 * number + position:08}")
-                rows += json.loads(text)
-            page = {"Reservations": rows}
-            del rows
-            yield page
-
-    def create_traffic_mirror_session(self, **parameters: Any) -> dict[str, Any]:
-        if next(self.creates) % 2:
-            raise ClientError({"Error": {"Code": "SomethingNew", "Message": "no"}}, CREATE)
-        return {"TrafficMirrorSession": {**parameters, "TrafficMirrorSessionId": "tms-1"}}
-
-
-def test_the_memory_of_a_sweep_does_not_grow_with_the_number_of_instances(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """2,000 of them, or 200: nothing of a page is kept once it is logged, IDs aside."""
-    scene.configure([scene.sensor(scene.subnet()) for _ in range(5)])
-    monkeypatch.setattr(function.logger, "propagate", False)
-    peaks = []
-    for pages in (2, 20):
-        warm(Pages(scene, pages))
-        gc.freeze()  # the collector need not look through what was there before
-        tracemalloc.start()
-        answer = scene.run(scheduled_event(), LambdaContext(900))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        gc.unfreeze()
-        assert answer.summary == {"unmirrored": 50 * pages, "created": 50 * pages}
-    assert peaks[1] < 1.1 * peaks[0]
 
 
 # --- Nothing to do

@@ -18,7 +18,7 @@ from conftest import Scene, deliver
 
 import lambda_traffic_mirror
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "untraced")
 
 # Bytes for each instance: its ID, by which the sweep knows what it has seen.
 FOR_AN_ID = 400
