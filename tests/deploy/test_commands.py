@@ -489,7 +489,6 @@ def test_a_stack_with_only_a_change_set_is_new(account: Account) -> None:
     account.deploy(*UPGRADE, "--targets", account.targets[0], "--no-execute-changeset")
     assert account.backend.status == "REVIEW_IN_PROGRESS"
     assert "--targets is missing" in account.deploy(*UPGRADE, ends=2).err
-    account.deploy(*UPGRADE, "--targets", account.targets[0])
 
 
 def test_a_stack_of_something_else_is_left_alone(account: Account) -> None:
