@@ -67,9 +67,8 @@ FAULTS = {
     "no answer": Fault("ReadTimeoutError"),
     "denied": Fault("UnauthorizedOperation", 403),
 }
-# What botocore tries again, and what may hide that a create was carried out.
+# What botocore tries again.
 TRANSIENT = [name for name in FAULTS if name != "denied"]
-LOSSES = ("server error", "unavailable", "no answer")
 ATTEMPTS = 5
 
 

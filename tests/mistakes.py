@@ -141,10 +141,10 @@ what was chosen does not count
 what was refused goes on counting
     sessions.chosen[target_id] -= 1⏎        reason = → reason =
 # what is remembered
-? test_calls.py::test_the_cache_expires
+? test_calls.py::test_within_cache_seconds_an_event_takes_three_calls_in_two_round_trips
 answers are remembered twice as long
     asked_at < configuration.cache_seconds: → asked_at < 2 * configuration.cache_seconds:
-? test_calls.py::test_a_sweep_takes_nothing_from_the_cache
+? test_calls.py::test_a_sweep_takes_nothing_from_the_cache_and_what_is_mirrored_costs_no_call
 a sweep uses what is remembered
     seconds = 0 if sweep else configuration.cache_seconds → seconds = configuration.cache_seconds
 ? test_calls.py::test_what_is_cached_does_not_say_that_there_is_no_sensor
@@ -208,7 +208,7 @@ Coverage counts sessions to others' targets
 ? test_logs_and_metrics.py::test_a_sweep_that_stops_in_time_counts_and_gives_no_coverage
 a sweep that stops in time has a Coverage
     and not self.unread and not self._stopped → and not self.unread
-? test_sweep.py::test_what_an_event_asks_for_as_a_dry_run_counts_in_no_metric_and_with_dry_run_it_does
+? test_logs_and_metrics.py::test_an_invocation_prints_one_valid_line_with_every_outcome
 a dry run counts in metrics
     if not entry.request.dry_run: → if entry:
 # memory
