@@ -202,7 +202,7 @@ a page of instances that fails ends the sweep
 ? test_databases.py::test_the_interface_of_rds_custom_is_left_to_its_instance
 the instance of RDS Custom is mirrored twice
     elif interface.host_id is None: → else:
-? test_logs_and_metrics.py::test_a_sweep_adds_the_coverage
+? test_logs_and_metrics.py::test_a_sweep_adds_whether_it_read_everything_what_goes_elsewhere_and_the_coverage
 Coverage counts sessions to others' targets
     entry.session_id is not None and entry.metric != "Elsewhere" → entry.session_id is not None
 ? test_logs_and_metrics.py::test_a_sweep_that_stops_in_time_counts_and_gives_no_coverage

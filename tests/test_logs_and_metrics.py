@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 from aws import LambdaContext, running_event, scheduled_event, sqs_event
-from calls import CREATE, GROUPS, INSTANCES, SESSIONS, TARGETS
+from calls import CREATE, GROUPS, INSTANCES, SESSIONS, TARGETS, of_interface
 from conftest import Clock, Scene, deliver, missing
 
 from lambda_traffic_mirror import lambda_handler
@@ -81,8 +81,10 @@ class Sources(Scene):
         self.show(GROUPS, lambda found: [g.pop("IpPermissions") for g in found["SecurityGroups"]])
 
     def failed(self) -> str:
-        self.fail(CREATE, "InternalError", status=500)
-        return self.source()
+        instance = self.source()
+        about = of_interface(self.first_interface(instance))
+        self.fail(CREATE, "InternalError", status=500, where=about)
+        return instance
 
 
 @pytest.fixture
@@ -112,48 +114,36 @@ class TimeIsUp(LambdaContext):
             self._end = 0.0
 
 
-# --------------------------------------------------------------------------------------
-# One record per interface
-# --------------------------------------------------------------------------------------
-
-# The level after an event, and after a sweep.
-LEVELS = {
-    "created": ("INFO", "INFO"),
-    "planned": ("INFO", "INFO"),
-    "exists": ("INFO", "DEBUG"),
-    "skipped": ("INFO", "DEBUG"),
-    "unmirrored": ("ERROR", "ERROR"),
-    "blocked": (None, "ERROR"),
-    "failed": ("ERROR", "ERROR"),
-}
-
-
-@pytest.mark.parametrize("outcome", [o for o, (event, _) in LEVELS.items() if event])
+# --- One record per interface
 def test_after_an_event_the_record_is_a_sentence_with_the_entry_as_fields(
-    scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
+    scene: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
-    instance = getattr(scene, outcome)()
-    delivery = deliver(running_event(instance))
-    (record,) = records(caplog, instance)
-    assert (record.levelname, record.outcome) == (LEVELS[outcome][0], outcome)
-    if delivery.result:
-        entry = delivery.answer.entry
+    levels = {"created": "INFO", "exists": "INFO", "skipped": "INFO", "unmirrored": "ERROR"}
+    instances = [getattr(scene, outcome)() for outcome in levels]
+    entries = scene.run({"instance-ids": instances}).interfaces
+    entries += scene.run(tried(running_event(scene.created()))).interfaces
+    assert [entry["outcome"] for entry in entries] == [*levels, "planned"]
+    for entry in entries:
+        (record,) = records(caplog, entry["instance_id"])
+        assert record.levelname == levels.get(entry["outcome"], "INFO")
         assert {key: getattr(record, key) for key in entry} == entry
         assert json.loads(json.dumps(record.sensors)) == entry["sensors"]
-    message = record.getMessage()
-    wanted = [instance, *scene.interfaces_of(instance), outcome, record.reason]
-    assert (missing(message, *wanted), message[-1]) == ([], ".")
+        message = record.getMessage()
+        wanted = (entry[key] for key in ("interface_id", "instance_id", "outcome", "reason"))
+        assert (missing(message, *wanted), message[-1]) == ([], ".")
 
 
-@pytest.mark.parametrize("outcome", LEVELS)
-def test_the_level_after_a_sweep(
-    scene: Sources, caplog: pytest.LogCaptureFixture, outcome: str
+def test_after_a_sweep_what_it_finds_everywhere_is_debug_and_no_record_has_sensors(
+    scene: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
-    instance = getattr(scene, outcome)()
+    """They would repeat megabytes."""
+    levels = {"created": "INFO", "exists": "DEBUG", "skipped": "DEBUG"}
+    levels |= dict.fromkeys(("unmirrored", "blocked", "failed"), "ERROR")
+    instances = [getattr(scene, outcome)() for outcome in levels]
     deliver(scheduled_event())
-    (record,) = records(caplog, instance)
-    found = (record.levelname, record.outcome, hasattr(record, "sensors"))
-    assert found == (LEVELS[outcome][1], outcome, False)  # they would repeat megabytes
+    found = [record for instance in instances for record in records(caplog, instance)]
+    assert [(record.outcome, record.levelname) for record in found] == list(levels.items())
+    assert not any(hasattr(record, "sensors") for record in found)
 
 
 def test_what_was_deferred_is_a_warning(scene: Sources, caplog: pytest.LogCaptureFixture) -> None:
@@ -193,9 +183,7 @@ def test_what_cannot_be_read_is_a_warning_or_an_error_with_the_messages_id(
     assert event["Records"][0]["messageId"] in error.getMessage()
 
 
-# --------------------------------------------------------------------------------------
-# Metrics: CloudWatch's embedded metric format
-# --------------------------------------------------------------------------------------
+# --- Metrics: CloudWatch's embedded metric format
 
 
 # As https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
@@ -211,11 +199,17 @@ def some(items: object, most: int) -> dict[str, object]:
     return {"type": "array", "items": items, "minItems": 1, "maxItems": most, "uniqueItems": True}
 
 
-NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
+# Each metric and its unit; the dimensions, of which those of a target have metrics of their own.
+COUNTS = [*OUTCOMES, "invalid", "Sweeps", "Elsewhere", "Excluded", "Sessions"]
+METRIC = [
+    members(Name={"enum": COUNTS}, Unit={"const": "Count"}),
+    members(Name={"const": "Coverage"}, Unit={"const": "Percent"}),
+]
+DIMENSIONS = [[["FunctionName"]], [["FunctionName", "TargetId"]]]
 DIRECTIVE = members(
     Namespace={"const": "TrafficMirror"},
-    Dimensions=some(some(NAME, 30), 1),
-    Metrics=some(members(Name=NAME, Unit={"enum": ["Count", "Percent"]}), 100),
+    Dimensions={"enum": DIMENSIONS},
+    Metrics=some({"oneOf": METRIC}, 100),
 )
 METADATA = members(
     Timestamp={"type": "integer", "minimum": 10**12, "maximum": 10**13},  # ms since 1970
@@ -289,22 +283,6 @@ def test_an_invocation_prints_one_valid_line_with_every_outcome(
     assert values(document) == wanted
 
 
-@pytest.mark.parametrize("swept", [False, True], ids=["event", "sweep"])
-def test_namespace_dimensions_and_units(scene: Sources, metrics: Metrics, swept: bool) -> None:
-    instance = scene.created()
-    deliver(scheduled_event() if swept else running_event(instance))
-    document = metrics()[0]
-    (directive,) = document["_aws"]["CloudWatchMetrics"]
-    units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
-    counted = (*OUTCOMES, "invalid", *(("Sweeps", "Elsewhere", "Excluded") if swept else ()))
-    assert units == dict.fromkeys(counted, "Count") | ({"Coverage": "Percent"} if swept else {})
-    assert (directive["Namespace"], directive["Dimensions"]) == (
-        "TrafficMirror",
-        [["FunctionName"]],
-    )
-    assert document["FunctionName"] == "traffic-mirror"
-
-
 NAMES = [
     (LambdaContext(function_name="mirror-eu"), "mirror-us", "mirror-eu"),
     (None, "mirror-us", "mirror-us"),
@@ -336,62 +314,64 @@ def test_the_name_of_the_function_is(
 
 # --- What sweeps add
 
-COVERAGES: dict[str, tuple[Callable[[Sources], object], float | None]] = {
-    "created and there already": (lambda s: [s.created(), s.exists()], 100.0),
-    "one of three blocked": (lambda s: [s.created(), s.exists(), s.blocked()], 200 / 3),
-    "all blocked": (lambda s: [s.blocked()], 0.0),
-    "what is skipped does not count": (lambda s: [s.created(), s.skipped(), s.skipped()], 100.0),
-    "every interface counts": (lambda s: [s.source(interfaces=3), s.unmirrored()], 75.0),
-    "what failed is not covered": (lambda s: [s.exists(), s.failed()], 50.0),
-    "what is only planned is not covered": (lambda s: [s.exists(), s.planned()], 50.0),
-    "one of two to somebody else's target": (lambda s: [s.exists(), s.elsewhere()], 50.0),
-    "what could not be checked is covered": (lambda s: [s.exists(), s.hide_rules()], 100.0),
-    "nothing is meant to be mirrored": (lambda s: [s.skipped()], None),
-}
+
+def swept(
+    coverage: float | None, sweeps: int = 1, elsewhere: int = 0, excluded: int = 2, targets: int = 2
+) -> tuple[dict[str, float], int]:
+    """What a sweep adds, and for how many targets there is a line. The sensors' two instances have
+    no tag, so they are excluded."""
+    found: dict[str, float] = {"Sweeps": sweeps, "Elsewhere": elsewhere, "Excluded": excluded}
+    return found | ({} if coverage is None else {"Coverage": pytest.approx(coverage)}), targets
 
 
-@pytest.mark.parametrize(("build", "coverage"), COVERAGES.values(), ids=COVERAGES.keys())
-def test_a_sweep_adds_the_coverage(
-    scene: Sources, metrics: Metrics, build: Callable[[Sources], object], coverage: float | None
-) -> None:
-    build(scene)
-    deliver(scheduled_event())
-    assert metrics()[0].get("Coverage") == (coverage and pytest.approx(coverage))
-
-
-# Sweeps, Elsewhere, Excluded; whether there is a Coverage.
-SWEEPS: dict[str, tuple[Callable[[Sources], object], tuple[int, int, int, bool]]] = {
-    "everything is read": (lambda s: [s.created()], (1, 0, 2, True)),
-    "tags exclude one": (lambda s: [s.created(), s.instance()], (1, 0, 3, True)),
-    "an interface is failed": (lambda s: [s.created(), s.failed()], (1, 0, 2, True)),
-    "two go to somebody else's target": (
+SWEEPS: dict[str, tuple[Callable[[Sources], object], tuple[dict[str, float], int]]] = {
+    "created and there already": (lambda s: [s.created(), s.exists()], swept(100)),
+    "one of three blocked": (lambda s: [s.created(), s.exists(), s.blocked()], swept(200 / 3)),
+    "all blocked": (lambda s: [s.blocked()], swept(0)),
+    "what is skipped does not count": (lambda s: [s.created(), s.skipped()], swept(100)),
+    "every interface counts": (lambda s: [s.source(interfaces=3), s.unmirrored()], swept(75)),
+    "what failed is not covered": (lambda s: [s.exists(), s.failed()], swept(50)),
+    "what is only planned is not": (lambda s: [s.exists(), s.planned()], swept(50, targets=1)),
+    "two of three to somebody else's target": (  # whose sensors are excluded, too
         lambda s: [s.exists(), s.elsewhere(), s.elsewhere()],
-        (1, 2, 4, True),  # the others' sensors are excluded, too
+        swept(100 / 3, elsewhere=2, excluded=4),
     ),
-    "one of ours is created besides another session": (lambda s: [s.alongside()], (1, 0, 3, True)),
-    "sessions cannot be read": (lambda s: [s.created(), s.fail(SESSIONS)], (0, 0, 2, False)),
-    "targets cannot be read": (lambda s: [s.created(), s.fail(TARGETS)], (0, 0, 2, False)),
-    "instances cannot be read": (lambda s: [s.created(), s.fail(INSTANCES)], (0, 0, 0, False)),
+    "one of ours besides another session": (lambda s: [s.alongside()], swept(100, excluded=3)),
+    "what could not be checked is covered": (lambda s: [s.exists(), s.hide_rules()], swept(100)),
+    "nothing is meant to be mirrored": (lambda s: [s.skipped()], swept(None)),
+    "tags exclude one": (lambda s: [s.created(), s.instance()], swept(100, excluded=3)),
+    "sessions cannot be read": (
+        lambda s: [s.created(), s.fail(SESSIONS)],
+        swept(None, sweeps=0, targets=0),
+    ),
+    "targets cannot be read": (
+        lambda s: [s.created(), s.fail(TARGETS)],
+        swept(None, sweeps=0, targets=0),
+    ),
+    "instances cannot be read": (
+        lambda s: [s.created(), s.fail(INSTANCES)],
+        swept(None, sweeps=0, excluded=0),
+    ),
     "the second page cannot be read": (
         lambda s: [s.created(), s.show_pages_of(5), s.instances(9), s.fail(INSTANCES, after=2)],
-        (0, 0, 4, False),
+        swept(None, sweeps=0, excluded=4),
     ),
 }
 
 
-@pytest.mark.parametrize(("build", "wanted"), SWEEPS.values(), ids=SWEEPS.keys())
-def test_a_sweep_says_whether_it_read_everything_and_what_goes_elsewhere(
+@pytest.mark.parametrize(("build", "wanted"), SWEEPS.values(), ids=SWEEPS)
+def test_a_sweep_adds_whether_it_read_everything_what_goes_elsewhere_and_the_coverage(
     scene: Sources,
     metrics: Metrics,
     build: Callable[[Sources], object],
-    wanted: tuple[int, int, int, bool],
+    wanted: tuple[dict[str, float], int],
 ) -> None:
-    """The sensors' two instances have no tag, so they are excluded."""
     build(scene)
     deliver(scheduled_event())
-    document = metrics()[0]
-    found = (document["Sweeps"], document["Elsewhere"], document["Excluded"])
-    assert (*found, "Coverage" in document) == wanted
+    document, *lines = metrics()
+    found = values(document)
+    assert ({name: found.pop(name) for name in wanted[0]}, len(lines)) == wanted
+    assert set(found) == {*OUTCOMES, "invalid"}
 
 
 def test_a_sweep_that_stops_in_time_counts_and_gives_no_coverage(
@@ -410,36 +390,13 @@ def test_a_sweep_adds_one_line_per_target_with_its_sessions(
     scene: Sources, metrics: Metrics
 ) -> None:
     """Not for those that other accounts own, of whose sessions AWS shows only ours."""
-    scene.created()
     targets = [scene.open, scene.foreign_sensor(sessions=3), scene.closed]
-    scene.configure(targets, INCLUDE_TAGS="mirror")
-    deliver(scheduled_event())
-    lines = metrics()[1:]
-    found = [(line["FunctionName"], line["TargetId"], values(line)) for line in lines]
-    assert found == [
-        ("traffic-mirror", scene.open, {"Sessions": 3}),
-        ("traffic-mirror", scene.closed, {"Sessions": 0}),
-    ]
-    for line in lines:
-        (directive,) = line["_aws"]["CloudWatchMetrics"]
-        assert directive["Dimensions"] == [["FunctionName", "TargetId"]]
-        assert directive["Metrics"] == [{"Name": "Sessions", "Unit": "Count"}]
-
-
-def test_with_the_variable_dry_run_a_sweep_counts_and_reports_the_sessions_that_there_are(
-    scene: Sources, metrics: Metrics
-) -> None:
-    scene.planned()
-    deliver(scheduled_event())
-    first, *lines = metrics()
-    assert (first["planned"], first["Sweeps"], [line["Sessions"] for line in lines]) == (1, 1, [2])
-
-
-def test_a_sweep_that_cannot_count_the_sessions_reports_none(
-    scene: Sources, metrics: Metrics
-) -> None:
-    scene.created()
-    scene.fail(SESSIONS)
-    deliver(scheduled_event())
-    (document,) = metrics()
-    assert "Sessions" not in document
+    for dry_run in ("false", "true"):  # with the variable, what is only planned does not count
+        scene.created()
+        scene.configure(targets, INCLUDE_TAGS="mirror", DRY_RUN=dry_run)
+        deliver(scheduled_event())
+        found = [(line["FunctionName"], line["TargetId"], values(line)) for line in metrics()[1:]]
+        assert found == [
+            ("traffic-mirror", scene.open, {"Sessions": 3}),
+            ("traffic-mirror", scene.closed, {"Sessions": 0}),
+        ]
