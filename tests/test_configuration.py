@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from unittest.mock import patch
 
 import pytest
@@ -19,9 +20,7 @@ def read(**variables: str) -> Configuration:
     return Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-1", **variables})
 
 
-# --------------------------------------------------------------------------------------
-# Defaults and spellings
-# --------------------------------------------------------------------------------------
+# --- Defaults and spellings
 
 DEFAULTS = Configuration(
     filter_id="tmf-1",
@@ -126,10 +125,7 @@ def test_forty_nine_session_tags_are_accepted() -> None:
     assert tags == tuple(Tag(f"k{n}", "a=b") for n in range(49))
 
 
-# --------------------------------------------------------------------------------------
-# The constants at the top of the file
-# --------------------------------------------------------------------------------------
-
+# --- The constants at the top of the file
 
 # The constant, the text of its variable, and what is meant.
 IN_THE_FILE: dict[str, tuple[str, object, str, object]] = {
@@ -155,9 +151,7 @@ def test_a_constant_in_the_file_is_the_default(
     assert getattr(read(**{variable: text}), constant.lower()) == meant
 
 
-# --------------------------------------------------------------------------------------
-# Values that are not accepted
-# --------------------------------------------------------------------------------------
+# --- Values that are not accepted
 
 BOOLEAN = "true/false, yes/no, on/off or 1/0"
 TAG = "key=value or key"
@@ -221,30 +215,20 @@ def test_a_second_role_of_an_account_is_an_error() -> None:
     assert missing(str(caught.value), *wanted) == []
 
 
-@pytest.mark.parametrize("variable", ["filter_id", "targets"])
-def test_what_is_required_and_not_set_is_named(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, variable: str
+def test_what_is_required_and_not_set_is_named_and_for_targets_the_file_as_well(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene.configure("tmt-1")
-    for text in ("", " \n"):
-        monkeypatch.setenv(variable, text)
-        assert f"{variable} is not set; accepted: the ID" in configuration_error()
-    monkeypatch.delenv(variable)
-    assert f"{variable} is not set; accepted: the ID" in configuration_error()
+    for variable in ("filter_id", "targets"):
+        for text in ("", " \n", None):
+            scene.configure("tmt-1")
+            os.environ.pop(variable) if text is None else os.environ.update({variable: text})
+            assert f"{variable} is not set; accepted: the ID" in configuration_error()
+    for constant in (None, [], ""):
+        monkeypatch.setattr(lambda_traffic_mirror, "TARGETS", constant)
+        assert missing(configuration_error(), "targets is not set", "TARGETS in the file") == []
 
 
-@pytest.mark.parametrize("constant", [None, [], ""], ids=ascii)
-def test_without_targets_the_error_points_to_the_file_as_well(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, constant: object
-) -> None:
-    scene.configure([])
-    monkeypatch.setattr(lambda_traffic_mirror, "TARGETS", constant)
-    assert missing(configuration_error(), "targets is not set", "TARGETS in the file") == []
-
-
-# --------------------------------------------------------------------------------------
-# What becomes of it
-# --------------------------------------------------------------------------------------
+# --- What becomes of it
 
 
 def test_variables_are_read_anew_at_every_invocation_and_ids_of_any_form_work(
@@ -274,17 +258,10 @@ def test_the_session_gets_filter_and_network_id_and_what_is_unset_is_left_to_aws
     assert "VirtualNetworkId" not in scene.calls[-1].parameters
 
 
-@pytest.mark.parametrize("text", ["tmt-*", "tmt-?????????????????"])
-def test_wildcards_are_no_ids(scene: Scene, text: str) -> None:
+def test_wildcards_are_no_ids(scene: Scene) -> None:
     scene.sensor()
-    scene.configure(text)
-    assert scene.run(scene.instance()).sensors[text]["stage"] == "unavailable"
-
-
-def test_a_dry_run_creates_nothing(scene: Scene) -> None:
-    scene.configure(scene.sensor(), DRY_RUN="yes")
-    answer = scene.run(scene.instance())
-    assert (answer.body["dry_run"], answer.outcomes, scene.sessions()) == (True, ["planned"], [])
+    scene.configure(["tmt-*", "tmt-?????????????????"])
+    assert scene.run(scene.instance()).stages == ["unavailable"] * 2
 
 
 def test_a_value_that_is_no_text_is_named() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import boto3
 import pytest
-from aws import LambdaContext, SimulatedAccount, route, rule, running_event
+from aws import LambdaContext, SimulatedAccount, running_event
 from calls import CALLS, ROUTES
 from conftest import Scene
 from mistakes import mistakes
@@ -31,9 +31,7 @@ NO_CREDENTIALS = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_F
 REGION = {"AWS_REGION": "eu-central-1", "AWS_DEFAULT_REGION": "eu-central-1"}
 
 
-# --------------------------------------------------------------------------------------
-# Importing it
-# --------------------------------------------------------------------------------------
+# --- Importing it
 
 # Without a network: whoever looks up a name or connects fails.
 IMPORT = """
@@ -119,9 +117,7 @@ def test_the_constants_for_those_who_edit_the_file_have_their_defaults() -> None
     assert (copy.TARGETS, copy.LOCAL_ZONE_ONLY) == ([], True)
 
 
-# --------------------------------------------------------------------------------------
-# Its client
-# --------------------------------------------------------------------------------------
+# --- Its client
 
 
 @pytest.mark.parametrize("role", [None, "arn:aws:iam::210987654321:role/sensors"])
@@ -161,9 +157,7 @@ def test_the_client_is_made_once_even_by_twenty_threads_at_first_use(
     assert (statuses, len(scene.sessions()), len(ours)) == ([200] * 20, 20, 1)
 
 
-# --------------------------------------------------------------------------------------
-# Its calls
-# --------------------------------------------------------------------------------------
+# --- Its calls
 
 OPERATIONS = {*CALLS, ROUTES}
 
@@ -194,20 +188,7 @@ def test_the_module_knows_these_ec2_operations_and_no_others() -> None:
     assert {spellings[word] for word in words & set(spellings)} == OPERATIONS
 
 
-def test_every_operation_is_used_by_an_invocation_that_needs_it(scene: Scene) -> None:
-    prefix_list = scene.prefix_list("10.0.0.0/8")
-    vpc = scene.vpc("10.9.0.0/16")
-    scene.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
-    far = scene.subnet("a", vpc=vpc)
-    groups = [scene.group(rule(prefix_list=prefix_list), vpc=vpc)]
-    scene.configure(scene.sensor(far, groups=groups))
-    scene.run(scene.instance())
-    assert {call.operation for call in scene.calls} == OPERATIONS
-
-
-# --------------------------------------------------------------------------------------
-# The mistakes that mistakes.py plants in it
-# --------------------------------------------------------------------------------------
+# --- The mistakes that mistakes.py plants in it
 
 
 def test_every_planted_mistake_still_fits_the_module_and_the_tests() -> None:
