@@ -231,31 +231,19 @@ def test_what_is_required_and_not_set_is_named_and_for_targets_the_file_as_well(
 # --- What becomes of it
 
 
-def test_variables_are_read_anew_at_every_invocation_and_ids_of_any_form_work(
+def test_variables_are_read_anew_ids_of_any_form_work_and_what_is_unset_is_left_to_aws(
     scene: Scene,
 ) -> None:
     with patch.dict("moto.ec2.utils.EC2_RESOURCE_TO_PREFIX", {"traffic-mirror-target": "t-m-t"}):
         targets = [scene.sensor(), scene.sensor()]
     for target in targets:
-        scene.configure(target)
+        filter_id = scene.filter()
+        scene.configure(target, filter_id=filter_id)
         entry = scene.run(scene.instance()).entry
         assert (entry["target_id"], target[:6]) == (target, "t-m-t-")
-
-
-def test_the_session_gets_filter_and_network_id_and_what_is_unset_is_left_to_aws(
-    scene: Scene,
-) -> None:
-    """0 is a network ID. The other parameters are those of test_creating.py."""
-    made = scene.ec2.create_traffic_mirror_filter(Description="another")
-    other = made["TrafficMirrorFilter"]["TrafficMirrorFilterId"]
-    scene.configure(scene.sensor(), filter_id=other, VIRTUAL_NETWORK_ID="0")
-    scene.run(scene.instance())
-    (session,) = scene.sessions()
-    assert (session["TrafficMirrorFilterId"], session["VirtualNetworkId"]) == (other, 0)
-    assert "PacketLength" not in scene.calls[-1].parameters
-    scene.configure(scene.sensor(), VIRTUAL_NETWORK_ID="")
-    scene.run(scene.instance())
-    assert "VirtualNetworkId" not in scene.calls[-1].parameters
+        sent = scene.calls[-1].parameters
+        assert sent["TrafficMirrorFilterId"] == filter_id
+        assert not {"VirtualNetworkId", "PacketLength"} & set(sent)
 
 
 def test_wildcards_are_no_ids(scene: Scene) -> None:

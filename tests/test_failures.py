@@ -55,6 +55,7 @@ def test_one_event_fails_with_the_call_and_the_next_delivery_mirrors(
         name = instance if call == INSTANCES else scene.first_interface(instance)
         assert delivery.error.startswith(f"1 failed. {name}: ")
         assert named(call, fault) in delivery.error
+        assert ("ec2:CreateTags" in delivery.error) == ((call, fault) == (CREATE, "denied"))
     assert scene.sessions() == []
     assert scene.count(call) == (1 if fault == "denied" else ATTEMPTS)
 
@@ -86,33 +87,6 @@ def test_several_fail_with_the_call_and_the_next_delivery_mirrors(
     scene.heal()
     assert deliver(event).complete
     assert scene.sessions_of(*instances) == [1, 1, 1]
-
-
-@pytest.mark.parametrize("fault", ["throttled", "no answer", "denied"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_the_interface_whose_create_fails_is_failed(
-    scene: Scene, every_call: str, kind: str, fault: str
-) -> None:
-    instances = scene.instances(3)
-    interfaces = [scene.first_interface(instance) for instance in instances]
-    event = KINDS[kind](instances)
-    FAULTS[fault](scene, CREATE, where=of_interface(interfaces[1]))
-
-    delivery = deliver(event)
-    if kind == "SQS batch":
-        assert delivery.again == [1]
-    else:
-        assert delivery.error.startswith("1 failed")
-        assert [interface in delivery.error for interface in interfaces] == [False, True, False]
-        assert named(CREATE, fault) in delivery.error
-        assert ("ec2:CreateTags" in delivery.error) == (fault == "denied")
-    assert scene.sessions_of(*instances) == [1, 0, 1]
-
-    scene.heal()
-    scene.forget_calls()
-    assert deliver(event).complete
-    assert scene.sessions_of(*instances) == [1, 1, 1]
-    assert scene.count(CREATE) == 1
 
 
 def test_a_list_of_200_ids_that_fails_leaves_the_other_lists_alone(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
-from aws import LambdaContext, acl_entry, rule, scheduled_event
-from conftest import Answer, Clock, Scene, answer_of, missing
+from aws import acl_entry, rule
+from conftest import Answer, Scene, answer_of, missing
 
 from lambda_traffic_mirror import Choice, Entry, Report, Request, Verdict
 
@@ -18,73 +18,21 @@ pytestmark = pytest.mark.usefixtures("quick")
 # --- One outcome each
 
 
-class Outcomes(Scene):
-    """An account in which one event of each kind has been dealt with."""
-
-    def created(self) -> Answer:
-        self.configure([self.sensor(), self.sensor(groups=[])])
-        return self.run(self.instance())
-
-    def planned(self) -> Answer:
-        self.configure(self.sensor(), DRY_RUN="true")
-        return self.run(self.instance())
-
-    def exists(self) -> Answer:
-        instance, target = self.instance(), self.sensor()
-        self.session(self.first_interface(instance), target)
-        self.configure(target)
-        return self.run(instance)
-
-    def skipped(self) -> Answer:
-        self.configure(self.sensor())
-        return self.run(self.instance(interface_type="trunk"))
-
-    def skipped_for_its_state(self) -> Answer:
-        self.configure(self.sensor())
-        return self.run(self.instance(state="stopped"))
-
-    def skipped_by_aws(self) -> Answer:
-        self.unsupported_types.add("m5.large")
-        self.configure(self.sensor())
-        return self.run(self.instance())
-
-    def unmirrored(self) -> Answer:
-        self.configure([self.sensor(zone="b"), self.missing_sensor()])
-        return self.run(self.instance())
-
-    def unmirrored_at_create(self) -> Answer:
-        self.account_quota = 0
-        self.configure([self.sensor(), self.sensor(sessions=1)])
-        return self.run(self.instance())
-
-    def no_room(self) -> Answer:
-        instance, target = self.instance(), self.sensor()
-        self.session(self.first_interface(instance), self.sensor())
-        self.configure(target, MIRROR_ALONGSIDE="true")
-        return self.run(instance)
-
-    def blocked(self) -> Answer:
-        instance = self.instance(tags={"mirror": ""})
-        target = self.sensor(groups=[self.group()])
-        self.session(self.first_interface(instance), target)
-        self.configure(target, INCLUDE_TAGS="mirror")
-        answer = self.run(scheduled_event())
-        answer.body["interfaces"] = [answer.of(instance)]  # not the sensor's own
-        return answer
-
-    def deferred(self) -> Answer:
-        self.configure(self.sensor())
-        self.instance()
-        looks = iter([0.0] * 3)  # time is up at the fourth look at the clock
-        answer = self.run(scheduled_event(), LambdaContext(60, clock=lambda: next(looks, 1e6)))
-        answer.body["interfaces"] = answer.interfaces[:1]
-        return answer
+def configured(scene: Scene, *targets: str, **variables: str) -> Scene:
+    scene.configure(targets, **variables)
+    return scene
 
 
-@pytest.fixture
-def scene(clean_slate: None, clock: Clock) -> Iterator[Outcomes]:
-    with Outcomes() as scene:
-        yield scene
+def no_room(scene: Scene) -> str:
+    """Another tool's session has the number."""
+    scene.configure(scene.sensor(), MIRROR_ALONGSIDE="true")
+    return scene.mirrored(scene.sensor())[0]
+
+
+def account_is_full(scene: Scene) -> str:
+    scene.configure([scene.sensor(), scene.sensor(sessions=1)])
+    scene.account_quota = 0
+    return scene.instance()
 
 
 NULLABLE = {"interface_id", "instance_id", "target_id", "session_id", "session_name"}
@@ -95,34 +43,63 @@ STAGES = (
 )
 
 
-# Status, outcome, what is not null besides outcome and reason, how many sensors.
+# From the account to the event; status, outcome, what is not null besides outcome and reason, how
+# many sensors.
 INSTANCE = {"instance_id"}
 INTERFACE = {"instance_id", "interface_id"}
 TARGET = INTERFACE | {"target_id"}
 
-OUTCOMES: dict[str, tuple[int, str, set[str], int]] = {
-    "created": (200, "created", TARGET | {"session_id", "session_name"}, 2),
-    "planned": (200, "planned", TARGET | {"session_name"}, 1),
-    "exists": (200, "exists", TARGET | {"session_id"}, 0),
-    "skipped": (200, "skipped", INTERFACE, 0),
-    "skipped_for_its_state": (200, "skipped", INSTANCE, 0),
-    "skipped_by_aws": (200, "skipped", INTERFACE, 0),
-    "unmirrored": (400, "unmirrored", INTERFACE, 2),
-    "unmirrored_at_create": (400, "unmirrored", INTERFACE, 2),
-    "no_room": (400, "unmirrored", INTERFACE, 0),
-    "blocked": (400, "blocked", TARGET | {"session_id"}, 1),
-    "deferred": (200, "deferred", set(), 0),
+OUTCOMES: dict[str, tuple[Callable[[Scene], object], int, str, set[str], int]] = {
+    "created": (
+        lambda s: configured(s, s.sensor(), s.sensor(groups=[])).instance(),
+        *(200, "created", TARGET | {"session_id", "session_name"}, 2),
+    ),
+    "planned": (
+        lambda s: configured(s, s.sensor(), DRY_RUN="true").instance(),
+        *(200, "planned", TARGET | {"session_name"}, 1),
+    ),
+    "mirrored already": (
+        lambda s: configured(s, s.sensor()).mirrored(s.targets[0])[0],
+        *(200, "exists", TARGET | {"session_id"}, 0),
+    ),
+    "of another type": (
+        lambda s: configured(s, s.sensor()).instance(interface_type="trunk"),
+        *(200, "skipped", INTERFACE, 0),
+    ),
+    "stopped": (
+        lambda s: configured(s, s.sensor()).instance(state="stopped"),
+        *(200, "skipped", INSTANCE, 0),
+    ),
+    "of a type that AWS does not mirror": (
+        lambda s: configured(s, s.sensor()).instance(instance_type="t2.micro"),
+        *(200, "skipped", INTERFACE, 0),
+    ),
+    "no sensor can take it": (
+        lambda s: configured(s, s.sensor(zone="b"), s.missing_sensor()).instance(),
+        *(400, "unmirrored", INTERFACE, 2),
+    ),
+    "refused at create": (account_is_full, 400, "unmirrored", INTERFACE, 2),
+    "no room for one more session": (no_room, 400, "unmirrored", INTERFACE, 0),
 }
 
 
-@pytest.mark.parametrize("name", OUTCOMES)
-def test_the_status_and_what_is_filled_in_for(scene: Outcomes, name: str) -> None:
-    answer = getattr(scene, name)()
+@pytest.mark.parametrize(
+    ("build", "status", "outcome", "filled", "sensors"), OUTCOMES.values(), ids=OUTCOMES
+)
+def test_the_status_and_what_is_filled_in_for(
+    scene: Scene,
+    build: Callable[[Scene], object],
+    status: int,
+    outcome: str,
+    filled: set[str],
+    sensors: int,
+) -> None:
+    scene.unsupported_types.add("t2.micro")
+    answer = scene.run(build(scene))
     entry = answer.entry
-    filled = {key for key in NULLABLE if entry[key]}
-    found = (answer.status, entry["outcome"], filled, len(entry["sensors"]))
-    assert found == OUTCOMES[name]
-    assert answer.body["message"].startswith("Dry run") == (name == "planned")
+    assert (answer.status, entry["outcome"]) == (status, outcome)
+    assert ({key for key in NULLABLE if entry[key]}, len(entry["sensors"])) == (filled, sensors)
+    assert answer.body["message"].startswith("Dry run") == (outcome == "planned")
     assert set(answer.body) == {"message", "dry_run", "summary", "interfaces"}
     assert set(entry) == ENTRY_KEYS
     for row in entry["sensors"]:
@@ -135,7 +112,7 @@ def test_the_status_and_what_is_filled_in_for(scene: Outcomes, name: str) -> Non
     assert [text for text in texts if not re.fullmatch(r"\w\S* \S+ .+\.", text)] == []
 
 
-def test_sensors_come_in_configured_order(scene: Outcomes) -> None:
+def test_sensors_come_in_configured_order(scene: Scene) -> None:
     targets = [scene.missing_sensor(), scene.sensor(), scene.sensor(zone="b"), scene.sensor()]
     scene.configure([*targets, *reversed(targets)])
     shown = scene.run(scene.instance()).entry["sensors"]
@@ -145,7 +122,7 @@ def test_sensors_come_in_configured_order(scene: Outcomes) -> None:
 # --- Several outcomes
 
 
-def test_of_several_outcomes_one_makes_the_result_400_and_each_is_counted(scene: Outcomes) -> None:
+def test_of_several_outcomes_one_makes_the_result_400_and_each_is_counted(scene: Scene) -> None:
     scene.configure(scene.sensor())
     others = [scene.instance(state="stopped"), scene.instance(ipv6_only=True)]
     instances = [scene.instance(), *others, scene.instance(zone="b")]
@@ -158,7 +135,7 @@ def test_of_several_outcomes_one_makes_the_result_400_and_each_is_counted(scene:
 
 
 def test_the_reason_of_a_sensor_tells_zone_rule_acl_and_count_and_which_one_is_better(
-    scene: Outcomes,
+    scene: Scene,
 ) -> None:
     subnet, group = scene.subnet(), scene.group(rule(cidr="10.0.0.0/8"))
     acl = scene.acl(subnet, [acl_entry(70, "allow")])
@@ -180,7 +157,7 @@ FALLS: dict[str, Callable[[Scene], list[str]]] = {
 
 @pytest.mark.parametrize("stage", FALLS)
 def test_the_reason_of_the_interface_says_at_which_stage_the_last_sensors_fell(
-    scene: Outcomes, stage: str
+    scene: Scene, stage: str
 ) -> None:
     scene.configure(FALLS[stage](scene))
     assert stage in scene.run(scene.instance()).entry["reason"]

@@ -6,7 +6,6 @@ last place of a target may vary from run to run, how many get one may not.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import threading
@@ -17,7 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 import pytest
-from aws import LambdaContext, Refusal, running_event, scheduled_event, sqs_event
+from aws import Refusal, running_event, scheduled_event, sqs_event
 from botocore.exceptions import ReadTimeoutError
 from calls import CREATE, SESSIONS, of_interface
 from conftest import Clock, Scene, deliver, warm
@@ -288,56 +287,6 @@ def test_a_throttled_create_waits_as_long_as_others_are_created(
     counts = instances.counts()
     assert counts == +Counter(failed=len(waiting), created=25 - len(waiting))
     assert {gate.sent[key] for key in waiting} == {1 if len(waiting) == 25 else 2}
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_what_is_throttled_for_a_while_is_created_in_a_later_round(
-    scene: Scene, batch: Batches, times: int
-) -> None:
-    """At first only one of three gets through, then two of three."""
-    scene.configure([scene.sensor(quota=1_000), scene.sensor(quota=1_000)])
-    instances = batch(25)
-    patience = {key: min(times, index % 3) for index, key in enumerate(instances.interfaces)}
-    gate = Gate(
-        scene,
-        lambda sent, before: before < patience[sent["NetworkInterfaceId"]] and throttled(),
-    )
-    assert instances.counts() == {"created": 25}
-    assert max(gate.sent.values()) == 1 + times
-
-
-# --- Time runs out
-
-
-@pytest.mark.parametrize("number", [1, 11])
-def test_what_comes_back_in_the_reserve_counts_and_nothing_more_is_sent(
-    scene: Scene, batch: Batches, clock: Clock, number: int
-) -> None:
-    scene.configure(scene.sensor(quota=1_000))
-    instances = batch(25)
-    creates = itertools.count(1)
-    Gate(scene, lambda *_: next(creates) == number and clock.advance(55))
-    counts = instances.counts(LambdaContext(60, clock=clock))
-    begun = scene.count(CREATE)
-    assert counts == +Counter(created=begun, deferred=25 - begun)
-    assert number <= begun <= number - 1 + AT_ONCE
-    assert instances.counts() == +Counter(exists=begun, created=25 - begun)
-
-
-@pytest.mark.parametrize("fault", [lost, refusing("InternalError", 500), throttled])
-def test_what_is_lost_in_the_reserve_is_failed(
-    scene: Scene, batch: Batches, clock: Clock, fault: Callable[[], None]
-) -> None:
-    scene.configure(scene.sensor(quota=1_000))
-
-    def act(*_: object) -> None:
-        clock.advance(55)
-        fault()
-
-    Gate(scene, act)
-    counts = Counter(batch(25).counts(LambdaContext(60, clock=clock)))
-    assert (set(counts), sum(counts.values())) == ({"failed", "deferred"}, 25)
-    assert scene.count(CREATE) <= AT_ONCE
 
 
 # --- All of it at once
