@@ -115,6 +115,8 @@ class TimeIsUp(LambdaContext):
 
 
 # --- One record per interface
+
+
 def test_after_an_event_the_record_is_a_sentence_with_the_entry_as_fields(
     scene: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -283,33 +285,15 @@ def test_an_invocation_prints_one_valid_line_with_every_outcome(
     assert values(document) == wanted
 
 
-NAMES = [
-    (LambdaContext(function_name="mirror-eu"), "mirror-us", "mirror-eu"),
-    (None, "mirror-us", "mirror-us"),
-    (None, "", "lambda_traffic_mirror"),
-]
-
-
-@pytest.mark.parametrize(
-    ("context", "environment", "name"),
-    NAMES,
-    ids=[
-        "the context's",
-        "the environment's, without a context",
-        "the module's, outside of Lambda",
-    ],
-)
-def test_the_name_of_the_function_is(
-    metrics: Metrics,
-    monkeypatch: pytest.MonkeyPatch,
-    context: object,
-    environment: str,
-    name: str,
+def test_the_functions_name_is_the_contexts_or_the_environments_or_outside_of_lambda_the_modules(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if environment:
-        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", environment)
-    lambda_handler({}, context)
-    assert metrics()[0]["FunctionName"] == name
+    lambda_handler({}, None)
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "mirror-us")
+    lambda_handler({}, None)
+    lambda_handler({}, LambdaContext(function_name="mirror-eu"))
+    names = [document["FunctionName"] for document in metrics()]
+    assert names == ["lambda_traffic_mirror", "mirror-us", "mirror-eu"]
 
 
 # --- What sweeps add

@@ -164,6 +164,7 @@ def test_the_reason_of_the_interface_says_at_which_stage_the_last_sensors_fell(
 
 
 # --- Size
+
 LIMIT = 1_000_000  # bytes
 MIXED = ("created", "exists", "deferred", "skipped", "failed", "blocked", "planned", "unmirrored")
 

@@ -11,7 +11,6 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 from aws import Refusal, running_event, scheduled_event, sqs_event
 from botocore.exceptions import ReadTimeoutError
 from calls import CREATE, SESSIONS, of_interface
-from conftest import Clock, Scene, deliver, warm
+from conftest import Scene, deliver
 
 import lambda_traffic_mirror as function
 
@@ -27,15 +26,7 @@ AT_ONCE = 10
 ROUND = 100
 
 
-@cache
-def one_attempt() -> Any:
-    """The function's own client, which keeps to the deadline, but sends each call once."""
-    return function.make_client("ec2", 1)
-
-
-@pytest.fixture(autouse=True)
-def warm_and_quick(scene: Scene, clock: Clock) -> None:
-    warm(one_attempt())
+pytestmark = pytest.mark.usefixtures("shared_client", "clock")  # which sends each call once
 
 
 @pytest.fixture(autouse=True)
@@ -172,19 +163,6 @@ def test_each_choice_counts_at_once_so_that_those_with_fewer_sessions_fill_up_fi
     assert [len(scene.sessions(target_id=target)) for target in targets] == [38, 38, 38, 300]
 
 
-def test_what_is_created_is_what_a_dry_run_has_planned(scene: Scene) -> None:
-    scene.configure([scene.sensor(quota=1_000, sessions=number) for number in (0, 1, 1, 5)])
-    event = {"instance-ids": scene.instances(25)}
-    planned, created = (
-        [(entry["interface_id"], entry["target_id"], entry["session_name"]) for entry in entries]
-        for entries in (
-            scene.run(event | {"dry_run": True}).interfaces,
-            scene.run(event).interfaces,
-        )
-    )
-    assert planned == created
-
-
 # Code and status at the first create of a page of five, and the sessions that the next page counts.
 FIRST_CREATES: dict[str, tuple[str, int, int]] = {
     "throttled, so that it waits": ("RequestLimitExceeded", 503, 5),
@@ -290,6 +268,7 @@ def test_a_throttled_create_waits_as_long_as_others_are_created(
 
 
 # --- All of it at once
+
 # What becomes of an interface, and what becomes of its creates, by its fate.
 FATES: dict[str, tuple[str, Callable[..., None] | None]] = {
     "nothing": ("created", None),
@@ -316,9 +295,8 @@ def test_each_comes_to_its_own_outcome_whatever_becomes_of_the_others(
     scene.configure([scene.sensor(quota=1_000) for _ in range(3)])
     # Each of a type of its own, so that none is set aside for another's sake.
     count = (3, 10, 40, 120)[seed]
-    batch = Batch(
-        scene, caplog, [scene.instance(instance_type=f"m{n}.large") for n in range(count)]
-    )
+    instances = [scene.instance(instance_type=f"m{n}.large") for n in range(count)]
+    batch = Batch(scene, caplog, instances)
     weights = [len(FATES), *[1] * (len(FATES) - 1)]  # half of them have none
     fates = {key: rng.choices(list(FATES), weights)[0] for key in batch.interfaces}
     fates[batch.interfaces[0]] = "nothing"  # so that what is throttled waits

@@ -172,9 +172,11 @@ def test_without_a_clock_there_is_no_deadline(
 # --- botocore's further attempts
 
 
-@pytest.mark.parametrize("call", [PREFIX_LIST, CREATE])
+@pytest.mark.parametrize(
+    ("call", "fault"), [(PREFIX_LIST, "no answer"), (CREATE, "no answer"), (CREATE, "throttled")]
+)
 def test_no_attempt_is_begun_in_the_reserve(
-    scene: Scene, every_call: str, clock: Clock, call: str
+    scene: Scene, every_call: str, clock: Clock, call: str, fault: str
 ) -> None:
     """Otherwise Lambda ends the invocation in the middle, and it reports nothing. What the last
     attempt came to stands: a create without an answer is failed, not deferred."""
@@ -182,9 +184,9 @@ def test_no_attempt_is_begun_in_the_reserve(
     left_at_attempts: list[int] = []
     scene.gates.append(lambda *_: left_at_attempts.append(context.get_remaining_time_in_millis()))
     scene.take_time(clock, 15, call)
-    scene.time_out(call)
+    FAULTS[fault](scene, call)
     error = deliver(running_event(scene.instance()), context).error
-    assert missing(error, "1 failed", "ReadTimeoutError") == []
+    assert missing(error, "1 failed", FAULTS[fault].code) == []
     assert min(left_at_attempts) >= 12_000
 
 
