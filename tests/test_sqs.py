@@ -55,14 +55,17 @@ def test_the_same_instance_twice_is_worked_on_once(
 
 
 # What else cannot be understood is in test_events.py.
-UNREADABLE = ["", "null", "{}", '{"instance-ids": ["i-*"]}', "9" * 100_000]
+UNREADABLE = ["", "null", "{}", '{"instance-ids": ["i-*"]}', "9" * 100_000, None, {"sweep": True}]
 
 
 def test_an_unreadable_message_is_named_and_the_others_are_not(
     scene: Scene, sensor: str, log: pytest.LogCaptureFixture
 ) -> None:
     before, after = scene.instances(2)
-    assert batch(running_event(before), *UNREADABLE, running_event(after)) == [1, 2, 3, 4, 5]
+    event = sqs_event(running_event(before), *["{}"] * len(UNREADABLE), running_event(after))
+    for record, body in zip(event["Records"][1:], UNREADABLE, strict=False):
+        record["body"] = body
+    assert deliver(event).again == [1, 2, 3, 4, 5, 6, 7]
     assert scene.sessions_of(before, after) == [1, 1]
     levels = [r.levelname for r in log.records if "unreadable" in r.getMessage()]
     assert levels == ["ERROR"] * len(UNREADABLE)
@@ -71,13 +74,6 @@ def test_an_unreadable_message_is_named_and_the_others_are_not(
 def test_a_batch_of_unreadable_messages_takes_no_call(scene: Scene, sensor: str) -> None:
     assert batch("?", "{}", "[1]") == [0, 1, 2]
     assert scene.count() == 0
-
-
-def test_a_record_whose_body_is_no_text_is_named(scene: Scene, sensor: str) -> None:
-    instance = scene.instance()
-    event = sqs_event("{}", "{}", running_event(instance))
-    event["Records"][0]["body"], event["Records"][1]["body"] = None, {"sweep": True}
-    assert (deliver(event).again, scene.sessions_of(instance)) == ([0, 1], [1])
 
 
 def test_only_the_messages_of_failed_instances_are_named(scene: Scene, sensor: str) -> None:

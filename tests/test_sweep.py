@@ -73,20 +73,10 @@ def gone(scene: Scene, target: str, end: Callable[[str], object]) -> tuple[str, 
     return interface, target
 
 
-def closed(
-    scene: Scene, *rules: dict[str, Any], balanced: bool = False, **options: Any
-) -> tuple[str, str]:
+def closed(scene: Scene, *rules: dict[str, Any], **options: Any) -> tuple[str, str]:
     """A security group with these rules, and a target in it."""
     group = scene.group(*rules)
-    if balanced:
-        return group, scene.nlb_sensor([scene.subnet()], [group])
     return group, scene.sensor(groups=[group], **options)
-
-
-def without_balancer(scene: Scene) -> str:
-    target = scene.nlb_sensor([scene.subnet()])
-    scene.delete_sensor_interface(target)
-    return target
 
 
 # The stage, and from the account to what the reason names and the target.
@@ -100,12 +90,7 @@ BLOCKED: dict[str, tuple[str, Callable[[Scene], tuple[str, str]]]] = {
         "unavailable",
         lambda s: gone(s, s.sensor(attached=False), s.delete_sensor_interface),
     ),
-    "load balancer deleted": ("unavailable", lambda s: ("load balancer", without_balancer(s))),
     "group without rule": ("security_group", closed),
-    "load balancer with a closed group": (
-        "security_group",
-        lambda s: closed(s, rule(cidr=ELSEWHERE), balanced=True),
-    ),
     "ACL that denies": (
         "network_acl",
         lambda s: ("90", s.sensor(s.subnet(acl=[acl_entry(90, "deny"), acl_entry(100, "allow")]))),
