@@ -249,7 +249,10 @@ def test_other_accounts_add_their_reads_and_cold_one_round_trip_for_assume_role(
 def test_within_cache_seconds_an_event_takes_three_calls_in_two_round_trips(
     scene: Scene, clock: Clock
 ) -> None:
-    scene.configure(scene.sensor(), CACHE_SECONDS="60")
+    """A sensor whose interface is gone is not asked for again, either."""
+    gone = scene.sensor(attached=False)
+    scene.configure([scene.sensor(), gone], CACHE_SECONDS="60")
+    scene.delete_sensor_interface(gone)
     subnet = scene.subnet("a")
     moments = ((0, COLD), (59.9, WARM), (60, COLD), (119.9, WARM), (120, COLD), (100, COLD))
     for seconds, expected in moments:

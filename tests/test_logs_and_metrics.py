@@ -95,11 +95,7 @@ def scene(clean_slate: None, clock: Clock) -> Iterator[Sources]:
 
 def records(caplog: pytest.LogCaptureFixture, instance: str) -> list[logging.LogRecord]:
     """The records about this instance."""
-    return [
-        record
-        for record in caplog.records
-        if record.name == LOGGER and getattr(record, "instance_id", None) == instance
-    ]
+    return [r for r in caplog.records if getattr(r, "instance_id", None) == instance]
 
 
 class TimeIsUp(LambdaContext):
@@ -247,8 +243,8 @@ INVOCATIONS: dict[str, tuple[Callable[[Sources], object], dict[str, float]]] = {
     "planned": (lambda s: running_event(s.planned()), counts(planned=1)),
     "failed": (lambda s: running_event(s.failed()), counts(failed=1)),
     "a batch": (
-        lambda s: sqs_event(running_event(s.created()), running_event(s.exists()), "{"),
-        counts(created=1, exists=1, invalid=1),
+        lambda s: sqs_event(running_event(s.created()), running_event(s.exists()), "{", "?"),
+        counts(created=1, exists=1, invalid=2),
     ),
     "another state": (lambda s: running_event(s.created(), state="stopped"), counts()),
     "an event that asks for a dry run": (lambda s: tried(running_event(s.created())), counts()),

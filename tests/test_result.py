@@ -112,13 +112,6 @@ def test_the_status_and_what_is_filled_in_for(
     assert [text for text in texts if not re.fullmatch(r"\w\S* \S+ .+\.", text)] == []
 
 
-def test_sensors_come_in_configured_order(scene: Scene) -> None:
-    targets = [scene.missing_sensor(), scene.sensor(), scene.sensor(zone="b"), scene.sensor()]
-    scene.configure([*targets, *reversed(targets)])
-    shown = scene.run(scene.instance()).entry["sensors"]
-    assert [sensor["target_id"] for sensor in shown] == targets
-
-
 # --- Several outcomes
 
 

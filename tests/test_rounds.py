@@ -18,7 +18,7 @@ import pytest
 from aws import Refusal, running_event, scheduled_event, sqs_event
 from botocore.exceptions import ReadTimeoutError
 from calls import CREATE, SESSIONS, of_interface
-from conftest import Scene, deliver
+from conftest import Clock, Scene, deliver
 
 import lambda_traffic_mirror as function
 
@@ -255,9 +255,10 @@ def test_those_that_are_refused_are_looked_up_together_when_the_others_are_done(
 
 @pytest.mark.parametrize("unlucky", [slice(0, 1), slice(None, None, 3), slice(None)], ids=str)
 def test_a_throttled_create_waits_as_long_as_others_are_created(
-    scene: Scene, batch: Batches, unlucky: slice
+    scene: Scene, batch: Batches, clock: Clock, unlucky: slice
 ) -> None:
-    """Throttled for good: it is sent again in the next rounds, until nothing else is created."""
+    """Throttled for good: it is sent again in the next rounds, until nothing else is created. Each
+    holds up its place among the ten for three seconds."""
     scene.configure([scene.sensor(quota=1_000), scene.sensor(quota=1_000)])
     instances = batch(25)
     waiting = set(instances.interfaces[unlucky])
@@ -265,6 +266,7 @@ def test_a_throttled_create_waits_as_long_as_others_are_created(
     counts = instances.counts()
     assert counts == +Counter(failed=len(waiting), created=25 - len(waiting))
     assert {gate.sent[key] for key in waiting} == {1 if len(waiting) == 25 else 2}
+    assert clock.seconds == [3] * sum(gate.sent[key] for key in waiting)
 
 
 # --- All of it at once

@@ -141,6 +141,7 @@ def test_a_sweep_among_the_messages_looks_at_everything_once_and_is_named_for_wh
     assert batch(running_event(named), scheduled_event(), {"sweep": True}) == [1, 2]
     assert scene.sessions_of(named, unnamed, bad) == [1, 1, 0]
     assert outcomes(log) == {"created": 2, "skipped": 1, "failed": 1}
+    assert batch(running_event(bad), scheduled_event()) == [0]  # which is left to the event
 
 
 # --- Dry runs among the messages
@@ -195,15 +196,3 @@ def test_a_sweep_that_runs_out_of_time_is_named_too(
     while batch(bodies[1], context=LambdaContext(60, clock=clock)):
         pass
     assert scene.sessions_of(*instances) == [1] * 15
-
-
-def test_a_batch_without_any_time_names_all_but_the_ignored(
-    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    instances = scene.instances(3)
-    bodies = [*map(running_event, instances), running_event(instances[0], state="stopped"), "?"]
-    context = LambdaContext(60)
-    first = iter([60_000])
-    monkeypatch.setattr(context, "get_remaining_time_in_millis", lambda: next(first, 0))
-    assert batch(*bodies, context=context) == [0, 1, 2, 4]
-    assert scene.count() == 0
