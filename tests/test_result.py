@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pytest
-from aws import acl_entry, rule
+from aws import acl_entry, rule, running_event
 from conftest import Answer, Scene, answer_of, missing
 
 from lambda_traffic_mirror import Choice, Entry, Report, Request, Verdict
@@ -122,6 +123,14 @@ def test_of_several_outcomes_one_makes_the_result_400_and_each_is_counted(scene:
     answer = scene.run({"instance-ids": instances})
     assert (answer.status, answer.summary) == (400, {"created": 1, "skipped": 2, "unmirrored": 1})
     assert missing(answer.body["message"], "1 created", "2 skipped", "1 unmirrored") == []
+
+
+def test_only_where_all_that_events_ask_for_is_a_dry_run_the_result_is_one(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    for tried in (True, False):
+        events = [running_event(scene.instance()) | {"dry_run": dry} for dry in (True, tried)]
+        records = [{"EventSource": "aws:sns", "Sns": {"Message": json.dumps(e)}} for e in events]
+        assert scene.run({"Records": records}).body["dry_run"] is tried
 
 
 # --- The reason names the evidence
