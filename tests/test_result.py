@@ -133,6 +133,14 @@ def test_only_where_all_that_events_ask_for_is_a_dry_run_the_result_is_one(scene
         assert scene.run({"Records": records}).body["dry_run"] is tried
 
 
+def test_the_message_has_the_first_ten_of_many_notes(scene: Scene) -> None:
+    scene.configure(scene.sensor())
+    stopped = json.dumps(running_event("i-1", state="stopped"))
+    records = [{"EventSource": "aws:sns", "Sns": {"Message": stopped}}] * 12
+    message = scene.run({"Records": records}).body["message"]
+    assert (message.count("i-1 is 'stopped'"), message[-11:]) == (10, "And 2 more.")
+
+
 # --- The reason names the evidence
 
 

@@ -195,6 +195,16 @@ def test_what_a_target_was_refused_for_counts_no_more(scene: Scene, batch: Batch
     assert [len(scene.sessions(target_id=target)) for target in others] == [15, 15]
 
 
+def test_what_was_not_sent_counts_no_more(scene: Scene) -> None:
+    """A round of instances of a type that AWS does not mirror, and one more instance."""
+    scene.unsupported_types.add("t2.micro")
+    scene.configure(scene.sensor())
+    instances = [*scene.instances(ROUND, instance_type="t2.micro"), scene.instance()]
+    answer = scene.run({"instance-ids": instances})
+    assert "with 0 sessions" in answer.of(instances[-1])["reason"]
+    assert scene.count(CREATE) <= 2 * AT_ONCE
+
+
 # --- Refusals
 
 

@@ -232,10 +232,11 @@ def clock(scene: Scene, clock: Clock) -> Clock:
 
 @pytest.mark.parametrize("seconds", [1, 3, 5])
 def test_a_sweep_stops_in_time_and_the_next_ones_go_on_from_there(
-    scene: Scene, sensor: str, clock: Clock, seconds: int
+    scene: Scene, sensor: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: int
 ) -> None:
     """Pages of five, 23 instances, of which ten are mirrored: the first sweep has too little time
-    for them, and the others come to an end."""
+    for them, and the others come to an end. One entry stands for all that was not read."""
+    monkeypatch.setenv("MIRROR_DATABASES", "true")
     scene.show_pages_of(5)
     instances = [*scene.mirrored(sensor, 10), *scene.instances(12)]
     sessions = 10
