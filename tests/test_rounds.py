@@ -202,7 +202,6 @@ def test_what_was_not_sent_counts_no_more(scene: Scene) -> None:
     instances = [*scene.instances(ROUND, instance_type="t2.micro"), scene.instance()]
     answer = scene.run({"instance-ids": instances})
     assert "with 0 sessions" in answer.of(instances[-1])["reason"]
-    assert scene.count(CREATE) <= 2 * AT_ONCE
 
 
 # --- Refusals
