@@ -246,10 +246,10 @@ def test_variables_are_read_anew_ids_of_any_form_work_and_what_is_unset_is_left_
         assert not {"VirtualNetworkId", "PacketLength"} & set(sent)
 
 
-def test_wildcards_are_no_ids(scene: Scene) -> None:
+def test_wildcards_and_thirteen_digits_are_ids_of_targets_that_do_not_exist(scene: Scene) -> None:
     scene.sensor()
-    scene.configure(["tmt-*", "tmt-?????????????????"])
-    assert scene.run(scene.instance()).stages == ["unavailable"] * 2
+    scene.configure(["tmt-*", "tmt-?????????????????", "1234567890123"])
+    assert scene.run(scene.instance()).stages == ["unavailable"] * 3
 
 
 def test_a_value_that_is_no_text_is_named() -> None:

@@ -98,8 +98,12 @@ def test_the_level_of_the_log_and_that_its_first_record_says_which_version_runs(
         monkeypatch.setenv(name, value)
     caplog.set_level(logging.INFO)  # of the root logger
     caplog.set_level(logging.NOTSET, "lambda_traffic_mirror")  # which is as it was afterwards
+    for library in ("botocore", "urllib3"):  # which would log every request, token included
+        caplog.set_level(logging.DEBUG, library)
     module = imported_anew()
-    assert module.logger.level == wanted
+    levels = {logging.getLogger(library).level for library in ("botocore", "urllib3")}
+    theirs = {logging.INFO} if environment else {logging.DEBUG}
+    assert (module.logger.level, levels) == (wanted, theirs)
     first = [record.getMessage() for record in caplog.records[:1]]
     assert first == [f"Version {module.VERSION} of lambda_traffic_mirror"] * bool(environment)
 

@@ -175,6 +175,13 @@ def test_the_reason_of_the_interface_says_at_which_stage_the_last_sensors_fell(
 
 # --- Size
 
+
+def test_no_reason_is_longer_than_2000_characters(scene: Scene) -> None:
+    scene.configure(scene.sensor(groups=[scene.group() for _ in range(100)]))
+    entry = scene.run(scene.instance()).entry
+    assert [len(entry["reason"]), len(entry["sensors"][0]["reason"])] == [2_000, 2_000]
+
+
 LIMIT = 1_000_000  # bytes
 MIXED = ("created", "exists", "deferred", "skipped", "failed", "blocked", "planned", "unmirrored")
 
