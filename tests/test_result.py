@@ -182,6 +182,13 @@ def test_no_reason_is_longer_than_2000_characters(scene: Scene) -> None:
     assert [len(entry["reason"]), len(entry["sensors"][0]["reason"])] == [2_000, 2_000]
 
 
+def test_no_error_is_longer_than_100_000_characters() -> None:
+    report = Report(sweep=False)
+    for number, entry in enumerate(entries(100, outcomes=["failed"])):
+        report.add(entry._replace(reason=f"{number} ".ljust(2_000, "x")))
+    assert len(report.unfinished() or "") == 100_000
+
+
 LIMIT = 1_000_000  # bytes
 MIXED = ("created", "exists", "deferred", "skipped", "failed", "blocked", "planned", "unmirrored")
 

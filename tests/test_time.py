@@ -165,7 +165,9 @@ def test_what_may_show_in_a_second_is_not_waited_for_beyond_the_reserve(
 def test_without_a_clock_there_is_no_deadline(
     scene: Scene, every_call: str, context: object
 ) -> None:
-    result = lambda_handler(running_event(scene.instance()), context)
+    instance = scene.instance()
+    scene.unknown_instances[instance] = 1  # so that it is waited for
+    result = lambda_handler(running_event(instance), context)
     assert answer_of(result).outcomes == ["created"]
 
 
