@@ -136,7 +136,6 @@ IN_THE_FILE: dict[str, tuple[str, object, str, object]] = {
     "local_zone_only": ("LOCAL_ZONE_ONLY", False, "", False),
     "local_zone_only, a text": ("LOCAL_ZONE_ONLY", "false", "", False),
     "local_zone_only, before which true goes": ("LOCAL_ZONE_ONLY", False, "true", True),
-    "local_zone_only, before which false goes": ("LOCAL_ZONE_ONLY", True, "false", False),
 }
 
 

@@ -191,9 +191,7 @@ def test_a_failure_among_other_outcomes_is_the_only_one_named(
     assert logged == {interface: outcome for outcome, interface in interfaces.items()}
 
 
-def test_an_unknown_instance_whose_second_look_fails_is_failed(
-    scene: Scene, every_call: str
-) -> None:
+def test_an_instance_whose_second_look_fails_is_failed(scene: Scene, every_call: str) -> None:
     instance = scene.instance()
     scene.unknown_instances[instance] = 1
     scene.fail(INSTANCES, "InvalidParameterValue", status=400, after=1, message=f"No: {instance}")

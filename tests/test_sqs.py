@@ -14,8 +14,6 @@ from aws import LambdaContext, running_event, scheduled_event, sqs_event
 from calls import CREATE, FAULTS, GROUPS, of_interface
 from conftest import Clock, Scene, deliver
 
-from lambda_traffic_mirror import ConfigurationError
-
 pytestmark = pytest.mark.usefixtures("quick")
 
 
@@ -113,14 +111,6 @@ def test_a_batch_never_raises_for_what_aws_does_not_answer(scene: Scene, sensor:
     FAULTS["throttled"](scene, "*")
     assert batch(*map(running_event, scene.instances(3)), scheduled_event()) == [0, 1, 2, 3]
     assert scene.sessions() == []
-
-
-def test_a_missing_variable_raises_so_that_the_whole_batch_is_delivered_again(
-    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("targets")
-    with pytest.raises(ConfigurationError, match="targets"):
-        batch(running_event(scene.instance()))
 
 
 # --- Sweeps among the messages
