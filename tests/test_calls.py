@@ -395,6 +395,7 @@ def test_a_sweep_reads_instances_page_by_page_and_acls_and_routes_of_each_vpc_on
         scene.instances(6, scene.subnet("a", vpc=vpc, prefix=20))
     answer = scene.run({"sweep": True, "dry_run": True}, LambdaContext(600))
     assert answer.summary == {"planned": 18, "skipped": 1}
+    assert {c.parameters["MaxResults"] for c in scene.calls if c.operation != ROUTES} == {1_000}
     # Two pages of instances; the second one comes to a VPC of its own.
     expected = {TARGETS: 1, INTERFACES: 1, GROUPS: 1, ACLS: 2, INSTANCES: 3, SESSIONS: 1, ROUTES: 2}
     assert calls(scene) == expected

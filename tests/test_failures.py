@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from typing import Any
 
 import pytest
 from aws import rule, running_event
@@ -18,6 +19,7 @@ from calls import (
     CALLS,
     CREATE,
     FAULTS,
+    GROUPS,
     INSTANCES,
     PREFIX_LIST,
     READS,
@@ -168,6 +170,19 @@ def test_a_call_whose_answer_nobody_asks_for_may_fail(scene: Scene, call: str) -
     scene.configure(scene.sensor(groups=[group]))
     scene.fail(call)
     assert scene.run(scene.instance()).outcomes == ["created"]
+
+
+def test_of_two_missing_answers_the_one_that_may_still_come_is_named(scene: Scene) -> None:
+    group = scene.group(rule())
+    scene.configure([scene.sensor(groups=[group]), scene.sensor(scene.subnet())])
+
+    def change(found: dict[str, Any]) -> None:
+        for shown in found["SecurityGroups"]:
+            shown["IpPermissions"] = None if shown["GroupId"] == group else shown["IpPermissions"]
+
+    scene.show(GROUPS, change)
+    scene.fail(ACLS)
+    assert ACLS in deliver(running_event(scene.instance())).error
 
 
 def test_a_failure_among_other_outcomes_is_the_only_one_named(

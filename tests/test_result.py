@@ -120,6 +120,7 @@ def test_of_several_outcomes_one_makes_the_result_400_and_each_is_counted(scene:
     scene.configure(scene.sensor())
     others = [scene.instance(state="stopped"), scene.instance(ipv6_only=True)]
     instances = [scene.instance(), *others, scene.instance(zone="b")]
+    assert scene.run({"instance-ids": instances, "dry_run": True}).status == 400
     answer = scene.run({"instance-ids": instances})
     assert (answer.status, answer.summary) == (400, {"created": 1, "skipped": 2, "unmirrored": 1})
     assert missing(answer.body["message"], "1 created", "2 skipped", "1 unmirrored") == []
@@ -150,8 +151,10 @@ def test_the_reason_of_a_sensor_tells_zone_rule_acl_and_count_and_which_one_is_b
     subnet, group = scene.subnet(), scene.group(rule(cidr="10.0.0.0/8"))
     acl = scene.acl(subnet, [acl_entry(70, "allow")])
     target, other = scene.sensor(subnet, [group], sessions=3), scene.sensor(sessions=4)
-    scene.configure([target, other])
+    targets = [scene.missing_sensor(), other, target, scene.sensor(zone="b")]
+    scene.configure([*targets, other])
     rows = scene.run(scene.instance()).sensors
+    assert list(rows) == targets  # in configured order
     wanted = ["us-east-1a", group, "10.0.0.0/8", acl, "rule 70", "3 sessions"]
     assert missing(rows[target]["reason"], *wanted) == []
     assert f"Behind {target} with 3 sessions" in rows[other]["reason"]
