@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from typing import Any
 
 import pytest
 from aws import rule, running_event
@@ -176,11 +175,10 @@ def test_of_two_missing_answers_the_one_that_may_still_come_is_named(scene: Scen
     group = scene.group(rule())
     scene.configure([scene.sensor(groups=[group]), scene.sensor(scene.subnet())])
 
-    def change(found: dict[str, Any]) -> None:
-        for shown in found["SecurityGroups"]:
-            shown["IpPermissions"] = None if shown["GroupId"] == group else shown["IpPermissions"]
-
-    scene.show(GROUPS, change)
+    rules = "IpPermissions"
+    scene.show(
+        GROUPS, lambda f: [g.pop(rules) for g in f["SecurityGroups"] if g["GroupId"] == group]
+    )
     scene.fail(ACLS)
     assert ACLS in deliver(running_event(scene.instance())).error
 

@@ -33,9 +33,6 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-# --- Together
-
-
 def test_the_same_instance_twice_is_worked_on_once(
     scene: Scene, sensor: str, log: pytest.LogCaptureFixture
 ) -> None:

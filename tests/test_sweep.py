@@ -266,11 +266,11 @@ def test_sources_that_aws_always_refuses_keep_no_others_from_their_turn(
     refused, good = scene.instances(30), scene.instances(5)
     for instance in refused:
         scene.refuse(scene.first_interface(instance), "SomethingNew", times=100)
-    for number in range(8):
+    for number in range(6):
         event = {"id": f"sweep {number}", "sweep": True}
         scene.run(event, LambdaContext(6, clock=clock))
     assert scene.sessions_of(*good) == [1] * 5
-    assert scene.count(CREATE) <= 8 * 26
+    assert scene.count(CREATE) <= 6 * 26
 
 
 # --- Failures in the middle
