@@ -154,9 +154,6 @@ def test_records_reach_the_handlers_of_the_root_logger_and_no_others() -> None:
     assert (logger.propagate, logger.handlers) == (True, [])
 
 
-# --- Events that cannot be read
-
-
 def test_what_cannot_be_read_is_a_warning_or_an_error_with_the_messages_id(
     scene: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
