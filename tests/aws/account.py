@@ -1,10 +1,9 @@
 """A simulated AWS account, in memory, that also refuses what AWS refuses.
 
-moto keeps the resources (VPCs, subnets, interfaces, instances, groups, ACLs, prefix lists, targets)
-and answers most operations. What the traffic mirroring function depends on is answered here
-instead, as the EC2 API reference and the Traffic Mirroring guide describe it: filters, pages and
-unknown IDs of the Describe* operations, and the checks, quotas and idempotency of
-CreateTrafficMirrorSession. On top come a log of every HTTP attempt, faults, denials and latency.
+moto keeps the resources and answers most operations. What the traffic mirroring function depends
+on is answered here instead, as the EC2 API reference and the Traffic Mirroring guide describe it:
+filters, pages and unknown IDs of the Describe* operations, and the checks, quotas and idempotency
+of CreateTrafficMirrorSession. On top come a log of every HTTP attempt, faults, denials and latency.
 
 Nothing here needs pytest. Typical use:
 
@@ -30,15 +29,16 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime, timezone
-from fnmatch import fnmatchcase
 from functools import partial
+from time import time  # bound here: a patched time.time changes nothing
 from typing import Any, final
 from unittest.mock import patch
 
 from botocore.config import Config
 from moto import mock_aws
-from moto.ec2.models import ec2_backends
+from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.ec2.models.security_groups import SecurityGroupRule
 
@@ -50,32 +50,20 @@ from aws.transport import (
     CREDENTIALS,
     OTHER_ACCOUNT_ID,
     REGION,
-    Call,
     Caller,
     Fault,
-    Refusal,
     Requests,
     Simulation,
-    access_denied,
     looking_client,
     new_id,
     old_botocore,
+    refuse_if,
     shared_session,
 )
 from aws.words import RouteTable, acl_entry, route, rule
 
-_STATE_CODES = {
-    "pending": 0,
-    "running": 16,
-    "shutting-down": 32,
-    "terminated": 48,
-    "stopping": 64,
-    "stopped": 80,
-}
-
-
-# ---------------------------------------------------------------------------------------------
-# The account.
+# Of instances, in the order of their codes: 0, 16, 32, ...
+_STATES = ("pending", "running", "shutting-down", "terminated", "stopping", "stopped")
 
 
 @final
@@ -87,8 +75,8 @@ class SimulatedAccount(Requests, Describe, Sessions):
     attempts are logged in `calls` and meet the misbehaviour asked for. A server of moto in the
     same process answers likewise (timeouts become status 503 there).
 
-    What clients do with an account's credentials, AssumeRole included, meets the faults, denials,
-    latency and gates of that account. `calls`, `count` and `round_trips` are about all accounts.
+    What clients do with an account's credentials, AssumeRole included, meets the faults, denials
+    and gates of that account. `calls`, `count` and `round_trips` are about all accounts.
 
     Settable at any time:
     - `quota`: sources per target (`default_quota` for targets not named; none for load balancers)
@@ -99,15 +87,11 @@ class SimulatedAccount(Requests, Describe, Sessions):
       do not show it yet
     - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
       know it yet
-    - `roles`: who may assume each, by its ARN (see `role`); `role_arn`: the function's own
-    - `clock`: by which credentials expire
-    - `latency`: seconds that each recorded attempt takes; attempts in several threads overlap
-      (None, as in other accounts: the first account's)
+    - `clock`: by which credentials expire; `latency`: seconds that each recorded attempt takes,
+      and attempts in several threads overlap (both of the first account)
     - `gates`: called with (operation, parameters) before each recorded attempt, outside any lock;
       may raise `Refusal` or an exception of botocore
     """
-
-    _active: SimulatedAccount | None = None
 
     def __init__(
         self,
@@ -117,14 +101,17 @@ class SimulatedAccount(Requests, Describe, Sessions):
         zones: Mapping[str, str] | None = None,
         _simulation: Simulation | None = None,
     ) -> None:
-        first = _simulation is None
         self._simulation = _simulation or Simulation(region)
         self.region = region
         self.account_id = account_id
-        self.role_arn = f"arn:aws:iam::{account_id}:role/traffic-mirror"
-        self.roles: dict[str, list[str]] = {}
-        self._access_key = CREDENTIALS["aws_access_key_id"] if first else f"AKIASIM0{account_id}"
-        self._zones = self._map_zones(zones or {})
+        self.roles: dict[str, list[str]] = {}  # accounts that may assume each
+        self._zones = {
+            str(zone.name): str(zone.zone_id) for zone in RegionsAndZonesBackend.zones[region]
+        }
+        for zone, zone_id in (zones or {}).items():
+            (name,) = (name for name, known in self._zones.items() if known == zone_id)
+            self._zones[name] = self.zone_id(zone)
+            self._zones[self._zone(zone)] = zone_id
         self.quota: dict[str, int] = {}
         self.default_quota = 10
         self.account_quota = 10_000
@@ -132,45 +119,42 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self.tag_policy: dict[str, set[str]] = {}
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
-        self.latency: float | None = 0.0 if first else None
+        self.clock: Callable[[], float] = time
+        self.latency = 0.0
         self.gates: list[Callable[[str, dict[str, Any]], None]] = []
-        self.calls: list[Call] = self._simulation.calls
+        self.calls = self._simulation.calls
         self._lock = self._simulation.lock
-        self._log_lock = self._simulation.log_lock
         self._faults: list[Fault] = []
-        self._denied: dict[str, str | None] = {}
+        self._denied: set[str] = set()
         self._hidden: set[str] = set()
-        self._managed: dict[str, str] = {}  # with the service's principal
+        self._managed: set[str] = set()
         self._shares: dict[str, dict[str, bool]] = {}  # by target and account: with interface?
         self._tables: list[RouteTable] = []
         self._idempotency: dict[str, tuple[str, dict[str, Any]]] = {}
         self._pages: dict[str, tuple[str, list[str], int]] = {}
-        self._networks: dict[str, list[ipaddress.IPv4Network]] = {}
-        self._zone_subnets: dict[tuple[str, str], list[str]] = {}
+        self._zone_subnets: dict[tuple[str, str], str] = {}
         self._sensor_groups: dict[str, str] = {}
-        self._default_vpc: str | None = None
+        self._default_vpc = ""
         self._numbers = itertools.count(1)
         self._stack = ExitStack()
+        accounts, callers = self._simulation.accounts, self._simulation.callers
+        self._access_key = f"AKIASIM0{account_id}" if accounts else CREDENTIALS["aws_access_key_id"]
+        accounts[account_id] = self
         self._store: SessionStore = (
-            SessionStore() if first else self._simulation.first._store  # one for all
+            getattr(self._simulation.first, "_store", None) or SessionStore()
         )
-        self._simulation.accounts[account_id] = self
-        self._simulation.callers[self._access_key] = lambda: self.own_caller
+        self.own_caller = self._caller("traffic-mirror", "traffic-mirror")
+        callers[self._access_key] = self.own_caller
+        callers[f"AKIALOOK{account_id}"] = replace(self.own_caller, looking=True)
 
     # --- start and end
 
     def __enter__(self) -> SimulatedAccount:
-        if SimulatedAccount._active is not None:
-            raise RuntimeError("Only one simulated account at a time.")
         with ExitStack() as stack:
-            environment = {k: v for k, v in os.environ.items() if not k.startswith("MOTO_")}
-            for name in list(environment):
-                if name.startswith("AWS_ENDPOINT_URL") or name == "AWS_PROFILE":
-                    del environment[name]
+            others = ("MOTO_", "AWS_ENDPOINT_URL", "AWS_PROFILE")
+            environment = {k: v for k, v in os.environ.items() if not k.startswith(others)}
+            environment.update({name.upper(): value for name, value in CREDENTIALS.items()})
             environment.update(
-                AWS_ACCESS_KEY_ID=CREDENTIALS["aws_access_key_id"],
-                AWS_SECRET_ACCESS_KEY=CREDENTIALS["aws_secret_access_key"],
-                AWS_SESSION_TOKEN=CREDENTIALS["aws_session_token"],
                 AWS_DEFAULT_REGION=self.region,
                 AWS_REGION=self.region,
                 AWS_CONFIG_FILE=os.devnull,
@@ -179,17 +163,14 @@ class SimulatedAccount(Requests, Describe, Sessions):
                 MOTO_EC2_LOAD_DEFAULT_AMIS="false",  # none is needed, and loading them is slow
             )
             stack.enter_context(patch.dict(os.environ, environment, clear=True))
+            # Nor is moto's default VPC, with a subnet in each zone.
+            stack.enter_context(patch.object(EC2Backend, "create_default_vpc"))
             stack.enter_context(mock_aws())
-            stack.enter_context(
-                patch.dict(
-                    "moto.ec2.utils.EC2_RESOURCE_TO_PREFIX",
-                    {"traffic-mirror-filter": "tmf", "traffic-mirror-target": "tmt"},
-                )
-            )
+            prefixes = {"traffic-mirror-filter": "tmf", "traffic-mirror-target": "tmt"}
+            stack.enter_context(patch.dict("moto.ec2.utils.EC2_RESOURCE_TO_PREFIX", prefixes))
             self._simulation.patch(stack)
             self._open()
             self._stack = stack.pop_all()
-        SimulatedAccount._active = self
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -197,20 +178,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
         for thread in threading.enumerate():
             if thread.name.startswith("ThreadPoolExecutor"):
                 thread.join(10)
-        SimulatedAccount._active = None
         self._stack.close()
 
-    def _answers(self, action: str) -> Callable[[dict[str, Any], bool], Any] | None:
-        """What answers to this operation of EC2; None: moto."""
-        if action in KINDS:
-            return partial(self._describe, action)
-        return {
-            CREATE_SESSION: self._create_traffic_mirror_session,
-            "GetManagedPrefixListEntries": self._get_managed_prefix_list_entries,
-        }.get(action)
-
     def _open(self) -> None:
-        self.ec2 = looking_client(self.region, self._access_key)
+        self.ec2 = looking_client(self.region, f"AKIALOOK{self.account_id}")
         self._backend: Any = ec2_backends[self.account_id][self.region]
         self.filter_id = self.filter()
 
@@ -220,8 +191,8 @@ class SimulatedAccount(Requests, Describe, Sessions):
         """One more account in the same Region, with the same builders, until this one ends.
 
         Neither sees anything of the other but targets that are shared (`share`). A client for it
-        takes the credentials of one of its roles (`role`), or `other.client()`. `zones` maps its
-        names of zones to IDs, {'us-east-1a': 'use1-az2', ...}, those left out as they come.
+        takes the credentials of one of its roles (`role`), or `other.client()`. `zones`: which of
+        its zones have other IDs than here, {'a': 'use1-az2'}; they change places.
         """
         if account_id in self._simulation.accounts:
             raise ValueError(f"There is an account {account_id} already.")
@@ -232,10 +203,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
         return made
 
     def client(self, service: str = "ec2", **config: Any) -> Any:
-        """A client as the function would have one; `config` goes to botocore's Config.
-
-        Faster than boto3.client(), which reads the service model anew after each start of moto.
-        """
+        """A client as the function would have one; `config` goes to botocore's Config."""
         credentials = {**CREDENTIALS, "aws_access_key_id": self._access_key}
         return shared_session().client(
             service, region_name=self.region, config=Config(**config), **credentials
@@ -243,56 +211,46 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     old_botocore = staticmethod(old_botocore)
 
+    def answers(self, action: str) -> Callable[[Caller, dict[str, Any]], Any] | None:
+        """What answers to this operation; None: moto."""
+        if action in KINDS:
+            return partial(self._describe, action)
+        return {
+            CREATE_SESSION: self._create_traffic_mirror_session,
+            "GetManagedPrefixListEntries": self._get_managed_prefix_list_entries,
+            "AssumeRole": self._assume_role,
+        }.get(action)
+
     # --- roles and credentials
 
-    @property
-    def own_caller(self) -> Caller:
-        """The function's own role in this account, as AWS names it to others."""
-        return self._caller(self.role_arn, "traffic-mirror")
-
-    def _caller(self, role_arn: str, session_name: str, **more: Any) -> Caller:
-        name = role_arn.rpartition("/")[2]
-        arn = f"arn:aws:sts::{self.account_id}:assumed-role/{name}/{session_name}"
-        return Caller(self, role_arn, arn, **more)
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        return self._simulation.clock
-
-    @clock.setter
-    def clock(self, clock: Callable[[], float]) -> None:
-        self._simulation.clock = clock
+    def _caller(self, role: str, session_name: str, **more: Any) -> Caller:
+        arn = f"arn:aws:sts::{self.account_id}:assumed-role/{role}/{session_name}"
+        return Caller(self, arn, **more)
 
     def role(self, name: str, trusts: Iterable[str] | None = None, path: str = "/") -> str:
-        """The ARN of a role of this account that these may assume: accounts, or ARNs of roles.
-
-        Wildcards stand for what a condition on the caller's ARN would allow; without `trusts` it
-        is the first account. What the role may do there `deny` says, for the whole account. To
-        take trust back, change `roles`.
-        """
+        """The ARN of a role of this account that these accounts may assume; without `trusts` it is
+        the first account. What the role may do here `deny` says, for the whole account."""
         arn = f"arn:aws:iam::{self.account_id}:role{path}{name}"
         self.roles[arn] = [self._simulation.first.account_id] if trusts is None else list(trusts)
         return arn
 
-    def _assume_role(
-        self, caller: Caller, parameters: Mapping[str, Any], looking: bool
-    ) -> dict[str, Any]:
+    def _assume_role(self, caller: Caller, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """What STS answers to this caller."""
         role_arn, name = parameters.get("RoleArn", ""), parameters.get("RoleSessionName", "")
-        if not re.fullmatch(r"[\w+=,.@-]{2,64}", name):
-            raise Refusal("ValidationError", f"Value '{name}' at 'roleSessionName' is invalid")
+        text = f"Value '{name}' at 'roleSessionName' is invalid"
+        refuse_if(not re.fullmatch(r"[\w+=,.@-]{2,64}", name), "ValidationError", text)
         seconds = int(parameters.get("DurationSeconds", 3600))
-        if not 900 <= seconds <= 3600:  # a role that assumes another has an hour at most
-            raise Refusal("ValidationError", f"DurationSeconds {seconds} exceeds what is allowed")
-        owner = self._simulation.accounts.get((role_arn.split(":") * 5)[4])
-        known = {caller.account.account_id, f"arn:aws:iam::{caller.account.account_id}:root"}
-        trusts = owner.roles.get(role_arn, ()) if owner else ()
-        if not any(one in known or fnmatchcase(caller.role_arn, one) for one in trusts):
-            raise access_denied(caller, "sts:AssumeRole", role_arn)
+        text = f"DurationSeconds {seconds} exceeds what is allowed"  # a role that assumes another
+        refuse_if(not 900 <= seconds <= 3600, "ValidationError", text)
+        for owner in self._simulation.accounts.values():
+            if caller.account.account_id in owner.roles.get(role_arn, ()):
+                break
+        else:
+            raise caller.denial("sts:AssumeRole", role_arn, trusted=False)
         key, token = f"ASIASIM{uuid.uuid4().int % 10**13:013}", f"simulated-{uuid.uuid4().hex}"
-        expires = self.clock() + seconds
-        made = owner._caller(role_arn, name, token=token, expires=expires)
-        self._simulation.callers[key] = lambda: made
+        expires = self._simulation.first.clock() + seconds
+        made = owner._caller(role_arn.rpartition("/")[2], name, token=token, expires=expires)
+        self._simulation.callers[key] = made
         return {
             "Credentials": {
                 "AccessKeyId": key,
@@ -308,48 +266,33 @@ class SimulatedAccount(Requests, Describe, Sessions):
     @property
     def default_vpc(self) -> str:
         """The VPC that everything lands in unless told otherwise; made on first use."""
-        if self._default_vpc is None:
-            self._default_vpc = self.vpc()
+        self._default_vpc = self._default_vpc or self.vpc()
         return self._default_vpc
 
     def vpc(self, cidr: str = "10.0.0.0/16") -> str:
         with self._lock:
-            vpc_id = str(self._backend.create_vpc(cidr).id)
-            self._networks[vpc_id] = []
-            return vpc_id
+            return str(self._backend.create_vpc(cidr).id)
 
     def _zone(self, zone: str) -> str:
-        """The name of a zone: given as 'a', by its name here, or by its ID."""
-        by_id = {zone_id: name for name, zone_id in self._zones.items()}
-        if zone in by_id:
-            return by_id[zone]
+        """The name of a zone: given as 'a', or as it is."""
         return zone if zone.startswith(self.region) else f"{self.region}{zone}"
-
-    def _map_zones(self, given: Mapping[str, str]) -> dict[str, str]:
-        usual = {str(z.name): str(z.zone_id) for z in RegionsAndZonesBackend.zones[self.region]}
-        names = {name if name in usual else f"{self.region}{name}": i for name, i in given.items()}
-        left = [zone_id for zone_id in usual.values() if zone_id not in names.values()]
-        for name, zone_id in usual.items():
-            if name not in names:
-                names[name] = left.pop(left.index(zone_id) if zone_id in left else 0)
-        if sorted(names.values()) != sorted(usual.values()):
-            raise ValueError(f"Each of {sorted(usual.values())} needs one name: {given}")
-        return names
 
     def zone_id(self, zone: str) -> str:
         """The ID of a zone, which is the same in every account."""
         return self._zones[self._zone(zone)]
 
     def _free_network(self, vpc_id: str, prefix: int) -> ipaddress.IPv4Network:
-        whole = ipaddress.IPv4Network(self._backend.vpcs[vpc_id].cidr_block)
-        taken = self._networks.setdefault(vpc_id, [])
-        for size in range(min(max(prefix, whole.prefixlen + 4), 28), 29):
-            blocks = list(whole.subnets(new_prefix=size))
-            # Large ones from the far end, so that small ones do not get in their way.
-            for network in blocks if size >= 24 else reversed(blocks):
-                if not any(network.overlaps(other) for other in taken):
-                    return network
-        raise RuntimeError(f"{vpc_id} ({whole}) is full; make another VPC.")
+        """Large ones from the far end, so that small ones do not get in their way."""
+        blocks = ipaddress.ip_network(self._backend.vpcs[vpc_id].cidr_block).subnets(
+            new_prefix=prefix
+        )
+        subnets = [one for zone in self._backend.subnets.values() for one in zone.values()]
+        taken = [one.cidr for one in subnets if one.vpc_id == vpc_id]
+        return next(
+            block
+            for block in (blocks if prefix >= 24 else reversed(list(blocks)))
+            if not any(block.overlaps(other) for other in taken)
+        )
 
     def subnet(
         self,
@@ -363,11 +306,8 @@ class SimulatedAccount(Requests, Describe, Sessions):
         """A new subnet with a free block (of /`prefix`) of its VPC; `acl` as in `acl()`."""
         with self._lock:
             vpc_id = vpc or self.default_vpc
-            network = ipaddress.IPv4Network(cidr) if cidr else self._free_network(vpc_id, prefix)
-            made = self._backend.create_subnet(
-                vpc_id, str(network), availability_zone=self._zone(zone)
-            )
-            self._networks.setdefault(vpc_id, []).append(network)
+            network = cidr or str(self._free_network(vpc_id, prefix))
+            made = self._backend.create_subnet(vpc_id, network, availability_zone=self._zone(zone))
             if acl is not None:
                 self.acl(str(made.id), acl)
             return str(made.id)
@@ -375,90 +315,56 @@ class SimulatedAccount(Requests, Describe, Sessions):
     def zone_subnet(self, zone: str = "a", vpc: str | None = None) -> str:
         """The large subnet of a zone where instances and sensors without a subnet go."""
         with self._lock:
-            return self._zone_subnet_ids(self._zone(zone), vpc or self.default_vpc)[0]
-
-    def _zone_subnet_ids(self, zone: str, vpc_id: str) -> list[str]:
-        found = self._zone_subnets.setdefault((vpc_id, zone), [])
-        if not found:
-            found.append(self.subnet(zone, vpc=vpc_id, prefix=20))
-        return found
+            key = vpc or self.default_vpc, self._zone(zone)
+            if key not in self._zone_subnets:
+                self._zone_subnets[key] = self.subnet(zone, vpc=key[0], prefix=19)
+            return self._zone_subnets[key]
 
     def acl(self, subnet: str, entries: Iterable[Mapping[str, Any]]) -> str:
         """A new ACL with these entries, in this order, and the final denials; it takes over."""
         with self._lock:
-            vpc_id = self._backend.get_subnet(subnet).vpc_id
-            acl_id = str(self._backend.create_network_acl(vpc_id).id)
+            acl_id = str(self._backend.create_network_acl(self._vpc_of(subnet)).id)
             final = [acl_entry(32767, "deny", "0.0.0.0/0", "-1", egress=e) for e in (False, True)]
             for entry in [*entries, *final]:
                 ports = entry.get("PortRange") or {}
-                self._backend.create_network_acl_entry(
-                    acl_id,
-                    entry["RuleNumber"],
-                    entry["Protocol"],
-                    entry["RuleAction"],
-                    entry["Egress"],
-                    entry.get("CidrBlock"),
-                    None,
-                    None,
-                    ports.get("From"),
-                    ports.get("To"),
-                    entry.get("Ipv6CidrBlock"),
-                )
-            old = next(
-                association.id
-                for acl in self._backend.network_acls.values()
-                for association in acl._associations.values()
-                if association.subnet_id == subnet
+                names = ("RuleNumber", "Protocol", "RuleAction", "Egress", "CidrBlock")
+                given = [*map(entry.get, names), None, None, ports.get("From"), ports.get("To")]
+                self._backend.create_network_acl_entry(acl_id, *given, entry.get("Ipv6CidrBlock"))
+            acls = self._backend.network_acls.values()
+            (old,) = (
+                one.id
+                for acl in acls
+                for one in acl._associations.values()
+                if one.subnet_id == subnet
             )
             self._backend.replace_network_acl_association(old, acl_id)
             return acl_id
 
+    def _vpc_of(self, subnet_id: str) -> str:
+        return str(self._backend.get_subnet(subnet_id).vpc_id)
+
     def group(self, *rules: Mapping[str, Any], vpc: str | None = None) -> str:
         """A security group with these inbound rules (see `rule()`); all outbound is allowed."""
         with self._lock:
-            vpc_id = vpc or self.default_vpc
             name = f"group-{next(self._numbers)}"
-            made = self._backend.create_security_group(name, name, vpc_id)
+            made = self._backend.create_security_group(name, name, vpc or self.default_vpc)
             for item in rules:
                 self._add_rule(made, item)
             return str(made.id)
 
     def _add_rule(self, group: Any, item: Mapping[str, Any]) -> None:
-        protocol, ports, cidr = item["protocol"], item["ports"], item["cidr"]
-        pair: dict[str, str] | None = None
-        if item["group"] is not None:
-            pair = {"GroupId": item["group"], "UserId": item["owner"] or self.account_id}
-            if item["peering"] is not None:
-                pair["PeeringStatus"] = item["peering"]
-                pair["VpcPeeringConnectionId"] = new_id("pcx")
-                pair["VpcId"] = new_id("vpc")
-            if item["vpc"] is not None:
-                pair["VpcId"] = item["vpc"]
-        made = SecurityGroupRule(
-            self._backend,
-            "-1",
-            group.id,
-            None,
-            None,
-            {"CidrIpv6" if ":" in cidr else "CidrIp": cidr} if cidr else None,
-            pair,
-            {"PrefixListId": item["prefix_list"]} if item["prefix_list"] else None,
-            is_egress=False,
-        )
-        protocol = {"17": "udp", "6": "tcp", "1": "icmp"}.get(protocol, protocol)  # as AWS shows it
-        made.ip_protocol = protocol
-        if ports is not None and protocol in ("udp", "tcp", "icmp"):
-            made.from_port, made.to_port = ports
+        pair = item["pair"] and {"UserId": self.account_id, **item["pair"]}
+        origin = item["block"], pair, item["prefix_list"]
+        made = SecurityGroupRule(self._backend, "-1", group.id, None, None, *origin, False)
+        made.ip_protocol = item["protocol"]
+        made.from_port, made.to_port = item["ports"]
         group.ingress_rules.append(made)
 
     def prefix_list(self, *cidrs: str) -> str:
         with self._lock:
-            made = self._backend.create_managed_prefix_list(
-                "IPv6" if cidrs and ":" in cidrs[0] else "IPv4",
-                [{"Cidr": cidr, "Description": ""} for cidr in cidrs],
-                str(max(len(cidrs), 1)),
-                f"list-{next(self._numbers)}",
-            )
+            entries = [{"Cidr": cidr, "Description": ""} for cidr in cidrs]
+            name = f"list-{next(self._numbers)}"
+            made = self._backend.create_managed_prefix_list("IPv4", entries, "1000", name)
             return str(made.id)
 
     def route_table(
@@ -485,20 +391,18 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     def _new_table(self, vpc_id: str, routes: Iterable[Mapping[str, Any]] = ()) -> RouteTable:
         local = route(self._backend.vpcs[vpc_id].cidr_block, local=True)
-        # Not from `random`: the same seed is to make the same IDs of whatever decides.
         rows = [local, *map(dict, routes)]
         for row in rows:  # AWS shows both, whichever was named
             if "InstanceId" in row and (nics := self.interfaces_of(row["InstanceId"])):
                 row.setdefault("NetworkInterfaceId", nics[0])
+        # Not from `random`: the same seed is to make the same IDs of whatever decides.
         return RouteTable(f"rtb-{uuid.uuid4().hex[:17]}", vpc_id, rows)
 
     def _route_tables(self) -> dict[str, RouteTable]:
         """All there are, the main ones of VPCs for which nobody has built one included."""
-        main = {table.vpc_id for table in self._tables if table.main}
-        for vpc_id in self._backend.vpcs:
-            if vpc_id not in main:
-                self._tables.append(self._new_table(vpc_id))
-                self._tables[-1].main = True
+        for vpc_id in self._backend.vpcs.keys() - {t.vpc_id for t in self._tables if t.main}:
+            self._tables.append(self._new_table(vpc_id))
+            self._tables[-1].main = True
         return {table.id: table for table in self._tables}
 
     # --- builder: interfaces and instances
@@ -514,23 +418,16 @@ class SimulatedAccount(Requests, Describe, Sessions):
     ) -> str:
         """An interface that is attached to nothing; without groups it has its VPC's default one."""
         with self._lock:
-            made = self._new_interface(subnet or self.zone_subnet(), groups, address, ipv6_only)
-            made.description = description
-            made.interface_type = type
+            place = self._backend.get_subnet(subnet or self.zone_subnet())
+            if address is None:
+                address = place.get_available_subnet_ip(None)
+            else:
+                place.request_ip(address, None)
+            made = self._backend.create_network_interface(place, address, group_ids=list(groups))
+            made.description, made.interface_type = description, type
+            if ipv6_only:
+                self._make_ipv6_only(made)
             return str(made.id)
-
-    def _new_interface(
-        self, subnet_id: str, groups: Iterable[str], address: str | None, ipv6_only: bool = False
-    ) -> Any:
-        subnet = self._backend.get_subnet(subnet_id)
-        if address is None:
-            address = subnet.get_available_subnet_ip(None)
-        else:
-            subnet.request_ip(address, None)
-        made = self._backend.create_network_interface(subnet, address, group_ids=list(groups))
-        if ipv6_only:
-            self._make_ipv6_only(made)
-        return made
 
     @staticmethod
     def _make_ipv6_only(interface: Any) -> None:
@@ -558,74 +455,50 @@ class SimulatedAccount(Requests, Describe, Sessions):
         interface_type: str = "interface",
         ipv6_only: bool = False,
         address: str | None = None,
-        managed: bool | str = False,
+        managed: bool = False,
     ) -> list[str]:
-        """Many instances in one reservation; without `subnet`, further subnets as one fills up.
+        """Many instances in one reservation; without `subnet` in the zone's large one.
 
         All interfaces of one are in the same subnet. `address` is the primary one of the first
-        interface. `managed`: by a service (EKS, or the principal given), so that it and its
-        interfaces are hidden from lists and filters unless `IncludeManagedResources` asks for
-        them; by ID they are shown.
+        interface. `managed`: by EKS, so that it and its interfaces are hidden from lists and
+        filters unless `IncludeManagedResources` asks for them; by ID they are shown.
         """
-        group_ids = list(groups or ())
-        made: list[Any] = []
+        subnet, groups = subnet or self.zone_subnet(zone), list(groups or ())
         with self._lock:
-            while len(made) < count:
-                subnet_id, room = (subnet, count) if subnet else self._room(zone, interfaces)
-                number = min(count - len(made), room)
-                reservation = self._backend.run_instances(
-                    "ami-0abcdef1234567890",
-                    number,
-                    None,
-                    [],
-                    subnet_id=subnet_id,
-                    private_ip=address,
-                    instance_type=instance_type,
-                    is_instance_type_default=True,  # no look into moto's list of types
-                    security_group_ids=group_ids,
-                    tags={"instance": dict(tags or {})},
-                    block_device_mappings=[],
-                    client_token=str(uuid.uuid4()),
-                    region_name=self.region,
-                )
-                for instance in reservation.instances:
-                    for index in range(1, interfaces):
-                        nic = self._new_interface(str(subnet_id), group_ids, None)
-                        instance.attach_eni(nic, index)
-                    for nic in instance.nics.values():
-                        nic.delete_on_termination = True
-                        nic.description = ""
-                        nic.interface_type = interface_type
-                        if ipv6_only:
-                            self._make_ipv6_only(nic)
-                    if managed:
-                        principal = managed if isinstance(managed, str) else "eks.amazonaws.com"
-                        ids = (instance.id, *(nic.id for nic in instance.nics.values()))
-                        self._managed.update(dict.fromkeys(ids, principal))
-                made += reservation.instances
-            if state != "running":
-                for instance in made:
+            made = self._backend.run_instances(
+                "ami-0abcdef1234567890",
+                count,
+                None,
+                [],
+                subnet_id=subnet,
+                private_ip=address,
+                instance_type=instance_type,
+                is_instance_type_default=True,  # no look into moto's list of types
+                security_group_ids=list(groups),
+                tags={"instance": dict(tags or {})},
+                block_device_mappings=[],
+                client_token=str(uuid.uuid4()),
+                region_name=self.region,
+            ).instances
+            for instance in made:
+                for index in range(1, interfaces):
+                    more = self.interface(subnet, groups)
+                    instance.attach_eni(self._backend.enis[more], index)
+                for nic in instance.nics.values():
+                    nic.delete_on_termination = True
+                    nic.description, nic.interface_type = "", interface_type
+                    if ipv6_only:
+                        self._make_ipv6_only(nic)
+                if managed:
+                    self._managed |= {instance.id, *(nic.id for nic in instance.nics.values())}
+                if state != "running":
                     self.set_state(instance.id, state)
         return [str(instance.id) for instance in made]
 
-    def _room(self, zone: str, interfaces: int) -> tuple[str, int]:
-        """A subnet of the zone with room, and for how many instances."""
-        known = self._zone_subnet_ids(self._zone(zone), self.default_vpc)
-        for subnet_id in known:
-            subnet = self._backend.get_subnet(subnet_id)
-            room = (subnet.cidr.num_addresses - 8 - len(subnet._subnet_ips)) // interfaces
-            if room > 0:
-                return subnet_id, room
-        known.append(self.subnet(zone, prefix=20))
-        return self._room(zone, interfaces)
-
     def _instance(self, instance_id: str) -> Any:
         """From the newest back: moto looks through all there are, each time."""
-        for reservation in reversed(self._backend.reservations.values()):
-            for instance in reservation.instances:
-                if instance.id == instance_id:
-                    return instance
-        raise KeyError(instance_id)
+        newest = reversed(self._backend.reservations.values())
+        return next(one for each in newest for one in each.instances if one.id == instance_id)
 
     def interfaces_of(self, instance_id: str) -> list[str]:
         """In the order of their device index."""
@@ -642,9 +515,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
             if name == "terminated":
                 instance.terminate()
                 self._tidy()
-            else:
-                instance._state.name = name
-                instance._state.code = _STATE_CODES[name]
+            instance._state.name, instance._state.code = name, 16 * _STATES.index(name)
 
     def stop(self, instance_id: str) -> None:
         self.set_state(instance_id, "stopped")
@@ -658,9 +529,8 @@ class SimulatedAccount(Requests, Describe, Sessions):
         with self._lock:
             nic = self._backend.enis.pop(interface_id)
             if nic.instance is not None:
-                nic.instance.nics = {
-                    index: other for index, other in nic.instance.nics.items() if other is not nic
-                }
+                nics = nic.instance.nics
+                nic.instance.nics = {index: one for index, one in nics.items() if one is not nic}
             self._tidy()
 
     def _tidy(self) -> None:
@@ -673,7 +543,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
                 else:
                     interface.instance = interface.attachment_id = None
                     interface.status = "available"
-        for session in list(self._store.by_owner.get(self.account_id, {}).values()):
+        for session in list(self._store.of[self.account_id].values()):
             if session.real and session.view["NetworkInterfaceId"] not in self._backend.enis:
                 self._store.forget(session)
 
@@ -687,24 +557,11 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     # --- builder: sensors
 
-    def _target(self, quota: int | None = None, **kwargs: str) -> Any:
-        made = self._backend.create_traffic_mirror_target(
-            kwargs.get("network_interface_id"),
-            kwargs.get("network_load_balancer_arn"),
-            f"sensor {next(self._numbers)}",
-            [],
-            None,
-            kwargs.get("gateway_load_balancer_endpoint_id"),
-        )
-        if quota is not None:
-            self.quota[made.id] = quota
-        return made
-
-    def _sensor_group(self, subnet_id: str) -> str:
-        vpc_id = self._backend.get_subnet(subnet_id).vpc_id
-        if vpc_id not in self._sensor_groups:
-            self._sensor_groups[vpc_id] = self.group(rule(), vpc=vpc_id)
-        return self._sensor_groups[vpc_id]
+    def _target(self, *of: str | None) -> str:
+        """Of an interface, a load balancer or an endpoint."""
+        interface, balancer, endpoint = of
+        make, name = self._backend.create_traffic_mirror_target, f"sensor {next(self._numbers)}"
+        return str(make(interface, balancer, name, [], None, endpoint).id)
 
     def _load(self, target_id: str, sessions: int) -> None:
         for _ in range(sessions):
@@ -720,70 +577,68 @@ class SimulatedAccount(Requests, Describe, Sessions):
         sessions: int = 0,
         state: str = "running",
         attached: bool = True,
-        managed: bool | str = False,
+        managed: bool = False,
     ) -> str:
         """A target with its sensor; its default group admits udp/4789 from anywhere.
 
         `sessions` exist already, from interfaces that are not otherwise part of the simulation.
-        `managed`: its instance is, see `instance`.
+        `managed`: its instance is, see `instances`.
         """
         with self._lock:
-            subnet_id = subnet or self.zone_subnet(zone)
-            group_ids = [self._sensor_group(subnet_id)] if groups is None else list(groups)
+            subnet = subnet or self.zone_subnet(zone)
+            if groups is None:
+                vpc = self._vpc_of(subnet)
+                if vpc not in self._sensor_groups:
+                    self._sensor_groups[vpc] = self.group(rule(), vpc=vpc)
+                groups = [self._sensor_groups[vpc]]
             if attached:
-                instance_id = self.instance(subnet_id, group_ids, state=state, managed=managed)
-                interface_id = str(self._instance(instance_id).nics[0].id)
+                host = self.instance(subnet, groups, state=state, managed=managed)
+                interface_id = str(self._instance(host).nics[0].id)
             else:
-                interface_id = self.interface(subnet_id, group_ids)
-            target_id = str(self._target(quota, network_interface_id=interface_id).id)
+                interface_id = self.interface(subnet, groups)
+            target_id = self._target(interface_id, None, None)
+            self.quota[target_id] = quota
             self._load(target_id, sessions)
             return target_id
 
     def nlb_sensor(self, subnets: Iterable[str], groups: Iterable[str] = ()) -> str:
         """A target that is a Network Load Balancer with an interface in each subnet."""
-        with self._lock:
-            name = f"net/sensors-{next(self._numbers)}/{random.getrandbits(64):016x}"
-            arn = (
-                f"arn:aws:elasticloadbalancing:{self.region}:{self.account_id}:loadbalancer/{name}"
-            )
-            made = {"requester": "amazon-elb", "description": f"ELB {name}"}
-            for subnet_id in subnets:
-                self.requester_managed(subnet_id, groups, type="network_load_balancer", **made)
-            return str(self._target(network_load_balancer_arn=arn).id)
+        name = f"net/sensors-{next(self._numbers)}/{random.getrandbits(64):016x}"
+        made = {"requester": "amazon-elb", "description": f"ELB {name}"}
+        for subnet in subnets:
+            self.requester_managed(subnet, groups, type="network_load_balancer", **made)
+        arn = f"arn:aws:elasticloadbalancing:{self.region}:{self.account_id}:loadbalancer/{name}"
+        return self._target(None, arn, None)
 
     def gwlb_sensor(self, subnets: Iterable[str], colon: bool = False) -> str:
         """A target that is a Gateway Load Balancer endpoint; AWS gives it no security group."""
-        with self._lock:
-            endpoint = new_id("vpce")
-            text = f"VPC Endpoint Interface{':' if colon else ''} {endpoint}"
-            made = {"requester": "727180483921", "description": text}  # an account of AWS
-            for subnet_id in subnets:
-                self.requester_managed(subnet_id, type="gateway_load_balancer_endpoint", **made)
-            return str(self._target(gateway_load_balancer_endpoint_id=endpoint).id)
+        endpoint = new_id("vpce")
+        text = f"VPC Endpoint Interface{':' if colon else ''} {endpoint}"
+        made = {"requester": "727180483921", "description": text}  # an account of AWS
+        for subnet in subnets:
+            self.requester_managed(subnet, type="gateway_load_balancer_endpoint", **made)
+        return self._target(None, None, endpoint)
 
     def requester_managed(
         self,
         subnet: str | None = None,
-        groups: Iterable[str] = (),
+        groups: Iterable[str] | None = (),
         *,
         requester: str,
-        description: str,
-        type: str = "interface",  # noqa: A002
-        address: str | None = None,
+        **interface: Any,
     ) -> str:
         """An interface that a service has made (`requester`: amazon-elb, say) and runs.
 
-        Without groups it has none. What it is attached to the service does not show.
+        Without groups it has none; with None its VPC's default one. What it is attached to the
+        service does not show.
         """
         with self._lock:
-            group_ids = list(groups)
-            made_id = self.interface(subnet, group_ids, description, type, address)
-            made = self._backend.enis[made_id]
+            made = self._backend.enis[self.interface(subnet, groups or (), **interface)]
             made.requester_managed, made.requester_id = True, requester
             made.status = "in-use"
-            if not group_ids:
+            if groups is not None and not list(groups):
                 made._group_set = []
-            return made_id
+            return str(made.id)
 
     def database(
         self,
@@ -793,31 +648,26 @@ class SimulatedAccount(Requests, Describe, Sessions):
         zone: str = "a",
         elasticache: bool = False,
         custom: bool = False,
-        address: str | None = None,
+        **interface: Any,
     ) -> str:
         """The interface of a database of RDS, or of a node of ElastiCache; AWS mirrors both.
 
         `groups`: without them its VPC's default one. `custom`: RDS Custom, whose interface is
         attached to an instance of this account.
         """
-        subnet_id = subnet or self.zone_subnet(zone)
-        by = {"requester": "amazon-rds", "description": "RDSNetworkInterface"}
+        subnet = subnet or self.zone_subnet(zone)
+        requester, description = "amazon-rds", "RDSNetworkInterface"
         if elasticache:
-            name = f"ElastiCache cache-{next(self._numbers)}-001"
-            by = {"requester": "amazon-elasticache", "description": name}
+            requester = "amazon-elasticache"
+            description = f"ElastiCache cache-{next(self._numbers)}-001"
         if not custom:
-            group_ids = [self._vpc_group(subnet_id)] if groups is None else groups
-            return self.requester_managed(subnet_id, group_ids, address=address, **by)
+            by = {"requester": requester, "description": description}
+            return self.requester_managed(subnet, groups, **by, **interface)
         with self._lock:
-            made = self._instance(self.instance(subnet_id, groups, address=address)).nics[0]
-            made.description, made.requester_id = by["description"], by["requester"]
+            made = self._instance(self.instance(subnet, groups, **interface)).nics[0]
+            made.description, made.requester_id = description, requester
             made.requester_managed = True
             return str(made.id)
-
-    def _vpc_group(self, subnet_id: str) -> str:
-        """The default security group of a subnet's VPC."""
-        groups = self._backend.groups[self._backend.get_subnet(subnet_id).vpc_id].values()
-        return next(str(group.id) for group in groups if group.name == "default")
 
     def filter(self) -> str:
         """One more traffic mirror filter, besides `filter_id`."""
@@ -829,11 +679,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     def foreign_sensor(self, *where: Any, **options: Any) -> str:
         """A target as `sensor` makes it, but of another account, and its interface is hidden."""
-        with self._lock:
-            target_id = self.sensor(*where, attached=False, **options)
-            self._backend.traffic_mirror_targets[target_id].simulated_owner = OTHER_ACCOUNT_ID
-            self.hide(self.sensor_interface(target_id))
-            return target_id
+        target_id = self.sensor(*where, attached=False, **options)
+        self._backend.traffic_mirror_targets[target_id].simulated_owner = OTHER_ACCOUNT_ID
+        self.hide(self.sensor_interface(target_id))
+        return target_id
 
     def share(self, target_id: str, *accounts: SimulatedAccount, interface: bool = True) -> None:
         """These accounts, or all if none is named, see the target; not what it consists of.
@@ -841,9 +690,9 @@ class SimulatedAccount(Requests, Describe, Sessions):
         `interface`: they see the ID of its interface. AWS does not say whether they do.
         """
         chosen = accounts or tuple(self._simulation.accounts.values())
+        shares = {one.account_id: interface for one in chosen if one is not self}
         with self._lock:
-            shares = self._shares.setdefault(target_id, {})
-            shares.update({one.account_id: interface for one in chosen if one is not self})
+            self._shares.setdefault(target_id, {}).update(shares)
 
     def unshare(self, target_id: str) -> None:
         """Nobody else sees the target any more; sessions to it stay."""
@@ -868,10 +717,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
     def _account_of_target(self, target_id: str) -> SimulatedAccount:
         accounts = self._simulation.accounts.values()
         return next(a for a in accounts if target_id in a._backend.traffic_mirror_targets)
-
-    def _shows_interface(self, target_id: str) -> bool:
-        owner = self._account_of_target(target_id)
-        return owner is self or owner._shares[target_id][self.account_id]
 
     def sensor_interface(self, target_id: str) -> str:
         return self._sensor_interfaces(target_id)[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aws.sessions import DATABASES, Session
-from aws.transport import refuse_if
+from aws.transport import Caller, refuse_if
 
 # ---------------------------------------------------------------------------------------------
 # Filters and kinds of resources.
@@ -166,7 +166,7 @@ class Describe:
     """The Describe operations of an account."""
 
     def _describe(
-        self, operation: str, parameters: Mapping[str, Any], looking: bool
+        self, operation: str, caller: Caller, parameters: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The resources that one call shows, and the token of the next page.
 
@@ -187,14 +187,14 @@ class Describe:
         asked = {k: v for k, v in parameters.items() if k not in ("NextToken", "MaxResults")}
         if ids and not token:
             self._check_ids(kind, ids)
-        hidden: Collection[str] = () if looking else self._hidden
-        if not (ids or looking or parameters.get("IncludeManagedResources")):
+        hidden: Collection[str] = () if caller.looking else self._hidden
+        if not (ids or caller.looking or parameters.get("IncludeManagedResources")):
             hidden = {*hidden, *self._managed}
 
         def find() -> list[str]:
             among = [resources[i] for i in dict.fromkeys(ids or resources) if i in resources]
             chosen = [r for r in among if r.id not in hidden and (ids or passes(r))]
-            if not looking:
+            if not caller.looking:
                 chosen = [resource for resource in chosen if not kind.unseen(self, resource)]
             shown = {resource.id for resource in chosen}
             missing = [i for i in dict.fromkeys(ids) if i not in shown]
@@ -293,10 +293,9 @@ class Describe:
         return view
 
     def _operator_view(self, resource_id: str) -> dict[str, Any]:
-        principal = self._managed.get(resource_id)
-        if principal is None:
+        if resource_id not in self._managed:
             return {"Managed": False}
-        return {"Managed": True, "Principal": principal, "HiddenByDefault": True}
+        return {"Managed": True, "Principal": "eks.amazonaws.com", "HiddenByDefault": True}
 
     @staticmethod
     def _group_views(interface: Any) -> list[dict[str, str]]:
@@ -437,12 +436,12 @@ class Describe:
         }
 
     def _get_managed_prefix_list_entries(
-        self, parameters: dict[str, Any], looking: bool
+        self, caller: Caller, parameters: dict[str, Any]
     ) -> dict[str, Any]:
         size, list_id = _page_size(parameters, (1, 100)) or 100, parameters["PrefixListId"]
         _check_id(list_id, "pl", "InvalidPrefixListId")
         found = self._backend.managed_prefix_lists.get(list_id)
-        unseen = found is None or (list_id in self._hidden and not looking)
+        unseen = found is None or (list_id in self._hidden and not caller.looking)
         message = f"The prefix list ID '{list_id}' does not exist"
         refuse_if(unseen, "InvalidPrefixListID.NotFound", message)
         entries = found.entries.get(int(found.version or 1)) or []
@@ -464,7 +463,8 @@ class Describe:
     # --- traffic mirroring
 
     def _target_view(self, target: Any) -> dict[str, Any]:
-        shown = self._shows_interface(target.id)
+        owner = self._account_of_target(target.id)
+        shown = owner is self or owner._shares[target.id][self.account_id]
         return {
             "TrafficMirrorTargetId": target.id,
             "Type": target.type,

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import random
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aws.transport import new_id, refuse_if
+from aws.transport import Caller, new_id, refuse_if
 
 DATABASES = ("amazon-rds", "amazon-elasticache")  # requesters whose interfaces AWS mirrors
+# Of the parameters, which AWS refuses outside these.
+BOUNDS = {
+    "SessionNumber": (1, 32766),
+    "VirtualNetworkId": (0, 16777215),
+    "PacketLength": (1, 8500),
+}
 
 
 @dataclass
@@ -24,6 +31,12 @@ class Session:
     def id(self) -> str:
         return str(self.view["TrafficMirrorSessionId"])
 
+    @property
+    def belongs_to(self) -> tuple[str, ...]:
+        return tuple(
+            self.view[name] for name in ("NetworkInterfaceId", "TrafficMirrorTargetId", "OwnerId")
+        )
+
     def is_late(self) -> bool:
         """Whether a call that would show it does not show it yet; it counts the calls."""
         self.hidden_calls -= 1
@@ -31,32 +44,22 @@ class Session:
 
 
 class SessionStore:
-    """The sessions of all accounts, by what they are looked for by."""
+    """The sessions of all accounts."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, Session] = {}
-        self.by_interface: dict[str, dict[str, Session]] = {}
-        self.by_target: dict[str, dict[str, Session]] = {}
-        self.by_owner: dict[str, dict[str, Session]] = {}
-
-    def _indexes(self, session: Session) -> tuple[tuple[dict[str, dict[str, Session]], str], ...]:
-        return (
-            (self.by_interface, session.view["NetworkInterfaceId"]),
-            (self.by_target, session.view["TrafficMirrorTargetId"]),
-            (self.by_owner, session.view["OwnerId"]),
-        )
+        # By interface, target and owner.
+        self.of: defaultdict[str, dict[str, Session]] = defaultdict(dict)
 
     def add(self, session: Session) -> None:
         self.by_id[session.id] = session
-        for index, key in self._indexes(session):
-            index.setdefault(key, {})[session.id] = session
+        for one in session.belongs_to:
+            self.of[one][session.id] = session
 
     def forget(self, session: Session) -> None:
         del self.by_id[session.id]
-        for index, key in self._indexes(session):
-            del index[key][session.id]
-            if not index[key]:
-                del index[key]
+        for one in session.belongs_to:
+            del self.of[one][session.id]
 
 
 class Sessions:
@@ -91,9 +94,9 @@ class Sessions:
         """An account's own, whatever their target, and everybody's to its targets."""
         if len(self._simulation.accounts) == 1:
             return self._store.by_id
-        seen = dict(self._store.by_owner.get(self.account_id, {}))
+        seen = dict(self._store.of[self.account_id])
         for target_id in self._backend.traffic_mirror_targets:
-            seen.update(self._store.by_target.get(target_id, {}))
+            seen.update(self._store.of[target_id])
         return seen
 
     def sessions(
@@ -109,34 +112,29 @@ class Sessions:
             ]
 
     def _create_traffic_mirror_session(
-        self, parameters: dict[str, Any], looking: bool
+        self, caller: Caller, parameters: dict[str, Any]
     ) -> dict[str, Any]:
         token = parameters.get("ClientToken") or str(uuid.uuid4())
         request = {k: v for k, v in parameters.items() if k != "ClientToken"}
         signature = json.dumps(request, sort_keys=True)
         if token in self._idempotency:
             known, answer = self._idempotency[token]
-            refuse_if(
-                known != signature,
-                "IdempotentParameterMismatch",
-                "Arguments on this idempotent request are inconsistent with arguments used in "
-                "previous request(s).",
-            )
+            text = "Arguments on this idempotent request are inconsistent with previous ones."
+            refuse_if(known != signature, "IdempotentParameterMismatch", text)
             return answer
         self._check_session(parameters)
         tags = self._check_tags(parameters.get("TagSpecifications") or ())
-        names = ("PacketLength", "VirtualNetworkId", "Description")
-        optional = {name: parameters[name] for name in names if name in parameters}
-        target = self._visible_targets()[parameters["TrafficMirrorTargetId"]]
-        if target.network_load_balancer_arn:
-            optional.setdefault("PacketLength", 8500)
+        names = ("PacketLength", "VirtualNetworkId", "Description", "TrafficMirrorFilterId")
+        given = {name: parameters[name] for name in names if name in parameters}
+        target_id = parameters["TrafficMirrorTargetId"]
+        if self._visible_targets()[target_id].network_load_balancer_arn:
+            given.setdefault("PacketLength", 8500)
         session_id = self.session(
             parameters["NetworkInterfaceId"],
-            parameters["TrafficMirrorTargetId"],
+            target_id,
             parameters["SessionNumber"],
-            lag=0 if looking else self.session_lag,
-            TrafficMirrorFilterId=parameters["TrafficMirrorFilterId"],
-            **optional,
+            lag=0 if caller.looking else self.session_lag,
+            **given,
         )
         if tags:
             self._backend.create_tags([session_id], tags)
@@ -149,45 +147,31 @@ class Sessions:
         tags: dict[str, str] = {}
         for specification in specifications:
             kind = specification.get("ResourceType")
-            refuse_if(
-                kind != "traffic-mirror-session",
-                "InvalidParameterValue",
-                f"'{kind}' is not a valid taggable resource type for this operation.",
-            )
+            text = f"'{kind}' is not a valid taggable resource type for this operation."
+            refuse_if(kind != "traffic-mirror-session", "InvalidParameterValue", text)
             tags |= {tag["Key"]: tag.get("Value", "") for tag in specification.get("Tags") or ()}
         for key, value in tags.items():
-            refuse_if(
-                value not in self.tag_policy.get(key, {value}),
-                "TagPolicyViolation",
-                "The tag policy does not allow the specified value for the following tag key: "
-                f"'{key}'.",
-            )
+            text = f"The tag policy does not allow the specified value for the tag key: '{key}'."
+            refuse_if(value not in self.tag_policy.get(key, {value}), "TagPolicyViolation", text)
         return tags
 
     def _check_session(self, parameters: Mapping[str, Any]) -> None:
         """Everything that AWS checks; in which order is not documented."""
-        for name, low, high in (
-            ("SessionNumber", 1, 32766),
-            ("VirtualNetworkId", 0, 16777215),
-            ("PacketLength", 1, 8500),
-        ):
-            value = parameters.get(name)
-            refuse_if(
-                value is not None and not low <= value <= high,
-                "InvalidParameterValue",
-                f"Value ({value}) for parameter {name} must be between {low} and {high}.",
-            )
+        for name, (low, high) in BOUNDS.items():
+            value = parameters.get(name, low)
+            text = f"Value ({value}) for parameter {name} must be between {low} and {high}."
+            refuse_if(not low <= value <= high, "InvalidParameterValue", text)
         interface_id = parameters["NetworkInterfaceId"]
         target_id = parameters["TrafficMirrorTargetId"]
         filter_id = parameters["TrafficMirrorFilterId"]
-        filters = self._backend.traffic_mirror_filters
+        filters, targets = self._backend.traffic_mirror_filters, self._visible_targets()
         for given, code, noun, known in (
             (filter_id, "TrafficMirrorFilterId", "traffic mirror filter", filters),
             (interface_id, "NetworkInterfaceID", "networkInterface ID", self._backend.enis),
-            (target_id, "TrafficMirrorTargetId", "traffic mirror target", self._visible_targets()),
+            (target_id, "TrafficMirrorTargetId", "traffic mirror target", targets),
         ):
-            message = f"The {noun} '{given}' does not exist"
-            refuse_if(given not in known, f"Invalid{code}.NotFound", message)
+            text = f"The {noun} '{given}' does not exist"
+            refuse_if(given not in known, f"Invalid{code}.NotFound", text)
         self._account_of_target(target_id)._check_target(target_id)
         self._check_source(interface_id)
         self._check_quotas(interface_id, target_id, parameters["SessionNumber"])
@@ -216,34 +200,22 @@ class Sessions:
         without an instance.
         """
         interface = self._backend.enis[interface_id]
+        instance, requester = interface.instance, interface.requester_id
         targets = self._backend.traffic_mirror_targets.values()
-        refuse_if(
-            any(target.network_interface_id == interface_id for target in targets),
-            "InterfaceInUseByTrafficMirrorTarget",
-            f"{interface_id} is in use by a traffic mirror target",
-        )
-        of_database = interface.requester_id in DATABASES
-        refuse_if(
-            interface.requester_managed and not of_database,
-            "NetworkInterfaceNotSupported",
-            f"{interface_id} is managed by {interface.requester_id}",
-        )
-        refuse_if(
-            interface.interface_type != "interface",
-            "InvalidParameterValue",
-            f"{interface_id} is of type {interface.interface_type}; a source is of type interface",
-        )
-        refuse_if(
-            interface.private_ip_address is None,
-            "InvalidParameterValue",
-            f"{interface_id} is in an IPv6-only subnet",
-        )
-        instance = interface.instance
-        refuse_if(
-            instance.instance_type in self.unsupported_types if instance else not of_database,
-            "NetworkInterfaceNotSupported",
-            f"{interface_id} must be attached to a supported instance",
-        )
+        receives = any(target.network_interface_id == interface_id for target in targets)
+        text = f"{interface_id} is in use by a traffic mirror target"
+        refuse_if(receives, "InterfaceInUseByTrafficMirrorTarget", text)
+        of_service = interface.requester_managed and requester not in DATABASES
+        text = f"{interface_id} is managed by {requester}"
+        refuse_if(of_service, "NetworkInterfaceNotSupported", text)
+        text = f"{interface_id} is of type {interface.interface_type}, not of type interface"
+        refuse_if(interface.interface_type != "interface", "InvalidParameterValue", text)
+        text = f"{interface_id} is in an IPv6-only subnet"
+        refuse_if(interface.private_ip_address is None, "InvalidParameterValue", text)
+        wrong = instance and instance.instance_type in self.unsupported_types
+        wrong = wrong or (not instance and requester not in DATABASES)
+        text = f"{interface_id} must be attached to a supported instance"
+        refuse_if(wrong, "NetworkInterfaceNotSupported", text)
 
     def _check_quotas(self, interface_id: str, target_id: str, number: int) -> None:
         """The codes are documented but for the session number's.
@@ -251,30 +223,20 @@ class Sessions:
         The quota of a target counts its sources, whoever's they are: further sessions of one that
         it has are free.
         """
-        of_interface = self._store.by_interface.get(interface_id, {}).values()
-        refuse_if(
-            any(session.view["SessionNumber"] == number for session in of_interface),
-            "InvalidParameterValue",
-            f"Session number {number} already being used on network interface {interface_id}",
-        )
-        refuse_if(
-            len(of_interface) >= 3,
-            "TrafficMirrorSessionsPerInterfaceLimitExceeded",
-            "Sessions per interface limit reached (3)",
-        )
+        of_interface = self._store.of[interface_id].values()
+        taken = any(session.view["SessionNumber"] == number for session in of_interface)
+        text = f"Session number {number} already being used on network interface {interface_id}"
+        refuse_if(taken, "InvalidParameterValue", text)
+        code = "TrafficMirrorSessionsPerInterfaceLimitExceeded"
+        refuse_if(len(of_interface) >= 3, code, "Sessions per interface limit reached (3)")
         owner = self._account_of_target(target_id)
-        target = owner._backend.traffic_mirror_targets[target_id]
-        to_target = self._store.by_target.get(target_id, {})
-        if target.network_interface_id:
-            sources = {session.view["NetworkInterfaceId"] for session in to_target.values()}
+        if owner._backend.traffic_mirror_targets[target_id].network_interface_id:
+            to_target = self._store.of[target_id].values()
+            sources = {session.view["NetworkInterfaceId"] for session in to_target}
             quota = owner.quota.get(target_id, owner.default_quota)
-            refuse_if(
-                interface_id not in sources and len(sources) >= quota,
-                "TrafficMirrorSourcesPerTargetLimitExceeded",
-                f"Sources per interface-target limit reached ({quota})",
-            )
-        refuse_if(
-            len(self._store.by_owner.get(self.account_id, ())) >= self.account_quota,
-            "TrafficMirrorSessionLimitExceeded",
-            f"Traffic mirror session limit reached ({self.account_quota})",
-        )
+            full = interface_id not in sources and len(sources) >= quota
+            text = f"Sources per interface-target limit reached ({quota})"
+            refuse_if(full, "TrafficMirrorSourcesPerTargetLimitExceeded", text)
+        text = f"Traffic mirror session limit reached ({self.account_quota})"
+        full = len(self._store.of[self.account_id]) >= self.account_quota
+        refuse_if(full, "TrafficMirrorSessionLimitExceeded", text)

@@ -41,35 +41,38 @@ def rule(
     its account; with `vpc` and no `peering` it is a reference as a transit gateway or a shared
     group may show it.
     """
+    protocol = {"17": "udp", "6": "tcp", "1": "icmp"}.get(protocol, protocol)  # as AWS shows it
     if cidr is None and group is None and prefix_list is None:
         cidr = "0.0.0.0/0"
+    shown = {"GroupId": group, "UserId": owner, "PeeringStatus": peering, "VpcId": vpc}
+    if peering is not None:
+        shown |= {"VpcPeeringConnectionId": f"pcx-{0:017x}", "VpcId": vpc or f"vpc-{0:017x}"}
     return {
         "protocol": protocol,
-        "ports": ports,
-        "cidr": cidr,
-        "group": group,
-        "peering": peering,
-        "prefix_list": prefix_list,
-        "vpc": vpc,
-        "owner": owner,
+        "ports": ports if ports and protocol in ("udp", "tcp", "icmp") else (None, None),
+        "block": cidr and {"CidrIpv6" if ":" in cidr else "CidrIp": cidr},
+        "pair": group and {name: value for name, value in shown.items() if value is not None},
+        "prefix_list": prefix_list and {"PrefixListId": prefix_list},
     }
 
 
-# Next hops: the word for each, the field that shows it, how its ID begins.
+# The field that shows a next hop, where it is not a GatewayId.
 _NEXT_HOPS = {
-    "local": ("GatewayId", "local"),
-    "igw": ("GatewayId", "igw"),
-    "vgw": ("GatewayId", "vgw"),
-    "vpce": ("GatewayId", "vpce"),
-    "nat": ("NatGatewayId", "nat"),
-    "tgw": ("TransitGatewayId", "tgw"),
-    "pcx": ("VpcPeeringConnectionId", "pcx"),
-    "eni": ("NetworkInterfaceId", "eni"),
-    "instance": ("InstanceId", "i"),
-    "cagw": ("CarrierGatewayId", "cagw"),
-    "lgw": ("LocalGatewayId", "lgw"),
-    "eigw": ("EgressOnlyInternetGatewayId", "eigw"),
-    "core_network": ("CoreNetworkArn", "core-network"),
+    "nat": "NatGatewayId",
+    "tgw": "TransitGatewayId",
+    "pcx": "VpcPeeringConnectionId",
+    "eni": "NetworkInterfaceId",
+    "instance": "InstanceId",
+    "cagw": "CarrierGatewayId",
+    "lgw": "LocalGatewayId",
+    "eigw": "EgressOnlyInternetGatewayId",
+    "core_network": "CoreNetworkArn",
+}
+# Where it does not begin with the word for it.
+_SOME = {
+    "local": "local",
+    "instance": f"i-{1:017x}",
+    "core_network": "arn:aws:networkmanager::123456789012:core-network/core-network-1",
 }
 
 
@@ -79,27 +82,17 @@ def route(
     """One route: to a block of IPv4 or IPv6 or a prefix list (`pl-…`), by one next hop.
 
     route("10.1.0.0/16", tgw="tgw-…"), or tgw=True for one whose ID does not matter. The words are
-    local, igw, vgw, vpce, nat, tgw, pcx, eni, instance, cagw (carrier), lgw (local gateway), eigw
-    (egress-only) and core_network (an ARN). `state`: active, blackhole, filtered.
+    those above and local, igw, vgw, vpce. `state`: active, blackhole, filtered.
     """
     ((word, value),) = next_hop.items()
-    name, prefix = _NEXT_HOPS[word]
     if value is True:
-        value = prefix if word == "local" else f"{prefix}-0123456789abcdef0"
-        if word == "core_network":
-            value = f"arn:aws:networkmanager::123456789012:core-network/{value}"
-    kind = "DestinationCidrBlock"
-    if destination.startswith("pl-"):
-        kind = "DestinationPrefixListId"
-    elif ":" in destination:
-        kind = "DestinationIpv6CidrBlock"
+        value = _SOME.get(word, f"{word}-{1:017x}")
+    kind = "DestinationIpv6CidrBlock" if ":" in destination else "DestinationCidrBlock"
+    kind = "DestinationPrefixListId" if destination.startswith("pl-") else kind
     origin = "CreateRouteTable" if word == "local" else "CreateRoute"
-    return {
-        kind: destination,
-        name: value,
-        "State": state,
-        "Origin": "EnableVgwRoutePropagation" if propagated else origin,
-    }
+    origin = "EnableVgwRoutePropagation" if propagated else origin
+    hop = {_NEXT_HOPS.get(word, "GatewayId"): value}
+    return {kind: destination, **hop, "State": state, "Origin": origin}
 
 
 @dataclass
