@@ -5,36 +5,29 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aws.sessions import DATABASES, Session
+from aws.sessions import Session
 from aws.transport import Caller, refuse_if
 
 # ---------------------------------------------------------------------------------------------
 # Filters and kinds of resources.
 
 
-def _matcher(values: Sequence[str]) -> Callable[[Iterable[Any]], bool]:
-    """Whether one of a resource's values is one of the filter's; `*` and `?` are wildcards, and a
-    backslash takes a character as it is."""
+def _matcher(values: Sequence[str]) -> Callable[[Any], bool]:
+    """Whether a resource's value is one of the filter's; `*` and `?` are wildcards, and a backslash
+    takes a character as it is."""
     exact = {value for value in values if not re.search(r"[*?\\]", value)}
-    patterns = []
-    for value in set(values) - exact:
-        parts = re.findall(r"\\.|.", value, re.DOTALL)
-        wild = {"*": ".*", "?": "."}
-        regex = "".join(wild.get(part) or re.escape(part[-1]) for part in parts)
-        patterns.append(re.compile(regex, re.DOTALL))
-
-    def matches(candidates: Iterable[Any]) -> bool:
-        known = [str(candidate) for candidate in candidates if candidate is not None]
-        return any(one in exact or any(p.fullmatch(one) for p in patterns) for one in known)
-
-    return matches
-
-
-_Values = Callable[[Any], Iterable[Any]]
+    wild = {"*": ".*", "?": "."}
+    patterns = [
+        "".join(wild.get(part) or re.escape(part[-1]) for part in re.findall(r"\\.|.", value))
+        for value in set(values) - exact
+    ]
+    return lambda value: (
+        value in exact or any(re.fullmatch(pattern, value or "") for pattern in patterns)
+    )
 
 
 @dataclass
@@ -46,7 +39,7 @@ class _Kind:
     prefix: str
     noun: str
     error: str  # how the codes begin that refuse an ID
-    filters: dict[str, _Values]
+    filters: dict[str, Callable[[Any], Any]]
     resources: Callable[[Any], Mapping[str, Any]]  # of an account, by ID
     view: Callable[[Any, Any], dict[str, Any]]  # of an account and a resource
     # Whether the resource is not shown yet, asked once for each call that would show it.
@@ -68,7 +61,7 @@ def nics_of(instance: Any) -> list[Any]:
 KINDS = {
     "DescribeInstances": _Kind(
         *("Instances", "InstanceIds", "i", "instance ID", "InvalidInstanceID"),
-        {"instance-id": lambda i: (i.id,), "instance-state-name": lambda i: (i._state.name,)},
+        {"instance-id": lambda i: i.id, "instance-state-name": lambda i: i._state.name},
         lambda a: a._all_instances(),
         lambda a, instance: a._instance_view(instance),
         lambda a, instance: a._is_unknown_yet(instance),
@@ -78,9 +71,9 @@ KINDS = {
         *("NetworkInterfaces", "NetworkInterfaceIds", "eni", "networkInterface ID"),
         "InvalidNetworkInterfaceID",
         {
-            "network-interface-id": lambda n: (n.id,),
-            "description": lambda n: (n.description,),
-            "requester-id": lambda n: (n.requester_id,),
+            "network-interface-id": lambda n: n.id,
+            "description": lambda n: n.description,
+            "requester-id": lambda n: n.requester_id,
         },
         lambda a: a._backend.enis,
         lambda a, interface: a._interface_view(interface),
@@ -89,20 +82,20 @@ KINDS = {
     ),
     "DescribeSecurityGroups": _Kind(
         *("SecurityGroups", "GroupIds", "sg", "security group", "InvalidGroup"),
-        {"group-id": lambda g: (g.id,)},
+        {"group-id": lambda g: g.id},
         lambda a: a._all_groups(),
         lambda a, group: a._group_view(group),
         malformed="InvalidGroupId",
     ),
     "DescribeNetworkAcls": _Kind(
         *("NetworkAcls", "NetworkAclIds", "acl", "networkAcl ID", "InvalidNetworkAclID"),
-        {"vpc-id": lambda a: (a.vpc_id,)},
+        {"vpc-id": lambda a: a.vpc_id},
         lambda a: a._backend.network_acls,
         lambda a, acl: a._acl_view(acl),
     ),
     "DescribeRouteTables": _Kind(
         *("RouteTables", "RouteTableIds", "rtb", "routeTable ID", "InvalidRouteTableID"),
-        {"vpc-id": lambda t: (t.vpc_id,)},
+        {"vpc-id": lambda t: t.vpc_id},
         lambda a: a._route_tables(),
         lambda a, table: a._table_view(table),
         bounds=(5, 100),
@@ -111,7 +104,7 @@ KINDS = {
     "DescribeTrafficMirrorTargets": _Kind(
         *("TrafficMirrorTargets", "TrafficMirrorTargetIds", "tmt", "traffic mirror target ID"),
         "InvalidTrafficMirrorTargetId",
-        {"traffic-mirror-target-id": lambda t: (t.id,)},
+        {"traffic-mirror-target-id": lambda t: t.id},
         lambda a: a._visible_targets(),
         lambda a, target: a._target_view(target),
         page=1000,
@@ -120,8 +113,8 @@ KINDS = {
         *("TrafficMirrorSessions", "TrafficMirrorSessionIds", "tms", "traffic mirror session ID"),
         "InvalidTrafficMirrorSessionId",
         {
-            "traffic-mirror-target-id": lambda s: (s.view["TrafficMirrorTargetId"],),
-            "network-interface-id": lambda s: (s.view["NetworkInterfaceId"],),
+            "traffic-mirror-target-id": lambda s: s.view["TrafficMirrorTargetId"],
+            "network-interface-id": lambda s: s.view["NetworkInterfaceId"],
         },
         lambda a: a._visible_sessions(),
         lambda a, session: a._session_view(session),
@@ -148,18 +141,24 @@ def _page_size(parameters: Mapping[str, Any], bounds: tuple[int, int]) -> int | 
 
 
 def _passes(kind: _Kind, filters: Iterable[Mapping[str, Any]]) -> Callable[[Any], bool]:
-    tests: list[tuple[_Values, Callable[[Iterable[Any]], bool]]] = []
+    tests = []
     for item in filters:
         name, values = item.get("Name"), item.get("Values") or []
-        refuse_if(
-            len(values) > 200,
-            "FilterLimitExceeded",
-            "The maximum number of filter values specified on a single call is 200",
-        )
-        unknown = name not in kind.filters
-        refuse_if(unknown, "InvalidParameterValue", f"The filter '{name}' is invalid")
+        text = "The maximum number of filter values specified on a single call is 200"
+        refuse_if(len(values) > 200, "FilterLimitExceeded", text)
+        text = f"The filter '{name}' is invalid"
+        refuse_if(name not in kind.filters, "InvalidParameterValue", text)
         tests.append((kind.filters[name], _matcher(values)))
-    return lambda resource: all(matches(values_of(resource)) for values_of, matches in tests)
+    return lambda resource: all(matches(value_of(resource)) for value_of, matches in tests)
+
+
+# Where a rule's origin stands in a group's row, and its field there.
+_ORIGINS = {
+    "IpRanges": "CidrIp",
+    "Ipv6Ranges": "CidrIpv6",
+    "PrefixListIds": "PrefixListId",
+    "UserIdGroupPairs": "",
+}
 
 
 class Describe:
@@ -177,19 +176,18 @@ class Describe:
         resources = kind.resources(self)
         ids, token = parameters.get(kind.ids) or [], parameters.get("NextToken")
         size = _page_size(parameters, kind.bounds)
-        refuse_if(
-            ids and size is not None and kind.ids_exclude_max_results,
-            "InvalidParameterCombination",
-            f"The parameter {kind.ids_exclude_max_results} cannot be used with the parameter "
-            "maxResults",
-        )
+        name = kind.ids_exclude_max_results
+        text = f"The parameter {name} cannot be used with the parameter maxResults"
+        refuse_if(name and ids and size is not None, "InvalidParameterCombination", text)
         passes = _passes(kind, parameters.get("Filters") or ())
         asked = {k: v for k, v in parameters.items() if k not in ("NextToken", "MaxResults")}
-        if ids and not token:
-            self._check_ids(kind, ids)
-        hidden: Collection[str] = () if caller.looking else self._hidden
+        text = "No more than 1000 IDs can be specified."
+        refuse_if(len(ids) > 1000, "InvalidParameterValue", text)
+        for one in ids:
+            _check_id(one, kind.prefix, kind.malformed or kind.error)
+        hidden = set() if caller.looking else self._hidden
         if not (ids or caller.looking or parameters.get("IncludeManagedResources")):
-            hidden = {*hidden, *self._managed}
+            hidden = hidden | self._managed
 
         def find() -> list[str]:
             among = [resources[i] for i in dict.fromkeys(ids or resources) if i in resources]
@@ -199,32 +197,25 @@ class Describe:
             shown = {resource.id for resource in chosen}
             missing = [i for i in dict.fromkeys(ids) if i not in shown]
             plural, verb = ("s", "do") if len(missing) > 1 else ("", "does")
-            message = f"The {kind.noun}{plural} '{', '.join(missing)}' {verb} not exist"
-            refuse_if(missing, f"{kind.error}.NotFound", message)
+            text = f"The {kind.noun}{plural} '{', '.join(missing)}' {verb} not exist"
+            refuse_if(missing, f"{kind.error}.NotFound", text)
             return [resource.id for resource in chosen if passes(resource)]
 
         signature = json.dumps([operation, asked])
         size = size or (None if ids else kind.page)
         found, next_token = self._page(signature, token, size, find)
-        views = [kind.view(self, resources[i]) for i in found if i in resources]
+        rows = [kind.view(self, resources[i]) for i in found if i in resources]
         if kind.rows == "Instances":
-            return {"Reservations": self._reservations(views), "NextToken": next_token}
-        return {kind.rows: views, "NextToken": next_token}
-
-    @staticmethod
-    def _check_ids(kind: _Kind, ids: Sequence[str]) -> None:
-        many = len(ids) > 1000
-        refuse_if(many, "InvalidParameterValue", "No more than 1000 IDs can be specified.")
-        for one in ids:
-            _check_id(one, kind.prefix, kind.malformed or kind.error)
+            return {"Reservations": self._reservations(rows), "NextToken": next_token}
+        return {kind.rows: rows, "NextToken": next_token}
 
     def _page(
         self, signature: str, token: str | None, size: int | None, find: Callable[[], list[Any]]
     ) -> tuple[list[Any], str | None]:
         """One page of what a call finds, which further pages do not ask for again."""
         known, found, offset = self._pages.get(token, ("", [], 0)) if token else ("", [], 0)
-        message = "The specified pagination token is invalid."
-        refuse_if(token and known != signature, "InvalidPaginationToken", message)
+        text = "The specified pagination token is invalid."
+        refuse_if(token and known != signature, "InvalidPaginationToken", text)
         if not token:
             found = find()
         end = len(found) if size is None else offset + min(size, self._simulation.largest_page)
@@ -252,83 +243,60 @@ class Describe:
         self.unknown_instances[instance.id] = max(left - 1, 0)
         return left > 0
 
-    def _reservations(self, instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        of_instance = {
-            instance.id: reservation.id
-            for reservation in self._backend.reservations.values()
-            for instance in reservation.instances
-        }
-        views: dict[str, list[dict[str, Any]]] = {}
-        for view in instances:
-            views.setdefault(of_instance[view["InstanceId"]], []).append(view)
+    def _reservations(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = {row["InstanceId"]: row for row in rows}
+        parts = (
+            (made.id, [found[one.id] for one in made.instances if one.id in found])
+            for made in self._backend.reservations.values()
+        )
         return [
-            {"ReservationId": key, "OwnerId": self.account_id, "Groups": [], "Instances": rows}
-            for key, rows in views.items()
+            {"ReservationId": key, "OwnerId": self.account_id, "Instances": instances}
+            for key, instances in parts
+            if instances
         ]
 
     def _instance_view(self, instance: Any) -> dict[str, Any]:
-        nics = nics_of(instance)
-        view: dict[str, Any] = {
+        nics, zone = nics_of(instance), instance._placement.zone
+        shown = [
+            {**self._interface_core(nic), "Attachment": self._attachment_view(nic)} for nic in nics
+        ]
+        first = shown[0] if shown else {}
+        return {
             "InstanceId": instance.id,
-            "ImageId": instance.image_id,
             "State": {"Code": instance._state.code, "Name": instance._state.name},
             "InstanceType": instance.instance_type,
-            "LaunchTime": instance.launch_time,
-            "Placement": {
-                "AvailabilityZone": instance._placement.zone,
-                "AvailabilityZoneId": self.zone_id(instance._placement.zone),
-            },
+            "Placement": {"AvailabilityZone": zone, "AvailabilityZoneId": self.zone_id(zone)},
             "Tags": self._tags_view(instance.id) or None,
-            "NetworkInterfaces": [
-                {**self._interface_core(nic), "Attachment": self._attachment_view(nic)}
-                for nic in nics
-            ],
+            "NetworkInterfaces": shown,
             "Operator": self._operator_view(instance.id),
+            "SecurityGroups": first.get("Groups"),
+            **{name: first.get(name) for name in ("SubnetId", "VpcId", "PrivateIpAddress")},
         }
-        if nics:
-            view["SubnetId"] = nics[0].subnet.id
-            view["VpcId"] = nics[0].subnet.vpc_id
-            view["SecurityGroups"] = self._group_views(nics[0])
-            view["PrivateIpAddress"] = nics[0].private_ip_address
-        return view
 
     def _operator_view(self, resource_id: str) -> dict[str, Any]:
         if resource_id not in self._managed:
             return {"Managed": False}
-        return {"Managed": True, "Principal": "eks.amazonaws.com", "HiddenByDefault": True}
-
-    @staticmethod
-    def _group_views(interface: Any) -> list[dict[str, str]]:
-        return [{"GroupId": g.id, "GroupName": g.name} for g in interface._group_set]
+        return {"Managed": True, "Principal": "eks.amazonaws.com"}
 
     @staticmethod
     def _attachment_view(interface: Any) -> dict[str, Any]:
-        return {
-            "AttachTime": interface.attach_time,
-            "AttachmentId": interface.attachment_id,
-            "DeleteOnTermination": bool(interface.delete_on_termination),
-            "DeviceIndex": interface.device_index,
-            "NetworkCardIndex": 0,
-            "Status": "attached",
-        }
+        return {"DeviceIndex": interface.device_index, "NetworkCardIndex": 0, "Status": "attached"}
 
     def _interface_core(self, interface: Any) -> dict[str, Any]:
         """What DescribeInstances and DescribeNetworkInterfaces both show."""
         primary = interface.private_ip_address
-        addresses = [one["PrivateIpAddress"] for one in interface.private_ip_addresses]
         return {
             "NetworkInterfaceId": interface.id,
             "Description": interface.description,
             "InterfaceType": interface.interface_type,
-            "MacAddress": interface.mac_address,
             "OwnerId": self.account_id,
             "PrivateIpAddress": primary,
             "PrivateIpAddresses": [
-                {"Primary": one == primary, "PrivateIpAddress": one} for one in addresses
+                {**one, "Primary": one["PrivateIpAddress"] == primary}
+                for one in interface.private_ip_addresses
             ],
             "Ipv6Addresses": [{"Ipv6Address": one} for one in interface.ipv6_addresses],
-            "Groups": self._group_views(interface),
-            "SourceDestCheck": interface.source_dest_check,
+            "Groups": [{"GroupId": group.id} for group in interface._group_set],
             "Status": interface.status,
             "SubnetId": interface.subnet.id,
             "VpcId": interface.subnet.vpc_id,
@@ -336,28 +304,17 @@ class Describe:
         }
 
     def _interface_view(self, interface: Any) -> dict[str, Any]:
-        zone, managed = interface.subnet.availability_zone, interface.requester_managed
-        attachment = None
+        zone, attachment = interface.subnet.availability_zone, None
         if interface.instance is not None:
-            attachment = {
-                **self._attachment_view(interface),
-                "InstanceId": interface.instance.id,
-                "InstanceOwnerId": self.account_id,
-            }
-        elif managed:  # to something that the service runs, and does not show
-            of_database = interface.requester_id in DATABASES
-            attachment = {
-                "AttachmentId": f"{'eni' if of_database else 'ela'}-attach-{interface.id[4:]}",
-                "DeleteOnTermination": False,
-                "DeviceIndex": 1,
-                "InstanceOwnerId": interface.requester_id if of_database else "amazon-aws",
-                "Status": "attached",
-            }
+            host = {"InstanceId": interface.instance.id}
+            attachment = self._attachment_view(interface) | host
+        elif interface.requester_managed:  # to something that the service runs, and does not show
+            attachment = {"DeviceIndex": 1, "Status": "attached"}
         return {
             **self._interface_core(interface),
             "AvailabilityZone": zone,
             "AvailabilityZoneId": self.zone_id(zone),
-            "RequesterManaged": managed,
+            "RequesterManaged": interface.requester_managed,
             "RequesterId": interface.requester_id,
             "TagSet": self._tags_view(interface.id),
             "Attachment": attachment,
@@ -371,8 +328,6 @@ class Describe:
     def _group_view(self, group: Any) -> dict[str, Any]:
         return {
             "GroupId": group.id,
-            "GroupName": group.name,
-            "Description": group.description,
             "OwnerId": self.account_id,
             "VpcId": group.vpc_id,
             "IpPermissions": self._permissions_view(group.ingress_rules),
@@ -386,24 +341,14 @@ class Describe:
         permissions: dict[Any, dict[str, Any]] = {}
         for item in rules:
             ports = item.ip_protocol, item.from_port, item.to_port
-            view = permissions.setdefault(
-                ports,
-                {
-                    **dict(zip(("IpProtocol", "FromPort", "ToPort"), ports, strict=True)),
-                    "IpRanges": [],
-                    "Ipv6Ranges": [],
-                    "UserIdGroupPairs": [],
-                    "PrefixListIds": [],
-                },
-            )
-            if item.cidr_ipv4:
-                view["IpRanges"].append({"CidrIp": item.cidr_ipv4})
-            if item.cidr_ipv6:
-                view["Ipv6Ranges"].append({"CidrIpv6": item.cidr_ipv6})
-            if item.source_group:
-                view["UserIdGroupPairs"].append(item.source_group)
-            if item.prefix_list_id:
-                view["PrefixListIds"].append({"PrefixListId": item.prefix_list_id})
+            view = permissions.setdefault(ports, {name: [] for name in _ORIGINS})
+            view |= dict(zip(("IpProtocol", "FromPort", "ToPort"), ports, strict=True))
+            blocks = item.cidr_ipv4, item.cidr_ipv6, item.prefix_list_id
+            for (name, field), value in zip(
+                _ORIGINS.items(), (*blocks, item.source_group), strict=True
+            ):
+                if value:
+                    view[name].append({field: value} if field else value)
         return list(permissions.values())
 
     def _acl_view(self, acl: Any) -> dict[str, Any]:
@@ -411,7 +356,6 @@ class Describe:
             "NetworkAclId": acl.id,
             "VpcId": acl.vpc_id,
             "OwnerId": self.account_id,
-            "IsDefault": bool(acl.default),
             "Entries": [
                 {
                     "RuleNumber": entry.rule_number,
@@ -424,14 +368,7 @@ class Describe:
                 }
                 for entry in acl.network_acl_entries
             ],
-            "Associations": [
-                {
-                    "NetworkAclAssociationId": association.id,
-                    "NetworkAclId": acl.id,
-                    "SubnetId": association.subnet_id,
-                }
-                for association in acl._associations.values()
-            ],
+            "Associations": [{"SubnetId": one.subnet_id} for one in acl._associations.values()],
             "Tags": self._tags_view(acl.id),
         }
 
@@ -441,9 +378,8 @@ class Describe:
         size, list_id = _page_size(parameters, (1, 100)) or 100, parameters["PrefixListId"]
         _check_id(list_id, "pl", "InvalidPrefixListId")
         found = self._backend.managed_prefix_lists.get(list_id)
-        unseen = found is None or (list_id in self._hidden and not caller.looking)
-        message = f"The prefix list ID '{list_id}' does not exist"
-        refuse_if(unseen, "InvalidPrefixListID.NotFound", message)
+        text = f"The prefix list ID '{list_id}' does not exist"
+        refuse_if(not found or list_id in self._hidden, "InvalidPrefixListID.NotFound", text)
         entries = found.entries.get(int(found.version or 1)) or []
         token = parameters.get("NextToken")
         shown, token = self._page(f"entries {list_id}", token, size, lambda: entries)
@@ -456,7 +392,6 @@ class Describe:
             "OwnerId": self.account_id,
             "Routes": table.routes,
             "Associations": table.associations(),
-            "PropagatingVgws": [],
             "Tags": self._tags_view(table.id),
         }
 
