@@ -13,15 +13,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from unittest.mock import patch
 
 import botocore.endpoint
+import botocore.hooks
 import moto.core.models
 import pytest
 from aws import LambdaContext, SimulatedAccount, rule, running_event, scheduled_event, sqs_event
-from botocore.client import BaseClient
+from botocore.client import BaseClient, ClientCreator
 from calls import PERMISSIONS
 from measured import measure
 
@@ -52,6 +53,18 @@ VARIABLES = (
 
 # Nobody here uses the requests library, and moto prepares thousands of answers to it for each test.
 moto.core.models.RESPONSES_METHODS.clear()
+# Whose session it is does not matter to what botocore makes and looks at again for each client.
+botocore.hooks.accepts_kwargs = lru_cache(1000)(botocore.hooks.accepts_kwargs)
+make_class, classes = ClientCreator._create_client_class, {}
+
+
+def kept_class(creator: ClientCreator, service: str, model: Any) -> type:
+    if service not in classes:
+        classes[service] = make_class(creator, service, model)
+    return classes[service]
+
+
+ClientCreator._create_client_class = kept_class
 
 
 def pytest_configure() -> None:

@@ -3,19 +3,12 @@
 moto keeps the resources and answers most operations. What the traffic mirroring function depends
 on is answered here instead, as the EC2 API reference and the Traffic Mirroring guide describe it:
 filters, pages and unknown IDs of the Describe* operations, and the checks, quotas and idempotency
-of CreateTrafficMirrorSession. On top come a log of every HTTP attempt, faults, denials and latency.
-
-Nothing here needs pytest. Typical use:
+of CreateTrafficMirrorSession. Where AWS documents no behaviour, the choice made is marked 'not
+documented'. Nothing here needs pytest:
 
     with SimulatedAccount() as account:
         target = account.sensor(zone="a", sessions=3)
-        instance = account.instance(zone="a")
         client = account.client()                  # or any boto3 client made meanwhile
-        client.create_traffic_mirror_session(...)
-        assert account.sessions(target_id=target)
-        assert account.count("CreateTrafficMirrorSession") == 1
-
-Where AWS documents no behaviour, the choice made is marked 'not documented'.
 """
 
 from __future__ import annotations
@@ -33,7 +26,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from time import time  # bound here: a patched time.time changes nothing
-from typing import Any, final
+from typing import Any
 from unittest.mock import patch
 
 from botocore.config import Config
@@ -66,31 +59,14 @@ from aws.words import RouteTable, acl_entry, route, rule
 _STATES = ("pending", "running", "shutting-down", "terminated", "stopping", "stopped")
 
 
-@final
 class SimulatedAccount(Requests, Describe, Sessions):
     """One AWS account in one Region, from `with` to the end of the block; `other` makes more.
 
     `ec2` is a boto3 client for building and looking: its calls are not recorded, not faulted, not
     delayed, and see what is hidden or late. Every other client is the function's: its HTTP
-    attempts are logged in `calls` and meet the misbehaviour asked for. A server of moto in the
-    same process answers likewise (timeouts become status 503 there).
-
-    What clients do with an account's credentials, AssumeRole included, meets the faults, denials
-    and gates of that account. `calls`, `count` and `round_trips` are about all accounts.
-
-    Settable at any time:
-    - `quota`: sources per target (`default_quota` for targets not named; none for load balancers)
-    - `account_quota`: sessions per account
-    - `unsupported_types`: instance types that AWS does not mirror
-    - `tag_policy`: values that the organization's tag policy allows, by tag key
-    - `session_lag`: how many DescribeTrafficMirrorSessions calls that would show a new session
-      do not show it yet
-    - `unknown_instances`: how many DescribeInstances calls that would show the instance do not
-      know it yet
-    - `clock`: by which credentials expire; `latency`: seconds that each recorded attempt takes,
-      and attempts in several threads overlap (both of the first account)
-    - `gates`: called with (operation, parameters) before each recorded attempt, outside any lock;
-      may raise `Refusal` or an exception of botocore
+    attempts are logged in `calls`, of all accounts, and meet the faults, denials and gates of the
+    account whose credentials it has. A server of moto in the same process answers likewise
+    (timeouts become status 503 there).
     """
 
     def __init__(
@@ -99,12 +75,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
         *,
         account_id: str = ACCOUNT_ID,
         zones: Mapping[str, str] | None = None,
-        _simulation: Simulation | None = None,
+        _first: SimulatedAccount | None = None,
     ) -> None:
-        self._simulation = _simulation or Simulation(region)
-        self.region = region
-        self.account_id = account_id
-        self.roles: dict[str, list[str]] = {}  # accounts that may assume each
+        self._simulation = _first._simulation if _first else Simulation(region)
+        self.region, self.account_id = region, account_id
         self._zones = {
             str(zone.name): str(zone.zone_id) for zone in RegionsAndZonesBackend.zones[region]
         }
@@ -112,18 +86,27 @@ class SimulatedAccount(Requests, Describe, Sessions):
             (name,) = (name for name, known in self._zones.items() if known == zone_id)
             self._zones[name] = self.zone_id(zone)
             self._zones[self._zone(zone)] = zone_id
-        self.quota: dict[str, int] = {}
-        self.default_quota = 10
-        self.account_quota = 10_000
-        self.unsupported_types: set[str] = set()
-        self.tag_policy: dict[str, set[str]] = {}
+        # Settable at any time:
+        self.quota: dict[str, int] = {}  # sources of a target; load balancers have no limit
+        self.default_quota = 10  # of targets not named there
+        self.account_quota = 10_000  # sessions of the account
+        self.unsupported_types: set[str] = set()  # instance types that AWS does not mirror
+        self.tag_policy: dict[str, set[str]] = {}  # values that the organization allows, by key
+        # How many calls that would show a new session, or the instance, do not show it yet.
         self.session_lag = 0
         self.unknown_instances: dict[str, int] = {}
+        # Called with (operation, parameters) before each recorded attempt, outside any lock; may
+        # raise `Refusal` or an exception of botocore.
+        self.gates: list[Callable[[str, dict[str, Any]], None]] = []
+        # Of the first account, for all: by what credentials expire, and seconds that each recorded
+        # attempt takes (attempts in several threads overlap).
         self.clock: Callable[[], float] = time
         self.latency = 0.0
-        self.gates: list[Callable[[str, dict[str, Any]], None]] = []
+
         self.calls = self._simulation.calls
+        self.roles: dict[str, list[str]] = {}  # accounts that may assume each
         self._lock = self._simulation.lock
+        self._store: SessionStore = _first._store if _first else SessionStore()
         self._faults: list[Fault] = []
         self._denied: set[str] = set()
         self._hidden: set[str] = set()
@@ -137,15 +120,13 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self._default_vpc = ""
         self._numbers = itertools.count(1)
         self._stack = ExitStack()
-        accounts, callers = self._simulation.accounts, self._simulation.callers
-        self._access_key = f"AKIASIM0{account_id}" if accounts else CREDENTIALS["aws_access_key_id"]
-        accounts[account_id] = self
-        self._store: SessionStore = (
-            getattr(self._simulation.first, "_store", None) or SessionStore()
-        )
+        self._access_key = f"AKIASIM0{account_id}" if _first else CREDENTIALS["aws_access_key_id"]
         self.own_caller = self._caller("traffic-mirror", "traffic-mirror")
-        callers[self._access_key] = self.own_caller
-        callers[f"AKIALOOK{account_id}"] = replace(self.own_caller, looking=True)
+        self._simulation.accounts[account_id] = self
+        self._simulation.callers |= {
+            self._access_key: self.own_caller,
+            f"AKIALOOK{account_id}": replace(self.own_caller, looking=True),
+        }
 
     # --- start and end
 
@@ -188,17 +169,12 @@ class SimulatedAccount(Requests, Describe, Sessions):
     def other(
         self, account_id: str = OTHER_ACCOUNT_ID, *, zones: Mapping[str, str] | None = None
     ) -> SimulatedAccount:
-        """One more account in the same Region, with the same builders, until this one ends.
+        """One more account in the same Region, until this one ends.
 
-        Neither sees anything of the other but targets that are shared (`share`). A client for it
-        takes the credentials of one of its roles (`role`), or `other.client()`. `zones`: which of
+        Neither sees anything of the other but targets that are shared (`share`). `zones`: which of
         its zones have other IDs than here, {'a': 'use1-az2'}; they change places.
         """
-        if account_id in self._simulation.accounts:
-            raise ValueError(f"There is an account {account_id} already.")
-        made = SimulatedAccount(
-            self.region, account_id=account_id, zones=zones, _simulation=self._simulation
-        )
+        made = SimulatedAccount(self.region, account_id=account_id, zones=zones, _first=self)
         made._open()
         return made
 
@@ -330,13 +306,8 @@ class SimulatedAccount(Requests, Describe, Sessions):
                 names = ("RuleNumber", "Protocol", "RuleAction", "Egress", "CidrBlock")
                 given = [*map(entry.get, names), None, None, ports.get("From"), ports.get("To")]
                 self._backend.create_network_acl_entry(acl_id, *given, entry.get("Ipv6CidrBlock"))
-            acls = self._backend.network_acls.values()
-            (old,) = (
-                one.id
-                for acl in acls
-                for one in acl._associations.values()
-                if one.subnet_id == subnet
-            )
+            known = [acl._associations.values() for acl in self._backend.network_acls.values()]
+            (old,) = (one.id for each in known for one in each if one.subnet_id == subnet)
             self._backend.replace_network_acl_association(old, acl_id)
             return acl_id
 
