@@ -1,8 +1,4 @@
-"""What the tests share: a scene with the function in it, a clock and a client for everybody.
-
-calls.py has the names of calls and faults, worlds.py random accounts, model.py the second
-implementation, aws/ the simulated account.
-"""
+"""What the tests share: a scene with the function in it, a clock and a client for everybody."""
 
 from __future__ import annotations
 
@@ -74,9 +70,7 @@ def pytest_configure() -> None:
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 
 
-# --------------------------------------------------------------------------------------
-# What comes out
-# --------------------------------------------------------------------------------------
+# --- What comes out
 
 
 @dataclass
@@ -183,9 +177,7 @@ def missing(text: str, *words: str) -> list[str]:
     return [word for word in words if word not in text]
 
 
-# --------------------------------------------------------------------------------------
-# The scene
-# --------------------------------------------------------------------------------------
+# --- The scene
 
 
 class Scene(SimulatedAccount):
@@ -319,9 +311,7 @@ KINDS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
 }
 
 
-# --------------------------------------------------------------------------------------
-# Time and retries
-# --------------------------------------------------------------------------------------
+# --- Time and retries
 
 EPOCH = 1_750_000_000.0  # the time of day at which a clock shows 0
 
@@ -348,8 +338,8 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time of day, which sleeping moves on: neither the function, between two looks, nor
-    botocore, between two attempts, waits for real. `LambdaContext(60, clock=clock)` goes by it."""
+    """The time of day, which sleeping moves on: neither the function nor botocore waits for real.
+    `LambdaContext(60, clock=clock)` goes by it."""
     clock = Clock()
     monkeypatch.setattr("time.sleep", clock.sleep)
     monkeypatch.setattr("time.time", lambda: EPOCH + clock())
@@ -358,15 +348,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @cache
 def kept_client(attempts: int) -> Any:
-    """The function's own client, for all tests that need no fresh one: making one takes longer
-    than a test."""
+    """The function's own client, for all tests that need no fresh one."""
     return lambda_traffic_mirror.make_client("ec2", attempts)
 
 
 @pytest.fixture
 def shared_client(scene: Scene) -> None:
-    """The execution environment is warm: its client is there. It does not try again, since what
-    one test throttles must not slow down the next."""
+    """The execution environment is warm: its client is there, and does not try again."""
     warm(kept_client(1))
 
 

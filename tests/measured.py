@@ -1,9 +1,8 @@
 """The branch coverage of the module, without the price of tracing everybody else.
 
-Below Python 3.14 coverage is told of every line that runs, whosever it is, and nearly all of them
-are botocore's and moto's: the tests would take twice as long. So it pauses outside the handler, and
-there while botocore makes a client, a request or sense of an answer. What of the module botocore
-calls back is measured.
+Below Python 3.14 coverage is told of every line that runs, and nearly all of them are botocore's
+and moto's: the tests would take twice as long. So it pauses outside the handler, and there while
+botocore makes a client, a request or sense of an answer.
 """
 
 from __future__ import annotations
