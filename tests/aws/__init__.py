@@ -1,7 +1,5 @@
 """Simulated AWS: what EC2 shows, refuses and hides, in memory.
 
-Several accounts can be had, apart from each other: `SimulatedAccount.other`.
-
 account: the account and its builders; describe: the Describe operations; sessions: what creating
 a session takes; transport: the way of a request, the log, faults; words: rules, entries, routes;
 events: what Lambda hands over.

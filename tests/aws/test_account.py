@@ -301,35 +301,6 @@ def test_wildcards(account: SimulatedAccount, client: Any) -> None:
     assert list(found.values()) == [1, 1, 1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("kind", ["i", "eni"])
-def test_managed_instances_are_hidden(account: SimulatedAccount, client: Any, kind: str) -> None:
-    hidden = account.instance(managed=True, interfaces=2)
-    known = [hidden] if kind == "i" else account.interfaces_of(hidden)
-    operation, ids, _, name = KINDS[kind].split()
-    call, by_id = getattr(client, f"describe_{operation}"), {ids: known}
-    by_filter = {"Filters": [{"Name": name, "Values": ["*"]}]}
-    for asked, shown in (
-        *(({}, False), (by_filter, False), ({"IncludeManagedResources": False}, False)),
-        *((by_id, True), ({**by_filter, "IncludeManagedResources": True}, True)),
-    ):
-        answer = str(call(**asked))
-        assert [one in answer for one in known] == [shown] * len(known)
-    assert all(row["Operator"]["Managed"] for row in listed(call(**by_id)))
-
-
-def test_sessions_become_visible_late(account: SimulatedAccount, client: Any) -> None:
-    account.session_lag = 2
-    asked, describe = session(account), client.describe_traffic_mirror_sessions
-    client.create_traffic_mirror_session(**asked)
-    assert len(account.sessions()) == 1
-    assert refused(client.create_traffic_mirror_session, **asked) == "400 InvalidParameterValue"
-    here, elsewhere = (
-        [{"Name": "network-interface-id", "Values": [one]}] for one in (asked[ENI], "eni-other")
-    )
-    describe(Filters=elsewhere)  # would not show it anyway
-    assert [len(listed(describe(Filters=here))) for _ in range(3)] == [0, 0, 1]
-
-
 # --- several accounts, denials
 
 
@@ -344,22 +315,6 @@ def credentials(sts: Any, role: str, **more: Any) -> dict[str, Any]:
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
     keys = ("AccessKeyId", "SecretAccessKey", "SessionToken")
     return {name: given[key] for name, key in zip(names, keys, strict=True)}
-
-
-def test_accounts_see_and_misbehave_apart(
-    account: SimulatedAccount, client: Any, sts: Any, other: SimulatedAccount
-) -> None:
-    table, _ = other.route_table(), other.sensor(sessions=1)
-    reader = boto3.client("ec2", **credentials(sts, other.role("reader")))
-    code = refused(client.describe_route_tables, RouteTableIds=[table])
-    assert code == "400 InvalidRouteTableID.NotFound"
-    for call in ("instances", "traffic_mirror_targets", "traffic_mirror_sessions"):
-        here, there = (listed(getattr(one, f"describe_{call}")()) for one in (client, reader))
-        assert (len(here), len(there)) == (0, 1)
-    other.deny("ec2:DescribeNetworkAcls")
-    client.describe_network_acls()
-    said = error(reader.describe_network_acls)["Error"]["Message"]
-    assert "sts::210987654321:assumed-role/reader/test is not" in said
 
 
 def test_what_sts_refuses(account: SimulatedAccount, sts: Any, other: SimulatedAccount) -> None:
