@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ for _name in ("", ".validation", ".validation.exceptions"):
     sys.modules.setdefault(f"openapi_spec_validator{_name}", MagicMock())
 
 from moto.cloudformation.parsing import ResourceMap, clean_json, parse_condition  # noqa: E402
+from moto.cloudformation.utils import yaml_tag_constructor  # noqa: E402
 
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
 TEMPLATE = DEPLOY / "template.yaml"
@@ -30,23 +32,11 @@ class ParameterError(ValueError):
     """CloudFormation would refuse this value of a parameter."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML in which the short forms of functions become their long forms."""
 
 
-def _long_form(loader: _Loader, name: str, node: Any) -> dict[str, Any]:
-    construct = {
-        yaml.ScalarNode: loader.construct_scalar,
-        yaml.SequenceNode: lambda one: loader.construct_sequence(one, deep=True),
-        yaml.MappingNode: lambda one: loader.construct_mapping(one, deep=True),
-    }
-    value = construct[type(node)](node)
-    if name == "GetAtt":
-        value = value.split(".", 1)
-    return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
-
-
-_Loader.add_multi_constructor("!", _long_form)
+_Loader.add_multi_constructor("", yaml_tag_constructor)
 
 
 @lru_cache
@@ -60,35 +50,27 @@ def load(path: Path = TEMPLATE) -> dict[str, Any]:
     return copy.deepcopy(_parse(path.read_text(encoding="utf-8")))
 
 
-def _within(declaration: dict[str, Any], value: str) -> bool:
-    """Whether a text, or a part of a list, keeps to what a parameter declares."""
-    if declaration["Type"] == "Number":
-        low, high = declaration.get("MinValue", 0), declaration.get("MaxValue", "inf")
-        number = re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value)
-        if not number or not float(low) <= float(value) <= float(high):
-            return False
-    return (
-        bool(re.fullmatch(declaration.get("AllowedPattern", "(?s:.*)"), value))
-        and value in [str(one) for one in declaration.get("AllowedValues", [value])]
-        and len(value) <= int(declaration.get("MaxLength", 4096))
+def _fits(value: str, declared: dict[str, Any]) -> bool:
+    """Whether a value keeps to what a parameter declares."""
+    is_number = declared["Type"] == "Number"
+    return bool(
+        re.fullmatch(declared.get("AllowedPattern", r"\d+" if is_number else "(?s:.*)"), value)
+        and value in map(str, declared.get("AllowedValues", [value]))
+        and len(value) <= declared.get("MaxLength", 4096)
+        and (not is_number or int(value) >= declared.get("MinValue", 0))
+        and (not is_number or int(value) <= declared.get("MaxValue", 1e9))
     )
 
 
-def _check(template: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+def _checked(declarations: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
     """The values of all parameters, or a refusal of one."""
-    declarations = template["Parameters"]
-    if unknown := set(given) - set(declarations):
-        raise ParameterError(f"no such parameter: {', '.join(sorted(unknown))}")
-    used: dict[str, Any] = {}
-    for name, declaration in declarations.items():
-        if name not in given and "Default" not in declaration:
-            raise ParameterError(f"{name}: is missing")
-        value = str(given.get(name, declaration.get("Default")))
-        is_list = declaration["Type"] == "CommaDelimitedList"
-        values = [part.strip() for part in value.split(",")] if is_list else [value]
-        if not all(_within(declaration, each) for each in values):
+    used = {name: str(row["Default"]) for name, row in declarations.items() if "Default" in row}
+    used |= given
+    if wrong := set(used) ^ set(declarations):
+        raise ParameterError(f"missing or unknown: {', '.join(sorted(wrong))}")
+    for name, value in used.items():
+        if not _fits(value, declarations[name]):
             raise ParameterError(f"{name}: {value!r} is not what the template takes")
-        used[name] = values if is_list else value
     return used
 
 
@@ -121,7 +103,6 @@ class _Stack(ResourceMap):  # type: ignore[misc]
         path = {
             "AWS::Events::Rule": f"events:{region}:{account}:rule/",
             "AWS::Lambda::Function": f"lambda:{region}:{account}:function:",
-            "AWS::RAM::ResourceShare": f"ram:{region}:{account}:resource-share/",
             "AWS::SQS::Queue": f"sqs:{region}:{account}:",
         }.get(resource["Type"], "")
         if resource["Type"] == "AWS::IAM::Role":
@@ -132,10 +113,6 @@ class _Stack(ResourceMap):  # type: ignore[misc]
             return _Resource(physical, attributes)
         address = f"https://sqs.{region}.amazonaws.com/{account}/{physical}"
         return _Resource(address, attributes | {"QueueName": physical})
-
-    def finished(self, entry: Any) -> Any:
-        """An entry of the template with its functions worked out."""
-        return _without_none(clean_json(entry, self))
 
 
 def _without_none(node: Any) -> Any:
@@ -162,7 +139,7 @@ def resolve(
     them; if one is missing, unknown or refused, or breaks a rule, it raises ParameterError.
     """
     template = load() if template is None else template
-    used = _check(template, parameters or {})
+    used = _checked(template["Parameters"], parameters or {})
     made = _Stack("", stack, {}, {}, region, account, template, None)
     made._parsed_resources.update(used | {"AWS::Partition": partition})
     made.load_mapping()
@@ -174,7 +151,9 @@ def resolve(
                     raise ParameterError(assertion["AssertDescription"])
     return {
         section: {
-            name: made.finished({key: one for key, one in entry.items() if key != "Condition"})
+            name: _without_none(
+                clean_json({key: one for key, one in entry.items() if key != "Condition"}, made)
+            )
             for name, entry in template.get(section, {}).items()
             if made.exists(entry)
         }
@@ -187,75 +166,50 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def role_statements(resolved: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns every statement of the policies that the function's role has."""
-    policies: list[dict[str, Any]] = []
-    for resource in resolved["Resources"].values():
-        if resource["Type"] == "AWS::IAM::Role":
-            policies += resource["Properties"].get("Policies", [])
-        elif resource["Type"] == "AWS::IAM::Policy":
-            policies.append(resource["Properties"])
-    return [one for policy in policies for one in policy["PolicyDocument"]["Statement"]]
+def statements_of(resolved: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns every statement of the policies that the role has."""
+    resources = [one["Properties"] for one in resolved["Resources"].values()]
+    policies = [policy for one in resources for policy in one.get("Policies", [one])]
+    found = [one["PolicyDocument"]["Statement"] for one in policies if "PolicyName" in one]
+    return [statement for each in found for statement in each]
 
 
-def _matches(patterns: Any, value: str) -> bool:
-    """Whether a pattern of a policy covers a value."""
-    return any(
-        re.fullmatch(re.escape(one).replace(r"\*", ".*").replace(r"\?", "."), value)
-        for one in as_list(patterns)
-    )
-
-
-def _matches_arn(patterns: Any, value: str) -> bool:
-    """As `_matches`, but a wildcard does not reach over a colon of the first five."""
-    parts = value.split(":", 5)
-    return any(
-        len(parts) == 6 and all(map(_matches, one.split(":", 5), parts))
-        for one in as_list(patterns)
-    )
-
-
-_OPERATORS = {
-    "ArnEquals": _matches_arn,
-    "ArnLike": _matches_arn,
-    "Bool": lambda wanted, value: value in as_list(wanted),
-    "StringEquals": lambda wanted, value: value in as_list(wanted),
-    "StringLike": _matches,
-}
+def _arn_is_like(pattern: str, arn: str) -> bool:
+    """Whether an ARN matches, where a wildcard does not reach over one of the first colons."""
+    parts = zip(arn.split(":", 5), pattern.split(":", 5), strict=True)
+    return all(fnmatchcase(*part) for part in parts)
 
 
 def allows(
     statements: list[dict[str, Any]],
     action: str,
-    resource: str,
-    context: dict[str, str] | None = None,
-    principal: dict[str, str] | None = None,
+    resource: str = "*",
+    account: str = "",
+    **keys: str,
 ) -> bool:
-    """Says whether IAM would allow an action on one resource (`*` where it takes none).
+    """Says whether statements that allow something allow an action on one resource.
 
-    An action that takes several resources is allowed if it is on each of them. `context` has the
-    condition keys of the request. For policies that name principals, `principal` is who asks:
-    `{"Service": …}` or `{"AWS": account}`. moto's own answer to this knows no principals of
-    services, and an unmet condition of an Allow counts as a Deny there.
+    `account` is whose principal asks, for policies that name principals; `keys` are the condition
+    keys of the request, with _ in place of the colon. moto's own answer to this takes the unmet
+    condition of an Allow for a Deny.
     """
-    keys = context or {}
 
-    def meant(wanted: Any) -> bool:
-        if wanted is None or isinstance(wanted, str):
-            return wanted in (None, "*")
-        ((kind, name),) = (principal or {"": ""}).items()
-        return not {name, "*"}.isdisjoint(as_list(wanted.get(kind, [])))
+    def met(operator: str, key: str, wanted: Any) -> bool:
+        value = keys.get(key.replace(":", "_"))
+        if operator == "ArnLike":
+            return value is not None and any(_arn_is_like(one, value) for one in as_list(wanted))
+        assert operator == "StringEquals"
+        return value in as_list(wanted)
 
-    effects = {
-        statement["Effect"]
-        for statement in statements
-        if meant(statement.get("Principal"))
-        and _matches(statement["Action"], action)
-        and _matches(statement.get("Resource", "*"), resource)
+    return any(
+        {"*", account} & {*as_list(one.get("Principal", {"AWS": "*"})["AWS"])}
+        and any(fnmatchcase(action, each) for each in as_list(one["Action"]))
+        and any(fnmatchcase(resource, each) for each in as_list(one.get("Resource", "*")))
         and all(
-            key in keys and _OPERATORS[operator](wanted, keys[key])
-            for operator, tests in statement.get("Condition", {}).items()
+            met(operator, key, wanted)
+            for operator, tests in one.get("Condition", {}).items()
             for key, wanted in tests.items()
         )
-    }
-    return effects == {"Allow"}
+        for one in statements
+        if one["Effect"] == "Allow"
+    )

@@ -1,43 +1,37 @@
-"""What template.yaml makes of its parameters, and the files beside it that go into the console.
+"""What the templates make of their parameters, and the files beside them that go into the console.
 
-What the template takes and creates is held to the files in `snapshots`: the whole of it with the
-least that it takes, and what becomes different in other settings. After a change that is meant,
-write them anew and read what git shows:
+What a template takes and makes is held to its file in `snapshots`: the whole of it in one setting,
+and what differs in others. After a change that is meant, or after another setting was written
+there, write the rest of it anew and read what git shows:
 
     UPDATE_SNAPSHOTS=1 .venv/bin/python -m pytest tests/deploy/test_template.py -k snapshot
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
-from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
-from cloudformation import DEPLOY, TEMPLATE, ParameterError, load, resolve, role_statements
+from cloudformation import DEPLOY, ParameterError, load, resolve, statements_of
 from conftest import VARIABLES
 from moto.events.models import EventPattern
 
 Resolved = dict[str, Any]
 
-SNAPSHOTS = Path(__file__).parent / "snapshots"
-SENSORS = DEPLOY / "sensors.yaml"
+ACCOUNT = "123456789012"
 REQUIRED = {"CodeBucket": "my-bucket", "CodeKey": "lambda_traffic_mirror/abc.zip"}
-TARGETS = "tmt-0bce8038d06d6c745, tmt-0fedcba9876543210"
-FILTER = "tmf-0a1b2c3d4e5f60718"
-ROLES = "arn:aws:iam::111122223333:role/traffic-mirror/a, arn:aws:iam::222233334444:role/b"
-TOPIC = "arn:aws:sns:us-east-1:123456789012:alarms"
+TEMPLATES = ["template", "sensors"]
 
 
 def stack(**parameters: str) -> Resolved:
-    """The template with the least that it takes, and these parameters."""
-    return resolve(parameters={**REQUIRED, "Targets": TARGETS, **parameters})
+    """template.yaml with the least that it takes, and these parameters."""
+    return resolve(parameters={**REQUIRED, "Targets": "tmt-1", **parameters})
 
 
 def properties(resolved: Resolved, logical: str) -> dict[str, Any]:
@@ -45,43 +39,142 @@ def properties(resolved: Resolved, logical: str) -> dict[str, Any]:
     return found
 
 
-def read(name: str) -> Any:
-    return json.loads((DEPLOY / name).read_text(encoding="utf-8"))
+# Snapshots
+
+
+def is_short(node: Any) -> bool:
+    within = node.values() if isinstance(node, dict) else node
+    return len(json.dumps(node)) < 350 or not any(isinstance(one, (dict, list)) for one in within)
+
+
+class Compact(yaml.SafeDumper):
+    """YAML on few lines: in one piece what is short, few quotation marks, no anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: Any = None) -> Any:
+        return super().represent_sequence(tag, sequence, is_short(sequence))
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: Any = None) -> Any:
+        return super().represent_mapping(tag, mapping, is_short(mapping))
+
+    def analyze_scalar(self, scalar: str) -> Any:
+        found = super().analyze_scalar(scalar)
+        found.allow_flow_plain = found.allow_block_plain and not re.search(r"^:|[],[{}?]", scalar)
+        return found
+
+
+def snapshot(template: str) -> Path:
+    return Path(__file__).parent / "snapshots" / f"{template}.yaml"
+
+
+def settings(template: str) -> dict[str, dict[str, str]]:
+    """The parameters of each setting in a snapshot; those of the first are the least there is."""
+    text = snapshot(template).read_text(encoding="utf-8")
+    return {name: each["given"] for name, each in yaml.safe_load(text)["settings"].items()}
+
+
+def made(template: dict[str, Any], name: str, given: dict[str, str]) -> Resolved:
+    """Resources and outputs in a setting, with the dashboard in place of its text."""
+    china = name.endswith("in-china")
+    place = {"partition": "aws-cn", "region": "cn-north-1"} if china else {}
+    found = resolve(template, given, **place)
+    if "StatusDashboard" in found["Resources"]:
+        dashboard = properties(found, "StatusDashboard")
+        dashboard["DashboardBody"] = json.loads(dashboard["DashboardBody"])
+    text = json.dumps(found)
+    # Everything is of the partition and the Region.
+    assert not (china and re.search(r"arn:aws:|us-east-1", text))
+    return json.loads(text.replace("aws-cn", "aws").replace("cn-north-1", "us-east-1"))
+
+
+def leaves(node: Any, path: str = "") -> dict[str, Any]:
+    """What is in a resource, by its path. Policies, statements and metrics go by their names."""
+    if isinstance(node, list) and node and isinstance(node[0], dict):
+        names = ("PolicyName", "Sid", "Id")
+        node = {next((one[key] for key in names if key in one), "0"): one for one in node}
+    if not isinstance(node, dict):
+        return {path.removeprefix(".Properties").removeprefix("."): node}
+    return {key: leaf for name in node for key, leaf in leaves(node[name], f"{path}.{name}").items()}
+
+
+def differences(before: Any, after: Any) -> dict[str, Any]:
+    """What becomes different in a section, by resource: all of a new one, None for what is gone."""
+    found: dict[str, Any] = {}
+    for name in {**before, **after}:
+        old, new = (leaves(section.get(name, {})) for section in (before, after))
+        changed = {key: new.get(key) for key in {**old, **new} if old.get(key) != new.get(key)}
+        if changed:
+            found[name] = changed if name in before and name in after else after.get(name)
+    return found
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_is_taken_and_made_is_what_the_snapshot_shows(name: str) -> None:
+    template = load(DEPLOY / f"{name}.yaml")
+    shown: dict[str, Any] = {"settings": {}}
+    first: Resolved = {}
+    for setting, given in settings(name).items():
+        found = made(template, setting, given)
+        differ = {part: differences(first.get(part, {}), found[part]) for part in found}
+        shown["settings"][setting] = {"given": given, **differ}
+        first = first or found
+    shown["Mappings"] = template.get("Mappings", {})
+    shown["Parameters"] = {
+        key: {what: one for what, one in row.items() if not what.endswith("Description")}
+        for key, row in template["Parameters"].items()
+    }
+    text = yaml.dump(shown, sort_keys=False, width=100, Dumper=Compact)
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        snapshot(name).write_text(text, encoding="utf-8")
+    assert text == snapshot(name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_settings_of_the_snapshot_tell_every_two_parameters_and_conditions_apart(
+    name: str,
+) -> None:
+    """Otherwise one could stand where the other belongs."""
+    template = load(DEPLOY / f"{name}.yaml")
+    for condition in template["Conditions"]:
+        template["Outputs"][condition] = {"Condition": condition, "Value": ""}
+    given = settings(name)
+    outputs = [made(template, setting, given[setting])["Outputs"] for setting in given]
+    conditions = [tuple(one in output for output in outputs) for one in template["Conditions"]]
+    assert all(len(set(values)) == 2 for values in conditions)
+    assert len(set(conditions)) == len(conditions)
+    values = [
+        tuple(each.get(key, str(row.get("Default"))) for each in given.values())
+        for key, row in template["Parameters"].items()
+    ]
+    assert len(set(values)) == len(values)
 
 
 # The template as a document
 
 
-def test_template_is_plain_and_well_below_the_size_that_cloudformation_takes() -> None:
-    text = TEMPLATE.read_text(encoding="utf-8")
-    # What emulators do not know, or CloudFormation itself only with a macro or a bucket.
-    for word in ("Transform", "!Contains", "!Condition", "!ForEach", "AWS::CloudFormation::Stack"):
-        assert word not in text
-    assert len(text.encode()) < 0.9 * 51_200
-
-
-def test_every_parameter_is_explained_grouped_and_used() -> None:
-    template = load()
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_is_plain_and_small_and_explains_and_groups_its_parameters(name: str) -> None:
+    path = DEPLOY / f"{name}.yaml"
+    text, template = path.read_text(encoding="utf-8"), load(path)
+    # What emulators do not know, or CloudFormation itself only with a macro.
+    assert not re.search("Transform|!Contains|!Condition|!ForEach", text)
+    assert len(text.encode()) < 0.9 * 51_200  # what CloudFormation takes without a bucket
     interface = template["Metadata"]["AWS::CloudFormation::Interface"]
-    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    grouped = [one for group in interface["ParameterGroups"] for one in group["Parameters"]]
     assert sorted(grouped) == sorted(template["Parameters"])
-    rest = json.dumps([template["Conditions"], template["Resources"], template["Outputs"]])
-    for name, parameter in template["Parameters"].items():
-        assert parameter["Description"].strip(), name
+    for one, row in template["Parameters"].items():
         # What values are allowed CloudFormation says by itself, what a pattern means it does not.
-        assert "AllowedValues" in parameter or parameter["ConstraintDescription"], name
-        assert f'"Ref": "{name}"' in rest or f"${{{name}}}" in rest, name
-    for name in ("FilterTag", "TargetsTag"):
-        why = "Anyone who may tag an instance then decides"
-        assert why in template["Parameters"][name]["Description"]
+        assert "AllowedValues" in row or row["ConstraintDescription"], one
+        assert row["Description"], one
 
 
-# What the patterns of parameters accept and refuse. Their other limits are in the snapshot.
-ACCOUNT = "123456789012"
+# What parameters accept and refuse. Their other limits are in the snapshot.
 IAM = f"arn:aws:iam::{ACCOUNT}:"
 TAGS = ["", "env=prod,team", "key=a=b, other key=x y,empty="], ["=value", "a,,b", "a=b,", "x" * 513]
 PATTERNS: dict[str, tuple[list[str], list[str]]] = {
-    "FilterId": (["", FILTER, "traf-mir-fil-1"], ["*", "tmt-1", "tmf-1,tmf-2"]),
+    "FilterId": (["", "tmf-0a1b2c3d4e5f60718", "traf-mir-fil-1"], ["*", "tmt-1", "tmf-1,tmf-2"]),
     "Targets": (
         ["tmt-1", "tmt-1, tmt-2 ,tmt-3", "traf-mir-tar-1", "12345678901", f"tmt-{ACCOUNT}"],
         [
@@ -118,7 +211,7 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_pattern_takes_what_it_should_and_nothing_else(name: str) -> None:
+def test_a_parameter_takes_what_it_should_and_nothing_else(name: str) -> None:
     accepted, refused = PATTERNS[name]
     for value in accepted:
         stack(**{name: value})
@@ -133,165 +226,35 @@ def test_targets_or_accounts_have_to_be_given() -> None:
         stack(Targets="")
 
 
-# What follows from sweep rate and timeout
-
-RATES, TIMEOUTS = ([5, 10, 15, 30, 60], [60, 120, 300, 600, 900])
-
-
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("timeout", TIMEOUTS)
-def test_sweeps_cannot_overlap(timeout: int, rate: int) -> None:
-    why = f"{timeout} seconds needs a SweepRate of {timeout // 60} minutes"
-    with nullcontext() if timeout <= 60 * rate else pytest.raises(ParameterError, match=why):
-        stack(Timeout=str(timeout), SweepRate=str(rate))
-
-
-@pytest.mark.parametrize("timeout", TIMEOUTS)
-def test_a_message_in_work_stays_hidden_and_a_failed_one_comes_soon(timeout: int) -> None:
-    queue = properties(stack(Timeout=str(timeout), SweepRate="60"), "Queue")
-    # Lambda refuses less than the timeout. Much more is how long a failed event waits.
-    assert queue["VisibilityTimeout"] == timeout + 30
-    # An event leaves the queue for the other one, never for good.
-    deliveries = queue["RedrivePolicy"]["maxReceiveCount"]
-    assert deliveries * queue["VisibilityTimeout"] < queue["MessageRetentionPeriod"]
-
-
-# What the template creates
-
-THE_LEAST = "default"
-# Between them, these settle every condition both ways, and no two conditions alike.
-IN_FULL = {
-    THE_LEAST: f"Targets={TARGETS}",
-    "accounts-in-china": f"""
-        FilterId={FILTER} | TargetAccounts=111122223333, 222233334444 | RolePath=/traffic-mirror/
-        SensorRoleArns={ROLES.replace("arn:aws:", "arn:aws-cn:")} | AllowPrefixLists=true
-        AlarmTopicArn={TOPIC.replace("aws:", "aws-cn:").replace("us-east-1", "cn-north-1")}
-        PermissionsBoundaryArn=arn:aws-cn:iam::123456789012:policy/bound""",
-    "tags-and-trail": f"""
-        FilterId={FILTER} | FilterTag=mirror-filter | TargetsTag=mirror-to | Targets=tmt-1
-        TargetAccounts=111122223333 | SensorRoleArns=arn:aws:iam::111122223333:role/sensors
-        AllowRoutes=false | CloudTrailEvents=true | AlarmTopicArn={TOPIC}
-        SweepRate=60 | Timeout=120""",
-    "every-variable": f"""
-        Targets=tmt-1 | FilterTag=mirror-filter | IncludeTags=env=prod,team | ExcludeTags=
-        MirrorDatabases=true | MirrorAlongside=true | LocalZoneOnly=false | LocalVpcOnly=true
-        AllowUnverified=true | AllowPrefixLists=true | SessionNumber=7 | VirtualNetworkId=4711
-        PacketLength=128 | SessionTags=team=net | DryRun=true | CacheSeconds=0 | MemorySize=1024
-        LogRetentionDays=30 | LogLevel=DEBUG | CodeVersion=3.0.0 | Dashboard=false
-        LogKeyArn=arn:aws:kms:us-east-1:123456789012:key/0a1b | AlarmTopicArn={TOPIC}""",
-}
-SETTINGS = {
-    name: dict(one.strip().split("=", 1) for one in re.split(r"\n| \| ", text) if one.strip())
-    for name, text in IN_FULL.items()
-}
-
-
-def at(name: str, template: dict[str, Any] | None = None) -> Resolved:
-    """The template in a setting."""
-    place = {"partition": "aws-cn", "region": "cn-north-1"} if name.endswith("-china") else {}
-    return resolve(template, REQUIRED | SETTINGS[name], **place)
-
-
-class _Plain(yaml.SafeDumper):
-    """YAML without anchors."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def as_yaml(shown: Any) -> str:
-    return yaml.dump(shown, sort_keys=False, width=100, Dumper=_Plain)
-
-
-def rendered(name: str) -> list[str]:
-    """Resources, outputs and what the template takes, in a setting, as lines of YAML."""
-    resolved = at(name)
-    if "StatusDashboard" in resolved["Resources"]:
-        dashboard = properties(resolved, "StatusDashboard")
-        dashboard["DashboardBody"] = json.loads(dashboard["DashboardBody"])
-    template = load()
-    for declared in template["Parameters"].values():
-        for text in ("Description", "ConstraintDescription"):
-            declared.pop(text, None)
-    shown = resolved | {key: template[key] for key in ("Mappings", "Parameters")}
-    # Everything is of the partition and Region: a test of its own.
-    text = as_yaml(shown).replace("aws-cn", "aws").replace("cn-north-1", "us-east-1")
-    return text.splitlines()
-
-
-def hold(lines: list[str], name: str) -> None:
-    """Holds lines to a snapshot, or writes it anew."""
-    path = SNAPSHOTS / name
-    if os.environ.get("UPDATE_SNAPSHOTS"):
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert lines == path.read_text(encoding="utf-8").splitlines()
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_what_is_taken_and_created_is_what_the_snapshot_shows(name: str) -> None:
-    lines, before = rendered(name), rendered(THE_LEAST)
-    if name == THE_LEAST:
-        hold(lines, f"{name}.yaml")
-    else:
-        changes = difflib.unified_diff(before, lines, THE_LEAST, name, n=2, lineterm="")
-        hold(list(changes), f"{name}.diff")
-
-
-def test_the_settings_tell_every_two_conditions_apart() -> None:
-    """Otherwise one could stand where the other belongs."""
-    template = load()
-    for condition in template["Conditions"]:
-        template["Outputs"][condition] = {"Condition": condition, "Value": ""}
-    outputs = [at(name, template)["Outputs"] for name in SETTINGS]
-    found = [tuple(one in output for output in outputs) for one in template["Conditions"]]
-    assert len(set(found)) == len(found)
-    assert all(len(set(values)) == 2 for values in found)
+def test_sweeps_cannot_overlap_and_a_message_stays_hidden_while_it_is_worked_on() -> None:
+    for timeout, rate in product([60, 120, 300, 600, 900], [5, 10, 15, 30, 60]):
+        given = {"Timeout": str(timeout), "SweepRate": str(rate)}
+        if timeout > 60 * rate:
+            why = f"{timeout} seconds needs a SweepRate of {timeout // 60} minutes"
+            with pytest.raises(ParameterError, match=why):
+                stack(**given)
+        else:
+            assert properties(stack(**given), "Queue")["VisibilityTimeout"] == timeout + 30
 
 
 def test_variables_are_those_that_the_function_knows() -> None:
-    variables = properties(stack(), "Function")["Environment"]["Variables"]
-    assert set(variables) == {*VARIABLES, "FILTER_TAG", "TARGETS_TAG", "MIRROR_DATABASES"}
-
-
-def test_two_stacks_stand_side_by_side() -> None:
-    """No resource is given a name, so that CloudFormation makes one for each stack."""
-    # Names of what a resource is about. That of a policy is one only within its role.
-    about = {"AWS::CloudWatch::Alarm": "MetricName", "AWS::IAM::Policy": "PolicyName"}
-    for name, resource in load()["Resources"].items():
-        kind = resource["Type"]
-        given = {key for key in resource["Properties"] if key.endswith("Name")}
-        allowed = "" if kind == "AWS::Lambda::Function" else about.get(kind, "FunctionName")
-        assert given <= {allowed}, name
-
-
-@pytest.mark.parametrize("partition", boto3.session.Session().get_available_partitions())
-def test_everything_is_of_the_partition(partition: str) -> None:
-    functions = REQUIRED | {"Targets": TARGETS, "AllowPrefixLists": "true"}
-    sensors = {"TrustedAccounts": ACCOUNT}
-    both = [
-        resolve(load(path), parameters, partition=partition)
-        for path, parameters in ((TEMPLATE, functions), (SENSORS, sensors))
-    ]
-    text = json.dumps([[one["Resources"], one["Outputs"]] for one in both])
-    # IAM lets a policy leave the partition open. Only a list of targets needs it.
-    text = re.sub(r"arn:\*:ec2:\*:\d*\*?:traffic-mirror-target/", "", text)
-    assert set(re.findall(r"\barn:([^:]+):", text)) == {partition}
+    assert set(properties(stack(), "Function")["Environment"]["Variables"]) == set(VARIABLES)
 
 
 @pytest.mark.parametrize("many", ["targets", "accounts"])
 def test_a_hundred_targets_or_ten_accounts_fit_into_the_limits(many: str) -> None:
     """Lambda takes 4 KB of variables, IAM 10,240 characters of policies in a role."""
     accounts = [f"1234567890{number:02}" for number in range(10)]
-    parameters = {"Targets": ",".join(f"tmt-{number:017x}" for number in range(100))}
+    given = {"Targets": ",".join(f"tmt-{number:017x}" for number in range(100))}
     if many == "accounts":
         roles = [f"arn:aws:iam::{one}:role/traffic-mirror/{'x' * 40}" for one in accounts]
-        parameters = {"TargetAccounts": ",".join(accounts), "SensorRoleArns": ",".join(roles)}
-    tags = {"IncludeTags": "x" * 512, "ExcludeTags": "x" * 512, "SessionTags": "x=" + "y" * 400}
-    tags |= {"FilterTag": "x" * 32, "TargetsTag": "x" * 32, "AllowPrefixLists": "true"}
-    resolved = resolve(parameters=REQUIRED | parameters | tags, stack="s" * 30)
+        given = {"TargetAccounts": ",".join(accounts), "SensorRoleArns": ",".join(roles)}
+    given |= {"IncludeTags": "x" * 512, "ExcludeTags": "x" * 512, "SessionTags": "x=" + "y" * 400}
+    given |= {"FilterTag": "x" * 32, "TargetsTag": "x" * 32, "AllowPrefixLists": "true"}
+    resolved = resolve(parameters=REQUIRED | given, stack="s" * 30)
     variables = properties(resolved, "Function")["Environment"]["Variables"]
     assert sum(len(key) + len(value) for key, value in variables.items()) < 4096
-    statements = [re.sub(r"\s", "", json.dumps(one)) for one in role_statements(resolved)]
+    statements = [re.sub(r"\s", "", json.dumps(one)) for one in statements_of(resolved)]
     assert sum(map(len, statements)) + 500 < 10_240
 
 
@@ -333,10 +296,9 @@ EVENTS: list[tuple[str, list[dict[str, Any]]]] = [
 
 @pytest.mark.parametrize("trail", ["true", "false"])
 def test_an_event_is_taken_by_one_rule_or_by_none(trail: str) -> None:
-    resources = stack(CloudTrailEvents=trail)["Resources"].items()
     rules = {
         name: EventPattern.load(json.dumps(one["Properties"]["EventPattern"]))
-        for name, one in resources
+        for name, one in stack(CloudTrailEvents=trail)["Resources"].items()
         if "EventPattern" in one["Properties"]
     }
     for rule, events in EVENTS:
@@ -346,10 +308,13 @@ def test_an_event_is_taken_by_one_rule_or_by_none(trail: str) -> None:
 
 
 def test_what_goes_into_the_console() -> None:
-    pattern, event = read("event-pattern.json"), read("running-event.json")
+    pattern, event, test, sweep = (
+        json.loads((DEPLOY / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("event-pattern", "running-event", "test-event", "dry-run-sweep")
+    )
     deployed = properties(stack(), "StartRule")["EventPattern"]
     # The guide's; the template's is narrower.
     assert deployed == {**pattern, "account": [ACCOUNT], "region": ["us-east-1"]}
     assert EventPattern.load(json.dumps(pattern)).matches_event(event)
-    assert read("test-event.json") == {"detail": {"instance-id": event["detail"]["instance-id"]}}
-    assert read("dry-run-sweep.json") == {"sweep": True, "dry_run": True}
+    assert test == {"detail": {"instance-id": event["detail"]["instance-id"]}}
+    assert sweep == {"sweep": True, "dry_run": True}
