@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 import re
 import sys
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest.mock import MagicMock
 
@@ -184,22 +186,20 @@ def allows(
     statements: list[dict[str, Any]],
     action: str,
     resource: str = "*",
+    keys: Mapping[str, str] = MappingProxyType({}),
     account: str = "",
-    **keys: str,
 ) -> bool:
     """Says whether statements that allow something allow an action on one resource.
 
-    `account` is whose principal asks, for policies that name principals; `keys` are the condition
-    keys of the request, with _ in place of the colon. moto's own answer to this takes the unmet
-    condition of an Allow for a Deny.
+    `keys` are the condition keys of the request, `account` is whose principal asks, for policies
+    that name principals. moto's own answer takes the unmet condition of an Allow for a Deny.
     """
 
     def met(operator: str, key: str, wanted: Any) -> bool:
-        value = keys.get(key.replace(":", "_"))
         if operator == "ArnLike":
-            return value is not None and any(_arn_is_like(one, value) for one in as_list(wanted))
+            return key in keys and any(_arn_is_like(one, keys[key]) for one in as_list(wanted))
         assert operator == "StringEquals"
-        return value in as_list(wanted)
+        return keys.get(key) in as_list(wanted)
 
     return any(
         {"*", account} & {*as_list(one.get("Principal", {"AWS": "*"})["AWS"])}

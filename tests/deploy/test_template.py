@@ -96,7 +96,9 @@ def leaves(node: Any, path: str = "") -> dict[str, Any]:
         node = {next((one[key] for key in names if key in one), "0"): one for one in node}
     if not isinstance(node, dict):
         return {path.removeprefix(".Properties").removeprefix("."): node}
-    return {key: leaf for name in node for key, leaf in leaves(node[name], f"{path}.{name}").items()}
+    return {
+        key: leaf for name in node for key, leaf in leaves(node[name], f"{path}.{name}").items()
+    }
 
 
 def differences(before: Any, after: Any) -> dict[str, Any]:
