@@ -44,7 +44,7 @@ def properties(resolved: Resolved, logical: str) -> dict[str, Any]:
 
 def is_short(node: Any) -> bool:
     within = node.values() if isinstance(node, dict) else node
-    return len(json.dumps(node)) < 350 or not any(isinstance(one, (dict, list)) for one in within)
+    return len(json.dumps(node)) < 500 or not any(isinstance(one, (dict, list)) for one in within)
 
 
 class Compact(yaml.SafeDumper):
@@ -77,16 +77,15 @@ def settings(template: str) -> dict[str, dict[str, str]]:
 
 def made(template: dict[str, Any], name: str, given: dict[str, str]) -> Resolved:
     """Resources and outputs in a setting, with the dashboard in place of its text."""
-    china = name.endswith("in-china")
-    place = {"partition": "aws-cn", "region": "cn-north-1"} if china else {}
+    partition = "aws-cn" if name.endswith("in-china") else "aws"
+    place = {"partition": partition, "region": "REGION", "account": "ACCOUNT", "stack": "STACK"}
     found = resolve(template, given, **place)
     if "StatusDashboard" in found["Resources"]:
         dashboard = properties(found, "StatusDashboard")
         dashboard["DashboardBody"] = json.loads(dashboard["DashboardBody"])
     text = json.dumps(found)
-    # Everything is of the partition and the Region.
-    assert not (china and re.search(r"arn:aws:|us-east-1", text))
-    return json.loads(text.replace("aws-cn", "aws").replace("cn-north-1", "us-east-1"))
+    assert set(re.findall(r"\barn:([a-z-]+):", text)) == {partition}
+    return json.loads(text.replace("aws-cn", "aws"))
 
 
 def leaves(node: Any, path: str = "") -> dict[str, Any]:
