@@ -152,23 +152,20 @@ def test_the_settings_of_the_snapshot_tell_every_two_parameters_and_conditions_a
     assert len(set(values)) == len(values)
 
 
-# The template as a document
-
-
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_is_plain_and_small_and_explains_and_groups_its_parameters(name: str) -> None:
-    path = DEPLOY / f"{name}.yaml"
-    text, template = path.read_text(encoding="utf-8"), load(path)
+    text = (DEPLOY / f"{name}.yaml").read_text(encoding="utf-8")
     # What emulators do not know, or CloudFormation itself only with a macro.
     assert not re.search("Transform|!Contains|!Condition|!ForEach", text)
     assert len(text.encode()) < 0.9 * 51_200  # what CloudFormation takes without a bucket
+    template = load(DEPLOY / f"{name}.yaml")
     interface = template["Metadata"]["AWS::CloudFormation::Interface"]
     grouped = [one for group in interface["ParameterGroups"] for one in group["Parameters"]]
     assert sorted(grouped) == sorted(template["Parameters"])
-    for one, row in template["Parameters"].items():
+    for row in template["Parameters"].values():
         # What values are allowed CloudFormation says by itself, what a pattern means it does not.
-        assert "AllowedValues" in row or row["ConstraintDescription"], one
-        assert row["Description"], one
+        assert row["Description"]
+        assert "AllowedValues" in row or row["ConstraintDescription"]
 
 
 # What parameters accept and refuse. Their other limits are in the snapshot.
@@ -262,60 +259,75 @@ def test_a_hundred_targets_or_ten_accounts_fit_into_the_limits(many: str) -> Non
 # The way of an event
 
 
-def started(state: str = "running", **other: Any) -> dict[str, Any]:
+def event(kind: str, detail: dict[str, Any], **other: Any) -> dict[str, Any]:
     here = {"source": "aws.ec2", "account": ACCOUNT, "region": "us-east-1"}
-    detail = {"instance-id": "i-1", "state": state}
-    kind = "EC2 Instance State-change Notification"
     return {**here, "detail-type": kind, "detail": detail, **other}
 
 
-def called(name: str, *resources: str, other: Any = None, **detail: Any) -> dict[str, Any]:
-    """An event of CloudTrail: a call, and the resources whose tags it is about.
+def started(state: str = "running", **other: Any) -> dict[str, Any]:
+    kind = "EC2 Instance State-change Notification"
+    return event(kind, {"instance-id": "i-1", "state": state}, **other)
+
+
+def called(name: str, *resources: str, **detail: Any) -> dict[str, Any]:
+    """A call that CloudTrail reports, and the resources whose tags it is about.
 
     EventBridge looks into each object of an array; moto's matcher takes them as one.
     """
     request = {"resourcesSet": {"items": {"resourceId": resources}}}
     call = {"eventSource": "ec2.amazonaws.com", "eventName": name, "requestParameters": request}
-    kind = {"detail-type": "AWS API Call via CloudTrail"}
-    return {**started(), **kind, "detail": call | detail, **(other or {})}
+    return event("AWS API Call via CloudTrail", call | detail)
 
 
 OTHERS = [{"source": "mine"}, {"account": "999999999999"}, {"region": "x-1"}, {"detail-type": "x"}]
-EVENTS: list[tuple[str, list[dict[str, Any]]]] = [
-    ("StartRule", [started()]),
-    ("", [started(one) for one in ("pending", "stopping", "stopped", "terminated")]),
-    ("", [started(**one) for one in OTHERS]),
-    ("ChangeRule", [called("AttachNetworkInterface"), called("CreateTags", "vol-1", "i-1")]),
-    ("ChangeRule", [called("DeleteTags", "i-1")]),
-    ("", [called("CreateTags", "sg-1"), called("DeleteTags", "sg-1"), called("RunTags", "i-1")]),
-    ("", [called("DetachNetworkInterface"), called("AttachNetworkInterface", errorCode="x")]),
-    ("", [called("CreateTags", "i-1", errorCode="x")]),
-    ("", [called("AttachNetworkInterface", eventSource="other.amazonaws.com")]),
-    ("", [called("AttachNetworkInterface", other=one) for one in OTHERS]),
-]
+START, CHANGE = "StartRule", "ChangeRule"
+# Events, and the rule that takes them.
+EVENTS: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "an instance runs": (START, [started()]),
+    "another state": ("", [*map(started, ("pending", "stopping", "stopped", "terminated"))]),
+    "an instance elsewhere": ("", [started(**one) for one in OTHERS]),
+    "an interface is attached": (CHANGE, [called("AttachNetworkInterface")]),
+    "a call elsewhere": ("", [called("AttachNetworkInterface") | one for one in OTHERS]),
+    "tags of an instance are changed": (
+        CHANGE,
+        [called("CreateTags", "vol-1", "i-1"), called("DeleteTags", "i-1")],
+    ),
+    "tags of something else are changed": (
+        "",
+        [called("CreateTags", "sg-1"), called("DeleteTags", "sg-1")],
+    ),
+    "another call": ("", [called("RunTags", "i-1"), called("DetachNetworkInterface")]),
+    "a call that failed": (
+        "",
+        [called(one, "i-1", errorCode="x") for one in ("AttachNetworkInterface", "CreateTags")],
+    ),
+    "another service": ("", [called("CreateTags", "i-1", eventSource="other.amazonaws.com")]),
+}
 
 
-@pytest.mark.parametrize("trail", ["true", "false"])
-def test_an_event_is_taken_by_one_rule_or_by_none(trail: str) -> None:
-    rules = {
-        name: EventPattern.load(json.dumps(one["Properties"]["EventPattern"]))
-        for name, one in stack(CloudTrailEvents=trail)["Resources"].items()
-        if "EventPattern" in one["Properties"]
-    }
-    for rule, events in EVENTS:
-        for event in events:
-            taken = [name for name, pattern in rules.items() if pattern.matches_event(event)]
-            assert taken == ([rule] if rule in rules else []), event
+@pytest.mark.parametrize("what", EVENTS)
+def test_an_event_is_taken_by_one_rule_or_by_none(what: str) -> None:
+    rule, events = EVENTS[what]
+    for trail in ("true", "false"):
+        resources = stack(CloudTrailEvents=trail)["Resources"].items()
+        rules = {
+            name: EventPattern.load(json.dumps(one["Properties"]["EventPattern"]))
+            for name, one in resources
+            if "EventPattern" in one["Properties"]
+        }
+        for each in events:
+            taken = [name for name, pattern in rules.items() if pattern.matches_event(each)]
+            assert taken == ([rule] if rule in rules else [])
 
 
 def test_what_goes_into_the_console() -> None:
-    pattern, event, test, sweep = (
+    pattern, running, test, sweep = (
         json.loads((DEPLOY / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("event-pattern", "running-event", "test-event", "dry-run-sweep")
     )
     deployed = properties(stack(), "StartRule")["EventPattern"]
     # The guide's; the template's is narrower.
     assert deployed == {**pattern, "account": [ACCOUNT], "region": ["us-east-1"]}
-    assert EventPattern.load(json.dumps(pattern)).matches_event(event)
-    assert test == {"detail": {"instance-id": event["detail"]["instance-id"]}}
+    assert EventPattern.load(json.dumps(pattern)).matches_event(running)
+    assert test == {"detail": {"instance-id": running["detail"]["instance-id"]}}
     assert sweep == {"sweep": True, "dry_run": True}
