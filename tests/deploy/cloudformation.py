@@ -106,15 +106,14 @@ class _Stack(ResourceMap):  # type: ignore[misc]
             "AWS::Events::Rule": f"events:{region}:{account}:rule/",
             "AWS::Lambda::Function": f"lambda:{region}:{account}:function:",
             "AWS::SQS::Queue": f"sqs:{region}:{account}:",
+            "AWS::IAM::Role": f"iam::{account}:role",
         }.get(resource["Type"], "")
-        if resource["Type"] == "AWS::IAM::Role":
-            own = clean_json(resource["Properties"].get("Path", "/"), self)
-            path = f"iam::{account}:role{own}"
-        attributes = {"Arn": f"arn:{partition}:{path}{physical}"} if path else {}
-        if resource["Type"] != "AWS::SQS::Queue":
-            return _Resource(physical, attributes)
-        address = f"https://sqs.{region}.amazonaws.com/{account}/{physical}"
-        return _Resource(address, attributes | {"QueueName": physical})
+        if path.endswith(":role"):
+            path += clean_json(resource["Properties"].get("Path", "/"), self)
+        attributes = {"Arn": f"arn:{partition}:{path}{physical}", "QueueName": physical}
+        if path.startswith("sqs"):
+            physical = f"https://sqs.{region}.amazonaws.com/{account}/{physical}"
+        return _Resource(physical, attributes)
 
 
 def _without_none(node: Any) -> Any:
@@ -151,16 +150,13 @@ def resolve(
             for assertion in rule["Assertions"]:
                 if not parse_condition(assertion["Assert"], made, made.lazy_condition_map):
                     raise ParameterError(assertion["AssertDescription"])
-    return {
-        section: {
-            name: _without_none(
-                clean_json({key: one for key, one in entry.items() if key != "Condition"}, made)
-            )
-            for name, entry in template.get(section, {}).items()
-            if made.exists(entry)
-        }
-        for section in ("Resources", "Outputs")
-    }
+    found: dict[str, Any] = {"Resources": {}, "Outputs": {}}
+    for section, entries in found.items():
+        for name, entry in template[section].items():
+            if made.exists(entry):
+                clean = clean_json({k: one for k, one in entry.items() if k != "Condition"}, made)
+                entries[name] = _without_none(clean)
+    return found
 
 
 def as_list(value: Any) -> list[Any]:

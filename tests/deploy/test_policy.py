@@ -19,6 +19,7 @@ EC2 = f"arn:aws:ec2:{REGION}:{ACCOUNT_ID}:"
 ROLE = f"arn:aws:iam::{OTHER_ACCOUNT_ID}:role/traffic-mirror-sensors"
 CREATE, TAG, ASSUME = "ec2:CreateTrafficMirrorSession", "ec2:CreateTags", "sts:AssumeRole"
 ROUTES, LISTS = "ec2:DescribeRouteTables", "ec2:GetManagedPrefixListEntries"
+PREFIX_LIST = EC2 + "prefix-list/pl-1"
 MAKING = {"ec2:CreateAction": "CreateTrafficMirrorSession"}
 KINDS = {
     "NetworkInterfaceId": "network-interface",
@@ -53,7 +54,7 @@ def asked(call: Call) -> list[tuple[str, str, dict[str, str]]]:
         return [(ASSUME, given["RoleArn"], {})]
     action = f"ec2:{call.operation}"
     if action == LISTS:
-        return [(action, f"{EC2}prefix-list/{given['PrefixListId']}", {})]
+        return [(action, PREFIX_LIST, {})]
     if action != CREATE:
         return [(action, "*", {})]
     session = EC2 + "traffic-mirror-session/tms-new"
@@ -96,54 +97,35 @@ def test_policies_allow_every_call_that_is_made_and_no_other_action(
 
 FILTER, TARGET, SESSION = (f"traffic-mirror-{kind}/" for kind in ("filter", "target", "session"))
 THEIRS, FAR = f"arn:aws:ec2:{REGION}:999999999999:", f"arn:aws:ec2:eu-west-1:{ACCOUNT_ID}:"
-SHARED = f"arn:aws:ec2:{REGION}:{OTHER_ACCOUNT_ID}:{TARGET}"
-# Parameters of the stack, an action, a resource, and whether the role may do that.
-LIMITS: dict[str, tuple[dict[str, str], str, str, bool]] = {
-    "an interface of another account": ({}, CREATE, THEIRS + "network-interface/eni-1", False),
-    "an interface in another Region": ({}, CREATE, FAR + "network-interface/eni-1", False),
-    "a filter that is not given": ({}, CREATE, EC2 + FILTER + "tmf-10", False),
-    "a filter that a tag may name": ({"FilterTag": "f"}, CREATE, EC2 + FILTER + "tmf-2", True),
-    "a filter of others in a tag": ({"FilterTag": "f"}, CREATE, THEIRS + FILTER + "tmf-1", False),
-    "the filter of the stack": (
-        {"FilterId": ""},
-        CREATE,
-        EC2 + FILTER + "traffic-mirror-Filter",
-        True,
-    ),
-    "a given target that others share": ({}, CREATE, THEIRS + TARGET + "tmt-2", True),
-    "a target that is not given": ({}, CREATE, EC2 + TARGET + "tmt-10", False),
-    "any target of a given account": ({"Targets": ""}, CREATE, SHARED + "tmt-3", True),
-    "our target, where only accounts are": ({"Targets": ""}, CREATE, EC2 + TARGET + "tmt-1", False),
-    "any target, where only IDs are given": (
-        {"TargetAccounts": ""},
-        CREATE,
-        SHARED + "tmt-3",
-        False,
-    ),
-    "a tag on an instance": ({}, TAG, EC2 + "instance/i-1", False),
-    "deleting a session": ({}, "ec2:DeleteTrafficMirrorSession", EC2 + SESSION + "tms-1", False),
-    "a role that is not given": ({}, ASSUME, ROLE + "-2", False),
-    "a role where none is given": ({"SensorRoleArns": ""}, ASSUME, ROLE, False),
-    "routes, where they are not allowed": ({"AllowRoutes": "false"}, ROUTES, "*", False),
-    "prefix lists of AWS": ({}, LISTS, f"arn:aws:ec2:{REGION}:aws:prefix-list/pl-1", True),
-    "prefix lists, where they are not allowed": (
-        {"AllowPrefixLists": "false"},
-        LISTS,
-        EC2 + "prefix-list/pl-1",
-        False,
-    ),
-    "messages that were given up": (
-        {},
-        "sqs:ReceiveMessage",
-        f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:traffic-mirror-DeadLetterQueue",
-        False,
-    ),
+SHARED = f"arn:aws:ec2:{REGION}:{OTHER_ACCOUNT_ID}:{TARGET}tmt-3"
+GIVEN_UP = f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:traffic-mirror-DeadLetterQueue"
+BY_TAG, NO_IDS, NO_ACCOUNTS = {"FilterTag": "f"}, {"Targets": ""}, {"TargetAccounts": ""}
+# An action, a resource, whether the role may do that, and the parameters of the stack.
+LIMITS: dict[str, tuple[str, str, bool, dict[str, str]]] = {
+    "an interface of another account": (CREATE, THEIRS + "network-interface/eni-1", False, {}),
+    "an interface in another Region": (CREATE, FAR + "network-interface/eni-1", False, {}),
+    "a filter that is not given": (CREATE, EC2 + FILTER + "tmf-10", False, {}),
+    "a filter that a tag may name": (CREATE, EC2 + FILTER + "tmf-10", True, BY_TAG),
+    "a filter of others in a tag": (CREATE, THEIRS + FILTER + "tmf-1", False, BY_TAG),
+    "a target that is not given": (CREATE, EC2 + TARGET + "tmt-10", False, {}),
+    "a target here, where only accounts are": (CREATE, EC2 + TARGET + "tmt-1", False, NO_IDS),
+    "a given target, whoever shares it": (CREATE, THEIRS + TARGET + "tmt-2", True, {}),
+    "any target of a given account": (CREATE, SHARED, True, NO_IDS),
+    "any target of an account, where none is given": (CREATE, SHARED, False, NO_ACCOUNTS),
+    "a tag on an instance": (TAG, EC2 + "instance/i-1", False, {}),
+    "deleting a session": ("ec2:DeleteTrafficMirrorSession", EC2 + SESSION + "tms-1", False, {}),
+    "a role that is not given": (ASSUME, ROLE + "-2", False, {}),
+    "a role where none is given": (ASSUME, ROLE, False, {"SensorRoleArns": ""}),
+    "routes where they are not allowed": (ROUTES, "*", False, {"AllowRoutes": "false"}),
+    "prefix lists of AWS": (LISTS, f"arn:aws:ec2:{REGION}:aws:prefix-list/pl-1", True, {}),
+    "prefix lists where they are not": (LISTS, PREFIX_LIST, False, {"AllowPrefixLists": "false"}),
+    "messages that were given up": ("sqs:ReceiveMessage", GIVEN_UP, False, {}),
 }
 
 
-@pytest.mark.parametrize(("given", "action", "resource", "may"), LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize(("action", "resource", "may", "given"), LIMITS.values(), ids=LIMITS)
 def test_the_role_is_limited_to_what_is_given(
-    given: dict[str, str], action: str, resource: str, may: bool
+    action: str, resource: str, may: bool, given: dict[str, str]
 ) -> None:
     assert allows(statements_of(role(**given)), action, resource, MAKING) is may
 

@@ -94,11 +94,12 @@ def test_what_would_trust_too_many_or_nobody_is_refused(why: str, given: dict[st
         stack(**ACCOUNTS | given)
 
 
-def parameters_in(words: list[str]) -> dict[str, str]:
+def parameters_in(command: str) -> dict[str, str]:
     """The parameters of a command: as NAME=VALUE, or as a stack set takes them."""
-    texts = [re.sub(r"^ParameterKey=(\w+),ParameterValue=", r"\1=", word) for word in words]
-    given = dict(one.split("=", 1) for one in texts if re.match(r"[A-Z]\w+=", one))
-    return {key: value for key, value in given.items() if key != "Enabled"}
+    words = [
+        re.sub("^ParameterKey=(.*),ParameterValue", r"\1", one) for one in shlex.split(command)
+    ]
+    return dict(one.split("=", 1) for one in words if re.match("(?!Enabled)[A-Z][A-Za-z]+=", one))
 
 
 def test_the_templates_take_what_the_page_gives_them() -> None:
@@ -106,14 +107,14 @@ def test_the_templates_take_what_the_page_gives_them() -> None:
     text = (DEPLOY.parent / "docs" / "many-accounts.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    sensors, people, script, stack_set, _ = [shlex.split(line) for line in lines if line.strip()]
+    sensors, people, script, stack_set, _ = [line for line in lines if line.strip()]
     made = stack(**parameters_in(sensors) | parameters_in(people))
     assert set(made["Resources"]) == {"Role", "Share"}
     assert lets_in(made, HERE, AUDIT, OURS)
-    arn = f"arn:aws:iam::210987654321:role/{made['Resources']['Role']['Properties']['RoleName']}"
-    by_script = parameters_in(script) | {"TargetAccounts": script[script.index("--targets") + 1]}
-    code = {"CodeBucket": "my-bucket", "CodeKey": "lambda_traffic_mirror.zip"}
-    for given in (by_script | code, parameters_in(stack_set)):
+    role = f"arn:aws:iam::210987654321:role/{made['Resources']['Role']['Properties']['RoleName']}"
+    by_script = parameters_in(script) | {"CodeBucket": "my-bucket", "CodeKey": "key.zip"}
+    by_script["TargetAccounts"] = script.partition("--targets ")[2].split()[0]
+    for given in (by_script, parameters_in(stack_set)):
+        assert (given["SensorRoleArns"], given["TargetAccounts"]) == (role, "210987654321")
         function = resolve(parameters=given)["Outputs"]["RoleArn"]["Value"]
-        assert lets_in(made, HERE, function.split(":role/")[1], OURS)
-        assert (given["SensorRoleArns"], given["TargetAccounts"]) == (arn, "210987654321")
+        assert lets_in(made, HERE, function.partition(":role/")[2], OURS)
