@@ -1,5 +1,4 @@
-"""set_up.sh, which makes the environment of tests and demonstration: with a Python that installs
-nothing."""
+"""set_up.sh makes the environment of tests and demonstration: with a Python that only notes."""
 
 from __future__ import annotations
 

@@ -110,7 +110,8 @@ class _Stack(ResourceMap):  # type: ignore[misc]
         }.get(resource["Type"], "")
         if path.endswith(":role"):
             path += clean_json(resource["Properties"].get("Path", "/"), self)
-        attributes = {"Arn": f"arn:{partition}:{path}{physical}", "QueueName": physical}
+        arn = f"arn:{partition}:{path}{physical}"
+        attributes = {"Arn": arn, "QueueName": physical} if path else {}
         if path.startswith("sqs"):
             physical = f"https://sqs.{region}.amazonaws.com/{account}/{physical}"
         return _Resource(physical, attributes)
