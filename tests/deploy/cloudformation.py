@@ -1,7 +1,7 @@
 """The templates as CloudFormation would create them, and their policies as IAM would apply them.
 
-moto works out the functions of a template. Here are the names that resources get, and what moto
-leaves out: limits of parameters, rules, and conditions in policies.
+moto works out a template's functions. It leaves out names, limits of parameters, rules, and
+conditions in policies.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -41,15 +41,13 @@ class _Loader(yaml.CSafeLoader):
 _Loader.add_multi_constructor("", yaml_tag_constructor)
 
 
-@lru_cache
-def _parse(text: str) -> dict[str, Any]:
-    template: dict[str, Any] = yaml.load(text, Loader=_Loader)
-    return template
+_parse = lru_cache(partial(yaml.load, Loader=_Loader))
 
 
 def load(path: Path = TEMPLATE) -> dict[str, Any]:
     """Returns the template, functions in their long form."""
-    return copy.deepcopy(_parse(path.read_text(encoding="utf-8")))
+    template: dict[str, Any] = copy.deepcopy(_parse(path.read_text(encoding="utf-8")))
+    return template
 
 
 def _fits(value: str, declared: dict[str, Any]) -> bool:
@@ -117,15 +115,6 @@ class _Stack(ResourceMap):  # type: ignore[misc]
         return _Resource(physical, attributes)
 
 
-def _without_none(node: Any) -> Any:
-    """Without what AWS::NoValue takes out of lists; moto takes it out of mappings."""
-    if isinstance(node, list):
-        return [_without_none(one) for one in node if one is not None]
-    if isinstance(node, dict):
-        return {key: _without_none(one) for key, one in node.items()}
-    return node
-
-
 def resolve(
     template: dict[str, Any] | None = None,
     parameters: dict[str, str] | None = None,
@@ -155,8 +144,7 @@ def resolve(
     for section, entries in found.items():
         for name, entry in template[section].items():
             if made.exists(entry):
-                clean = clean_json({k: one for k, one in entry.items() if k != "Condition"}, made)
-                entries[name] = _without_none(clean)
+                entries[name] = clean_json({k: entry[k] for k in entry if k != "Condition"}, made)
     return found
 
 

@@ -35,17 +35,16 @@ ALL_EXCLUDED = {"Sweeps": 1, "skipped": 43, "Excluded": 43}
 DARK, FAILS = WELL | {"unmirrored": 1}, WELL | {"failed": 1}
 LATE = {"exists": 9, "deferred": 9, "Sweeps": 1}
 
-# What happens, the alarm that rings, and how it shows. `event`: what the function prints for one
-# at BAD. `sweep`: what it prints for sweeps from BAD on, in place of the usual; none if None.
+# The alarm that rings, and how it shows what happens. `event`: what the function prints for one at
+# BAD. `sweep`: what it prints for sweeps from BAD on, in place of the usual; nothing if None.
 # `count`: how many sweeps, "hour" for those of an hour, "some" for enough to be missed. The rest:
-# what AWS itself counts at BAD, and in the dead-letter queue from then on.
+# what AWS counts at BAD, and in the dead-letter queue from then on.
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "all is well": ("", {}),
     "an instance starts": ("", {"event": {"created": 2}}),
     "an excluded instance starts": ("", {"event": {"skipped": 2}}),
     # Are interfaces dark?
     "no sensor takes an instance": ("DarkAlarm", {"event": {"unmirrored": 1}}),
-    "a sweep finds one unmirrored": ("DarkAlarm", {"sweep": DARK}),
     "sweeps find one unmirrored": ("DarkAlarm", {"sweep": DARK, "count": "some"}),
     "a session leads nowhere": ("DarkAlarm", {"sweep": WELL | {"blocked": 1}}),
     "an instance starts with DRY_RUN on": ("DarkAlarm", {"event": {"planned": 1}}),
@@ -90,26 +89,17 @@ def resources(rate: int) -> dict[str, dict[str, Any]]:
     return {name: one["Properties"] for name, one in made["Resources"].items()}
 
 
-def alarms(rate: int) -> dict[str, dict[str, Any]]:
-    return {name: one for name, one in resources(rate).items() if "AlarmDescription" in one}
-
-
 def metrics(how: dict[str, Any], instead: range) -> dict[tuple[str, str], Any]:
     """Values by namespace, name and period: of a function that sweeps, and of its queues."""
     values = defaultdict[tuple[str, str], Any](lambda: defaultdict(list))
-
-    def invocation(now: int, printed: dict[str, float]) -> None:
-        for name, value in (dict.fromkeys((*OUTCOMES, "invalid"), 0) | printed).items():
-            values["TrafficMirror", name][now].append(value)
-        for name in ("Errors", "AsyncEventsDropped"):
-            values["AWS/Lambda", name][now].append(how.get(name, 0) if now == BAD else 0)
-
-    for now in range(BAD % instead.step, LAST, instead.step):
-        printed = how.get("sweep", WELL) if now in instead else WELL
-        if printed is not None:
-            invocation(now, printed)
-    if "event" in how:
-        invocation(BAD, how["event"])
+    sweeps = range(BAD % instead.step, LAST, instead.step)
+    printed = [(now, how.get("sweep", WELL) if now in instead else WELL) for now in sweeps]
+    for now, counts in [*printed, (BAD, how.get("event"))]:
+        if counts is not None:
+            for name, value in (dict.fromkeys((*OUTCOMES, "invalid"), 0) | counts).items():
+                values["TrafficMirror", name][now].append(value)
+            for name in ("Errors", "AsyncEventsDropped"):
+                values["AWS/Lambda", name][now].append(how.get(name, 0) if now == BAD else 0)
     if AGE in how:
         # Of a queue that several minutes are known of in a period, the worst counts.
         values["AWS/SQS", AGE][BAD] = [how[AGE], 0]
@@ -186,7 +176,8 @@ def test_the_alarm_about_it_rings_and_no_other(happens: str) -> None:
         values = metrics(how, instead)
         heard = {
             name: [now for now in range(BAD - 5, LAST) if rings(alarm, values, now)]
-            for name, alarm in alarms(rate).items()
+            for name, alarm in resources(rate).items()
+            if "AlarmDescription" in alarm
         }
         assert [name for name, periods in heard.items() if periods] == [expected] * bool(expected)
         if periods := heard.get(expected):
