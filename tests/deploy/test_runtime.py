@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from aws import SimulatedAccount, running_event, scheduled_event, sqs_event
+from aws import SimulatedAccount, running_event, scheduled_event
 from cloudformation import DEPLOY, resolve
 from moto.server import ThreadedMotoServer
 from zip_file import built_zip
@@ -85,7 +85,9 @@ class RuntimeApi(BaseHTTPRequestHandler):
 class Runtime:
     """An execution environment of a function, given by its properties in the template."""
 
-    def __init__(self, folder: Path, function: dict[str, Any], endpoint: str) -> None:
+    def __init__(
+        self, folder: Path, function: dict[str, Any], endpoint: str, account: SimulatedAccount
+    ) -> None:
         task, provided, self.written = (folder / name for name in ("task", "provided", "written"))
         shutil.unpack_archive(built_zip(), task)
         provided.mkdir()
@@ -93,7 +95,7 @@ class Runtime:
             origin = Path(str(importlib.import_module(module).__file__))
             origin = origin.parent if origin.name == "__init__.py" else origin
             (provided / origin.name).symlink_to(origin)
-        self.seconds, self.numbers = float(function["Timeout"]), count(1)
+        self.account, self.seconds, self.numbers = account, float(function["Timeout"]), count(1)
         self.api: Any = HTTPServer(("127.0.0.1", 0), RuntimeApi)
         self.api.timeout = 60
         environment = SECRETS | {
@@ -145,10 +147,8 @@ class Runtime:
 
 
 @pytest.fixture(scope="module")
-def world(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[SimulatedAccount, Runtime]]:
-    """An account with three sensors, and one warm environment that works on it."""
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """An account with three sensors, and one environment that works on it."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     with SimulatedAccount() as account:
         server.start()
@@ -157,8 +157,8 @@ def world(
         given |= {"Targets": ",".join(targets), "LogLevel": "DEBUG"}
         function = resolve(parameters=given)["Resources"]["Function"]["Properties"]
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        runtime = Runtime(tmp_path_factory.mktemp("lambda"), function, endpoint)
-        yield account, runtime
+        runtime = Runtime(tmp_path_factory.mktemp("lambda"), function, endpoint, account)
+        yield runtime
         runtime.process.kill()
         runtime.process.wait()
         runtime.api.server_close()
@@ -166,16 +166,11 @@ def world(
 
 
 @pytest.fixture
-def runtime(world: tuple[SimulatedAccount, Runtime]) -> Runtime:
-    return world[1]
-
-
-@pytest.fixture
-def account(world: tuple[SimulatedAccount, Runtime]) -> Iterator[SimulatedAccount]:
-    """The account with its sensors and nothing else; afterwards it is so again."""
-    account, sensors = world[0], set(world[0]._all_instances())
+def runtime(warm: Runtime) -> Iterator[Runtime]:
+    """The account has its sensors and nothing else; afterwards it is so again."""
+    account, sensors = warm.account, set(warm.account._all_instances())
     account.forget_calls()
-    yield account
+    yield warm
     account.heal()
     account.latency = 0.0
     for instance in set(account._all_instances()) - sensors:
@@ -184,8 +179,9 @@ def account(world: tuple[SimulatedAccount, Runtime]) -> Iterator[SimulatedAccoun
 
 @pytest.mark.parametrize("file", ["running-event.json", "test-event.json"])
 def test_an_event_of_the_guide_makes_a_session_a_record_and_a_metric(
-    runtime: Runtime, account: SimulatedAccount, file: str
+    runtime: Runtime, file: str
 ) -> None:
+    account = runtime.account
     instance = account.instance(zone="b")
     (interface,) = account.interfaces_of(instance)
     text = (DEPLOY / file).read_text(encoding="utf-8")
@@ -204,31 +200,18 @@ def test_an_event_of_the_guide_makes_a_session_a_record_and_a_metric(
     assert invocation.counts == {"created": 1}
 
 
-def test_the_consoles_default_test_event_is_told_what_it_lacks(
-    runtime: Runtime, account: SimulatedAccount
-) -> None:
+def test_the_consoles_default_test_event_is_told_what_it_lacks(runtime: Runtime) -> None:
     invocation = runtime.invoke({"key1": "value1", "key2": "value2", "key3": "value3"})
     assert '"instance-id"' in invocation.body(400)["message"]
     assert invocation.levels == [("WARNING", None)]
-    assert account.count() == 0
-
-
-def test_a_batch_from_the_queue_never_raises(runtime: Runtime, account: SimulatedAccount) -> None:
-    good, bad = account.instance(), account.instance()
-    account.refuse(account.first_interface(bad), "UnauthorizedOperation", status=403, times=9)
-    event = sqs_event(running_event(good), "not JSON", running_event(bad))
-    invocation = runtime.invoke(event)
-    _, *again = (record["messageId"] for record in event["Records"])
-    assert invocation.result == {"batchItemFailures": [{"itemIdentifier": one} for one in again]}
-    assert len(account.sessions(account.first_interface(good))) == 1
-    assert invocation.counts == {"created": 1, "failed": 1}
+    assert runtime.account.count() == 0
 
 
 def test_a_missing_permission_is_raised_and_the_same_environment_works_once_it_is_there(
-    runtime: Runtime, account: SimulatedAccount
+    runtime: Runtime,
 ) -> None:
-    instance = account.instance()
-    account.deny("ec2:CreateTrafficMirrorSession")
+    instance = runtime.account.instance()
+    runtime.account.deny("ec2:CreateTrafficMirrorSession")
     invocation = runtime.invoke(running_event(instance))
     assert invocation.result["errorType"] == "MirroringError"
     assert invocation.result["errorMessage"].startswith("1 failed. ")
@@ -236,26 +219,22 @@ def test_a_missing_permission_is_raised_and_the_same_environment_works_once_it_i
     assert invocation.levels == [("ERROR", "failed")]
     # The client logs the error once more, which is what the console shows.
     assert [one["errorType"] for one in invocation.log if "errorType" in one] == ["MirroringError"]
-    account.heal()
+    runtime.account.heal()
     assert runtime.invoke(running_event(instance)).body(200)["summary"] == {"created": 1}
 
 
-def test_the_time_that_is_left_comes_from_the_runtime_clients_context(
-    runtime: Runtime, account: SimulatedAccount
-) -> None:
-    account.latency = 1.5
-    invocation = runtime.invoke(running_event(account.instance()), seconds=1.8)
+def test_the_time_that_is_left_comes_from_the_runtime_clients_context(runtime: Runtime) -> None:
+    runtime.account.latency = 1.5
+    invocation = runtime.invoke(running_event(runtime.account.instance()), seconds=1.8)
     assert invocation.result["errorType"] == "MirroringError"
     assert invocation.levels == [("WARNING", "deferred")]
-    assert account.count("CreateTrafficMirrorSession") == 0
+    assert runtime.account.count("CreateTrafficMirrorSession") == 0
 
 
-def test_debug_shows_what_a_sweep_finds_in_order_and_no_secret(
-    runtime: Runtime, account: SimulatedAccount
-) -> None:
+def test_debug_shows_what_a_sweep_finds_in_order_and_no_secret(runtime: Runtime) -> None:
     """botocore and urllib3 would log every request, with its security token."""
-    runtime.invoke(running_event(account.instance()))
-    account.instance()
+    runtime.invoke(running_event(runtime.account.instance()))
+    runtime.account.instance()
     sweep = runtime.invoke(scheduled_event())
     in_order = {("DEBUG", "exists"), ("DEBUG", "skipped")}
     assert set(sweep.levels) == {("INFO", "created")} | in_order
