@@ -47,19 +47,18 @@ def written(name: str, filter_id: str = "") -> Statements:
     return found
 
 
-def asked(call: Call) -> list[tuple[str, str, dict[str, str]]]:
-    """What IAM is asked for a call: action, resource, condition keys."""
-    given = call.parameters
-    if call.operation == ASSUME:
-        return [(ASSUME, given["RoleArn"], {})]
-    action = f"ec2:{call.operation}"
-    if action == LISTS:
-        return [(action, PREFIX_LIST, {})]
-    if action != CREATE:
-        return [(action, "*", {})]
-    session = EC2 + "traffic-mirror-session/tms-new"
-    resources = [session, *(f"{EC2}{kind}/{given[key]}" for key, kind in KINDS.items())]
-    return [*((CREATE, one, {}) for one in resources), (TAG, session, MAKING)]
+def asked(call: Call) -> list[tuple[str, str]]:
+    """The actions and resources that IAM is asked for at a call."""
+    given, action = call.parameters, call.operation
+    if action == ASSUME:
+        return [(ASSUME, given["RoleArn"])]
+    resources = [PREFIX_LIST if f"ec2:{action}" == LISTS else "*"]
+    tagged = []
+    if f"ec2:{action}" == CREATE:
+        session = EC2 + "traffic-mirror-session/tms-new"
+        resources = [session, *(f"{EC2}{kind}/{given[key]}" for key, kind in KINDS.items())]
+        tagged = [(TAG, session)]
+    return [(f"ec2:{action}", one) for one in resources] + tagged
 
 
 def test_policies_allow_every_call_that_is_made_and_no_other_action(
@@ -80,7 +79,7 @@ def test_policies_allow_every_call_that_is_made_and_no_other_action(
         monkeypatch.setenv(name, value)
     scene.forget_calls()
     assert scene.run(scene.instance()).outcomes == ["created"]
-    requests: dict[str, list[Any]] = {ACCOUNT_ID: [], OTHER_ACCOUNT_ID: []}
+    requests: dict[str, list[tuple[str, str]]] = {ACCOUNT_ID: [], OTHER_ACCOUNT_ID: []}
     for call in scene.calls:
         requests[call.account] += asked(call)
     optional = {LISTS, ROUTES, ASSUME}
@@ -91,8 +90,8 @@ def test_policies_allow_every_call_that_is_made_and_no_other_action(
         (written("permissions.json", scene.filter_id), guides_eight),
         (statements_of(sensors), requests[OTHER_ACCOUNT_ID]),
     ):
-        assert [one for one in needed if not allows(statements, *one)] == []
-        assert actions(statements) == {action for action, *_ in needed}
+        assert [one for one in needed if not allows(statements, *one, MAKING)] == []
+        assert actions(statements) == {action for action, _ in needed}
 
 
 FILTER, TARGET, SESSION = (f"traffic-mirror-{kind}/" for kind in ("filter", "target", "session"))

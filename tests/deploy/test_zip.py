@@ -61,12 +61,8 @@ def test_another_copy_of_another_age_and_mode_gives_the_same_bytes(
     (copy / ZIP).write_bytes(b"old")
     before = set(copy.iterdir())
     (tmp_path / "scratch").mkdir()
-    old_mask = os.umask(0o077)
-    try:
-        place = {"TMPDIR": str(tmp_path / "scratch"), "TZ": "Asia/Kolkata"}
-        done = build(copy, {**place, "PYTHON": sys.executable})
-    finally:
-        os.umask(old_mask)
+    place = {"TMPDIR": str(tmp_path / "scratch"), "TZ": "Asia/Kolkata"}
+    done = build(copy, {**place, "PYTHON": sys.executable}, umask=0o077)
     assert done.returncode == 0, done.stderr
     content = (copy / ZIP).read_bytes()
     assert content == built_zip().read_bytes()

@@ -38,7 +38,9 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def build(copy: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def build(
+    copy: Path, environment: Mapping[str, str], umask: int = -1
+) -> subprocess.CompletedProcess[str]:
     """Runs build_zip.sh of a copy of the project, for a user who stands beside it."""
     return subprocess.run(
         [str(copy / "build_zip.sh")],
@@ -47,6 +49,7 @@ def build(copy: Path, environment: Mapping[str, str]) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         timeout=120,
+        umask=umask,
         check=False,
     )
 
