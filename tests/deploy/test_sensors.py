@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from cloudformation import DEPLOY, ParameterError, allows, load, resolve
 
-ARN = "arn:aws:ec2:us-east-1:210987654321:traffic-mirror-target/tmt-1"
 SSO = "aws-reserved/sso.amazonaws.com"
 ACCOUNTS = {"TrustedAccounts": "123456789012, 111122223333"}
 ORGANIZATION = {"OrganizationId": "o-exampleorg1"}
@@ -63,35 +62,34 @@ def test_the_role_trusts(who: str) -> None:
     assert lets_in(stack(**ORGANIZATION, **PEOPLE), *asks) is by_organization
 
 
-SHARE = {"TargetArns": ARN, "SharePrincipals": "123456789012"}
-# What is given besides ACCOUNTS, unless it says who is trusted, and what the refusal names.
-REFUSED: list[tuple[str, dict[str, str]]] = [
-    ("TrustedAccounts or OrganizationId", {"TrustedAccounts": ""}),
-    ("exclude each other", ORGANIZATION),
-    ("go together", {"TargetArns": ARN}),
-    ("go together", {"SharePrincipals": "123456789012"}),
-    *(("TrustedAccounts", {"TrustedAccounts": one}) for one in ("*", "123456789012,", ",1")),
-    *(("OrganizationId", {"OrganizationId": one}) for one in ("*", "o-*")),
-    ("RoleName", {"RoleName": "*"}),
-    # Any role could read then.
-    *(("RolePath", {"RolePath": one}) for one in ("/", "/*/", "/traffic-mirror")),
-    *(
-        ("PreviewRoleArns", {"PreviewRoleArns": f"arn:aws:iam::{one}"})
-        for one in (
-            *("123456789012:role/*", "*:role/a*", "*:role/*/analyst", "12*:role/analyst"),
-            *("123456789012:root", "123456789012:role/a,", f"*:role/{SSO}/*"),
-            *(f"*:role/{SSO}/AWSReservedSSO_*", f"*:role/{SSO}/*Audit_*"),
-        )
-    ),
-    *(("TargetArns", {**SHARE, "TargetArns": one}) for one in (f",{ARN}", "tmt-1")),
-    *(("SharePrincipals", {**SHARE, "SharePrincipals": one}) for one in (",123456789012", "*")),
+# What would trust too many, nobody, or somebody else than is meant.
+ARN = "arn:aws:ec2:us-east-1:210987654321:traffic-mirror-target/tmt-1"
+ROLES = [
+    *(f"{HERE}:role/*", "*:role/a*", "*:role/*/analyst", "12*:role/analyst", f"{HERE}:root"),
+    *(f"{HERE}:role/a,", f"*:role/{SSO}/*", f"*:role/{SSO}/AWSReservedSSO_*"),
 ]
+REFUSED = {
+    "TrustedAccounts": ["*", f"{HERE},", ",1"],
+    "OrganizationId": ["*", "o-*"],
+    "RoleName": ["*"],
+    "RolePath": ["/", "/*/", "/traffic-mirror"],  # "/": any role could read then
+    "PreviewRoleArns": ["*", *(f"arn:aws:iam::{one}" for one in ROLES)],
+    "TargetArns": [f",{ARN}", "tmt-1"],
+    "SharePrincipals": [f",{HERE}", "*"],
+}
+RULES = [
+    ("TrustedAccounts or OrganizationId", {}),
+    ("exclude each other", ACCOUNTS | ORGANIZATION),
+    ("go together", ACCOUNTS | {"TargetArns": ARN}),
+    ("go together", ACCOUNTS | {"SharePrincipals": HERE}),
+]
+VALUES = [(name, ACCOUNTS | {name: one}) for name, values in REFUSED.items() for one in values]
 
 
-@pytest.mark.parametrize(("why", "given"), REFUSED, ids=str)
+@pytest.mark.parametrize(("why", "given"), RULES + VALUES, ids=str)
 def test_what_would_trust_too_many_or_nobody_is_refused(why: str, given: dict[str, str]) -> None:
     with pytest.raises(ParameterError, match=why):
-        stack(**ACCOUNTS | given)
+        stack(**given)
 
 
 def parameters_in(command: str) -> dict[str, str]:
