@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import yaml
@@ -74,16 +74,6 @@ def _checked(declarations: dict[str, Any], given: dict[str, str]) -> dict[str, s
     return used
 
 
-class _Resource(NamedTuple):
-    """What other resources see of a resource. moto asks for these two names."""
-
-    physical_resource_id: str
-    attributes: dict[str, str]
-
-    def get_cfn_attribute(self, name: str) -> str:
-        return self.attributes[name]
-
-
 class _Stack(ResourceMap):  # type: ignore[misc]
     """moto's view of a stack, in which resources have a name and an ARN and are not created."""
 
@@ -112,7 +102,10 @@ class _Stack(ResourceMap):  # type: ignore[misc]
         attributes = {"Arn": arn, "QueueName": physical} if path else {}
         if path.startswith("sqs"):
             physical = f"https://sqs.{region}.amazonaws.com/{account}/{physical}"
-        return _Resource(physical, attributes)
+        # The two names that moto asks for.
+        return SimpleNamespace(
+            physical_resource_id=physical, get_cfn_attribute=attributes.__getitem__
+        )
 
 
 def resolve(

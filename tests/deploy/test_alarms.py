@@ -140,7 +140,8 @@ FUNCTIONS: dict[str, Callable[..., Series]] = {
     ),
 }
 STATISTICS = {"Maximum": max, "Sum": sum}
-COMPARISONS = {"GreaterThanThreshold": operator.gt, "LessThanThreshold": operator.lt}
+EXCEEDS = {"GreaterThanThreshold": operator.gt, "LessThanThreshold": operator.lt}
+BREACHES = {"breaching": True, "notBreaching": False}
 
 
 def rings(alarm: dict[str, Any], data: dict[tuple[str, str], Any], now: int) -> bool:
@@ -160,10 +161,10 @@ def rings(alarm: dict[str, Any], data: dict[tuple[str, str], Any], now: int) -> 
         points = eval(result, {"__builtins__": {}}, FUNCTIONS | known)
     else:
         points = read(alarm, alarm["Statistic"])
-    exceeds, threshold = COMPARISONS[alarm["ComparisonOperator"]], float(alarm["Threshold"])
+    exceeds, threshold = EXCEEDS[alarm["ComparisonOperator"]], float(alarm["Threshold"])
     found = [exceeds(point, threshold) for point in points if point is not None]
-    missing_breaches = {"breaching": True, "notBreaching": False}[alarm["TreatMissingData"]]
-    return sum(found[-wanted:] + [missing_breaches] * max(0, wanted - len(found))) >= needed
+    missing = [BREACHES[alarm["TreatMissingData"]]] * max(0, wanted - len(found))
+    return sum(found[-wanted:] + missing) >= needed
 
 
 @pytest.mark.parametrize("happens", ROWS)

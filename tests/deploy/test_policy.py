@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aws import ACCOUNT_ID, OTHER_ACCOUNT_ID, REGION, Call, route, rule
+from botocore import xform_name
 from cloudformation import DEPLOY, allows, as_list, load, resolve, statements_of
 from conftest import Scene
 
@@ -21,11 +22,6 @@ CREATE, TAG, ASSUME = "ec2:CreateTrafficMirrorSession", "ec2:CreateTags", "sts:A
 ROUTES, LISTS = "ec2:DescribeRouteTables", "ec2:GetManagedPrefixListEntries"
 PREFIX_LIST = EC2 + "prefix-list/pl-1"
 MAKING = {"ec2:CreateAction": "CreateTrafficMirrorSession"}
-KINDS = {
-    "NetworkInterfaceId": "network-interface",
-    "TrafficMirrorTargetId": "traffic-mirror-target",
-    "TrafficMirrorFilterId": "traffic-mirror-filter",
-}
 GIVEN = {"CodeBucket": "my-bucket", "CodeKey": "key", "FilterId": "tmf-1", "Targets": "tmt-1,tmt-2"}
 GIVEN |= {"TargetAccounts": OTHER_ACCOUNT_ID, "SensorRoleArns": ROLE, "AllowPrefixLists": "true"}
 
@@ -52,13 +48,12 @@ def asked(call: Call) -> list[tuple[str, str]]:
     given, action = call.parameters, call.operation
     if action == ASSUME:
         return [(ASSUME, given["RoleArn"])]
-    resources = [PREFIX_LIST if f"ec2:{action}" == LISTS else "*"]
-    tagged = []
-    if f"ec2:{action}" == CREATE:
-        session = EC2 + "traffic-mirror-session/tms-new"
-        resources = [session, *(f"{EC2}{kind}/{given[key]}" for key, kind in KINDS.items())]
-        tagged = [(TAG, session)]
-    return [(f"ec2:{action}", one) for one in resources] + tagged
+    if f"ec2:{action}" != CREATE:
+        return [(f"ec2:{action}", PREFIX_LIST if f"ec2:{action}" == LISTS else "*")]
+    session = EC2 + "traffic-mirror-session/tms-new"
+    kinds = ("NetworkInterface", "TrafficMirrorTarget", "TrafficMirrorFilter")
+    others = [f"{EC2}{xform_name(kind, '-')}/{given[f'{kind}Id']}" for kind in kinds]
+    return [(TAG, session), *((CREATE, one) for one in (session, *others))]
 
 
 def test_policies_allow_every_call_that_is_made_and_no_other_action(
