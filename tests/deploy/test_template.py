@@ -43,14 +43,11 @@ def properties(resolved: Resolved, logical: str) -> dict[str, Any]:
 
 
 def is_short(node: Any) -> bool:
-    """Whether it is shown as a paragraph: what has no parts, and what is no table of some rows."""
-    within = list(node.values() if isinstance(node, dict) else node)
-    if not any(isinstance(one, (dict, list)) for one in within):
-        return True
-    table = (
-        len(within) > 2 and isinstance(node, dict) and all(isinstance(one, dict) for one in within)
-    )
-    return len(json.dumps(node)) < 700 and not table
+    """Whether it is shown as a paragraph: what has no parts, and what is no table."""
+    rows = [*node.values()] if isinstance(node, dict) else []
+    table = len(rows) > 1 and all(isinstance(one, dict) for one in rows)
+    simple = not any(isinstance(one, (dict, list)) for one in rows or node)
+    return simple or (len(json.dumps(node)) < 700 and not table)
 
 
 class Compact(yaml.SafeDumper):
