@@ -86,9 +86,19 @@ def made(template: dict[str, Any], name: str, given: dict[str, str]) -> Resolved
     if "StatusDashboard" in found["Resources"]:
         dashboard = properties(found, "StatusDashboard")
         dashboard["DashboardBody"] = json.loads(dashboard["DashboardBody"])
-    text = json.dumps(found)
-    assert set(re.findall(r"\barn:([a-z-]+):", text)) == {partition}
-    return json.loads(text.replace("aws-cn", "aws"))
+    assert set(re.findall(r"\barn:([a-z-]+):", json.dumps(found))) == {partition}
+    return undescribed(found)
+
+
+def undescribed(node: dict[str, Any]) -> dict[str, Any]:
+    """Without texts for people, and of the usual partition."""
+
+    def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: one for key, one in pairs if not key.endswith("Description")}
+
+    text = json.dumps(node).replace("aws-cn", "aws")
+    plain: dict[str, Any] = json.loads(text, object_pairs_hook=kept)
+    return plain
 
 
 def leaves(node: Any, path: str = "") -> dict[str, Any]:
@@ -126,10 +136,7 @@ def test_what_is_taken_and_made_is_what_the_snapshot_shows(name: str) -> None:
         shown["settings"][setting] = {"given": given, **differ}
         first = first or found
     shown["Mappings"] = template.get("Mappings", {})
-    shown["Parameters"] = {
-        key: {what: one for what, one in row.items() if not what.endswith("Description")}
-        for key, row in template["Parameters"].items()
-    }
+    shown["Parameters"] = undescribed(template["Parameters"])
     text = yaml.dump(shown, sort_keys=False, width=100, Dumper=Compact)
     if os.environ.get("UPDATE_SNAPSHOTS"):
         snapshot(name).write_text(text, encoding="utf-8")
