@@ -1,6 +1,6 @@
-"""Policies: what is allowed and what is refused.
+"""Policies: they allow every call that the function makes, and nothing next to it.
 
-That the function makes no call beyond these actions, every test of it proves (`permitted`).
+That no test of the function sees another call, `permitted` in tests/conftest.py ensures.
 """
 
 from __future__ import annotations
@@ -9,178 +9,129 @@ import json
 from typing import Any
 
 import pytest
-from aws import ACCOUNT_ID, REGION
-from cloudformation import DEPLOY, allows, as_list, resolve, role_statements
+from aws import ACCOUNT_ID, OTHER_ACCOUNT_ID, REGION, Call, route, rule
+from botocore import xform_name
+from cloudformation import DEPLOY, allows, as_list, load, resolve, statements_of
+from conftest import Scene
 
 Statements = list[dict[str, Any]]
 
-DESCRIBES = (
-    "ec2:DescribeInstances",
-    "ec2:DescribeNetworkAcls",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeSecurityGroups",
-    "ec2:DescribeTrafficMirrorSessions",
-    "ec2:DescribeTrafficMirrorTargets",
-)
+EC2 = f"arn:aws:ec2:{REGION}:{ACCOUNT_ID}:"
+ROLE = f"arn:aws:iam::{OTHER_ACCOUNT_ID}:role/traffic-mirror-sensors"
 CREATE, TAG, ASSUME = "ec2:CreateTrafficMirrorSession", "ec2:CreateTags", "sts:AssumeRole"
-EIGHT = {*DESCRIBES, CREATE, TAG}
-PREFIX_LISTS, ROUTES = "ec2:GetManagedPrefixListEntries", "ec2:DescribeRouteTables"
-
-HERE = f"{REGION}:{ACCOUNT_ID}"
-EC2, SQS = f"arn:aws:ec2:{HERE}:", f"arn:aws:sqs:{HERE}:traffic-mirror-"
-LOG = f"arn:aws:logs:{HERE}:log-group:traffic-mirror-LogGroup"
-ROLE = "arn:aws:iam::111122223333:role/sensors"
-SESSION = EC2 + "traffic-mirror-session/tms-1"
-THEIRS = f"arn:aws:ec2:{REGION}:111122223333:traffic-mirror-target/tmt-any"
-ELSEWHERE = (f"arn:aws:ec2:eu-west-1:{ACCOUNT_ID}:", f"arn:aws:ec2:{REGION}:999999999999:")
-GIVEN = {
-    "CodeBucket": "my-bucket",
-    "CodeKey": "lambda_traffic_mirror.zip",
-    "FilterId": "tmf-1",
-    "Targets": "tmt-1, tmt-2",
-    "TargetAccounts": "111122223333",
-    "SensorRoleArns": ROLE,
-}
+ROUTES, LISTS = "ec2:DescribeRouteTables", "ec2:GetManagedPrefixListEntries"
+PREFIX_LIST = EC2 + "prefix-list/pl-1"
+MAKING = {"ec2:CreateAction": "CreateTrafficMirrorSession"}
+GIVEN = {"CodeBucket": "my-bucket", "CodeKey": "key", "FilterId": "tmf-1", "Targets": "tmt-1,tmt-2"}
+GIVEN |= {"TargetAccounts": OTHER_ACCOUNT_ID, "SensorRoleArns": ROLE, "AllowPrefixLists": "true"}
 
 
-def made(**parameters: str) -> dict[str, Any]:
+def actions(statements: Statements) -> set[str]:
+    """Those of EC2 and STS. Logs and queues are Lambda's own work."""
+    found = {action for one in statements for action in as_list(one["Action"])}
+    return {action for action in found if not action.startswith(("logs:", "sqs:"))}
+
+
+def role(**parameters: str) -> dict[str, Any]:
     return resolve(parameters=GIVEN | parameters, region=REGION, account=ACCOUNT_ID)
 
 
-FILTERS = [EC2 + f"traffic-mirror-filter/tmf-{one}" for one in (1, 2, 10)]
-THEIR_FILTERS = [one + "traffic-mirror-filter/tmf-1" for one in ELSEWHERE]
+def written(name: str, filter_id: str = "") -> Statements:
+    """A policy of deploy/."""
+    text = (DEPLOY / name).read_text(encoding="utf-8").replace("FILTER_ID", filter_id)
+    found: Statements = json.loads(text)["Statement"]
+    return found
 
 
-# The parameters, an action, the resources on which it is allowed, and those on which it is refused
-# (`*`: it takes none). Condition keys of the request stand behind the action.
-ROLE_MAY: list[tuple[dict[str, str], str, list[str], list[str]]] = [
-    *(({}, action, ["*"], []) for action in DESCRIBES),
-    ({}, "ec2:DescribeVpcs", [], ["*"]),
-    ({}, ROUTES, ["*"], []),
-    ({"AllowRoutes": "false"}, ROUTES, [], ["*"]),
-    ({}, PREFIX_LISTS, [], [EC2 + "prefix-list/pl-1"]),
-    (
-        {"AllowPrefixLists": "true"},
-        PREFIX_LISTS,
-        [EC2 + "prefix-list/pl-1", f"arn:aws:ec2:{REGION}:aws:prefix-list/pl-1"],
-        [ELSEWHERE[0] + "prefix-list/pl-1", EC2 + "vpc/vpc-1"],
-    ),
-    # Sources and sessions only here.
-    ({}, CREATE, [EC2 + "network-interface/eni-1", SESSION], [EC2 + "instance/i-1"]),
-    ({}, CREATE, [], [one + "network-interface/eni-1" for one in ELSEWHERE]),
-    ({}, CREATE, [], [one + "traffic-mirror-session/tms-1" for one in ELSEWHERE]),
-    # Only the given filter, unless tags name others; never one of another account.
-    ({}, CREATE, FILTERS[:1], FILTERS[1:] + THEIR_FILTERS),
-    ({"FilterId": ""}, CREATE, [EC2 + "traffic-mirror-filter/traffic-mirror-Filter"], FILTERS),
-    ({"FilterTag": "f"}, CREATE, FILTERS, THEIR_FILTERS),
-    # Only the given targets, shared ones included, and those of the given accounts.
-    (
-        {},
-        CREATE,
-        [f"{of}traffic-mirror-target/tmt-{one}" for of in (EC2, ELSEWHERE[1]) for one in "12"],
-        [f"{EC2}traffic-mirror-target/{one}" for one in ("", "tmt-10", "tmt-3")],
-    ),
-    ({"Targets": ""}, CREATE, [THEIRS], [EC2 + "traffic-mirror-target/tmt-1"]),
-    ({"TargetAccounts": ""}, CREATE, [EC2 + "traffic-mirror-target/tmt-1"], [THEIRS]),
-    # Tags only on a session, only while it is created.
-    ({}, TAG, [], [SESSION]),
-    ({}, f"{TAG} ec2:CreateAction=RunInstances", [], [SESSION]),
-    (
-        {},
-        f"{TAG} ec2:CreateAction=CreateTrafficMirrorSession",
-        [SESSION],
-        [EC2 + "instance/i-1", *(one + "traffic-mirror-session/tms-1" for one in ELSEWHERE)],
-    ),
-    # Never a change or a deletion.
-    *(
-        ({}, f"ec2:{verb} ec2:CreateAction=CreateTrafficMirrorSession", [], [SESSION])
-        for verb in ("DeleteTrafficMirrorSession", "ModifyTrafficMirrorSession", "DeleteTags")
-    ),
-    ({}, ASSUME, [ROLE], [ROLE + "x", "arn:aws:iam::111122223333:role/admin"]),
-    ({"SensorRoleArns": ""}, ASSUME, [], [ROLE, ""]),
-    ({}, "iam:PassRole", [], [f"arn:aws:iam::{ACCOUNT_ID}:role/traffic-mirror-Role"]),
-    # Only its own log and queues.
-    ({}, "logs:CreateLogStream", [f"{LOG}:log-stream:x"], [f"{LOG}2:log-stream:x"]),
-    ({}, "logs:PutLogEvents", [f"{LOG}:log-stream:x"], [f"{LOG}2:log-stream:x"]),
-    ({}, "logs:DeleteLogStream", [], [f"{LOG}:log-stream:x"]),
-    *(
-        ({}, f"sqs:{verb}", [SQS + "Queue"], [SQS + "DeadLetterQueue", SQS + "FailedSweepQueue"])
-        for verb in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
-    ),
-    ({}, "sqs:SendMessage", [SQS + "FailedSweepQueue"], [SQS + "Queue", SQS + "DeadLetterQueue"]),
-    ({}, "sqs:PurgeQueue", [], [SQS + "Queue"]),
-]
+def asked(call: Call) -> list[tuple[str, str]]:
+    """The actions and resources that IAM is asked for at a call."""
+    given, action = call.parameters, call.operation
+    if action == ASSUME:
+        return [(ASSUME, given["RoleArn"])]
+    if f"ec2:{action}" != CREATE:
+        return [(f"ec2:{action}", PREFIX_LIST if f"ec2:{action}" == LISTS else "*")]
+    session = EC2 + "traffic-mirror-session/tms-new"
+    kinds = ("NetworkInterface", "TrafficMirrorTarget", "TrafficMirrorFilter")
+    others = [f"{EC2}{xform_name(kind, '-')}/{given[f'{kind}Id']}" for kind in kinds]
+    return [(TAG, session), *((CREATE, one) for one in (session, *others))]
 
 
-def allowed(statements: Statements, action: str, resource: str) -> bool:
-    name, *keys = action.split(" ")
-    return allows(statements, name, resource, dict(key.split("=") for key in keys))
+def test_policies_allow_every_call_that_is_made_and_no_other_action(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sensor takes every call here. The other one is in another account and in another VPC."""
+    group = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
+    here = scene.sensor(scene.subnet(), [group])
+    scene.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
+    other = scene.other()
+    vpc = other.vpc("10.9.0.0/16")
+    group = other.group(rule(prefix_list=other.prefix_list("10.0.0.0/8")), vpc=vpc)
+    other.share(other.sensor(other.zone_subnet("a", vpc), [group], sessions=1), interface=False)
+    other.role("traffic-mirror-sensors")
+    made = role(FilterId=scene.filter_id, Targets=here)
+    function = made["Resources"]["Function"]["Properties"]
+    for name, value in function["Environment"]["Variables"].items():
+        monkeypatch.setenv(name, value)
+    scene.forget_calls()
+    assert scene.run(scene.instance()).outcomes == ["created"]
+    requests: dict[str, list[tuple[str, str]]] = {ACCOUNT_ID: [], OTHER_ACCOUNT_ID: []}
+    for call in scene.calls:
+        requests[call.account] += asked(call)
+    optional = {LISTS, ROUTES, ASSUME}
+    guides_eight = [one for one in requests[ACCOUNT_ID] if one[0] not in optional]
+    sensors = resolve(load(DEPLOY / "sensors.yaml"), {"TrustedAccounts": ACCOUNT_ID})
+    for statements, needed in (
+        (statements_of(made), requests[ACCOUNT_ID]),
+        (written("permissions.json", scene.filter_id), guides_eight),
+        (statements_of(sensors), requests[OTHER_ACCOUNT_ID]),
+    ):
+        assert [one for one in needed if not allows(statements, *one, MAKING)] == []
+        assert actions(statements) == {action for action, _ in needed}
 
 
-def test_the_role_may_do_this_and_nothing_next_to_it() -> None:
-    for parameters, action, on, not_on in ROLE_MAY:
-        statements = role_statements(made(**parameters))
-        assert [one for one in on if not allowed(statements, action, one)] == [], action
-        assert [one for one in not_on if allowed(statements, action, one)] == [], action
+FILTER, TARGET, SESSION = (f"traffic-mirror-{kind}/" for kind in ("filter", "target", "session"))
+THEIRS, FAR = f"arn:aws:ec2:{REGION}:999999999999:", f"arn:aws:ec2:eu-west-1:{ACCOUNT_ID}:"
+SHARED = f"arn:aws:ec2:{REGION}:{OTHER_ACCOUNT_ID}:{TARGET}tmt-3"
+GIVEN_UP = f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:traffic-mirror-DeadLetterQueue"
+BY_TAG, NO_IDS, NO_ACCOUNTS = {"FilterTag": "f"}, {"Targets": ""}, {"TargetAccounts": ""}
+# An action, a resource, whether the role may do that, and the parameters of the stack.
+LIMITS: dict[str, tuple[str, str, bool, dict[str, str]]] = {
+    "an interface of another account": (CREATE, THEIRS + "network-interface/eni-1", False, {}),
+    "an interface in another Region": (CREATE, FAR + "network-interface/eni-1", False, {}),
+    "a filter that is not given": (CREATE, EC2 + FILTER + "tmf-10", False, {}),
+    "a filter that a tag may name": (CREATE, EC2 + FILTER + "tmf-10", True, BY_TAG),
+    "a filter of others in a tag": (CREATE, THEIRS + FILTER + "tmf-1", False, BY_TAG),
+    "a target that is not given": (CREATE, EC2 + TARGET + "tmt-10", False, {}),
+    "a target here, where only accounts are": (CREATE, EC2 + TARGET + "tmt-1", False, NO_IDS),
+    "a given target, whoever shares it": (CREATE, THEIRS + TARGET + "tmt-2", True, {}),
+    "any target of a given account": (CREATE, SHARED, True, NO_IDS),
+    "any target of an account, where none is given": (CREATE, SHARED, False, NO_ACCOUNTS),
+    "a tag on an instance": (TAG, EC2 + "instance/i-1", False, {}),
+    "deleting a session": ("ec2:DeleteTrafficMirrorSession", EC2 + SESSION + "tms-1", False, {}),
+    "a role that is not given": (ASSUME, ROLE + "-2", False, {}),
+    "a role where none is given": (ASSUME, ROLE, False, {"SensorRoleArns": ""}),
+    "routes where they are not allowed": (ROUTES, "*", False, {"AllowRoutes": "false"}),
+    "prefix lists of AWS": (LISTS, f"arn:aws:ec2:{REGION}:aws:prefix-list/pl-1", True, {}),
+    "prefix lists where they are not": (LISTS, PREFIX_LIST, False, {"AllowPrefixLists": "false"}),
+    "messages that were given up": ("sqs:ReceiveMessage", GIVEN_UP, False, {}),
+}
 
 
-def test_permissions_to_paste_are_the_guides_eight() -> None:
-    """They name no account or Region; otherwise they are the template's."""
-    text = (DEPLOY / "permissions.json").read_text(encoding="utf-8").replace("FILTER_ID", "tmf-1")
-    statements = json.loads(text)["Statement"]
-    assert {action for one in statements for action in as_list(one["Action"])} == EIGHT
-    for parameters, action, on, not_on in ROLE_MAY:
-        if action.split(" ")[0] in EIGHT and not parameters:
-            assert [one for one in on if not allowed(statements, action, one)] == [], action
-            here = [one for one in not_on if one.startswith(EC2) and "target" not in one]
-            assert [one for one in here if allowed(statements, action, one)] == [], action
+@pytest.mark.parametrize(("action", "resource", "may", "given"), LIMITS.values(), ids=LIMITS)
+def test_the_role_is_limited_to_what_is_given(
+    action: str, resource: str, may: bool, given: dict[str, str]
+) -> None:
+    assert allows(statements_of(role(**given)), action, resource, MAKING) is may
+
+
+def test_the_role_tags_a_session_only_while_it_is_made() -> None:
+    for keys in ({}, {"ec2:CreateAction": "RunInstances"}):
+        assert not allows(statements_of(role()), TAG, EC2 + SESSION + "tms-1", keys)
 
 
 def test_a_preview_may_read_and_nothing_else() -> None:
-    text = (DEPLOY / "preview-policy.json").read_text(encoding="utf-8")
-    statements = json.loads(text)["Statement"]
+    statements = written("preview-policy.json")
     stack = {"cloudformation:DescribeStacks", "cloudformation:ListStackResources"}
-    actions = {action for one in statements for action in as_list(one["Action"])}
-    assert actions == {*DESCRIBES, PREFIX_LISTS, ROUTES, ASSUME, *stack}
-    assert allowed(statements, ASSUME, "arn:aws:iam::111122223333:role/traffic-mirror-sensors")
-    assert not allowed(statements, ASSUME, "arn:aws:iam::111122223333:role/admin")
-
-
-def test_only_lambda_assumes_the_role() -> None:
-    trust = made()["Resources"]["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-    others: list[dict[str, str]] = [{"Service": "ec2.amazonaws.com"}, {"AWS": ACCOUNT_ID}]
-    for one in ({"Service": "lambda.amazonaws.com"}, *others):
-        assert allows(trust, ASSUME, "", {}, one) == (one not in others)
-
-
-# The queues
-
-RULES = {
-    "Queue": {"StartRule", "ChangeRule"},
-    "DeadLetterQueue": {"StartRule", "ChangeRule", "SweepRule"},
-    "FailedSweepQueue": set(),
-}
-EVENTS = {"Service": "events.amazonaws.com"}
-OWN = {"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}  # what an identity has of its own
-
-
-@pytest.mark.parametrize("queue", RULES)
-@pytest.mark.parametrize("trail", ["true", "false"])
-def test_rules_reach_their_queues_and_only_encrypted(queue: str, trail: str) -> None:
-    policy = made(CloudTrailEvents=trail)["Resources"][queue + "Policy"]["Properties"]
-    assert [one.rsplit("/", 1)[-1] for one in policy["Queues"]] == [f"traffic-mirror-{queue}"]
-
-    def lets_in(source: str, secure: str, who: dict[str, str], *more: dict[str, Any]) -> list[str]:
-        arn = f"arn:aws:events:{HERE}:rule/traffic-mirror-{source}"
-        keys = {"aws:SourceArn": arn, "aws:SecureTransport": secure}
-        statements = [*policy["PolicyDocument"]["Statement"], *more]
-        verbs = ("SendMessage", "ReceiveMessage")
-        return [one for one in verbs if allows(statements, f"sqs:{one}", SQS + queue, keys, who)]
-
-    expected = RULES[queue] - ({"ChangeRule"} if trail == "false" else set())
-    for source in ("StartRule", "ChangeRule", "SweepRule", "OtherRule"):
-        assert lets_in(source, "true", EVENTS) == ["SendMessage"] * (source in expected)
-        for who in ({"Service": "sns.amazonaws.com"}, {"AWS": "999999999999"}):
-            assert lets_in(source, "true", who) == []
-        assert lets_in(source, "false", EVENTS) == lets_in(source, "false", EVENTS, OWN) == []
-    assert lets_in("none", "true", {"AWS": ACCOUNT_ID}, OWN) == ["SendMessage", "ReceiveMessage"]
+    assert actions(statements) == actions(statements_of(role())) - {CREATE, TAG} | stack
+    assert allows(statements, ASSUME, ROLE)
+    assert not allows(statements, ASSUME, ROLE.replace("traffic-mirror-sensors", "admin"))

@@ -1,23 +1,33 @@
-"""The zip as an operator makes it, and folders that hold what Lambda adds to it."""
+"""The zip as an operator makes it."""
 
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 ZIP = "lambda_traffic_mirror.zip"
-# What the Lambda runtime has: boto3 and what it depends on, and the client of the Runtime API.
-BOTO3 = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
-RUNTIME_CLIENT = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py")
+
+# A Python whose virtual environments are the tests' own, which takes no time.
+STAND_IN = """#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then
+  mkdir -p "$3/bin" && exec ln -s "$0" "$3/bin/python"
+fi
+exec "{python}" "$@"
+"""
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(text.replace("{python}", sys.executable), encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
 
 
 def copy_project(folder: Path) -> Path:
@@ -29,16 +39,17 @@ def copy_project(folder: Path) -> Path:
 
 
 def build(
-    folder: Path, cwd: Path, environment: Mapping[str, str] | None = None
+    copy: Path, environment: Mapping[str, str], umask: int = -1
 ) -> subprocess.CompletedProcess[str]:
-    """Runs build_zip.sh of a copy of the project, for a user who stands in `cwd`."""
+    """Runs build_zip.sh of a copy of the project, for a user who stands beside it."""
     return subprocess.run(
-        [str(folder / "build_zip.sh")],
-        cwd=cwd,
-        env={"PYTHON": sys.executable, **(os.environ if environment is None else environment)},
+        [str(copy / "build_zip.sh")],
+        cwd=copy.parent,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=120,
+        umask=umask,
         check=False,
     )
 
@@ -48,35 +59,7 @@ def built_zip() -> Path:
     """Returns the zip, made once for the whole test run and gone after it."""
     work = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, work, ignore_errors=True)
-    # A blank in the path: quoting has to be right.
-    folder = copy_project(work / "a project")
-    done = build(folder, cwd=work)
+    folder = copy_project(work / "project")
+    done = build(folder, {"PYTHON": script(work / "python", STAND_IN)})
     assert done.returncode == 0, done.stderr
     return folder / ZIP
-
-
-def unpack(folder: Path) -> Path:
-    """Unpacks the zip into a folder, as Lambda does."""
-    shutil.unpack_archive(built_zip(), folder)
-    return folder
-
-
-def provide(folder: Path, modules: Iterable[str]) -> Path:
-    """Makes a folder with links to these installed modules and to nothing else.
-
-    A package becomes a folder of links, so that a test can take parts of it away.
-    """
-    folder.mkdir()
-    for module in modules:
-        spec = importlib.util.find_spec(module)
-        assert spec is not None, module
-        assert spec.origin is not None, module
-        origin = Path(spec.origin)
-        if not spec.submodule_search_locations:
-            (folder / origin.name).symlink_to(origin)
-        else:
-            (folder / module).mkdir()
-            for part in origin.parent.iterdir():
-                if part.name != "__pycache__":
-                    (folder / module / part.name).symlink_to(part)
-    return folder
