@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from conftest import Clock, Scene
 from worlds import play
 
 
@@ -21,7 +22,9 @@ def seeds() -> range:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_the_handler_decides_as_the_model_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    if found := play(seed):
+def test_the_handler_decides_as_the_model_does(
+    scene: Scene, clock: Clock, caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    caplog.set_level("DEBUG", "lambda_traffic_mirror")
+    if found := play(scene, seed, caplog):
         pytest.fail("\n\n".join(found[:3]))
