@@ -327,7 +327,8 @@ class Builder:
         decoys = [self.account.sensor(self.subnets[0][0], sessions=1) for _ in range(2)]
         for interface_id, _ in self.sources:
             if self.often(0.05, sources=0.5, sweep=0.6):
-                targets = rng.choice((self.sensors, decoys, decoys, [*self.sensors, *decoys]))
+                several = [*self.sensors, *decoys]
+                targets = rng.choice((self.sensors, self.sensors, decoys, decoys, several))
                 if self.often(0.1) or not targets:
                     targets = [self.account.missing_sensor()]
                 for number in rng.sample((1, 2, 9), rng.choice((1, 1, 2, 3))):
@@ -443,7 +444,7 @@ class Builder:
             mirror_databases=self.often(0.0, sweep=0.7),
             mirror_alongside=self.often(0.1, sources=0.7, sweep=0.7),
             session_number=rng.choice((1, 1, 2, 9)),
-            dry_run=self.often(0.15),
+            dry_run=self.often(0.15, limits=0.05),
         )
         if self.load_balancers and self.often(0.8):
             settings.exclude_tags = ["absent"]
@@ -571,7 +572,7 @@ class Builder:
     def refusals(self) -> None:
         """What AWS refuses to create, and permissions that are optional."""
         rng, account = self.random, self.account
-        limited = {"limits": 0.3, "tags": 0.1, "sweep": 0.1}
+        limited = {"limits": 0.35, "tags": 0.1, "sweep": 0.1}
         if self.often(0.03, **limited):
             account.unsupported_types = {"t3.micro"}
         elif self.often(0.03, **limited):
@@ -588,7 +589,7 @@ class Builder:
         """A call that AWS does not answer, or rows that cannot be read."""
         account, denied = self.account, self.often(0.5)
         calls = ["DescribeSecurityGroups", "DescribeRouteTables", "GetManagedPrefixListEntries"]
-        calls += ["rows", "rows"]
+        calls += ["GetManagedPrefixListEntries", "rows", "rows"]
         if not self.others:  # AMBIGUOUS: whether the source's own outbound ACL is needed
             calls.append("DescribeNetworkAcls")
         if self.theme != "sweep":  # which also reads databases and instances so
@@ -614,7 +615,7 @@ class Builder:
             host = nic.instance.id if self.instance_ids and nic.instance.id in hosts else "none"
             named = [host, nic.id, one, nic._group_set[0].id, nic.subnet.id]
             name, call = self.random.choice(list(zip(named, DAMAGES, strict=True)))
-            if self.often(0.6):
+            if self.often(0.7):
                 self.account.show(call, partial(damaged, name, DAMAGES[call]))
 
 
