@@ -180,20 +180,19 @@ def group_rules_admit(
             continue
         if protocol != "-1" and not contains_vxlan(rule.get("FromPort"), rule.get("ToPort")):
             continue
-        for block in rule.get("IpRanges", []):
-            if within(block.get("CidrIp"), source_address):
-                return True
+        blocks = [block.get("CidrIp") for block in rule.get("IpRanges", [])]
+        for listed in rule.get("PrefixListIds", []):
+            # AMBIGUOUS: a list that exists but is not shown although the permission is there
+            # (shared, deleted). Here its rule does not match, as without the permission.
+            entries = prefix_lists.get(listed["PrefixListId"], [])
+            blocks += [entry.get("Cidr") for entry in entries]
+        if any(within(block, source_address) for block in blocks):
+            return True
         for pair in rule.get("UserIdGroupPairs", []):
             status = pair.get("PeeringStatus")
             counts = status == "active" or (unstated and not status)
             if counts and pair.get("GroupId") in source_group_ids:
                 return True
-        for listed in rule.get("PrefixListIds", []):
-            # AMBIGUOUS: a list that exists but is not shown although the permission is there
-            # (shared, deleted). Here its rule does not match, as without the permission.
-            for entry in prefix_lists.get(listed["PrefixListId"], []):
-                if within(entry.get("Cidr"), source_address):
-                    return True
     return False
 
 
