@@ -11,7 +11,7 @@ import copy
 import os
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import botocore.exceptions
@@ -268,31 +268,19 @@ def test_rows_that_nobody_asked_for_change_nothing(
     assert (answer.outcomes, scene.sessions_of(other)) == (["created"], [0])
 
 
-def twice(answer: Answer, *names: str) -> None:
-    """Each row of the list that these names lead to comes twice."""
-    name, *more = names
-    for row in answer[name] if more else ():
-        twice(row, *more)
-    if not more:
-        answer[name] *= 2
-
-
-TWICE = {
-    **{f"a row of {operation}": (operation, [rows.name]) for operation, rows in ROWS.items()},
-    "an instance of one reservation": ("DescribeInstances", ["Reservations", "Instances"]),
-    "an interface of one instance": (
-        "DescribeInstances",
-        ["Reservations", "Instances", "NetworkInterfaces"],
-    ),
-}
+def twice(value: Any) -> Any:
+    """Each row comes twice, and so does each row in it."""
+    if isinstance(value, list):
+        return [twice(one) for one in value] * 2
+    return {key: twice(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 @pytest.mark.parametrize("sweep", [False, True], ids=["event", "sweep"])
-@pytest.mark.parametrize(("operation", "names"), TWICE.values(), ids=TWICE.keys())
+@pytest.mark.parametrize("operation", ROWS)
 def test_a_row_that_comes_twice_counts_once(
-    scene: Scene, simple: str, operation: str, names: list[str], sweep: bool
+    scene: Scene, simple: str, operation: str, sweep: bool
 ) -> None:
-    scene.show(operation, lambda answer: twice(answer, *names))
+    scene.show(operation, lambda answer: answer.update(twice(answer)))
     event = scheduled_event() if sweep else running_event(simple)
     rest = {"exists": 1, "skipped": 1} if sweep else {}
     assert scene.run(event | {"dry_run": True}).summary == {"planned": 1, **rest}
@@ -300,37 +288,32 @@ def test_a_row_that_comes_twice_counts_once(
     assert scene.count(CREATE) == 1
 
 
-# Tokens of the next page, each by the number of the page, and whether the reading fails.
-TOKENS: dict[str, tuple[Callable[[int], object], bool]] = {
-    "an empty one is the end": (lambda page: "", False),
-    "none is the end": (lambda page: None, False),
-    "three pages with the same rows": (lambda page: f"page-{page}" if page < 3 else None, False),
-    "one that repeats": (lambda page: "the-same", True),
+# Tokens of one page after the other, and whether the reading fails.
+TOKENS: dict[str, tuple[list[str | None], bool]] = {
+    "an empty one is the end": ([""], False),
+    "none is the end": ([None], False),
+    "three pages with the same rows": (["page 2", "page 3", None], False),
+    "one that repeats": (["the same"] * 10, True),
 }
 
 
 @pytest.mark.parametrize("operation", ROWS)
-@pytest.mark.parametrize(("token", "fails"), TOKENS.values(), ids=TOKENS.keys())
+@pytest.mark.parametrize(("tokens", "fails"), TOKENS.values(), ids=TOKENS.keys())
 def test_the_token_of_the_next_page(
-    scene: Scene, simple: str, operation: str, token: Callable[[int], object], fails: bool
+    scene: Scene, simple: str, operation: str, tokens: list[str | None], fails: bool
 ) -> None:
-    pages: list[Answer] = []
+    left = list(tokens)
 
     def change(answer: Answer) -> None:
-        if "the-rest" in pages:
-            return
-        pages.append(answer)
-        assert len(pages) < 60, "It is read without end."
-        answer["NextToken"] = token(len(pages))
-        if answer["NextToken"] is None:
-            del answer["NextToken"]
+        answer.pop("NextToken", None)
+        token = left.pop(0) if left else None
+        answer.update({} if token is None else {"NextToken": token})
 
     # The account knows no such token: whatever is asked for, it shows the first page.
     scene.gates.append(lambda call, values: call == operation and values.pop("NextToken", None))
     scene.show(operation, change)
     if fails:
         assert missing(error_of(running_event(simple)), "1 failed", operation) == []
-        assert len(pages) <= 10
     else:
         assert scene.run(simple).outcomes == ["created"]
 
@@ -394,11 +377,10 @@ def test_a_page_instead_of_the_answer_of_sts_keeps_nobody_from_a_sensor_of_ours(
 # --------------------------------------------------------------------------------------
 
 # Variables of botocore, and values that make no sense.
-NONSENSE: list[tuple[str, str]] = [
-    *(("AWS_ENDPOINT_URL", url) for url in ("nonsense", "http://", "http://[", "\u00e9")),
-    *(("AWS_ENDPOINT_URL", f"{url}/") for url in ("ftp://127.0.0.1", "http://127.0.0.1:99999")),
-    ("AWS_ENDPOINT_URL", "http://127.0.0.1:1/"),
-    ("AWS_ENDPOINT_URL_EC2", "not a url"),
+URLS = ("nonsense", "http://", "http://[", "\u00e9", "ftp://127.0.0.1/", "http://127.0.0.1:1/")
+NONSENSE = [
+    *(("AWS_ENDPOINT_URL", url) for url in URLS),
+    ("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:99999/"),
     *(("AWS_DEFAULT_REGION", region) for region in ("", "no region", "us-east-1/../x", "a" * 300)),
 ]
 
@@ -415,11 +397,9 @@ def test_nonsense_in_variables_of_botocore_is_a_failure(
 
 ERRORS: list[Exception] = [
     botocore.exceptions.NoCredentialsError(),
-    botocore.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"),
     botocore.exceptions.ClientError({}, "AssumeRole"),
     RuntimeError("Credentials were refreshed, but they are still expired."),
     KeyError("AccessKeyId"),
-    OSError(13, "Permission denied"),
     RecursionError("maximum recursion depth exceeded"),
     MemoryError(),
     StopIteration(),
