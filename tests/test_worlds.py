@@ -8,20 +8,12 @@ create and metric is compared. WORLDS=2000 runs that many seeds, WORLDS=500-700 
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from conftest import Clock, Scene
-from worlds import play
+from worlds import play, seeds
 
 
-def seeds() -> range:
-    """Which worlds to run."""
-    first, _, end = os.environ.get("WORLDS", "104").rpartition("-")
-    return range(int(first or 0), int(end))
-
-
-@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("seed", seeds("WORLDS", "104"))
 def test_the_handler_decides_as_the_model_does(
     scene: Scene, clock: Clock, caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:

@@ -32,19 +32,18 @@ from moto.moto_api._internal import mock_random
 # What a world is mostly about: one after the other, so that few worlds cover every rule.
 THEMES = ("everything", "acls", "groups", "unseen", "balancers", "limits", "routes")
 THEMES += ("accounts", "sweep", "tags", "unanswered", "warm", "sources")
-HERE = ("plain",) * 18 + ("unattached", "unattached", "stopped", "stopped", "adopted")
+# Kinds of sensors, each as often as it stands there.
+ODD = ["unattached", "stopped", "missing", "deleted", "nlb", "foreign"]
 SENSOR_KINDS = {
-    "everything": ("plain",) * 12
-    + ("unattached", "unattached", "stopped", "missing", "deleted", "nlb", "nlb")
-    + ("gwlb", "foreign", "foreign", "foreign nlb", "deleted nlb"),
-    "sweep": ("plain",) * 5 + ("unattached", "stopped", "missing", "deleted", "nlb", "foreign"),
-    "unseen": ("plain", "plain", "plain", "foreign", "deleted", "foreign nlb"),
-    "balancers": ("nlb", "nlb", "nlb", "gwlb"),
-    "sources": ("plain",) * 9 + ("unattached", "stopped", "adopted", "adopted"),
+    "here": ["plain"] * 18 + ["unattached", "unattached", "stopped", "stopped", "adopted"],
+    "everything": ["plain"] * 12 + ODD + ODD + ["gwlb", "foreign nlb", "deleted nlb"],
+    "sweep": ["plain"] * 5 + ODD,
+    "unseen": ["plain", "plain", "plain", "foreign", "deleted", "foreign nlb"],
+    "balancers": ["nlb", "nlb", "nlb", "gwlb"],
+    "sources": ["plain"] * 9 + ["unattached", "stopped", "adopted", "adopted"],
+    "abroad": ["plain"] * 8
+    + ["unattached", "stopped", "deleted", "nlb", "nlb", "gwlb", "deleted nlb", "private"],
 }
-# In another account; one that is private is not shared.
-ABROAD = (*("plain",) * 8, "unattached", "stopped", "deleted", "nlb", "nlb", "gwlb")
-ABROAD += ("deleted nlb", "private")
 PORT_RANGES = ((4789, 4789), (4789, 4789), (4788, 4788), (4790, 4790), (4788, 4789), (4789, 4790))
 PORT_RANGES += ((4788, 4790), (0, 4788), (0, 65535), (4790, 65535), None)
 TAGS = {"mirror": ("yes", "no", ""), "team": ("blue", "red=green"), "Name": ("web",)}
@@ -52,8 +51,8 @@ TAG_RULES = ("mirror=yes", "mirror", "mirror=", "team=red=green", "team", "Mirro
 TAG_RULES += ("mirror=yes,team=blue", "absent,Name")
 # Whether there is a role in an account with sensors, and what it may read.
 FATES = ("works",) * 5 + ("denied", "a read is denied", "a read fails", "none")
-NEXT_HOPS = ("pcx", "tgw", "vpce", "eni", "instance", "vgw", "lgw", "core_network", "igw")
-NEXT_HOPS += ("nat", "eigw", "cagw", "pcx", "tgw")
+NEXT_HOPS = ("pcx", "tgw", "pcx", "tgw", "vpce", "eni", "instance", "vgw", "lgw", "core_network")
+NEXT_HOPS += ("igw", "nat", "eigw", "cagw")
 # How each field of a World is read, and the rows' name.
 READS = {
     "reservations": ("describe_instances", "Reservations"),
@@ -80,6 +79,12 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
         0, {**acl_entry(1, "allow", "no block"), "RuleNumber": 0}
     ),
 }
+
+
+def seeds(variable: str, usual: str) -> range:
+    """Which seeds to run: `100` are the first ones, `500-700` those from 500 to 699."""
+    first, _, end = os.environ.get(variable, usual).rpartition("-")
+    return range(int(first or 0), int(end))
 
 
 # --------------------------------------------------------------------------------------
@@ -137,15 +142,15 @@ class Builder:
 
     def build(self) -> Builder:
         self.networks()
-        sizes = {"unseen": (1, 2, 3, 4), "balancers": (1, 2, 3, 4), "sweep": (1, 2, 3, 4)}
+        some = (1, 2, 3, 4)
         self.instances = [self.source() for _ in range(self.pick((1, 3, 5), sweep=(1, 2)))]
         for _ in range(self.pick((0,), sweep=(0, 1, 2))):
             self.database()
         self.sources = self.addresses(self.account)
         for account in self.accounts:
             self.some_prefix_lists(account)
-        count = self.pick((0, 1, 2, 3, 5, 8, 12, 30), **sizes)
-        for _ in range(count):
+        sizes = (0, 1, 2, 3, 5, 8, 12, 30)
+        for _ in range(self.pick(sizes, unseen=some, balancers=some, sweep=some)):
             self.sensors.append(self.sensor())
         for account in self.accounts:
             self.acls(account)
@@ -339,8 +344,8 @@ class Builder:
     def sensor(self) -> str:
         """One sensor of any kind, here or in another account."""
         if not self.others or not self.often(0.3, accounts=0.7):
-            return self.sensor_in(self.account, self.pick(HERE, **SENSOR_KINDS))
-        owner, kind = self.random.choice(self.others), self.random.choice(ABROAD)
+            return self.sensor_in(self.account, self.pick(SENSOR_KINDS["here"], **SENSOR_KINDS))
+        owner, kind = self.random.choice(self.others), self.random.choice(SENSOR_KINDS["abroad"])
         made = self.sensor_in(owner, kind)
         if kind != "private":
             owner.share(made, interface=self.often(0.6))
