@@ -185,8 +185,7 @@ class Pool(Executor):
         self._idle += 1
 
 
-# ---------------------------------------------------------------------------------------------
-# What is assumed about AWS.
+# What is assumed about AWS
 
 ZONES = ("a", "b", "c")
 SENSORS_PER_ZONE = 4
@@ -258,10 +257,6 @@ class Ec2:
         self.clock.sleep(CALL_SECONDS / 2 + size * self.seconds_per_byte)
 
 
-# ---------------------------------------------------------------------------------------------
-# Lambda and SQS.
-
-
 class Lambda:
     """Runs the function in execution environments, which it keeps and uses again.
 
@@ -269,22 +264,15 @@ class Lambda:
     error; Lambda would have ended it before.
     """
 
-    PATH = PROJECT / "lambda_traffic_mirror.py"
     NAME = "burst_function"
 
     def __init__(self, clock: Clock, timeout: float) -> None:
         self.clock, self.timeout = clock, timeout
         self.invocations = 0
         self.errors: Counter[str] = Counter()
-        self._code = compile(self.PATH.read_text(encoding="utf-8"), str(self.PATH), "exec")
+        path = PROJECT / "lambda_traffic_mirror.py"
+        self._code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
         self._idle: list[Any] = []  # modules of environments
-
-    def _load(self) -> Any:
-        """The module, fresh; it takes its threads from where it is loaded."""
-        module = sys.modules[self.NAME] = ModuleType(self.NAME)  # dataclasses look there
-        module.__file__ = str(self.PATH)
-        exec(self._code, module.__dict__)
-        return module
 
     def invoke(self, event: dict[str, Any]) -> dict[str, Any] | None:
         """The result, from the environment that was used last; None after an error or a timeout."""
@@ -292,7 +280,8 @@ class Lambda:
         module = self._idle.pop() if self._idle else None
         if not module:
             self.clock.sleep(random.uniform(*COLD_START_SECONDS))
-            module = self._load()
+            module = sys.modules[self.NAME] = ModuleType(self.NAME)  # dataclasses look there
+            exec(self._code, module.__dict__)  # it takes its threads from where it is loaded
         self.clock.sleep(INVOCATION_SECONDS)
         began, result = self.clock.now, None
         context = LambdaContext(seconds=self.timeout, clock=self.clock.time)
@@ -352,12 +341,7 @@ class Queue:
         self.show()
 
 
-# ---------------------------------------------------------------------------------------------
-# A burst, and day one.
-
 BURST, DAY_ONE = "burst", "day one"
-
-
 Row = dict[str, Any]  # a line of the table, by the names of its columns
 
 
@@ -394,7 +378,6 @@ def run(
     They are spread over all zones, in random order, and sensors never are full. `parameters` are
     the template's, whose defaults hold otherwise (`Timeout="60"`).
     """
-    gc.set_threshold(50_000, 20, 20)  # garbage is collected rarely, which saves a fifth of the time
     random.seed(1)
     mock_random.seed(1)
     with SimulatedAccount() as account:
@@ -404,11 +387,7 @@ def run(
             for _ in range(SENSORS_PER_ZONE)
             for zone in ZONES
         }
-        instances = [
-            instance
-            for index, zone in enumerate(ZONES)
-            for instance in account.instances(len(range(index, count, len(ZONES))), zone=zone)
-        ]
+        instances = [account.instance(zone=ZONES[n % len(ZONES)]) for n in range(count)]
         interfaces = [account.first_interface(instance) for instance in instances]
         random.shuffle(instances)
         given = {"CodeBucket": "bucket", "CodeKey": "key", "FilterId": account.filter_id}
@@ -474,9 +453,9 @@ FORMATS |= {"last": ",.1f", "over": ",.1f"}
 def table(rows: list[Row]) -> str:
     """The rows as text."""
     texts = [[f"{row[name]:{FORMATS.get(name, ',')}}" for name in row] for row in rows]
-    columns = zip(rows[0], *texts, strict=True)
-    padded = [[text.rjust(max(map(len, column))) for text in column] for column in columns]
-    return "\n".join("  ".join(line) for line in zip(*padded, strict=True))
+    widths = [max(map(len, column)) for column in zip(rows[0], *texts, strict=True)]
+    line = "  ".join(f"{{:>{width}}}" for width in widths)
+    return "\n".join(line.format(*text) for text in [list(rows[0]), *texts])
 
 
 def main() -> None:
@@ -493,7 +472,9 @@ def main() -> None:
     runs = [(*kind, seconds) for kind in kinds for seconds in asked.create_seconds]
     os.environ["PYTHONHASHSEED"] = "0"  # the order in sets is drawn too
     processes = min(len(runs), os.cpu_count() or 1)
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+    rarely = (50_000, 20, 20)  # garbage is collected, which saves a fifth of the time
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(processes, gc.set_threshold, rarely, maxtasksperchild=1) as pool:
         # The longest first, as they set how long all of them take.
         print(table(pool.starmap(run, runs[::-1], chunksize=1)[::-1]))
 
