@@ -256,20 +256,17 @@ def faces_of(world: World, target: Row) -> list[Row] | str:
         # Shared without its interface: its owner is shown the rest.
         own = find(view.targets, "TrafficMirrorTargetId", target["TrafficMirrorTargetId"])
         target = own or {}
-    interface_id = target.get("NetworkInterfaceId")
-    if interface_id:
-        wanted = [("NetworkInterfaceId", interface_id)]
-    elif target.get("NetworkLoadBalancerArn"):
-        name = target["NetworkLoadBalancerArn"].split(":loadbalancer/")[1]
-        wanted = [("Description", f"ELB {name}")]
+    interface_id, texts = target.get("NetworkInterfaceId"), []
+    if arn := target.get("NetworkLoadBalancerArn"):
+        texts = ["ELB " + arn.split(":loadbalancer/")[1]]
     elif endpoint := target.get("GatewayLoadBalancerEndpointId"):
-        texts = ("VPC Endpoint Interface ", "VPC Endpoint Interface: ")
-        wanted = [("Description", text + endpoint) for text in texts]
-    else:
+        texts = [f"VPC Endpoint Interface{colon} {endpoint}" for colon in ("", ":")]
+    if not (interface_id or texts):
         return "no"  # it shows nothing of where it receives
     if lacks := view.lacks("interfaces"):
         return lacks
-    found = [row for row in view.interfaces if any(row.get(key) == text for key, text in wanted)]
+    by_id = [row for row in view.interfaces if row["NetworkInterfaceId"] == interface_id]
+    found = by_id or [row for row in view.interfaces if row.get("Description") in texts]
     return found or ("unseen" if foreign else "no")
 
 
