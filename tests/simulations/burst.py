@@ -387,7 +387,9 @@ def run(
             for _ in range(SENSORS_PER_ZONE)
             for zone in ZONES
         }
-        instances = [account.instance(zone=ZONES[n % len(ZONES)]) for n in range(count)]
+        instances = []
+        for index, zone in enumerate(ZONES):
+            instances += account.instances(len(range(index, count, len(ZONES))), zone=zone)
         interfaces = [account.first_interface(instance) for instance in instances]
         random.shuffle(instances)
         given = {"CodeBucket": "bucket", "CodeKey": "key", "FilterId": account.filter_id}
