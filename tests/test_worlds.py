@@ -8,12 +8,14 @@ create and metric is compared. WORLDS=2000 runs that many seeds, WORLDS=500-700 
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from conftest import Clock, Scene
 from worlds import play, seeds
 
 
-@pytest.mark.parametrize("seed", seeds("WORLDS", "104"))
+@pytest.mark.parametrize("seed", seeds(os.environ.get("WORLDS", "104")))
 def test_the_handler_decides_as_the_model_does(
     scene: Scene, clock: Clock, caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:

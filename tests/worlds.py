@@ -81,9 +81,9 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
-def seeds(variable: str, usual: str) -> range:
+def seeds(text: str) -> range:
     """Which seeds to run: `100` are the first ones, `500-700` those from 500 to 699."""
-    first, _, end = os.environ.get(variable, usual).rpartition("-")
+    first, _, end = text.rpartition("-")
     return range(int(first or 0), int(end))
 
 
