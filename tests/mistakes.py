@@ -34,12 +34,6 @@ a dry_run in the event creates
 ? test_events.py::test_another_state_than_running_is_ignored
 an instance that stops is mirrored
     if state == "running": → if state != "pending":
-? test_events.py::test_a_recorded_call_is_ignored_without_a_call_to_aws
-a recorded call that only reads is a start
-    if detail.get("readOnly") in (True, "true"): → if detail.get("readOnly") == 1.5:
-? test_sqs.py::test_an_unreadable_message_is_named_and_the_others_are_not
-unreadable messages are not delivered again
-    return bool(message.errors) or any( → return any(
 ? test_sqs.py::test_only_the_messages_of_failed_instances_are_named
 failed messages are not delivered again
     or not self._unfinished_instances.isdisjoint → or self._unfinished_instances.isdisjoint
@@ -47,9 +41,6 @@ failed messages are not delivered again
 ? test_creating.py::test_an_error_without_a_code_of_ec2_is_no_final_refusal_and_what_it_hid_is_found_later
 a proxy's page is a refusal
     if code.isdigit() or not code: → if code.isdigit():
-? test_creating.py::test_auth_failure_at_a_create_is_about_the_interface_unless_it_speaks_of_credentials
-bad credentials are a refusal
-    and "credential" not in message.lower() →
 ? test_answers.py::test_whatever_member_cannot_be_read_nothing_escapes_and_neighbours_are_unharmed
 a row that cannot be read spoils its answer
     item = noun(read.of, row) → item = read.of(row)
@@ -60,9 +51,6 @@ managed instances stay hidden
 a missing answer harms those who have another sensor
     if not choice.ranked: → if any(v.error for v in choice.verdicts.values()) or not choice.ranked:
 # time
-? test_time.py::test_a_fifth_of_the_time_is_kept_in_reserve_but_twelve_seconds_at_most
-a tenth of the reserve
-    self._remaining_milliseconds() / 5 → self._remaining_milliseconds() / 50
 ? test_time.py::test_time_runs_out_before_each_round_trip_in_turn
 calls begin in the reserve
     client.meta.events.register(f"request-created.{service}", check_deadline) → pass
@@ -73,9 +61,6 @@ botocore pauses into the reserve
 what a sweep defers is raised
     if not (entry.request.sweep and entry.outcome == "deferred"): → if entry:
 # sources
-? test_databases.py::test_rules_about_tags_of_instances_do_not_apply_to_databases
-databases need the tags of INCLUDE_TAGS
-    if source.instance_id is None: → if source.interface.address is None:
 ? test_sources.py::test_tags_say_which_instances_are_meant
 EXCLUDE_TAGS give way to INCLUDE_TAGS
     for tag in configuration.exclude_tags: → for tag in configuration.exclude_tags[len(configuration.include_tags) :]:
@@ -87,8 +72,6 @@ a sensor's neighbours are mirrored
     for interface_id in source.neighbours: → for interface_id in (source.interface.interface_id,):
 # stages
 ? test_steering.py::test_what_the_tag_does_not_name_is_rejected_before_any_other_stage
-a tag that holds a target's ID somewhere names it
-    face.sensor.target_id in named.split() → face.sensor.target_id in named
 a tag that names targets is ignored
     if not named or face.sensor.target_id in named.split(): → if named is not None:
 ? test_zones.py::test_other_zones_are_out_of_the_question_or_ranked_behind
@@ -115,9 +98,6 @@ within a subnet its ACL applies
 ? test_routes.py::test_the_route_decides
 the shortest prefix wins
     smallest = min((route.size → smallest = max((route.size
-? test_routes.py::test_the_route_decides
-a blackhole leads
-    return Says.REJECTS if self.state == "blackhole" else self.leads → return self.leads
 ? test_load_balancers.py::test_a_load_balancer_is_a_sensor_once_tags_say_which_instances_are_meant
 a load balancer needs no tags
     by_tags = configuration.include_tags or configuration.exclude_tags → by_tags = True
@@ -137,13 +117,7 @@ sessions go before ranks
 ? test_rounds.py::test_each_choice_counts_at_once_so_that_those_with_fewer_sessions_fill_up_first
 what was chosen does not count
     self.region.sessions.chosen[task.target_id] += 1 → pass
-? test_rounds.py::test_the_next_page_of_a_sweep_counts_what_came_of_a_create_that_was
-what was refused goes on counting
-    sessions.chosen[target_id] -= 1⏎        reason = → reason =
 # what is remembered
-? test_calls.py::test_within_cache_seconds_an_event_takes_three_calls_in_two_round_trips
-answers are remembered twice as long
-    asked_at < configuration.cache_seconds: → asked_at < 2 * configuration.cache_seconds:
 ? test_calls.py::test_a_sweep_takes_nothing_from_the_cache_and_what_is_mirrored_costs_no_call
 a sweep uses what is remembered
     seconds = 0 if sweep else configuration.cache_seconds → seconds = configuration.cache_seconds
@@ -161,19 +135,11 @@ the token lacks the event
 a full target is the interface's fault
     ("TrafficMirrorSourcesPerTargetLimitExceeded", Scope.TARGET), →
 ? test_steering.py::test_a_filter_that_does_not_exist_concerns_only_the_interfaces_that_use_it
-a filter that does not exist is tried for every interface
-    return account or self._reasons.get((Scope.FILTER, filter_id)) → return account
 a filter that does not exist stops all creates
     ("InvalidTrafficMirrorFilter", Scope.FILTER) → ("InvalidTrafficMirrorFilter", Scope.ACCOUNT)
 ? test_creating.py::test_whether_an_interface_that_aws_does_not_mirror_sets_its_instance_type_aside
 any interface sets its type aside
     if kind and source.interface.is_first and not source.managed: → if kind and not source.managed:
-? test_creating.py::test_an_interface_that_aws_does_not_mirror_is_remembered_for_an_hour
-what is not supported is remembered for two hours
-    UNSUPPORTED_SECONDS = 3_600 → UNSUPPORTED_SECONDS = 7_200
-? test_creating.py::test_where_there_is_no_room_for_one_more_session_no_create_is_sent
-a session number may be taken
-    if session.number == number: → if not session:
 ? test_creating.py::test_the_session_of_a_faster_invocation_is_looked_for_three_times_a_second_apart
 two looks for a faster session
     TRIES = 3 → TRIES = 2
@@ -187,27 +153,12 @@ a throttled create fails though others were created
 ? test_sweep.py::test_a_session_that_packets_cannot_reach_is_blocked
 blocked sessions are in order
     return self.stage is not None and self.certain → return False
-? test_hidden.py::test_a_session_to_a_target_that_is_gone_is_blocked
-a session to a target that is gone is in order
-    return PASSED if found else Verdict("unavailable", (gone,), for_all=True) → return PASSED
 ? test_sweep.py::test_sources_that_aws_always_refuses_keep_no_others_from_their_turn
 a page has the same order in each sweep
     drawn = f"{request.event_id}{item[0]}" → drawn = f"{item[0]}"
-? test_databases.py::test_what_other_services_made_is_never_tried_whatever_its_description_says
-what other services made is tried
-    ["amazon-rds", "amazon-elasticache"] → ["amazon-*"]
-? test_databases.py::test_a_page_that_fails_harms_only_what_comes_after_it_of_its_kind
-a page of instances that fails ends the sweep
-    if isinstance(error, OutOfTime):⏎                    return → if error:⏎                    return
-? test_databases.py::test_the_interface_of_rds_custom_is_left_to_its_instance
-the instance of RDS Custom is mirrored twice
-    elif interface.host_id is None: → else:
 ? test_logs_and_metrics.py::test_a_sweep_adds_whether_it_read_everything_what_goes_elsewhere_and_the_coverage
 Coverage counts sessions to others' targets
     entry.session_id is not None and entry.metric != "Elsewhere" → entry.session_id is not None
-? test_logs_and_metrics.py::test_a_sweep_that_stops_in_time_counts_and_gives_no_coverage
-a sweep that stops in time has a Coverage
-    and not self.unread and not self._stopped → and not self.unread
 ? test_logs_and_metrics.py::test_an_invocation_prints_one_valid_line_with_every_outcome
 a dry run counts in metrics
     if not entry.request.dry_run: → if entry:

@@ -62,11 +62,8 @@ class World:
 
     def instance(self, instance_id: str) -> Row | None:
         """The instance of this ID, if it is shown."""
-        for reservation in self.reservations:
-            for instance in reservation["Instances"]:
-                if instance["InstanceId"] == instance_id:
-                    return dict(instance)
-        return None
+        rows = [row for group in self.reservations for row in group["Instances"]]
+        return find(rows, "InstanceId", instance_id)
 
 
 @dataclass
@@ -162,39 +159,38 @@ def contains_vxlan(first: int | None, last: int | None) -> bool:
     return (first is None or first <= VXLAN) and (last is None or last >= VXLAN)
 
 
-def group_rules_admit(
-    rules: Iterable[Row],
+def is_about_vxlan(rule: Row) -> bool:
+    """Whether a rule of a security group is about udp/4789; one for all protocols has no ports."""
+    if rule["IpProtocol"] == "-1":
+        return True
+    ports = rule.get("FromPort"), rule.get("ToPort")
+    return rule["IpProtocol"] in ("udp", "17") and contains_vxlan(*ports)
+
+
+def rule_admits(
+    rule: Row,
     source_address: str,
     source_group_ids: Collection[str],
     prefix_lists: Mapping[str, Sequence[Row]],
-    unstated: bool = True,
+    unstated: bool,
 ) -> bool:
-    """Whether one of the inbound rules (`IpPermissions`) admits udp/4789 from the source.
+    """Whether an inbound rule (of `IpPermissions`) admits udp/4789 from the source.
 
     `prefix_lists` maps the ID of each managed prefix list that can be read to its entries;
     `unstated` says whether references to groups count that show no status of a peering.
     """
-    for rule in rules:
-        protocol = rule["IpProtocol"]
-        if protocol not in ("-1", "udp", "17"):
-            continue
-        if protocol != "-1" and not contains_vxlan(rule.get("FromPort"), rule.get("ToPort")):
-            continue
-        for block in rule.get("IpRanges", []):
-            if within(block.get("CidrIp"), source_address):
-                return True
-        for pair in rule.get("UserIdGroupPairs", []):
-            status = pair.get("PeeringStatus")
-            counts = status == "active" or (unstated and not status)
-            if counts and pair.get("GroupId") in source_group_ids:
-                return True
-        for listed in rule.get("PrefixListIds", []):
-            # AMBIGUOUS: a list that exists but is not shown although the permission is there
-            # (shared, deleted). Here its rule does not match, as without the permission.
-            for entry in prefix_lists.get(listed["PrefixListId"], []):
-                if within(entry.get("Cidr"), source_address):
-                    return True
-    return False
+    if not is_about_vxlan(rule):
+        return False
+    blocks = [block.get("CidrIp") for block in rule.get("IpRanges", [])]
+    for listed in rule.get("PrefixListIds", []):
+        # AMBIGUOUS: a list that exists but is not shown although the permission is there
+        # (shared, deleted). Here its rule does not match, as without the permission.
+        blocks += [entry.get("Cidr") for entry in prefix_lists.get(listed["PrefixListId"], [])]
+    return any(within(block, source_address) for block in blocks) or any(
+        pair.get("GroupId") in source_group_ids
+        and (pair.get("PeeringStatus") == "active" or (unstated and not pair.get("PeeringStatus")))
+        for pair in rule.get("UserIdGroupPairs", [])
+    )
 
 
 def acl_allows(entries: Iterable[Row], egress: bool, address: str) -> bool:
@@ -215,17 +211,14 @@ def acl_allows(entries: Iterable[Row], egress: bool, address: str) -> bool:
 # --------------------------------------------------------------------------------------
 
 
-def find(rows: Iterable[Row], key: str, value: str | None) -> Row | None:
+def find(rows: Iterable[Row], key: str, value: object) -> Row | None:
     """The first row whose `key` has this value."""
     return next((row for row in rows if value and row.get(key) == value), None)
 
 
 def acl_of(world: World, subnet_id: str) -> Row | None:
     """The network ACL of a subnet, if it is shown."""
-    for acl in world.acls:
-        if find(acl["Associations"], "SubnetId", subnet_id):
-            return acl
-    return None
+    return next((a for a in world.acls if find(a["Associations"], "SubnetId", subnet_id)), None)
 
 
 def configured(world: World, settings: Settings) -> list[str]:
@@ -263,20 +256,17 @@ def faces_of(world: World, target: Row) -> list[Row] | str:
         # Shared without its interface: its owner is shown the rest.
         own = find(view.targets, "TrafficMirrorTargetId", target["TrafficMirrorTargetId"])
         target = own or {}
-    interface_id = target.get("NetworkInterfaceId")
-    if interface_id:
-        wanted = [("NetworkInterfaceId", interface_id)]
-    elif target.get("NetworkLoadBalancerArn"):
-        name = target["NetworkLoadBalancerArn"].split(":loadbalancer/")[1]
-        wanted = [("Description", f"ELB {name}")]
+    interface_id, texts = target.get("NetworkInterfaceId"), []
+    if arn := target.get("NetworkLoadBalancerArn"):
+        texts = ["ELB " + arn.split(":loadbalancer/")[1]]
     elif endpoint := target.get("GatewayLoadBalancerEndpointId"):
-        texts = ("VPC Endpoint Interface ", "VPC Endpoint Interface: ")
-        wanted = [("Description", text + endpoint) for text in texts]
-    else:
+        texts = [f"VPC Endpoint Interface{colon} {endpoint}" for colon in ("", ":")]
+    if not (interface_id or texts):
         return "no"  # it shows nothing of where it receives
     if lacks := view.lacks("interfaces"):
         return lacks
-    found = [row for row in view.interfaces if any(row.get(key) == text for key, text in wanted)]
+    by_id = [row for row in view.interfaces if row["NetworkInterfaceId"] == interface_id]
+    found = by_id or [row for row in view.interfaces if row.get("Description") in texts]
     return found or ("unseen" if foreign else "no")
 
 
@@ -321,38 +311,24 @@ def groups_admit(view: World, source: Source, face: Row) -> str:
         return lacks
     rows = [find(view.groups, "GroupId", group_id) for group_id in group_ids]
     source_groups = [group["GroupId"] for group in source.row.get("Groups", [])]
-    within_vpc = source.row["VpcId"] == face["VpcId"]
-    unreadable = False
-
-    def admit(unstated: bool) -> bool:
-        nonlocal unreadable
+    within_vpc, unreadable = source.row["VpcId"] == face["VpcId"], False
+    # A reference to a group of another VPC that shows no status of a peering only ranks.
+    for unstated, finding in ((within_vpc, "yes"), (True, "behind")):
+        how = source.row["PrivateIpAddress"], source_groups, view.prefix_lists, unstated
         for row in filter(None, rows):
-            rules, address = row["IpPermissions"], source.row["PrivateIpAddress"]
             try:
-                if group_rules_admit(rules, address, source_groups, view.prefix_lists, unstated):
-                    return True
+                if any(rule_admits(rule, *how) for rule in row["IpPermissions"]):
+                    return finding
             except ValueError:
                 unreadable = True
-        return False
-
-    if admit(within_vpc):
-        return "yes"
-    if admit(True):
-        return "behind"
     if unreadable:
         return "lacks"
     if None in rows:
         return "unseen"
-    for row in filter(None, rows):
-        for rule in row["IpPermissions"]:
-            about_vxlan = group_rules_admit(
-                [{**rule, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}], "0.0.0.0", [], {}
-            )
-            for listed in rule.get("PrefixListIds", []):
-                lacks = view.lacks(listed["PrefixListId"])
-                if about_vxlan and lacks:
-                    return lacks
-    return "no"
+    rules = [rule for row in filter(None, rows) for rule in row["IpPermissions"]]
+    about_vxlan = filter(is_about_vxlan, rules)
+    listed = [one["PrefixListId"] for rule in about_vxlan for one in rule.get("PrefixListIds", [])]
+    return next(filter(None, map(view.lacks, listed)), "no")
 
 
 def acls_allow(world: World, view: World, source: Source, face: Row) -> str:
@@ -393,19 +369,13 @@ def route_leads(world: World, source: Source, face: Row) -> str:
         return "yes"
     if lacks := world.lacks("route_tables"):
         return "yes" if lacks == "lacks" else lacks  # without the permission the sensor passes
-    own: Row | None = None
-    main: Row | None = None
-    for table in world.route_tables:
-        for association in table["Associations"]:
-            if association.get("SubnetId") == source.row["SubnetId"]:
-                own = table
-            if association.get("Main") and table["VpcId"] == source.row["VpcId"]:
-                main = table
-    used = own or main
-    if used is None:
+    vpc = [table for table in world.route_tables if table["VpcId"] == source.row["VpcId"]]
+    own = [t for t in vpc if find(t["Associations"], "SubnetId", source.row["SubnetId"])]
+    used = own or [table for table in vpc if find(table["Associations"], "Main", True)]
+    if not used:
         return "yes"  # what is unseen does not reject
     matching, lists = [], []
-    for route in used["Routes"]:
+    for route in used[0]["Routes"]:
         gateway = route.get("GatewayId") or ""
         if route.get("State") == "filtered":
             continue
@@ -514,25 +484,20 @@ def judge_sensor(
 
 def has_tag(instance: Row, wanted: Iterable[str]) -> bool:
     """Whether the instance has one of the tags, each `key` or `key=value`."""
-    for text in wanted:
-        key, equals, value = text.partition("=")
-        for tag in instance.get("Tags", []):
-            if tag["Key"] == key and (not equals or tag["Value"] == value):
-                return True
-    return False
+    tags = [(tag["Key"], tag["Value"]) for tag in instance.get("Tags", [])]
+    shown = [key for key, _ in tags] + [f"{key}={value}" for key, value in tags]
+    return any(text in shown for text in wanted)
 
 
 def is_sensor(world: World, settings: Settings, source: Source) -> bool:
     """Whether the interface is any target's, or its instance hosts a configured one."""
     of_instance = (source.instance or {}).get("NetworkInterfaces", [])
-    for target in world.targets:
-        interface_id = target.get("NetworkInterfaceId")
-        ours = target["TrafficMirrorTargetId"] in configured(world, settings)
-        if interface_id and interface_id == source.id:
-            return True
-        if ours and find(of_instance, "NetworkInterfaceId", interface_id):
-            return True
-    return False
+    ours = configured(world, settings)
+    hosted = [t for t in world.targets if t["TrafficMirrorTargetId"] in ours]
+    return bool(find(world.targets, "NetworkInterfaceId", source.id)) or any(
+        find(of_instance, "NetworkInterfaceId", target.get("NetworkInterfaceId"))
+        for target in hosted
+    )
 
 
 def set_aside(invocation: Invocation, source: Source) -> ExpectedInterface | None:
@@ -780,11 +745,11 @@ def databases(world: World) -> list[Source]:
 def expect(
     world: World,
     settings: Settings,
-    instance_ids: Iterable[str] | None = None,
-    creates: Creates | None = None,
-    remembered: World | None = None,
-    not_supported: Collection[str] = (),
-    order: Sequence[str] = (),
+    instance_ids: Iterable[str] | None,
+    creates: Creates,
+    remembered: World | None,
+    not_supported: Collection[str],
+    order: Sequence[str],
 ) -> list[ExpectedInterface]:
     """What the function should say of each interface.
 
@@ -799,8 +764,7 @@ def expect(
     """
     known = replace(remembered, sessions=world.sessions) if remembered else world
     sweep = instance_ids is None
-    invocation = Invocation(world, settings, creates if creates is not None else {}, known, sweep)
-    invocation.not_supported = set(not_supported)
+    invocation = Invocation(world, settings, creates, known, sweep, set(not_supported))
     if instance_ids is None:
         rows = [row for group in world.reservations for row in group["Instances"]]
         instance_ids = [row["InstanceId"] for row in rows if row["State"]["Name"] == "running"]
@@ -838,20 +802,13 @@ def sweep_metrics(
     """Section 9: what a sweep that read everything says of it; `Sessions` by target ID."""
     ours = configured(world, settings)
     meant = [item for item in results if item.outcome != "skipped"]
-    covered, elsewhere = 0, 0
-    sessions = Counter(row["TrafficMirrorTargetId"] for row in world.sessions)
-    for item in meant:
-        targets = [
-            row["TrafficMirrorTargetId"]
-            for row in world.sessions
-            if row["NetworkInterfaceId"] == item.interface_id
-        ]
-        if item.outcome == "created":
-            targets.append(str(item.target_id))
-            sessions[str(item.target_id)] += 1
-        to_ours = any(target in ours for target in targets)
-        covered += to_ours and item.outcome != "blocked"
-        elsewhere += bool(targets) and not to_ours
+    pairs = [(row["NetworkInterfaceId"], row["TrafficMirrorTargetId"]) for row in world.sessions]
+    pairs += [(i.interface_id, str(i.target_id)) for i in meant if i.outcome == "created"]
+    sessions = Counter(target_id for _, target_id in pairs)
+    mirrored = {interface_id for interface_id, _ in pairs}
+    to_ours = {interface_id for interface_id, target_id in pairs if target_id in ours}
+    covered = sum(i.interface_id in to_ours and i.outcome != "blocked" for i in meant)
+    elsewhere = sum(i.interface_id in mirrored - to_ours for i in meant)
     found: dict[str, float] = {
         target["TrafficMirrorTargetId"]: sessions[target["TrafficMirrorTargetId"]]
         for target in world.targets

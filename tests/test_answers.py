@@ -11,7 +11,7 @@ import copy
 import os
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import botocore.exceptions
@@ -59,25 +59,22 @@ def rows_of(operation: str, answer: Answer) -> list[Answer]:
 # One member at a time
 # --------------------------------------------------------------------------------------
 
+LEFT_OUT = "left out"
+
 
 class Change(NamedTuple):
-    """What is done to a row wherever it shows: a member is another value, or gone."""
+    """A member of a row is another value, or gone."""
 
     row: str  # as it was
     path: Path
-    how: str
-    value: Any = None
-
-    @property
-    def of_another_type(self) -> bool:
-        """botocore's parser vouches for the types."""
-        return self.how == "of another type"
+    value: Any
+    of_another_type: bool = False  # botocore's parser vouches for the types
 
     def apply(self, row: Answer) -> None:
         value: Any = row
         for key in self.path[:-1]:
             value = value[key]
-        if self.how == "left out":
+        if self.value is LEFT_OUT:
             del value[self.path[-1]]
         else:
             value[self.path[-1]] = copy.deepcopy(self.value)
@@ -93,109 +90,90 @@ def members(value: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
 
 def changes(row: Answer) -> Iterator[Change]:
     """Every change of one member of a row."""
-    shown = {key: value for key, value in row.items() if key != "ResponseMetadata"}
-    for path, value in members(shown):
-        if not isinstance(path[-1], int):
-            yield Change(repr(row), path, "left out")
+    for path, value in members(row):
+        others = [] if isinstance(path[-1], int) else [LEFT_OUT]
         if isinstance(value, str):
-            yield Change(repr(row), path, "empty", "")
-        if isinstance(value, str) and re.match(r"\d+\.\d+\.\d+\.\d+", value):
-            for other in ("999.1.2.3", "10.0.0.0/99", "fd00::1", "no address"):
-                yield Change(repr(row), path, "no address", other)
+            others.append("")
+        if re.match(r"\d+\.\d+\.\d+\.\d+", str(value)):
+            others += ["999.1.2.3", "10.0.0.0/99", "fd00::1", "no address"]
+        yield from (Change(repr(row), path, other) for other in others)
         for other in (None, "text", 7, True, [], ["text"], [None], {}, {"text": None}):
             if type(other) is not type(value):
-                yield Change(repr(row), path, "of another type", other)
+                yield Change(repr(row), path, other, of_another_type=True)
 
 
 class TwoHalves:
-    """Everything in one half of an account may be changed; the other half has nothing to do with
-    it, apart from the calls. In each, an instance waits for its sensor."""
+    """Any answer to the operation about one half of an account may be changed; the other half has
+    nothing to do with it, apart from the calls. In each, an instance waits for its sensor."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        far, near = scene.vpc("10.9.0.0/16"), scene.default_vpc
-        scene.route_table(near, [route("10.9.0.0/16", pcx=True)], main=True)
+    def __init__(self, scene: Scene, operation: str) -> None:
+        self.scene, self.operation = scene, operation
+        far, allowed = scene.vpc("10.9.0.0/16"), [acl_entry(100, "allow")]
+        scene.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)
         owner = scene.other()
         theirs = owner.sensor(owner.subnet(vpc=owner.vpc("10.8.0.0/16")))
         owner.share(theirs)
         owner.session("eni-00000000000000000", theirs)
         listed = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
-        allowed = [acl_entry(100, "allow")]
-        self.changed = [
+        changed = [
             scene.sensor(scene.subnet(acl=allowed), [listed], quota=99),
             scene.sensor(scene.subnet(vpc=far, acl=allowed), quota=99, sessions=1),
             scene.sensor(scene.subnet(), state="stopped"),
             scene.nlb_sensor([scene.subnet()]),
             theirs,
         ]
-        scene.instance(scene.subnet(), interfaces=2, tags={"x": ""})
-        scene.mirrored(self.changed[0])
+        instance = scene.instance(scene.subnet(), interfaces=2, tags={"x": ""})
+        scene.mirrored(changed[0])
         # The other half: a VPC of its own, in a zone of its own.
         vpc = scene.vpc("10.7.0.0/16")
         self.sensor = scene.sensor(scene.subnet("b", vpc=vpc, acl=allowed), quota=99)
-        self.instance = scene.instance(scene.subnet("b", vpc=vpc))
-        self.untouched = (vpc, self.sensor, self.instance, scene.first_interface(self.instance))
-        scene.configure(
-            [*self.changed, self.sensor],
-            SENSOR_ROLE_ARNS=owner.role("reader"),
-            EXCLUDE_TAGS="mirror=no",
-        )
-        self.before = {session["TrafficMirrorSessionId"] for session in scene.sessions()}
-        self.seen: dict[str, dict[str, Answer]] = {operation: {} for operation in OPERATIONS}
+        untouched = scene.instance(scene.subnet("b", vpc=vpc))
+        self.interface = scene.first_interface(untouched)
+        self.untouched = (vpc, self.sensor, untouched, self.interface)
+        role, targets = owner.role("reader"), [*changed, self.sensor]
+        scene.configure(targets, SENSOR_ROLE_ARNS=role, EXCLUDE_TAGS="mirror=no")
+        hosts = [scene.sensor_instance(one) for one in (*changed[:3], self.sensor)]
+        self.instances = [instance, untouched, *hosts]
+        self.before = scene.sessions()
+        self.rows: dict[str, Answer] = {}  # of the half that is changed, by how they look
         self.change: Change | None = None
-        self.operation = ""  # the one whose answers are changed
-        self.runs = 0
-        for operation in OPERATIONS:
-            scene.show(operation, lambda found, name=operation: self._show(name, found))
+        scene.show(operation, self.shown)
 
-    def _show(self, operation: str, answer: Answer) -> None:
-        for row in rows_of(operation, answer):
-            shown = repr(row)
-            if self.change is None and not any(name in shown for name in self.untouched):
-                self.seen[operation][shown] = copy.deepcopy(row)
-            elif self.change and self.is_meant(operation, shown):
+    def shown(self, answer: Answer) -> None:
+        for row in rows_of(self.operation, answer):
+            text = repr(row)
+            if any(name in text for name in self.untouched):
+                continue
+            if self.change is None:
+                self.rows[text] = {k: v for k, v in row.items() if k != "ResponseMetadata"}
+            elif text == self.change.row or self.operation not in ROWS:  # each time another one
                 self.change.apply(row)
-
-    def is_meant(self, operation: str, shown: str) -> bool:
-        """Whether it is the row to change; new sessions and credentials are others each time."""
-        assert self.change
-        is_new = operation not in ROWS and operation == self.operation
-        return shown == self.change.row or (
-            is_new and not any(name in shown for name in self.untouched)
-        )
 
     def run(self, sweep: bool) -> str:
         """What went wrong, if anything did; the sessions that were made go again."""
-        self.runs += 1
-        ids = [row["InstanceId"] for row in self.instances()]
-        event = {"id": f"event-{self.runs}", "instance-ids": ids}
-        wrong = ""
+        lambda_traffic_mirror._clients = {None: lambda_traffic_mirror._clients[None]}  # new roles
+        event = scheduled_event() if sweep else {"instance-ids": self.instances}
         try:
-            deliver(scheduled_event() if sweep else event)
+            deliver(event)
         except ConfigurationError:
             pass
         except Exception as error:  # noqa: BLE001
-            wrong = f"{type(error).__name__}: {error}"
-        targets: dict[str, list[str]] = {}
-        for session in self.scene.sessions():
-            if session["TrafficMirrorSessionId"] not in self.before:
-                made = targets.setdefault(session["NetworkInterfaceId"], [])
-                made.append(session["TrafficMirrorTargetId"])
-                self.scene.delete_session(session["TrafficMirrorSessionId"])
-        if any(len(made) > 1 for made in targets.values()):
-            wrong = wrong or f"two sessions for one interface: {targets}"
-        self.mirrored = targets.get(self.scene.first_interface(self.instance)) == [self.sensor]
-        return wrong
+            return f"{type(error).__name__}: {error}"
+        made = [session for session in self.scene.sessions() if session not in self.before]
+        for session in made:
+            self.scene.delete_session(session["TrafficMirrorSessionId"])
+        of = {session["NetworkInterfaceId"]: session["TrafficMirrorTargetId"] for session in made}
+        if len(of) < len(made):
+            return f"two sessions for one interface: {made}"
+        exempt = self.change and (self.change.of_another_type or self.is_about_all(self.change))
+        mirrored = exempt or of.get(self.interface) == self.sensor
+        return "" if mirrored else "the neighbour is not mirrored"
 
-    def instances(self) -> list[Answer]:
-        found = self.scene.ec2.describe_instances()["Reservations"]
-        return [instance for reservation in found for instance in reservation["Instances"]]
-
-    def is_about_all(self, operation: str, change: Change) -> bool:
+    def is_about_all(self, change: Change) -> bool:
         """Whether the call has failed: a row lacks the ID by which it is looked up."""
-        if operation == "DescribeInstances":
+        if self.operation == "DescribeInstances":
             return len(change.path) < 3 or change.path[2:] == ("InstanceId",)
-        return operation in ROWS and change.path == (ROWS[operation].key,)
+        return self.operation in ROWS and change.path == (ROWS[self.operation].key,)
 
 
 # How many changes are tried of each operation, for an event and for a sweep.
@@ -207,29 +185,22 @@ TRIED = int(os.environ.get("ANSWERS", "15"))
 def test_whatever_member_cannot_be_read_nothing_escapes_and_neighbours_are_unharmed(
     scene: Scene, shared_client: None, clock: Clock, operation: str, sweep: bool
 ) -> None:
-    world = TwoHalves(scene)
-    assert (world.run(sweep), world.mirrored) == ("", True)
-    world.operation = operation
+    halves = TwoHalves(scene, operation)
+    assert halves.run(sweep) == ""
     by_member: dict[Path, list[Change]] = {}
-    for row in world.seen[operation].values():
-        for change in changes(row):
-            name = tuple(key for key in change.path if isinstance(key, str))
-            by_member.setdefault((*name, change.of_another_type), []).append(change)
+    for change in [change for row in halves.rows.values() for change in changes(row)]:
+        name = tuple(key for key in change.path if isinstance(key, str))
+        by_member.setdefault((*name, change.of_another_type), []).append(change)
     assert by_member
     rng = random.Random(OPERATIONS.index(operation) + 100 * sweep)
     some = [rng.choice(found) for found in by_member.values()]
     if len(some) < TRIED:
         some = [change for found in by_member.values() for change in found]
-    found = []
-    for world.change in rng.sample(some, min(TRIED, len(some))):
-        if operation == "AssumeRole":
-            for role in filter(None, list(lambda_traffic_mirror._clients)):  # it is assumed anew
-                lambda_traffic_mirror._clients.pop(role)
-        wrong = world.run(sweep)
-        exempt = world.change.of_another_type or world.is_about_all(operation, world.change)
-        if wrong or not (world.mirrored or exempt):
-            found.append(f"{wrong or 'the neighbour is not mirrored'}: {world.change}")
-    assert found == []
+    wrong = {}
+    for halves.change in rng.sample(some, min(TRIED, len(some))):
+        if problem := halves.run(sweep):
+            wrong[halves.change] = problem
+    assert wrong == {}
 
 
 # --------------------------------------------------------------------------------------
@@ -297,36 +268,19 @@ def test_rows_that_nobody_asked_for_change_nothing(
     assert (answer.outcomes, scene.sessions_of(other)) == (["created"], [0])
 
 
-def instances_twice(answer: Answer) -> None:
-    for reservation in answer["Reservations"]:
-        reservation["Instances"] *= 2
-
-
-def interfaces_twice(answer: Answer) -> None:
-    for reservation in answer["Reservations"]:
-        for instance in reservation["Instances"]:
-            instance["NetworkInterfaces"] *= 2
-
-
-TWICE: dict[str, tuple[str, Callable[[Answer], object]]] = {
-    **{
-        operation: (
-            operation,
-            lambda answer, rows=rows: answer.update({rows.name: answer[rows.name] * 2}),
-        )
-        for operation, rows in ROWS.items()
-    },
-    "an instance of one reservation": ("DescribeInstances", instances_twice),
-    "an interface of one instance": ("DescribeInstances", interfaces_twice),
-}
+def twice(value: Any) -> Any:
+    """Each row comes twice, and so does each row in it."""
+    if isinstance(value, list):
+        return [twice(one) for one in value] * 2
+    return {key: twice(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 @pytest.mark.parametrize("sweep", [False, True], ids=["event", "sweep"])
-@pytest.mark.parametrize(("operation", "change"), TWICE.values(), ids=TWICE.keys())
+@pytest.mark.parametrize("operation", ROWS)
 def test_a_row_that_comes_twice_counts_once(
-    scene: Scene, simple: str, operation: str, change: Callable[[Answer], None], sweep: bool
+    scene: Scene, simple: str, operation: str, sweep: bool
 ) -> None:
-    scene.show(operation, change)
+    scene.show(operation, lambda answer: answer.update(twice(answer)))
     event = scheduled_event() if sweep else running_event(simple)
     rest = {"exists": 1, "skipped": 1} if sweep else {}
     assert scene.run(event | {"dry_run": True}).summary == {"planned": 1, **rest}
@@ -334,37 +288,32 @@ def test_a_row_that_comes_twice_counts_once(
     assert scene.count(CREATE) == 1
 
 
-# Tokens of the next page, each by the number of the page, and whether the reading fails.
-TOKENS: dict[str, tuple[Callable[[int], object], bool]] = {
-    "an empty one is the end": (lambda page: "", False),
-    "none is the end": (lambda page: None, False),
-    "three pages with the same rows": (lambda page: f"page-{page}" if page < 3 else None, False),
-    "one that repeats": (lambda page: "the-same", True),
+# Tokens of one page after the other, and whether the reading fails.
+TOKENS: dict[str, tuple[list[str | None], bool]] = {
+    "an empty one is the end": ([""], False),
+    "none is the end": ([None], False),
+    "three pages with the same rows": (["page 2", "page 3", None], False),
+    "one that repeats": (["the same"] * 10, True),
 }
 
 
 @pytest.mark.parametrize("operation", ROWS)
-@pytest.mark.parametrize(("token", "fails"), TOKENS.values(), ids=TOKENS.keys())
+@pytest.mark.parametrize(("tokens", "fails"), TOKENS.values(), ids=TOKENS.keys())
 def test_the_token_of_the_next_page(
-    scene: Scene, simple: str, operation: str, token: Callable[[int], object], fails: bool
+    scene: Scene, simple: str, operation: str, tokens: list[str | None], fails: bool
 ) -> None:
-    pages: list[Answer] = []
+    left = list(tokens)
 
     def change(answer: Answer) -> None:
-        if "the-rest" in pages:
-            return
-        pages.append(answer)
-        assert len(pages) < 60, "It is read without end."
-        answer["NextToken"] = token(len(pages))
-        if answer["NextToken"] is None:
-            del answer["NextToken"]
+        answer.pop("NextToken", None)
+        token = left.pop(0) if left else None
+        answer.update({} if token is None else {"NextToken": token})
 
     # The account knows no such token: whatever is asked for, it shows the first page.
     scene.gates.append(lambda call, values: call == operation and values.pop("NextToken", None))
     scene.show(operation, change)
     if fails:
         assert missing(error_of(running_event(simple)), "1 failed", operation) == []
-        assert len(pages) <= 10
     else:
         assert scene.run(simple).outcomes == ["created"]
 
@@ -428,37 +377,19 @@ def test_a_page_instead_of_the_answer_of_sts_keeps_nobody_from_a_sensor_of_ours(
 # --------------------------------------------------------------------------------------
 
 # Variables of botocore, and values that make no sense.
-NONSENSE: list[tuple[str, str]] = [
-    *(("AWS_ENDPOINT_URL", url) for url in ("nonsense", "http://", "http://[", "\u00e9")),
-    *(("AWS_ENDPOINT_URL", f"{url}/") for url in ("ftp://127.0.0.1", "http://127.0.0.1:99999")),
-    ("AWS_ENDPOINT_URL", "http://127.0.0.1:1/"),
-    ("AWS_ENDPOINT_URL_EC2", "not a url"),
+URLS = ("nonsense", "http://", "http://[", "\u00e9", "ftp://127.0.0.1/", "http://127.0.0.1:1/")
+NONSENSE = [
+    *(("AWS_ENDPOINT_URL", url) for url in URLS),
+    ("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:99999/"),
     *(("AWS_DEFAULT_REGION", region) for region in ("", "no region", "us-east-1/../x", "a" * 300)),
 ]
 
 
-@pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    """No account is simulated; the network ends at this machine."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:1/",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "NO_PROXY": "*",
-        "filter_id": "tmf-1",
-        "targets": "tmt-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.parametrize(("variable", "value"), NONSENSE, ids=ascii)
 def test_nonsense_in_variables_of_botocore_is_a_failure(
-    outside: None, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    scene: Scene, sensor: str, clock: Clock, variable: str, value: str
 ) -> None:
-    monkeypatch.setenv(variable, value)
+    os.environ[variable] = value  # which ends with the scene
     for event in (running_event("i-00000000000000000"), scheduled_event()):
         with pytest.raises((MirroringError, ConfigurationError)):
             lambda_handler(event, LambdaContext())
@@ -466,11 +397,9 @@ def test_nonsense_in_variables_of_botocore_is_a_failure(
 
 ERRORS: list[Exception] = [
     botocore.exceptions.NoCredentialsError(),
-    botocore.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"),
     botocore.exceptions.ClientError({}, "AssumeRole"),
     RuntimeError("Credentials were refreshed, but they are still expired."),
     KeyError("AccessKeyId"),
-    OSError(13, "Permission denied"),
     RecursionError("maximum recursion depth exceeded"),
     MemoryError(),
     StopIteration(),
@@ -499,7 +428,7 @@ def test_whatever_botocore_raises_while_it_fetches_credentials_is_a_failed_call(
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_whatever_botocore_raises_while_a_client_is_made_is_a_failed_call(
-    outside: None, monkeypatch: pytest.MonkeyPatch, error: Exception
+    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error

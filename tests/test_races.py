@@ -10,16 +10,16 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from aws import running_event, scheduled_event, sqs_event
+from aws import running_event, scheduled_event
 from calls import CREATE, FAULTS, SESSIONS
 from conftest import KINDS, Answer, Clock, Scene, deliver, missing
 
-TWENTY = 20
+Event = dict[str, Any]
 
 pytestmark = pytest.mark.usefixtures("shared_client", "clock")
 
@@ -32,75 +32,18 @@ def sensors(scene: Scene) -> list[str]:
     return targets
 
 
-def at_once(events: Sequence[dict[str, Any]]) -> list[Answer]:
-    """Deliver each event to an invocation of its own, all at the same time."""
-    start = threading.Barrier(len(events))
-
-    def invoke(event: dict[str, Any]) -> Answer:
-        start.wait(30)
-        return deliver(event).answer
-
-    with ThreadPoolExecutor(len(events)) as invocations:
-        return list(invocations.map(invoke, events))
-
-
-def decide_before_anyone_creates(
-    scene: Scene, invocations: int, raced: Sequence[str] | None = None
-) -> None:
-    """Every invocation comes to its creates before any session is there: those for all interfaces,
-    or for these."""
-    together: dict[str, threading.Barrier] = {}
-    arrived: Counter[str] = Counter()
-    lock = threading.Lock()
-
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        if call != CREATE or (raced and parameters["NetworkInterfaceId"] not in raced):
-            return
-        # Creates of one invocation go out in several threads, each interface's once.
-        interface = parameters["NetworkInterfaceId"]
-        with lock:
-            arrived[interface] += 1
-            barrier = together.setdefault(interface, threading.Barrier(invocations))
-            first = arrived[interface] <= invocations
-        if first:
-            barrier.wait(30)
-
-    scene.gates.append(gate)
-
-
-def count_differently(scene: Scene, sensors: Sequence[str]) -> None:
-    """Each reader of the sessions finds another sensor with the fewest: the one that was the best
-    is made the worst before the next reader comes."""
-    lock = threading.Lock()
-
-    def gate(call: str, parameters: dict[str, Any]) -> None:
-        if call != SESSIONS:
-            return
-        with lock:
-            counts = {key: len(scene.sessions(target_id=key)) for key in sensors}
-            best = min(sensors, key=counts.__getitem__)
-            scene._load(best, max(counts.values()) - counts[best] + 1)
-
-    scene.gates.append(gate)
-
-
 def check_reports(
     scene: Scene, answers: Sequence[Answer], interface_ids: Sequence[str]
 ) -> dict[str, Counter[str]]:
     """Every invocation reports the one session of each interface. The outcomes, by interface."""
-    outcomes: dict[str, Counter[str]] = {}
-    for interface_id in interface_ids:
-        (session,) = scene.sessions(interface_id=interface_id)
-        entries = [
-            entry
-            for answer in answers
-            for entry in answer.interfaces
-            if entry["interface_id"] == interface_id
-        ]
-        for entry in entries:
+    outcomes: dict[str, Counter[str]] = {key: Counter() for key in interface_ids}
+    sessions = {key: scene.sessions(interface_id=key) for key in interface_ids}
+    for entry in [entry for answer in answers for entry in answer.interfaces]:
+        if entry["interface_id"] in interface_ids:
+            (session,) = sessions[entry["interface_id"]]
             assert entry["session_id"] == session["TrafficMirrorSessionId"]
             assert entry["target_id"] == session["TrafficMirrorTargetId"]
-        outcomes[interface_id] = Counter(entry["outcome"] for entry in entries)
+            outcomes[entry["interface_id"]][entry["outcome"]] += 1
     return outcomes
 
 
@@ -122,15 +65,12 @@ def test_a_second_delivery_finds_the_session_of_each_interface(
     assert scene.count(CREATE) == 3
 
 
-@pytest.mark.parametrize("lag", [1, 5])
 def test_the_same_token_brings_the_same_session_however_late_it_shows(
-    scene: Scene, lag: int
+    scene: Scene, sensors: list[str]
 ) -> None:
-    scene.configure(scene.sensor())
     instance = scene.instance()
-    scene.session_lag = lag
-    event = running_event(instance)
-    answers = [scene.run(event), scene.run(event)]
+    scene.session_lag = 5
+    answers = [scene.run(running_event(instance, "same")) for _ in range(2)]
     assert [answer.outcomes for answer in answers] == [["created"], ["created"]]
     check_reports(scene, answers, scene.interfaces_of(instance))
 
@@ -147,94 +87,97 @@ def test_a_session_that_was_deleted_is_made_anew_for_a_new_event(
     check_reports(scene, [second], scene.interfaces_of(instance))
 
 
-# --- Twenty at once
+# --- At once
 
 
-@pytest.mark.parametrize("counts", ["same", "differing"])
-@pytest.mark.parametrize("ids", ["same ID", "different IDs"])
-def test_twenty_deliveries_at_once_make_one_session_for_each_interface(
-    scene: Scene, sensors: list[str], ids: str, counts: str
+def decide_before_anyone_creates(scene: Scene, invocations: Counter[str]) -> None:
+    """So many invocations come to their create for each interface before any session is there."""
+    together = {key: threading.Barrier(count) for key, count in invocations.items()}
+    lock = threading.Lock()
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == CREATE:
+            interface = parameters["NetworkInterfaceId"]
+            with lock:
+                invocations[interface] -= 1
+                first = invocations[interface] >= 0  # of this invocation; others are tried again
+            if first:
+                together[interface].wait(30)
+
+    scene.gates.append(gate)
+
+
+def count_differently(scene: Scene, sensors: Sequence[str]) -> None:
+    """Each reader of the sessions finds another sensor with the fewest: the one that was the best
+    is made the worst before the next reader comes."""
+    lock = threading.Lock()
+
+    def gate(call: str, parameters: dict[str, Any]) -> None:
+        if call == SESSIONS:
+            with lock:
+                counts = {key: len(scene.sessions(target_id=key)) for key in sensors}
+                best = min(sensors, key=counts.__getitem__)
+                scene._load(best, max(counts.values()) - counts[best] + 1)
+
+    scene.gates.append(gate)
+
+
+# Events that are delivered at once, of an instance, and how many of them are sweeps.
+RACES: dict[str, tuple[Callable[[str], list[Event]], int]] = {
+    "twenty deliveries of one event": (lambda i: [running_event(i, "same")] * 20, 0),
+    "twenty events of one instance": (lambda i: [running_event(i) for _ in range(20)], 0),
+    "one event twice and a sweep": (
+        lambda i: [*[running_event(i, "same")] * 2, scheduled_event()],
+        1,
+    ),
+    "two events and a sweep": (
+        lambda i: [running_event(i), running_event(i), scheduled_event()],
+        1,
+    ),
+    "two sweeps": (lambda i: [scheduled_event(), scheduled_event()], 2),
+}
+
+
+@pytest.mark.parametrize(("events", "sweeps"), RACES.values(), ids=RACES.keys())
+def test_invocations_at_once_make_one_session_for_each_interface(
+    scene: Scene,
+    sensors: list[str],
+    events: Callable[[str], list[Event]],
+    sweeps: int,
 ) -> None:
-    instance = scene.instance(interfaces=2)
-    decide_before_anyone_creates(scene, TWENTY)
-    if counts == "differing":
-        count_differently(scene, sensors)
-    event_id = "same" if ids == "same ID" else None
-    answers = at_once([running_event(instance, event_id) for _ in range(TWENTY)])
+    instance, *others = scene.instances(3, interfaces=2)
+    at_once = events(instance)
+    racing = Counter(dict.fromkeys(scene.interfaces_of(instance), len(at_once)))
+    if sweeps:
+        racing.update(dict.fromkeys(all_interfaces(scene, others), sweeps))
+    decide_before_anyone_creates(scene, racing.copy())
+    count_differently(scene, sensors)
+    with ThreadPoolExecutor(len(at_once)) as invocations:
+        answers = [delivery.answer for delivery in invocations.map(deliver, at_once)]
 
-    outcomes = check_reports(scene, answers, scene.interfaces_of(instance))
-    for counted in outcomes.values():
-        if ids == "same ID":
-            assert counted["created"] >= 1
-            assert counted["created"] + counted["exists"] == TWENTY
-        else:
-            assert counted == {"created": 1, "exists": TWENTY - 1}
+    same = len({event["id"] for event in at_once}) < len(at_once)
+    for interface, outcomes in check_reports(scene, answers, list(racing)).items():
+        assert outcomes["created"] == 1 or (same and outcomes["created"])
+        assert outcomes["created"] + outcomes["exists"] == racing[interface]
     creates = [call.parameters for call in scene.calls if call.operation == CREATE]
     choices = {call["TrafficMirrorTargetId"] for call in creates}
-    if counts == "differing":
-        assert len(choices) == len(sensors)
-    if ids == "same ID":
+    assert len(choices) >= min(len(sensors), len(at_once))
+    if same and not sweeps:
         # The same token goes with the same choice, and another choice has another token.
         tokens = {(c["NetworkInterfaceId"], c["TrafficMirrorTargetId"]) for c in creates}
         assert len({call["ClientToken"] for call in creates}) == len(tokens)
     assert all(answer.status == 200 for answer in answers)
 
 
-def test_batches_at_once_that_overlap(scene: Scene, sensors: list[str]) -> None:
-    """Each instance is in three of six batches, in another order in each."""
-    instances = scene.instances(10)
-    orders = [instances[start:] + instances[:start] for start in (0, 3, 7)]
-    events = [running_event(instance) for instance in instances]
-    by_instance = dict(zip(instances, events, strict=True))
-    batches = [
-        sqs_event(*(by_instance[instance] for instance in half))
-        for order in orders
-        for half in (order[:5], order[5:])
-    ]
-    scene.latency = 0.001
-    with ThreadPoolExecutor(len(batches)) as invocations:
-        deliveries = list(invocations.map(deliver, batches))
-    assert [delivery.again for delivery in deliveries] == [[]] * len(batches)
-    assert scene.sessions_of(*instances) == [1] * 10
-
-
-# --- Events and a sweep
-
-
-@pytest.mark.parametrize("ids", ["same ID", "different IDs"])
-def test_two_events_race_with_a_sweep(scene: Scene, sensors: list[str], ids: str) -> None:
-    instances = scene.instances(3, interfaces=2)
-    decide_before_anyone_creates(scene, 3, scene.interfaces_of(instances[1]))
-    count_differently(scene, sensors)
-    event_id = "same" if ids == "same ID" else None
-    events = [running_event(instances[1], event_id) for _ in range(2)]
-    answers = at_once([*events, scheduled_event()])
-    outcomes = check_reports(scene, answers, all_interfaces(scene, instances))
-    for interface, counted in outcomes.items():
-        raced = interface in scene.interfaces_of(instances[1])
-        assert counted["created"] >= 1
-        assert counted["created"] + counted["exists"] == (3 if raced else 1)
-        assert counted["created"] == 1 or ids == "same ID"
-
-
-def test_two_sweeps_race_with_each_other(scene: Scene, sensors: list[str]) -> None:
-    instances = scene.instances(20)
-    decide_before_anyone_creates(scene, 2)
-    answers = at_once([scheduled_event(), scheduled_event()])
-    outcomes = check_reports(scene, answers, all_interfaces(scene, instances))
-    assert list(outcomes.values()) == [{"created": 1, "exists": 1}] * len(instances)
-
-
 # --- Another invocation was faster
 
 
-@pytest.mark.parametrize("lag", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hundred_refused_interfaces_are_looked_up_together(
-    scene: Scene, sensors: list[str], clock: Clock, kind: str, lag: int
+    scene: Scene, sensors: list[str], clock: Clock, kind: str
 ) -> None:
     instances = scene.instances(100)
-    another_is_faster(scene, all_interfaces(scene, instances), sensors, lag)
+    another_is_faster(scene, all_interfaces(scene, instances), sensors, lag=2)
     event = KINDS[kind](instances)
     scene.forget_calls()
     delivery = deliver(event)
@@ -244,8 +187,8 @@ def test_a_hundred_refused_interfaces_are_looked_up_together(
         assert delivery.answer.summary["exists"] == 100
         assert "unmirrored" not in delivery.answer.summary
     # One reading at the start; one look, and a pause and a look for each look in vain.
-    assert scene.count(SESSIONS) == 1 + 1 + lag
-    assert clock.seconds == [1.0] * lag
+    assert scene.count(SESSIONS) == 1 + 1 + 2
+    assert clock.seconds == [1.0] * 2
     assert scene.sessions_of(*instances) == [1] * 100
 
 

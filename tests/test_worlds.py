@@ -11,17 +11,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from worlds import play
+from conftest import Clock, Scene
+from worlds import play, seeds
 
 
-def seeds() -> range:
-    """Which worlds to run."""
-    first, _, end = os.environ.get("WORLDS", "104").rpartition("-")
-    return range(int(first or 0), int(end))
-
-
-@pytest.mark.parametrize("seed", seeds())
-def test_the_handler_decides_as_the_model_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    if found := play(seed):
+@pytest.mark.parametrize("seed", seeds(os.environ.get("WORLDS", "104")))
+def test_the_handler_decides_as_the_model_does(
+    scene: Scene, clock: Clock, caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    caplog.set_level("DEBUG", "lambda_traffic_mirror")
+    if found := play(scene, seed, caplog):
         pytest.fail("\n\n".join(found[:3]))

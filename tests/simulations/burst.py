@@ -14,13 +14,18 @@ event tells of them; one sweep after the other goes on where the one before has 
 
 The handler that runs is the real one, with real botocore clients that retry as they do in Lambda,
 one client per execution environment. Simulated are the account behind them, EC2's token buckets in
-front of that account, Lambda, SQS and the time. What sleeps, or waits for an answer or for another
-thread, waits on the simulated clock, and only one thread runs at a time, so that a minute costs
-nothing and the same seed gives the same run. A lock that the function held over a call would stop
-the clock, which is told.
+front of that account, Lambda, SQS and the time. What Python itself takes is not simulated, but for
+the parsing of answers.
 
-What is assumed about AWS stands in the constants of the second section. What Python itself takes
-is not simulated, but for the parsing of answers.
+create     seconds that a create takes; other calls take 0.06 s
+last       seconds from the start of the instances, or from the first sweep, until the last of them
+           is mirrored
+bound      the least that EC2's limit on creates allows: 50 at once, then 5 a second
+calls      AWS calls per instance, every attempt counted; throttled: those that EC2 turned away
+given up   events in the dead-letter queue; their instances are left to the sweep
+sensors    sessions on the fullest and the emptiest of a zone, in the zone where they differ most
+lost       instances without a session
+errors     invocations that raised or ran out of time
 """
 
 from __future__ import annotations
@@ -40,10 +45,9 @@ import sys
 import threading
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -65,35 +69,27 @@ from aws import (  # noqa: E402
 from cloudformation import resolve  # noqa: E402
 from moto.moto_api._internal import mock_random  # noqa: E402
 
-# ---------------------------------------------------------------------------------------------
-# The simulated clock. Threads that run on it run one at a time; each waits on a lock of its own
-# until the one before has come to a point where it sleeps. Then the one whose time comes first
-# goes on, and the clock jumps there.
-
-
-class Task:
-    """A thread on the simulated clock."""
-
-    def __init__(self) -> None:
-        self.turn = threading.Lock()
-        self.turn.acquire()
-        self.pauses = 0  # tells a wake-up that is meant from one that came too late
+Turn = threading.Semaphore
 
 
 class Clock:
-    """Simulated time, and whose turn it is."""
+    """Simulated time. Its threads run one at a time: each waits for its turn until the one before
+    sleeps or waits; then the one whose time comes first goes on, and the clock jumps there.
+
+    So a minute costs nothing, and the same seed gives the same run. A lock that the function held
+    over a call would stop the clock, which `run` tells.
+    """
 
     EPOCH = 1_750_000_000.0  # Unix time at the start
     SHORTEST_SLEEP = 0.0001  # nothing sleeps for no time, or rounding would let time stand still
-    STANDSTILL_SECONDS = 300.0  # of real time in which no turn ends: a thread waits for real
+    STANDSTILL_SECONDS = 300.0  # of real time in which nothing ends: a thread waits for real
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.current = self._main = Task()
+        self.current = self._main = Turn(0)
         self._problem: BaseException | None = None
+        self._agenda: list[tuple[float, int, Turn]] = []
         self._order = itertools.count()
-        # When, the order among equals, and what to do then: gives the task to go on with, if any.
-        self._agenda: list[tuple[float, int, Callable[[], Task | None]]] = []
 
     def time(self) -> float:
         """In place of time.time."""
@@ -101,69 +97,49 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         """In place of time.sleep."""
-        self.pause(max(seconds, self.SHORTEST_SLEEP))
+        self.wake(self.current, max(seconds, self.SHORTEST_SLEEP))
+        self.pause()
 
-    def at(self, when: float, what: Callable[[], object]) -> None:
-        """Call this at that time. What is called must not sleep; it may start what does."""
-
-        def act() -> None:
-            what()
-
-        self._plan(when, act)
-
-    def start(self, what: Callable[[], object]) -> None:
-        """A thread that does this from now on."""
-        task = Task()
+    def start(self, what: Callable[[], object], seconds: float = 0.0) -> None:
+        """A thread that does this, so much later."""
+        turn = Turn(0)
 
         def live() -> None:
-            task.turn.acquire()
-            self.current = task
+            turn.acquire()
+            self.current = turn
             try:
                 what()
             except BaseException as error:  # noqa: BLE001 - `run` raises it
                 self._problem = self._problem or error
-            self._next().turn.release()
+            self._next().release()
 
         threading.Thread(target=live, daemon=True).start()
-        self.wake(task)
+        self.wake(turn, seconds)
 
-    def pause(self, seconds: float | None = None) -> None:
-        """Let others go on, until so much later or (None) until something wakes this task."""
-        task = self.current
-        task.pauses += 1
-        if seconds is not None:
-            self.wake(task, seconds)
-        following = self._next()
-        if following is not task:
-            following.turn.release()
-            seconds_left = self.STANDSTILL_SECONDS if task is self._main else -1
-            if not task.turn.acquire(timeout=seconds_left):
-                raise RuntimeError("A thread waits for something that is not simulated.")
-        self.current = task
+    def wake(self, turn: Turn, seconds: float = 0.0) -> None:
+        """Let this thread go on so much later."""
+        heapq.heappush(self._agenda, (self.now + seconds, next(self._order), turn))
 
-    def wake(self, task: Task, seconds: float = 0.0) -> None:
-        """Let the task go on so much later, unless something else has woken it until then."""
-        pauses = task.pauses
-        self._plan(self.now + seconds, lambda: task if task.pauses == pauses else None)
+    def pause(self, real_seconds: float | None = None) -> None:
+        """Let others go on until something wakes this thread."""
+        turn = self.current
+        self._next().release()
+        if not turn.acquire(timeout=real_seconds):
+            raise RuntimeError("A thread waits for something that is not simulated.")
+        self.current = turn
 
     def run(self) -> None:
         """Go on until nothing is left to do."""
-        self.pause()
+        self.pause(self.STANDSTILL_SECONDS)
         if self._problem:
             raise self._problem
 
-    def _plan(self, when: float, act: Callable[[], Task | None]) -> None:
-        heapq.heappush(self._agenda, (max(when, self.now), next(self._order), act))
-
-    def _next(self) -> Task:
-        while self._agenda and not self._problem:
-            when, _, act = heapq.heappop(self._agenda)
-            self.now = max(self.now, when)
-            task = act()
-            if task is not None:
-                task.pauses += 1  # other wake-ups for this pause come too late
-                return task
-        return self._main
+    def _next(self) -> Turn:
+        if self._problem or not self._agenda:
+            return self._main
+        when, _, turn = heapq.heappop(self._agenda)
+        self.now = max(self.now, when)
+        return turn
 
 
 class Answer(Future[Any]):
@@ -173,16 +149,12 @@ class Answer(Future[Any]):
         super().__init__()
         self._clock = clock
 
-    def wait(self) -> None:
-        """Waits for the end of the call."""
+    def result(self, timeout: float | None = None) -> Any:
+        """Waits for the end of the call, and gives what came of it."""
         if not self.done():
             me = self._clock.current
             self.add_done_callback(lambda _: self._clock.wake(me))
             self._clock.pause()
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Waits for the end of the call, and gives what came of it."""
-        self.wait()
         return super().result()
 
 
@@ -192,22 +164,15 @@ class Pool(Executor):
     def __init__(self, clock: Clock, max_workers: int) -> None:
         self._clock, self._idle = clock, max_workers
         self._waiting: deque[tuple[Answer, Callable[[], Any]]] = deque()
-        self._given: list[Answer] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Answer:
         """Have this done by a worker, a new one where there is room for one more."""
         answer = Answer(self._clock)
-        self._given.append(answer)
         self._waiting.append((answer, partial(fn, *args, **kwargs)))
         if self._idle:
             self._idle -= 1
             self._clock.start(self._work)
         return answer
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for what is under way."""
-        for answer in self._given:
-            answer.wait()
 
     def _work(self) -> None:
         while self._waiting:
@@ -220,8 +185,7 @@ class Pool(Executor):
         self._idle += 1
 
 
-# ---------------------------------------------------------------------------------------------
-# What is assumed about AWS.
+# What is assumed about AWS
 
 ZONES = ("a", "b", "c")
 SENSORS_PER_ZONE = 4
@@ -245,28 +209,10 @@ COLD_START_SECONDS = (1.2, 2.0)  # environment, import of boto3, client
 WHOLE_CPU = 1_769  # MB that come with one
 INVOCATION_SECONDS = 0.02  # from Lambda's decision to the handler
 
-SWEEPS = 6  # after a burst, at most; none comes when all instances are mirrored
-PATIENCE = 30  # times the bound: after so long day one is over, whatever is left
+SWEEPS = 50  # at most; none comes when all instances are mirrored
 
 RECEIVE = 10  # messages at most that SQS gives at a time
 RECEIVE_SECONDS = 0.02
-
-
-class TokenBucket:
-    """A bucket that starts full."""
-
-    def __init__(self, size: float, per_second: float) -> None:
-        self.size, self.per_second = size, per_second
-        self._tokens, self._at = size, 0.0
-
-    def take(self, now: float) -> bool:
-        """Take a token, if there is one."""
-        self._tokens = min(self.size, self._tokens + (now - self._at) * self.per_second)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 def bound(count: int) -> float:
@@ -276,26 +222,25 @@ def bound(count: int) -> float:
 
 
 class Ec2:
-    """EC2's side of the line: how long calls take, which are throttled, what was created when.
-
-    `seconds_per_byte` is what it takes to receive and to parse an answer.
-    """
+    """EC2's side of the line: how long calls take, which are throttled, what was created when."""
 
     def __init__(self, clock: Clock, create_seconds: float, seconds_per_byte: float) -> None:
         self.clock, self.seconds_per_byte = clock, seconds_per_byte
         self.working_seconds = create_seconds - CALL_SECONDS  # until there is a session
         self.throttled: Counter[str] = Counter()
         self.created: dict[str, float] = {}  # by interface
-        self._buckets: dict[tuple[str, bool], TokenBucket] = {}
+        self._buckets: dict[tuple[str, bool], tuple[float, float]] = {}  # tokens, when
 
     def receive(self, operation: str, parameters: dict[str, Any]) -> None:
         """A call has been sent; for the simulated account's gates."""
         self.clock.sleep(CALL_SECONDS / 2)
         reads = operation.startswith(("Describe", "Get"))
         unlimited = reads and not parameters
-        size = UNLIMITED_READS if unlimited else READS if reads else WRITES
-        bucket = self._buckets.setdefault((operation, unlimited), TokenBucket(*size))
-        if not bucket.take(self.clock.now):
+        size, per_second = UNLIMITED_READS if unlimited else READS if reads else WRITES
+        tokens, since = self._buckets.get((operation, unlimited), (size, 0.0))
+        tokens = min(size, tokens + (self.clock.now - since) * per_second)
+        self._buckets[operation, unlimited] = (tokens - (tokens >= 1), self.clock.now)
+        if tokens < 1:
             self.throttled[operation] += 1
             raise Refusal("RequestLimitExceeded", "Request limit exceeded.", 503)
         if operation == "CreateTrafficMirrorSession":
@@ -312,13 +257,6 @@ class Ec2:
         self.clock.sleep(CALL_SECONDS / 2 + size * self.seconds_per_byte)
 
 
-# ---------------------------------------------------------------------------------------------
-# Lambda and SQS.
-
-# What is told of the end of an invocation: its result, or None after an error or a timeout.
-After = Callable[[dict[str, Any] | None], None]
-
-
 class Lambda:
     """Runs the function in execution environments, which it keeps and uses again.
 
@@ -326,33 +264,24 @@ class Lambda:
     error; Lambda would have ended it before.
     """
 
-    PATH = PROJECT / "lambda_traffic_mirror.py"
     NAME = "burst_function"
 
     def __init__(self, clock: Clock, timeout: float) -> None:
         self.clock, self.timeout = clock, timeout
         self.invocations = 0
         self.errors: Counter[str] = Counter()
-        self._code = compile(self.PATH.read_text(encoding="utf-8"), str(self.PATH), "exec")
+        path = PROJECT / "lambda_traffic_mirror.py"
+        self._code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
         self._idle: list[Any] = []  # modules of environments
 
-    def invoke(self, event: dict[str, Any], after: After) -> None:
-        """Run the handler, in the environment that was used last; `after` is told of the end."""
-        module = self._idle.pop() if self._idle else None
-        self.clock.start(partial(self._live, module, event, after))
-
-    def _load(self) -> Any:
-        """The module, fresh; it takes its threads from where it is loaded."""
-        module = sys.modules[self.NAME] = ModuleType(self.NAME)  # dataclasses look there
-        module.__file__ = str(self.PATH)
-        exec(self._code, module.__dict__)
-        return module
-
-    def _live(self, module: Any, event: dict[str, Any], after: After) -> None:
+    def invoke(self, event: dict[str, Any]) -> dict[str, Any] | None:
+        """The result, from the environment that was used last; None after an error or a timeout."""
         self.invocations += 1
+        module = self._idle.pop() if self._idle else None
         if not module:
             self.clock.sleep(random.uniform(*COLD_START_SECONDS))
-            module = self._load()
+            module = sys.modules[self.NAME] = ModuleType(self.NAME)  # dataclasses look there
+            exec(self._code, module.__dict__)  # it takes its threads from where it is loaded
         self.clock.sleep(INVOCATION_SECONDS)
         began, result = self.clock.now, None
         context = LambdaContext(seconds=self.timeout, clock=self.clock.time)
@@ -364,7 +293,7 @@ class Lambda:
             self.errors["timeout"] += 1
             result = None
         self._idle.append(module)
-        after(result)
+        return result
 
 
 class Queue:
@@ -387,65 +316,33 @@ class Queue:
         self._visible: deque[dict[str, Any]] = deque()
         self._free = int(mapping["ScalingConfig"]["MaximumConcurrency"])
 
-    def show(self, message: dict[str, Any]) -> None:
-        """A message, a record of an event's, can be received from now on."""
-        self._visible.append(message)
-        self._poll()
-
-    def _poll(self) -> None:
+    def show(self, *messages: dict[str, Any]) -> None:
+        """Messages, records of an event's, can be received from now on."""
+        self._visible.extend(messages)
         while self._free and self._visible:
-            batch: list[dict[str, Any]] = []
-            while self._visible and len(batch) < self._batch_size:
-                message = self._visible.popleft()
-                self._receives[message["messageId"]] += 1
-                if self._receives[message["messageId"]] > self._most_receives:
-                    self.given_up += 1
-                else:
-                    batch.append(message)
-            if batch:
-                self._free -= 1
-                received = RECEIVE_SECONDS * math.ceil(len(batch) / RECEIVE)
-                self.clock.at(self.clock.now + received, partial(self._invoke, batch))
+            self._free -= 1
+            batch = [self._visible.popleft() for _ in range(self._batch_size) if self._visible]
+            self._receives.update(message["messageId"] for message in batch)
+            late = [m for m in batch if self._receives[m["messageId"]] > self._most_receives]
+            self.given_up += len(late)
+            self.clock.start(partial(self._work, [one for one in batch if one not in late]))
 
-    def _invoke(self, batch: list[dict[str, Any]]) -> None:
-        again_at = self.clock.now + self._visibility
-
-        def after(result: dict[str, Any] | None) -> None:
+    def _work(self, batch: list[dict[str, Any]]) -> None:
+        if batch:
+            self.clock.sleep(RECEIVE_SECONDS * math.ceil(len(batch) / RECEIVE))
+            again_at = self.clock.now + self._visibility
+            result = self.function.invoke({"Records": batch})
             failed = [message["messageId"] for message in batch]
             if result is not None:
                 failed = [failure["itemIdentifier"] for failure in result["batchItemFailures"]]
-            for message in batch:
-                if message["messageId"] in failed:
-                    self.clock.at(again_at, partial(self.show, message))
-            self._free += 1
-            self._poll()
+            again = [message for message in batch if message["messageId"] in failed]
+            self.clock.start(partial(self.show, *again), max(0.0, again_at - self.clock.now))
+        self._free += 1
+        self.show()
 
-        self.function.invoke({"Records": batch}, after)
-
-
-# ---------------------------------------------------------------------------------------------
-# A burst, and day one.
 
 BURST, DAY_ONE = "burst", "day one"
-
-
-@dataclass
-class Row:
-    """What came of a run: a line of the table, and what explains it."""
-
-    count: int
-    kind: str
-    create_seconds: float
-    seconds: float  # from the start of the instances until the last one is mirrored
-    calls: Counter[str]
-    throttled: Counter[str]
-    invocations: int
-    errors: Counter[str]
-    given_up: int
-    fullest: int
-    emptiest: int
-    lost: int
-    doubled: int
+Row = dict[str, Any]  # a line of the table, by the names of its columns
 
 
 @contextmanager
@@ -474,19 +371,15 @@ def on_clock(clock: Clock, ec2: Ec2) -> Iterator[None]:
 
 
 def run(
-    count: int,
-    kind: str = BURST,
-    create_seconds: float = CREATE_SECONDS,
-    seed: int = 1,
-    **parameters: str,
+    count: int, kind: str = BURST, create_seconds: float = CREATE_SECONDS, **parameters: str
 ) -> Row:
     """Start so many instances at once, or (day one) sweep them, and see what becomes of them.
 
-    They are spread over all zones, in random order, and sensors never are full. `seed` is for all
-    that is drawn, `parameters` are the template's, whose defaults hold otherwise (`Timeout="60"`).
+    They are spread over all zones, in random order, and sensors never are full. `parameters` are
+    the template's, whose defaults hold otherwise (`Timeout="60"`).
     """
-    random.seed(seed)
-    mock_random.seed(seed)
+    random.seed(1)
+    mock_random.seed(1)
     with SimulatedAccount() as account:
         account.account_quota = 10 * count
         zone_of = {
@@ -494,11 +387,9 @@ def run(
             for _ in range(SENSORS_PER_ZONE)
             for zone in ZONES
         }
-        instances = [
-            instance
-            for index, zone in enumerate(ZONES)
-            for instance in account.instances(len(range(index, count, len(ZONES))), zone=zone)
-        ]
+        instances = []
+        for index, zone in enumerate(ZONES):
+            instances += account.instances(len(range(index, count, len(ZONES))), zone=zone)
         interfaces = [account.first_interface(instance) for instance in instances]
         random.shuffle(instances)
         given = {"CodeBucket": "bucket", "CodeKey": "key", "FilterId": account.filter_id}
@@ -520,8 +411,8 @@ def run(
         def sweep(left: int) -> None:
             """By the template's schedule, until all instances have a session."""
             if len(ec2.created) < count and left:
-                runner.invoke(scheduled_event(), lambda _: None)
-                clock.at(clock.now + every, partial(sweep, left - 1))
+                clock.start(partial(sweep, left - 1), every)
+                runner.invoke(scheduled_event())
 
         if kind == BURST:
             again = random.sample(range(count), round(TWICE * count))
@@ -529,99 +420,65 @@ def run(
                 event = running_event(instances[number], f"event-{number}")
                 (message,) = sqs_event(event)["Records"]
                 seconds = random.uniform(*EVENT_SECONDS) * (1 if place < count else 2)
-                clock.at(seconds, partial(queue.show, message | {"messageId": f"message-{place}"}))
-            clock.at(every, partial(sweep, SWEEPS))
-        else:
-            clock.at(0.0, partial(sweep, math.ceil(PATIENCE * bound(count) / every) + SWEEPS))
+                message |= {"messageId": f"message-{place}"}
+                clock.start(partial(queue.show, message), seconds)
+        clock.start(partial(sweep, SWEEPS), every if kind == BURST else 0.0)
         with on_clock(clock, ec2), patch.dict(os.environ, function["Environment"]["Variables"]):
             clock.run()
 
-        sessions = account.sessions()
-        of_interface = Counter(session["NetworkInterfaceId"] for session in sessions)
-        of_target = Counter(session["TrafficMirrorTargetId"] for session in sessions)
+        of_target = Counter(session["TrafficMirrorTargetId"] for session in account.sessions())
         of_zones = [[of_target[t] for t, at in zone_of.items() if at == zone] for zone in ZONES]
         loads = max(of_zones, key=lambda each: max(each) - min(each))
-        return Row(
-            count=count,
-            kind=kind,
-            create_seconds=create_seconds,
-            seconds=max((ec2.created[one] for one in interfaces if of_interface[one]), default=0.0),
-            calls=Counter(call.operation for call in account.calls),
-            throttled=ec2.throttled,
-            invocations=runner.invocations,
-            errors=+runner.errors,
-            given_up=queue.given_up,
-            fullest=max(loads),
-            emptiest=min(loads),
-            lost=sum(not of_interface[one] for one in interfaces),
-            doubled=sum(of_interface[one] > 1 for one in interfaces),
-        )
+        mirrored = [one for one in interfaces if len(account.sessions(one)) == 1]
+        last = max((ec2.created[one] for one in mirrored), default=0.0)
+        return {
+            "n": count,
+            "kind": kind,
+            "create": create_seconds,
+            "last": last,
+            "bound": bound(count),
+            "over": last - bound(count),
+            "calls": account.count() / count,
+            "throttled": ec2.throttled.total(),
+            "invocations": runner.invocations,
+            "given up": queue.given_up,
+            "sensors": f"{max(loads)}/{min(loads)}",
+            "lost": count - len(mirrored),
+            "errors": runner.errors.total(),
+        }
 
 
-# ---------------------------------------------------------------------------------------------
-# The table.
-
-COLUMNS: dict[str, Callable[[Row], str]] = {
-    "n": lambda row: f"{row.count:,}",
-    "kind": lambda row: row.kind,
-    "create": lambda row: f"{row.create_seconds:.2f}",
-    "last": lambda row: f"{row.seconds:,.1f}",
-    "bound": lambda row: f"{bound(row.count):,.0f}",
-    "over": lambda row: f"{row.seconds - bound(row.count):,.1f}",
-    "calls": lambda row: f"{row.calls.total() / row.count:.2f}",
-    "throttled": lambda row: f"{row.throttled.total():,}",
-    "given up": lambda row: f"{row.given_up:,}",
-    "sensors": lambda row: f"{row.fullest}/{row.emptiest}",
-    "lost": lambda row: f"{row.lost}",
-    "doubled": lambda row: f"{row.doubled}",
-    "errors": lambda row: f"{row.errors.total()}",
-}
-LEGEND = """\
-n         instances, over 3 zones with 4 sensors each: they start at once, or (day one) run already
-create    seconds that a create takes; other calls take 0.06 s
-last      seconds from the start of the instances, or from the first sweep, until the last of them
-          is mirrored
-bound     the least that EC2's limit on creates allows: 50 at once, then 5 a second
-calls     AWS calls per instance, every attempt counted; throttled: those that EC2 turned away
-given up  events in the dead-letter queue; their instances are left to the sweep
-sensors   sessions on the fullest and the emptiest of a zone, in the zone where they differ most
-errors    invocations that raised or ran out of time"""
+FORMATS = {"kind": "", "sensors": "", "create": ".2f", "calls": ".2f", "bound": ",.0f"}
+FORMATS |= {"last": ",.1f", "over": ",.1f"}
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: list[Row]) -> str:
     """The rows as text."""
-    lines = [list(COLUMNS), *([text(row) for text in COLUMNS.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
-        for line in lines
-    )
-
-
-def run_alone(*what: Any) -> Row:
-    """A run in a process of its own."""
-    gc.set_threshold(50_000, 20, 20)  # garbage is collected rarely, which saves a fifth of the time
-    return run(*what)
+    texts = [[f"{row[name]:{FORMATS.get(name, ',')}}" for name in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(rows[0], *texts, strict=True)]
+    line = "  ".join(f"{{:>{width}}}" for width in widths)
+    return "\n".join(line.format(*text) for text in [list(rows[0]), *texts])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Starts against EC2's request limits.")
+    assert __doc__
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("instances", nargs="*", type=int, help="at once (10 100 300 1000)")
     parser.add_argument("--backlog", nargs="+", type=int, default=[], metavar="N", help="day one")
     parser.add_argument("--create-seconds", nargs="+", type=float, default=[CREATE_SECONDS])
-    parser.add_argument("--seed", type=int, default=1, help="for all that is drawn (1)")
     asked = parser.parse_args()
     bursts = asked.instances or ([] if asked.backlog else [10, 100, 300, 1_000])
-    if min(bursts + asked.backlog) < 1 or min(asked.create_seconds) < CALL_SECONDS:
-        parser.error(f"at least one instance is needed, and {CALL_SECONDS} s for a create")
     kinds = [(count, BURST) for count in bursts] + [(count, DAY_ONE) for count in asked.backlog]
-    runs = [(*kind, seconds, asked.seed) for kind in kinds for seconds in asked.create_seconds]
+    runs = [(*kind, seconds) for kind in kinds for seconds in asked.create_seconds]
     os.environ["PYTHONHASHSEED"] = "0"  # the order in sets is drawn too
     processes = min(len(runs), os.cpu_count() or 1)
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+    rarely = (50_000, 20, 20)  # garbage is collected, which saves a fifth of the time
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(processes, gc.set_threshold, rarely, maxtasksperchild=1) as pool:
         # The longest first, as they set how long all of them take.
-        rows = pool.starmap(run_alone, runs[::-1], chunksize=1)
-    print(table(rows[::-1]), LEGEND, sep="\n\n")
+        print(table(pool.starmap(run, runs[::-1], chunksize=1)[::-1]))
 
 
 if __name__ == "__main__":

@@ -34,11 +34,6 @@ SEED = 4789  # the same IDs at every run
 EVENT = PROJECT / "deploy" / "running-event.json"
 # Instances behind a load balancer cannot be recognised as sensors, so a tag says so.
 EXCLUDE = "traffic-mirror=sensor"
-STEERING = {
-    "FILTER_TAG": "mirror-filter",
-    "TARGETS_TAG": "mirror-to",
-    "MIRROR_DATABASES": "true",
-}
 VXLAN = rule("udp", (4789, 4789), cidr="10.0.0.0/12")
 
 
@@ -62,23 +57,22 @@ class Demonstration:
         self.stopped = account.sensor(account.subnet("c"), [vxlan], state="stopped")
         balancer = account.nlb_sensor([sensors_a], [vxlan])
         elsewhere = account.other()
-        self.role = elsewhere.role("sensors")
-        self.sensors = {
-            self.busy: "zone a, 5 sessions",
-            account.sensor(sensors_a, [vxlan], sessions=3): "zone a, 3 sessions",
-            self.full: "zone a, full",
-            account.sensor(sensors_a, [closed]): "zone a, no rule for VXLAN",
-            self.behind_acl: "zone a, behind a network ACL",
-            self.other_zone: "zone b",
-            self.stopped: "zone c, stopped",
-            account.missing_sensor(): "does not exist",
-            balancer: "Network Load Balancer in zone a",
-            in_vpc(account, "10.1.0.0/16", 6): "zone a, behind a peering connection",
-            in_vpc(account, "10.2.0.0/16", 7): "zone a, behind a transit gateway",
-            in_vpc(account, "10.3.0.0/16", 0): "zone a, behind a route that leads nowhere",
-            in_vpc(elsewhere, "10.4.0.0/16", 8): "zone a, in another account",
-        }
-        elsewhere.share(list(self.sensors)[-1])
+        sensors = [
+            self.busy,
+            account.sensor(sensors_a, [vxlan], sessions=3),
+            self.full,
+            account.sensor(sensors_a, [closed]),
+            self.behind_acl,
+            self.other_zone,
+            self.stopped,
+            account.missing_sensor(),
+            balancer,
+            in_vpc(account, "10.1.0.0/16", 6),
+            in_vpc(account, "10.2.0.0/16", 7),
+            in_vpc(account, "10.3.0.0/16", 0),
+            in_vpc(elsewhere, "10.4.0.0/16", 8),
+        ]
+        elsewhere.share(sensors[-1])
         routes = [
             route("10.1.0.0/16", pcx=True),
             route("10.2.0.0/16", tgw=True),
@@ -90,13 +84,14 @@ class Demonstration:
         for _ in range(4):
             account.session(account.interface(sensors_a), balancer)
 
-    def variables(self) -> dict[str, str]:
-        """What the function is configured with, less the filter."""
-        return {
-            "targets": ",".join(self.sensors),
+        # What the function is configured with, less the filter.
+        self.variables = {
+            "targets": ",".join(sensors),
             "EXCLUDE_TAGS": EXCLUDE,
-            "SENSOR_ROLE_ARNS": self.role,
-            **STEERING,
+            "SENSOR_ROLE_ARNS": elsewhere.role("sensors"),
+            "FILTER_TAG": "mirror-filter",
+            "TARGETS_TAG": "mirror-to",
+            "MIRROR_DATABASES": "true",
         }
 
     def start(self, instance_ids: list[str]) -> None:
@@ -160,19 +155,12 @@ def the_same_at_every_run() -> Iterator[None]:
         yield
 
 
-def say(text: str, style: str = "", indent: int = 0) -> None:
-    """Print a text, wrapped; lines after the first stand further in."""
-    lines = Text(text, style).wrap(CONSOLE, CONSOLE.width - indent)
-    for number, line in enumerate(lines):
-        line.rstrip()
-        CONSOLE.print(Text(" " * (indent + 2 * bool(number and indent))) + line)
-
-
 def show_interface(entry: Mapping[str, Any]) -> None:
     """An interface: which sensor was chosen and why the others fell, a line each."""
-    say(f"{entry['interface_id']} of {entry['instance_id']}: {entry['outcome']}", "bold")
+    head = f"{entry['interface_id']} of {entry['instance_id']}: {entry['outcome']}"
+    CONSOLE.print(Text(f"\n{head}", "bold"))
     if not entry["sensors"]:
-        say(entry["reason"], indent=2)
+        CONSOLE.print(Text(f"  {entry['reason']}"))
     stages = (*lambda_traffic_mirror.STAGES, None)
 
     def place(row: Mapping[str, Any]) -> tuple[int, bool, int]:
@@ -189,41 +177,19 @@ def show_interface(entry: Mapping[str, Any]) -> None:
         CONSOLE.print(line)
 
 
-def show(title: str, event: object, *outcomes: str) -> list[dict[str, Any]]:
-    """Send an event and print what came of it, of these outcomes if any are named; the interfaces
-    of the result."""
-    say(f"== {title}", "bold")
+def show(title: str, event: object, *outcomes: str) -> None:
+    """Send an event and print what came of it, of these outcomes if any are named."""
+    CONSOLE.print(Text(f"== {title}", "bold"))
     with contextlib.redirect_stdout(io.StringIO()):  # its metrics, for CloudWatch
         result = lambda_traffic_mirror.lambda_handler(event, LambdaContext(seconds=60))
     if "body" not in result:
         print(json.dumps(result, indent=2))
-        return []
+        return
     body = json.loads(result["body"])
     print(f"{result['statusCode']} {body['message']}")
     for interface in body["interfaces"]:
-        if outcomes and interface["outcome"] not in outcomes:
-            continue
-        print()
-        show_interface(interface)
-    print()
-    return list(body["interfaces"])
-
-
-def show_details(interface: Mapping[str, Any], sensors: Mapping[str, str]) -> None:
-    """All that was found of an interface's sensors."""
-    say(f"== Of {interface['interface_id']}, in full", "bold")
-    say(interface["reason"])
-    for row in interface["sensors"]:
-        words = f"{row['verdict']} at {row['stage']}" if row["stage"] else row["verdict"]
-        say(f"{row['target_id']} ({sensors[row['target_id']]}): {words}. {row['reason']}", indent=2)
-    print()
-
-
-def show_account(scene: Demonstration, html: str | None) -> None:
-    """What deploy/preview.sh shows of the account."""
-    say("== The whole account, as deploy/preview.sh shows it", "bold")
-    arguments = [f"{name}={value}" for name, value in scene.variables().items()]
-    __main__.main(["preview", *arguments, *(["--html", html] if html else [])])
+        if not outcomes or interface["outcome"] in outcomes:
+            show_interface(interface)
     print()
 
 
@@ -243,29 +209,21 @@ def main() -> None:
     with the_same_at_every_run(), SimulatedAccount() as account:
         scene = Demonstration(account)
         scene.start(named or ["i-0123456789abcdef0"])
-        with patch.dict("os.environ", {"filter_id": account.filter_id, **scene.variables()}):
+        with patch.dict("os.environ", {"filter_id": account.filter_id, **scene.variables}):
             if asked.file:
                 show(f"{path.name} against the simulated account", event)
             else:
-                show_the_main_job(scene, event)
+                show("A new instance with two interfaces starts", event)
+                show("The same event is delivered again", event)
+                scene.steer()
+                title = "A sweep finds a database, and an instance whose tags steer it"
+                show(title, {"sweep": True}, "created")
             if asked.html or not asked.file:
                 scene.populate()
-                show_account(scene, asked.html)
-
-
-def show_the_main_job(scene: Demonstration, event: object) -> None:
-    """An instance starts, its event comes again, and a sweep finds what tags steer."""
-    interfaces = show("A new instance with two interfaces starts", event)
-    show_details(interfaces[0], scene.sensors)
-    say("== The sessions, as DescribeTrafficMirrorSessions shows them", "bold")
-    for interface in interfaces:
-        for session in scene.account.sessions(interface["interface_id"]):
-            print(json.dumps(session, indent=2))
-    print()
-    show("The same event is delivered again", event)
-    scene.steer()
-    title = "A sweep finds a database, and an instance whose tags steer it"
-    show(title, {"sweep": True}, "created")
+                CONSOLE.print(Text("== The whole account, as deploy/preview.sh shows it", "bold"))
+                arguments = [f"{name}={value}" for name, value in scene.variables.items()]
+                __main__.main(["preview", *arguments, *(["--html", asked.html] * bool(asked.html))])
+                print()
 
 
 CONSOLE = shown.console_for_output()
