@@ -79,8 +79,8 @@ def dark(scene: SimulatedAccount) -> list[str]:
     sensor = scene.sensor(scene.subnet("a"), [open_group])
     behind = scene.sensor(scene.subnet("b", acl=deny), [open_group])
     stopped = scene.sensor(scene.subnet("d"), [open_group], state="stopped")
-    names = [{"Key": "Name", "Value": "sensor-1"}]
-    scene.ec2.create_tags(Resources=[scene.sensor_instance(sensor)], Tags=names)
+    hosts = [scene.sensor_instance(each) for each in (sensor, behind, stopped)]
+    scene.ec2.create_tags(Resources=hosts, Tags=[{"Key": "Name", "Value": "sensor"}])
     first, _ = scene.instances(2, scene.subnet("a"), [scene.group()])
     scene.session(scene.first_interface(first), sensor)
     scene.instances(2, scene.subnet("b"), [scene.group()])
