@@ -79,7 +79,8 @@ def dark(scene: SimulatedAccount) -> list[str]:
     sensor = scene.sensor(scene.subnet("a"), [open_group])
     behind = scene.sensor(scene.subnet("b", acl=deny), [open_group])
     stopped = scene.sensor(scene.subnet("d"), [open_group], state="stopped")
-    hosts = [scene.sensor_instance(each) for each in (sensor, behind, stopped)]
+    other = scene.sensor(scene.subnet("d"), [open_group])
+    hosts = [scene.sensor_instance(each) for each in (sensor, behind, other)]
     scene.ec2.create_tags(Resources=hosts, Tags=[{"Key": "Name", "Value": "sensor"}])
     first, _ = scene.instances(2, scene.subnet("a"), [scene.group()])
     scene.session(scene.first_interface(first), sensor)
@@ -92,7 +93,7 @@ def dark(scene: SimulatedAccount) -> list[str]:
     (mirrored,) = scene.instances(1, scene.subnet("d"), [scene.group()])
     scene.session(scene.first_interface(mirrored), stopped)
     (elsewhere,) = scene.instances(1, scene.subnet("d"), [scene.group()])
-    scene.session(scene.first_interface(elsewhere), scene.sensor(scene.subnet("d"), [open_group]))
+    scene.session(scene.first_interface(elsewhere), other)
     scene.instance(scene.subnet("a"), [scene.group()], tags={"mirror": "no"})
     targets = f"{sensor},{behind},{stopped},{scene.missing_sensor()}"
     return ["--targets", targets, "--filter", scene.filter_id, "EXCLUDE_TAGS=mirror=no"]
