@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import importlib
@@ -374,9 +373,7 @@ def test_a_stack_is_deployed_upgraded_and_taken_back(account: Account, tmp_path:
     assert sent == before | changed | {"ExcludeTags": "a b=c"}
 
 
-def test_a_value_that_the_template_no_longer_takes_is_told(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_value_that_the_template_no_longer_takes_is_told(capsys: Any) -> None:
     def values(rate: str, **given: str) -> str:
         before = stack.Stack("name", "id", "CREATE_COMPLETE", {"SweepRate": rate}, {}, set())
         return deploy.all_values(before, given)["SweepRate"]
@@ -388,9 +385,7 @@ def test_a_value_that_the_template_no_longer_takes_is_told(
     assert "a sweep every 10 minutes instead of rate(7 minutes)" in capsys.readouterr().err
 
 
-def test_tags_and_a_role_are_for_cloudformation_and_what_it_refuses_is_not_uploaded(
-    account: Account,
-) -> None:
+def test_a_change_set_is_refused_or_fails_or_is_only_looked_at(account: Account) -> None:
     asked: dict[str, Any] = {}
 
     def refuse(given: dict[str, Any]) -> None:
@@ -398,23 +393,24 @@ def test_tags_and_a_role_are_for_cloudformation_and_what_it_refuses_is_not_uploa
         raise failure("CreateChangeSet", "ValidationError")
 
     account.answers["CreateChangeSet"] = refuse
-    arguments = ("--targets", account.targets[0], "--role-arn", "arn:aws:iam::1:role/x")
-    # Behind -- as earlier versions took them.
-    done = run("deploy", *BUCKET, *arguments, "--", "--tags", "team=a b", "cost=", ends=1)
+    call = ("deploy", *BUCKET, "--targets", account.targets[0])
+    # Tags behind -- as earlier versions took them.
+    options = ("--role-arn", "arn:aws:iam::1:role/x", "--", "--tags", "team=a b", "cost=")
+    done = run(*call, *options, ends=Exit.FAILED)
+    assert re.search("CloudFormation refuses it: .*Words of AWS", done.err)
     assert asked["RoleARN"] == "arn:aws:iam::1:role/x"
     assert asked["Tags"] == [{"Key": "team", "Value": "a b"}, {"Key": "cost", "Value": ""}]
     assert asked["Capabilities"] == ["CAPABILITY_IAM"]
-    assert re.search("CloudFormation refuses it: .*Words of AWS", done.err)
+    del account.answers["CreateChangeSet"]
+    account.answers["DescribeChangeSet"] = {"Status": "FAILED", "StatusReason": "Of a transform"}
+    assert "refuses it: Of a transform" in run(*call, ends=Exit.FAILED).err
+    assert account.calls["DeleteChangeSet"] == 1
     assert account.calls["PutObject"] == 0
-
-
-def test_a_change_set_is_only_made_to_be_looked_at(account: Account) -> None:
-    done = run("deploy", *BUCKET, "--targets", account.targets[0], "--no-execute-changeset")
-    assert "Nothing has been changed." in done.out
-    assert account.calls["ExecuteChangeSet"] == 0
+    del account.answers["DescribeChangeSet"]
+    assert "Nothing has been changed." in run(*call, "--no-execute-changeset").out
     assert account.calls["PutObject"] == 1
+    assert account.calls["ExecuteChangeSet"] == 0
     # There is nothing but the change set, so the stack counts as new.
-    assert account.backend.status == "REVIEW_IN_PROGRESS"
     assert "--targets is missing" in run("deploy", *BUCKET, ends=Exit.WRONG).err
 
 
@@ -440,9 +436,7 @@ def test_what_is_wrong_is_found_before_anything_is_done(account: Account, name: 
     assert account.nothing_was_done()
 
 
-def test_a_stack_that_is_being_changed_or_is_of_something_else_is_left_alone(
-    account: Account,
-) -> None:
+def test_a_stack_that_is_being_changed_or_is_none_of_ours_is_left_alone(account: Account) -> None:
     """Its name was mistyped: a deployment would delete all that it holds."""
     body = json.dumps({"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}})
     account.cloudformation.create_stack(StackName="queue", TemplateBody=body)
@@ -467,23 +461,15 @@ def test_a_zip_that_cannot_be_built_is_not_deployed(account: Account, tmp_path: 
     assert account.nothing_was_done()
 
 
-def test_a_change_set_that_fails_says_why_and_goes(account: Account) -> None:
-    failed = {"Status": "FAILED", "StatusReason": "Transform failed"}
-    account.answers["DescribeChangeSet"] = failed
-    done = run("deploy", *BUCKET, "--targets", account.targets[0], ends=Exit.FAILED)
-    assert "refuses it: Transform failed" in done.err
-    assert account.calls["DeleteChangeSet"] == 1
+AFTER = {
+    "ROLLBACK_COMPLETE": "not deployed: stack traffic-mirror is in ROLLBACK_COMPLETE",
+    "UPDATE_ROLLBACK_COMPLETE": "not deployed: the stack is as it was before",
+}
 
 
-@pytest.mark.parametrize(
-    ("after", "advice"),
-    [
-        ("ROLLBACK_COMPLETE", "Remove it: deploy/remove.sh --stack traffic-mirror"),
-        ("UPDATE_ROLLBACK_COMPLETE", "not deployed: the stack is as it was before"),
-    ],
-)
+@pytest.mark.parametrize("after", AFTER)
 def test_a_deployment_that_fails_shows_the_failures_of_this_time(
-    account: Account, after: str, advice: str
+    account: Account, after: str
 ) -> None:
     account.deployed()
     account.event("Queue", "CREATE_FAILED", "A failure of long ago")
@@ -501,7 +487,7 @@ def test_a_deployment_that_fails_shows_the_failures_of_this_time(
     assert first + lines.format("Function", "Resource creation cancelled") in done.err
     assert first[2:] in done.out
     assert "long ago" not in done.out + done.err
-    assert advice in done.err
+    assert AFTER[after] in done.err
 
 
 def test_other_code_than_was_deployed_has_a_status_of_its_own(account: Account) -> None:
@@ -537,26 +523,26 @@ def test_what_the_first_sweep_says_is_told(outcome: str, dry_run: bool, said: st
     assert sum(hint in told for hint in hints) == bool(said)
 
 
-def test_a_first_sweep_that_fails_is_tried_again_and_one_without_an_answer_is_no_failure(
+def test_a_first_sweep_that_fails_is_tried_again_but_not_one_without_an_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A new role's permissions take a while."""
     monkeypatch.setattr(deploy, "PAUSES", (0.0, 0.0))
 
-    def invoke(payload: bytes, **more: str) -> MagicMock:
-        return MagicMock(side_effect=lambda **_: {"Payload": io.BytesIO(payload), **more})
-
-    def first_sweep(invoke: MagicMock) -> Any:
+    def first_sweep(payload: bytes, **more: str) -> MagicMock:
+        invoke = MagicMock(side_effect=lambda **_: {"Payload": io.BytesIO(payload), **more})
         aws: Any = SimpleNamespace(client=lambda *_, **__: SimpleNamespace(invoke=invoke))
-        return deploy.first_sweep(aws, "function", 1)
+        if more:
+            with pytest.raises(Stop, match="deployed, but a sweep fails: Why") as stop:
+                deploy.first_sweep(aws, "function", 1)
+            assert stop.value.status == Exit.SWEEP_FAILED
+        else:
+            assert deploy.first_sweep(aws, "function", 1) is None
+        return invoke
 
-    failing = invoke(b'{"errorMessage": "Why."}', FunctionError="Unhandled")
-    with pytest.raises(Stop, match="deployed, but a sweep fails: Why") as stop:
-        first_sweep(failing)
-    assert (stop.value.status, failing.call_count) == (Exit.SWEEP_FAILED, 3)
-    denied = MagicMock(side_effect=failure("Invoke", "AccessDeniedException"))
-    for silent in (invoke(b"OK"), invoke(b""), invoke(b"{}"), denied):
-        assert first_sweep(silent) is None
+    assert first_sweep(b'{"errorMessage": "Why."}', FunctionError="Unhandled").call_count == 3
+    for silence in (b"OK", b"", b"{}"):
+        assert first_sweep(silence).call_count == 1
         assert "no answer that can be understood" in capsys.readouterr().err
 
 
@@ -578,9 +564,7 @@ def removable(account: Account) -> Account:
     return account
 
 
-def test_after_a_yes_the_stack_goes_first_then_its_sessions_until_nothing_is_left(
-    removable: Account,
-) -> None:
+def test_after_a_yes_the_stack_goes_first_and_then_its_sessions(removable: Account) -> None:
     for answer in ("no\n", ""):
         done = run("remove", answer=answer, ends=Exit.NOT_CONFIRMED)
         assert "not confirmed, nothing was deleted" in done.err
@@ -660,17 +644,7 @@ def test_a_stack_that_is_forgotten_is_no_dead_end(removable: Account) -> None:
     assert removable.sessions == removable.others[2:]
 
 
-def test_a_stack_that_goes_already_is_waited_for(removable: Account) -> None:
-    removable.backend.status = "DELETE_IN_PROGRESS"
-    # It goes while it is looked at for the second time.
-    gone = removable.cloudformation.delete_stack
-    removable.answers["ListStacks"] = lambda _: gone(StackName="traffic-mirror") and None
-    run("remove", "--yes")
-    assert removable.sessions == removable.others
-    assert removable.calls["DeleteStack"] == 1  # that of the other one who removes it
-
-
-def test_sessions_stay_while_the_stack_cannot_go(removable: Account) -> None:
+def test_sessions_stay_until_the_stack_is_gone(removable: Account) -> None:
     asked: list[dict[str, Any]] = []
 
     def fail(given: dict[str, Any]) -> dict[str, Any]:
@@ -686,11 +660,17 @@ def test_sessions_stay_while_the_stack_cannot_go(removable: Account) -> None:
     assert len(removable.sessions) == 5
     run("remove", "--yes", "--force", ends=Exit.FAILED)
     assert [one.get("DeletionMode") for one in asked] == [None, "FORCE_DELETE_STACK"]
+    # Somebody else deletes it, and it goes while it is looked at for the second time.
+    del removable.answers["DeleteStack"]
+    removable.backend.status = "DELETE_IN_PROGRESS"
+    gone = removable.cloudformation.delete_stack
+    removable.answers["ListStacks"] = lambda _: gone(StackName="traffic-mirror") and None
+    run("remove", "--yes")
+    assert removable.sessions == removable.others
+    assert removable.calls["DeleteStack"] == 3
 
 
-def test_what_cannot_be_deleted_keeps_nothing_else_unless_it_is_denied(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_cannot_be_deleted_keeps_nothing_else_unless_it_is_denied(capsys: Any) -> None:
     def delete_two(code: str) -> MagicMock:
         call = MagicMock(side_effect=failure("DeleteTrafficMirrorSession", code))
         things = [remove.Left(name, call) for name in ("tms-1", "tms-2")]
@@ -763,50 +743,40 @@ JUDGED: dict[str, tuple[dict[str, str], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", JUDGED)
+@pytest.mark.parametrize(("changed", "why"), JUDGED.values(), ids=JUDGED)
 def test_what_goes_dark_without_a_target_is_judged_by_the_function(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], why: str
 ) -> None:
-    changed, why = JUDGED[name]
     names = ("NetworkInterfaceId", "TrafficMirrorTargetId", "SessionNumber")
     rows = [("eni-1", "tmt-1", 1), ("eni-2", "tmt-other", 2)]
     listed = [dict(zip(names, row, strict=True)) for row in rows]
     aws: Any = SimpleNamespace(session=None, rows=lambda *_, **__: listed)
-    found = Survey(unread=["A page is missing."] if "eni-x" in changed.values() else [])
     item = Item("planned", "planned", "Why.", "eni-1", "i-1", "tmt-2", None)._replace(**changed)
-    found.interfaces.append(item)
-    asked: dict[str, str] = {}
+    found, asked = Survey(interfaces=[item], unread=["A page is missing."]), {}
     monkeypatch.setattr(preview, "survey", lambda _, given: asked.update(given) or found)
     variables = {"targets": "tmt-1,tmt-2", "SESSION_NUMBER": "1", "EXCLUDE_TAGS": "a=b"}
     dark = remove.judged_dark(aws, variables, frozenset(["tmt-2"]), "tmt-1", alongside=False)
-    interface = "eni-2" if "eni-2" in changed.values() else "eni-1"
-    assert dark[interface] == why
+    assert dark[changed.get("interface_id", "eni-1").replace("eni-x", "eni-1")] == why
     # The interfaces have sessions: those are another tool's for the function that is asked.
     pretended = {"targets": "tmt-2", "MIRROR_ALONGSIDE": "true", "SESSION_NUMBER": "3"}
     assert asked == variables | pretended
 
 
-def test_without_a_function_that_makes_sessions_all_go_dark(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    function = ("Function", "AWS::Lambda::Function", "f")
-    there = stack.Stack("x", "id", "CREATE_COMPLETE", {"CodeKey": "x"}, {}, {function})
-    monkeypatch.setattr(remove, "judged_dark", lambda *_: defaultdict(str))
-
-    def dark(found: stack.Stack | None = there, **changed: str) -> str:
-        monkeypatch.setattr(stack, "read", lambda *_: found)
-        variables = {"filter_id": "tmf-1", "targets": "tmt-1,tmt-2", **changed}
-        aws, runs = Aws(region=REGION), {"Environment": {"Variables": variables}}
-        aws.clients["lambda"] = MagicMock(**{"get_function_configuration.return_value": runs})
-        options = argparse.Namespace(stack="x", target="tmt-1", above=None)
-        return "".join(remove.goes_dark(options, aws, ["eni-1"]))
-
-    assert dark() == ""
-    assert dark(None) == "eni-1: there is no stack x here to mirror it anew (see --stack)"
-    assert dark(DRY_RUN="true") == "eni-1: stack x is on DRY_RUN, and creates nothing"
-    assert dark(targets="tmt-1") == "eni-1: stack x has no other target"
-    with pytest.raises(Stop, match=r"PACKET_LENGTH is 'x'.*deploy/deploy.sh .* Parameter=Value"):
-        dark(PACKET_LENGTH="x")
+def test_without_a_function_that_makes_sessions_all_go_dark(removable: Account) -> None:
+    target, other = removable.targets
+    call = ("remove", "--target", target)
+    why = "there is no stack x here to mirror it anew (see --stack)"
+    assert why in run(*call, "--stack", "x", ends=Exit.DARK).out
+    for name, value, ends, why in (
+        ("DRY_RUN", "true", Exit.DARK, "traffic-mirror is on DRY_RUN, and creates nothing"),
+        ("targets", target, Exit.DARK, "traffic-mirror has no other target"),
+        ("PACKET_LENGTH", "x", Exit.STATE, "deploy/deploy.sh --bucket ... --stack traffic-mirror"),
+    ):
+        variables = {"filter_id": "tmf-1", "targets": f"{target},{other}", name: value}
+        removable.answers["GetFunctionConfiguration"] = {"Environment": {"Variables": variables}}
+        done = run(*call, ends=ends)
+        assert why in done.out + done.err
+    assert removable.nothing_was_done()
 
 
 # --- The scripts, and what they set up
