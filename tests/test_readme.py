@@ -107,19 +107,6 @@ def test_every_command_of_ours_is_understood() -> None:
         assert "deploy.sh" not in program or deploy.given_by(options)
 
 
-def test_every_command_of_aws_is_one() -> None:
-    """Its options follow from the models of the services. `deploy` is the CLI's own."""
-    found = [words for words in commands("\n".join(PAGES.values())) if words[0] == "aws"]
-    for _, service, operation, *arguments in (words for words in found if words[2] != "deploy"):
-        model = botocore.session.get_session().get_service_model(service.replace("s3api", "s3"))
-        names = {xform_name(name, "-"): name for name in model.operation_names}
-        shape = model.operation_model(names[operation]).input_shape
-        given = {word[2:] for word in arguments if word.startswith("--")}
-        members = {xform_name(name, "-") for name in shape.members}
-        assert given <= members | {"query", "output", "region", "template-url"}
-        assert {xform_name(name, "-") for name in shape.required_members} <= given
-
-
 # --- Outputs and events
 
 
