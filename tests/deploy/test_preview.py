@@ -345,6 +345,7 @@ def test_credentials_and_region_may_come_from_a_profile(
         monkeypatch.delenv(name, raising=False)
     run = Shown("--targets", target, "--profile", "ours")
     assert (run.errors, run.status) == ("", Exit.DONE)
+    assert (os.environ["AWS_PROFILE"], os.environ.get("AWS_ACCESS_KEY_ID")) == ("ours", None)
 
 
 def test_without_a_stack_it_looks_with_the_settings_that_deploy_begins_with(scene: Scene) -> None:
