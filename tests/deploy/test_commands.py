@@ -601,6 +601,20 @@ def test_after_a_yes_the_stack_goes_first_and_then_its_sessions(removable: Accou
     assert "Nothing is left." in run("remove").out
 
 
+def test_a_session_of_another_account_to_our_target_stays() -> None:
+    row = {"TrafficMirrorTargetId": "tmt-1234", "NetworkInterfaceId": "eni-1234"}
+    row |= {
+        "TrafficMirrorSessionId": "tms-1",
+        "TrafficMirrorFilterId": "tmf-1",
+        "OwnerId": "9" * 12,
+    }
+    tags = [{"Key": "Name", "Value": "eh-mirror-12341234"}]
+    aws: Any = SimpleNamespace(rows=lambda *_, **__: [{**row, "Tags": tags}])
+    claims = [remove.Claim(frozenset(["tmt-1234"]), "tmf-1")]
+    assert remove.sessions(aws, "9" * 12, claims)[1] == []
+    assert remove.sessions(aws, ACCOUNT, claims)[0] == []
+
+
 def test_what_outlives_a_stack_is_found_when_it_is_gone(account: Account) -> None:
     """CloudFormation remembers what a deleted stack has made."""
     account.deployed()
