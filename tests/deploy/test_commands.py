@@ -620,17 +620,17 @@ def test_what_outlives_a_stack_is_found_when_it_is_gone(account: Account) -> Non
     account.deployed()
     account.cloudformation.delete_stack(StackName="traffic-mirror")
     sqs, logs = boto3.client("sqs"), boto3.client("logs")
-    url = sqs.create_queue(QueueName="DeadLetterQueue")["QueueUrl"]
+    url, goes = (sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("DeadLetters", "Main"))
     logs.create_log_group(logGroupName="/the/log")
     names = ("LogicalResourceId", "ResourceType", "PhysicalResourceId")
-    made = [("DeadLetterQueue", "AWS::SQS::Queue", url), ("Queue", "AWS::SQS::Queue", f"{url}x")]
+    made = [("DeadLetterQueue", "AWS::SQS::Queue", url), ("Queue", "AWS::SQS::Queue", goes)]
     made.append(("LogGroup", "AWS::Logs::LogGroup", "/the/log"))
     events = [dict(zip(names, one, strict=True)) | {"EventId": one[2]} for one in made]
     account.answers["DescribeStackEvents"] = {"StackEvents": events}
     done = run("remove")
     assert f"queue {url} (--with-queues deletes it)" in done.out
     assert "log group /the/log (--with-log deletes it)" in done.out
-    assert f"{url}x" not in done.out
+    assert goes not in done.out
     run("remove", "--with-queues", "--with-log", "--yes")
     assert url not in sqs.list_queues().get("QueueUrls", [])
     assert "/the/log" not in str(logs.describe_log_groups())
@@ -643,6 +643,7 @@ def test_a_filter_and_zips_that_serve_another_stack_stay(account: Account) -> No
     account.session(account.targets[0])
     assert "Nothing is left." in run("remove", "--with-filter", "--with-zips", "--yes").out
     assert len(account.sessions) == 1
+    account.s3.head_object(Bucket="my-bucket", Key=key("1.0.0"))
     # One whose name was mistyped is told which there are.
     done = run("remove", "--stack", "x", ends=Exit.STATE)
     assert "Stacks of template.yaml here: another" in done.err
@@ -786,6 +787,10 @@ def test_without_a_function_that_makes_sessions_all_go_dark(removable: Account) 
     call = ("remove", "--target", target)
     why = "there is no stack x here to mirror it anew (see --stack)"
     assert why in run(*call, "--stack", "x", ends=Exit.DARK).out
+    body = json.dumps({"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}})
+    removable.cloudformation.create_stack(StackName="queue", TemplateBody=body)
+    removable.calls.clear()
+    assert "no stack queue here" in run(*call, "--stack", "queue", ends=Exit.DARK).out
     for name, value, ends, why in (
         ("DRY_RUN", "true", Exit.DARK, "traffic-mirror is on DRY_RUN, and creates nothing"),
         ("targets", target, Exit.DARK, "traffic-mirror has no other target"),
