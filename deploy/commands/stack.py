@@ -42,7 +42,7 @@ class Stack(NamedTuple):
     def outliving(self, kind: str) -> set[str]:
         """Those of them that the template keeps when the stack is deleted."""
         kept = template.template()["Resources"]
-        deleted = {name for name, row in kept.items() if "DeletionPolicy" not in row}
+        deleted = {k for k, row in kept.items() if row.get("DeletionPolicy", "Delete") == "Delete"}
         goes = {physical for name, _, physical in self.resources if name in deleted}
         return set(self.made(kind)) - goes
 
