@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import route, rule, running_event
-from calls import GROUPS, INSTANCES, INTERFACES, TARGETS
-from conftest import Build, Scene, deliver, missing
+from aws import rule
+from calls import INSTANCES, INTERFACES, PREFIX_LIST, TARGETS
+from conftest import Build, Scene, deliver, error_of, missing
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -72,14 +72,11 @@ AVAILABLE: dict[str, tuple[Build, str | None, str]] = {
 
 
 @pytest.mark.parametrize(("build", "stage", "words"), AVAILABLE.values(), ids=AVAILABLE.keys())
-@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a busy sensor"])
-def test_available_or_not_is(
-    scene: Scene, build: Build, stage: str | None, words: str, beside: bool
-) -> None:
+def test_available_or_not_is(scene: Scene, build: Build, stage: str | None, words: str) -> None:
     target = build(scene)
-    scene.configure([target, *([scene.sensor(sessions=5)] if beside else [])])
+    scene.configure([target, scene.sensor(sessions=5)])
     answer = scene.run(scene.instance())
-    assert answer.outcomes == ["created" if beside or stage is None else "unmirrored"]
+    assert (answer.entry["target_id"] == target) is (stage is None)
     row = answer.sensors[target]
     assert (row["stage"], missing(row["reason"], words)) == (stage, [])
 
@@ -128,6 +125,7 @@ BESIDE: dict[str, tuple[list[Build], str, str, str]] = {
         "created",
         "created",
     ),
+    "a sensor that cannot be verified": ([Scene.foreign_sensor], "true", "created", "created"),
     "a sensor that is closed": ([lambda a: a.sensor(groups=[a.group()])], "true", "failed", "no"),
 }
 
@@ -147,7 +145,8 @@ def test_what_cannot_be_read_of_a_sensor_harms_those_who_have_nothing_else_than(
     far: str,
 ) -> None:
     target = scene.sensor()
-    scene.configure([target, *(build(scene) for build in beside)], LOCAL_ZONE_ONLY=local_only)
+    targets = [target, *(build(scene) for build in beside)]
+    scene.configure(targets, LOCAL_ZONE_ONLY=local_only, ALLOW_UNVERIFIED="true")
     spoil(scene, target)
     instances = [scene.instance(), scene.instance(), scene.instance(zone="b")]
     delivery = deliver({"instance-ids": instances[:2]})
@@ -167,28 +166,13 @@ def test_what_cannot_be_read_of_a_sensor_harms_those_who_have_nothing_else_than(
         assert (answer.outcomes, answer.stages[0]) == ([far], stage)
 
 
-@pytest.mark.parametrize(
-    ("code", "outcome"), [("UnauthorizedOperation", "created"), ("RequestLimitExceeded", "failed")]
-)
 @pytest.mark.parametrize("beside", ["of another zone", "unverified"])
-def test_sensors_that_come_last_are_used_only_where_the_missing_answer_is_final(
-    scene: Scene, code: str, outcome: str, beside: str
+def test_sensors_that_come_last_wait_for_an_answer_that_may_still_come(
+    scene: Scene, beside: str
 ) -> None:
     """A throttled call settles nothing for the worse: the next delivery may find a better one."""
-    scene.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
-    owner = scene.other("3" * 12)
-    near = owner.sensor(owner.subnet(vpc=owner.vpc("10.9.0.0/16")))
-    owner.share(near)
+    near = scene.sensor(groups=[scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))])
     other = scene.sensor(zone="b") if beside == "of another zone" else scene.foreign_sensor()
-    scene.configure(
-        [near, other],
-        SENSOR_ROLE_ARNS=owner.role("sensors"),
-        LOCAL_ZONE_ONLY="false",
-        ALLOW_UNVERIFIED="true",
-    )
-    owner.fail(GROUPS, code, status=403 if outcome == "created" else 503)
-    delivery = deliver(running_event(scene.instance()))
-    if outcome == "failed":
-        assert missing(delivery.error, "1 failed", code) == []
-    else:
-        assert delivery.answer.stages == ["unavailable", "(selected)"]
+    scene.configure([near, other], LOCAL_ZONE_ONLY="false", ALLOW_UNVERIFIED="true")
+    scene.fail(PREFIX_LIST)
+    assert missing(error_of(scene.instance()), "1 failed", "RequestLimitExceeded") == []

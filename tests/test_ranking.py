@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 from aws import acl_entry
 from calls import CREATE
-from conftest import KINDS, Scene, deliver
+from conftest import Scene
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -41,9 +41,7 @@ def test_zone_before_ranked_behind_before_other_zones_before_unverified_whatever
 
 COUNTS: dict[str, tuple[Sequence[int], int]] = {
     # sessions of each sensor, the position of the one that is chosen
-    "idle": ((3, 0, 5), 1),
     "one less": ((7, 6, 7), 1),
-    "the last": ((2, 2, 1), 2),
     # The first page of 1,000 shows 501 of the one and 499 of the other.
     "sessions on all pages count": ((501, 1_200), 0),
 }
@@ -73,11 +71,3 @@ def test_a_tie_goes_to_the_lowest_sha_256_of_interface_and_target(scene: Scene) 
         chosen.append(scene.run(instance).entry["target_id"])
         best.append(min(targets, key=lambda t: sha256(f"{interface}{t}".encode()).hexdigest()))
     assert chosen == best
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_session_counts_as_soon_as_it_is_chosen(scene: Scene, kind: str) -> None:
-    targets = [scene.sensor(sessions=count) for count in (0, 1, 3)]
-    scene.configure(targets)
-    deliver(KINDS[kind](scene.instances(4, interfaces=2)))
-    assert [len(scene.sessions(target_id=target)) for target in targets] == [4, 4, 4]
