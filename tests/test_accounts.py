@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -19,7 +18,7 @@ from aws import (
     scheduled_event,
 )
 from botocore.credentials import DeferredRefreshableCredentials
-from calls import ACLS, FAULTS, GROUPS, INSTANCES, INTERFACES, PREFIX_LIST, SESSIONS, TARGETS, named
+from calls import ACLS, FAULTS, GROUPS, INSTANCES, INTERFACES, SESSIONS, TARGETS, named
 from conftest import Build, Clock, Scene, deliver, error_of, missing, running_event
 
 import lambda_traffic_mirror
@@ -187,41 +186,17 @@ def test_an_account_stands_for_its_targets(scene: Scene, abroad: Abroad) -> None
         assert (name, entry["outcome"], shown) == (name, "planned", expected)
 
 
-@pytest.mark.parametrize("alone", [True, False])
 def test_an_account_without_targets_is_said_and_logged(
-    scene: Scene, caplog: pytest.LogCaptureFixture, alone: bool
+    scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scene.configure([NOBODY] if alone else [NOBODY, scene.sensor()])
-    answer = scene.run(scene.instance())
-    assert answer.outcomes == ["unmirrored" if alone else "created"]
-    assert (len(answer.entry["sensors"]), NOBODY in answer.entry["reason"]) == (not alone, alone)
-    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert NOBODY in answer.body["message"]
-    assert NOBODY in warning
-
-
-def test_what_an_account_stands_for_is_a_target_of_ours(
-    scene: Scene, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its hosts are no sources, its sessions are checked, counted and enough."""
-    loaded, idle = (scene.sensor() for _ in range(2))
-    stopped = scene.sensor(state="stopped")
-    scene.configure([ACCOUNT_ID], MIRROR_ALONGSIDE="true")
-    host = scene.sensor_instance(loaded)
-    extra = scene.interface()
-    scene.ec2.attach_network_interface(NetworkInterfaceId=extra, InstanceId=host, DeviceIndex=1)
-    assert "hosts a sensor" in scene.run(host).interfaces[1]["reason"]
-    (covered,), (dark,) = scene.mirrored(loaded), scene.mirrored(stopped)
-    assert scene.run(covered).outcomes == ["exists"]
-    new = scene.instance()
-    capsys.readouterr()
-
-    answer = scene.run(scheduled_event())
-    assert answer.of(dark)["outcome"] == "blocked"
-    assert answer.of(new)["target_id"] == idle
-    lines = map(json.loads, capsys.readouterr().out.splitlines())
-    counts = {line["TargetId"]: line["Sessions"] for line in lines if "TargetId" in line}
-    assert counts == {loaded: 1, stopped: 1, idle: 1}
+    for targets, outcome in (([NOBODY], "unmirrored"), ([NOBODY, scene.sensor()], "created")):
+        caplog.clear()
+        scene.configure(targets)
+        answer = scene.run(scene.instance())
+        assert (answer.outcomes, len(answer.entry["sensors"])) == ([outcome], len(targets) - 1)
+        assert (NOBODY in answer.entry["reason"]) == (outcome == "unmirrored")
+        (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        assert (NOBODY in warning, NOBODY in answer.body["message"]) == (True, True)
 
 
 # --------------------------------------------------------------------------------------
@@ -298,7 +273,7 @@ def test_one_account_of_three_that_cannot_be_read_costs_nobody_else(
         assert missing(error_of(scene.instance()), "1 failed", *words) == []
 
 
-# What STS comes to, and how often it is asked: one that stays silent leaves time for others.
+# What STS comes to, and how often it is asked: one that stays silent has to leave time for others.
 SILENCE = {"throttled": 2, "no answer": 2, "denied": 1, "no trust": 1, "no credentials": 0}
 
 
@@ -330,12 +305,11 @@ def test_where_sts_does_not_answer_the_role_is_named_and_other_sensors_go_on(
     assert scene.count(ASSUME) == attempts
 
 
-@pytest.mark.parametrize("seconds", [60, 30])
 def test_sts_that_stays_silent_keeps_to_the_deadline(
-    scene: Scene, quick: Clock, abroad: Abroad, seconds: float
+    scene: Scene, quick: Clock, abroad: Abroad
 ) -> None:
     scene.configure([abroad.sensor(), scene.sensor(sessions=5)], SENSOR_ROLE_ARNS=abroad.role)
-    context = LambdaContext(seconds, clock=quick)
+    context = LambdaContext(30, clock=quick)
     begun: list[float] = []
 
     def silent(call: str, _: Any) -> None:
@@ -346,19 +320,8 @@ def test_sts_that_stays_silent_keeps_to_the_deadline(
     scene.gates.append(silent)
     scene.time_out(ASSUME)
     answer = scene.run(scene.instance(), context)
-    assert (len(begun), min(begun) >= min(12, seconds / 5)) == (2, True)
+    assert (len(begun), min(begun) >= 6) == (2, True)
     assert answer.stages == ["unavailable", "(selected)"]
-
-
-def test_a_prefix_list_that_may_not_be_read_there_is_named(scene: Scene, abroad: Abroad) -> None:
-    group = abroad.group(rule(prefix_list=abroad.account.prefix_list("10.0.0.0/8")))
-    target = abroad.sensor(groups=[group])
-    scene.configure(target, SENSOR_ROLE_ARNS=abroad.role)
-    abroad.account.deny(f"ec2:{PREFIX_LIST}")
-    answer = scene.run(scene.instance())
-    assert answer.stages == ["security_group"]
-    reason = answer.sensors[target]["reason"]
-    assert missing(reason, f"{abroad.role} needs ec2:{PREFIX_LIST}") == []
 
 
 def test_roles_that_nobody_needs_do_no_harm(scene: Scene, abroad: Abroad) -> None:
@@ -491,23 +454,6 @@ def test_a_session_whose_sensor_cannot_be_asked_about_is_not_called_blocked(
     assert missing(error, "1 failed", "could not be checked", abroad.role) == []
 
 
-@pytest.mark.parametrize("closed", [True, False])
-def test_a_session_that_leads_nowhere_is_found_behind_one_that_cannot_be_checked(
-    scene: Scene, abroad: Abroad, closed: bool
-) -> None:
-    far, near = abroad.sensor(), scene.sensor(groups=[scene.group(*([] if closed else [rule()]))])
-    (instance,) = scene.mirrored(far)
-    scene.session(scene.first_interface(instance), near, 2)
-    scene.configure([far, near], SENSOR_ROLE_ARNS=abroad.role)
-    abroad.account.roles.clear()
-    delivery = deliver(scheduled_event())
-    if closed:
-        entry = delivery.answer.of(instance)
-        assert (entry["outcome"], entry["target_id"]) == ("blocked", near)
-    else:
-        assert "1 failed" in delivery.error
-
-
 # --------------------------------------------------------------------------------------
 # What is kept, and what is not asked
 # --------------------------------------------------------------------------------------
@@ -560,18 +506,6 @@ def test_credentials_that_aws_does_not_accept_are_forgotten(
     assert scene.count(ASSUME) == assumed
 
 
-def test_the_host_of_a_sensor_elsewhere_is_looked_up_there_alone(
-    scene: Scene, abroad: Abroad
-) -> None:
-    target = abroad.sensor()
-    host = abroad.account.sensor_instance(target)
-    scene.configure([target, scene.sensor()], SENSOR_ROLE_ARNS=abroad.role, CACHE_SECONDS="60")
-    for _ in range(2):
-        scene.run(scene.instance())
-    asked = [call for call in scene.calls if call.operation == INSTANCES and host in repr(call)]
-    assert [call.account for call in asked] == [OTHER_ACCOUNT_ID]
-
-
 def test_a_session_that_its_owner_saw_first_is_not_counted_twice_while_cached(
     scene: Scene, abroad: Abroad, clock: Clock
 ) -> None:
@@ -581,16 +515,3 @@ def test_a_session_that_its_owner_saw_first_is_not_counted_twice_while_cached(
     abroad.account.gates.append(lambda call, _: call == SESSIONS and next(faster, str)())
     counts = [scene.run(scene.instance()).sensors[target]["sessions"] for _ in range(3)]
     assert counts == [1, 2, 3]
-
-
-def test_a_target_that_not_even_its_owner_is_shown_whole_is_unavailable(
-    scene: Scene, abroad: Abroad
-) -> None:
-    target = abroad.sensor()
-    scene.configure(target, SENSOR_ROLE_ARNS=abroad.role)
-    scene.show(
-        TARGETS, lambda found: [t.pop("NetworkInterfaceId") for t in found["TrafficMirrorTargets"]]
-    )
-    answer = scene.run(scene.instance())
-    assert answer.stages == ["unavailable"]
-    assert "shows no interface" in answer.sensors[target]["reason"]
