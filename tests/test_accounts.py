@@ -103,7 +103,7 @@ def another(scene: Scene, target: str) -> str:
 # ALLOW_UNVERIFIED where that makes a difference; what the first one's reason names.
 UNSEEN: dict[str, tuple[list[Build], str, Callable[[Scene, str], str] | None]] = {
     "a target of another account": ([foreign], "unavailable / (selected)", another),
-    "a load balancer of another account": (
+    "another account's load balancer": (
         [foreign_load_balancer],
         "unavailable / (selected)",
         another,
@@ -111,7 +111,7 @@ UNSEEN: dict[str, tuple[list[Build], str, Callable[[Scene, str], str] | None]] =
     "a security group that decides": ([hidden_group], "unavailable / (selected)", group_of),
     "a network ACL that decides": ([hidden_acl], "unavailable / (selected)", subnet_of),
     "another group admits": ([lambda a: hidden_group(a, a.group(rule()))], "(selected)", None),
-    "a group unseen, the ACL denies": (
+    "a group unseen, an ACL denies": (
         [lambda a: hidden_group(a, subnet=a.subnet(acl=[]))],
         "network_acl",
         None,
@@ -158,9 +158,7 @@ def test_without_a_context_no_sensor_counts_as_foreign(scene: Scene) -> None:
     assert (row["stage"], missing(row["reason"], "does not exist")) == ("unavailable", [])
 
 
-# --------------------------------------------------------------------------------------
-# Accounts as targets
-# --------------------------------------------------------------------------------------
+# --- Accounts as targets
 
 NOBODY = "9" * 12  # shows no target here
 # `targets`, and what it stands for; h: sensors of ours, x: of another account, both sorted.
@@ -199,9 +197,7 @@ def test_an_account_without_targets_is_said_and_logged(
         assert (NOBODY in warning, NOBODY in answer.body["message"]) == (True, True)
 
 
-# --------------------------------------------------------------------------------------
-# Roles
-# --------------------------------------------------------------------------------------
+# --- Roles
 
 
 def gone(abroad: Abroad) -> str:
@@ -220,7 +216,7 @@ THERE: dict[str, tuple[Callable[[Abroad], str], str]] = {
         "(selected)",
     ),
     "behind an ACL": (
-        lambda a: a.sensor(subnet=a.account.subnet("a", vpc=a.vpc, acl=[])),
+        lambda a: a.sensor(subnet=a.account.subnet(vpc=a.vpc, acl=[])),
         "network_acl",
     ),
     "behind a prefix list": (
@@ -336,9 +332,7 @@ def test_roles_that_nobody_needs_do_no_harm(scene: Scene, abroad: Abroad) -> Non
     assert scene.count(ASSUME) == scene.count(account=OTHER_ACCOUNT_ID) == 0
 
 
-# --------------------------------------------------------------------------------------
-# Zones
-# --------------------------------------------------------------------------------------
+# --- Zones
 
 
 def test_zones_are_compared_by_their_ids(scene: Scene) -> None:
@@ -364,9 +358,7 @@ def test_without_ids_the_zone_is_unknown(scene: Scene, abroad: Abroad) -> None:
         assert "Availability Zone" in answer.sensors[target]["reason"]
 
 
-# --------------------------------------------------------------------------------------
-# Sessions
-# --------------------------------------------------------------------------------------
+# --- Sessions
 
 
 def test_sessions_are_counted_where_the_owner_sees_them(
@@ -454,9 +446,7 @@ def test_a_session_whose_sensor_cannot_be_asked_about_is_not_called_blocked(
     assert missing(error, "1 failed", "could not be checked", abroad.role) == []
 
 
-# --------------------------------------------------------------------------------------
-# What is kept, and what is not asked
-# --------------------------------------------------------------------------------------
+# --- What is kept, and what is not asked
 
 
 def test_credentials_are_kept_while_they_are_good(

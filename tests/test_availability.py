@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,9 +82,7 @@ def test_available_or_not_is(scene: Scene, build: Build, stage: str | None, word
     assert (row["stage"], missing(row["reason"], words)) == (stage, [])
 
 
-# --------------------------------------------------------------------------------------
-# A missing answer about one sensor harms only those who have nothing else
-# --------------------------------------------------------------------------------------
+# --- A missing answer about one sensor harms only those who have nothing else
 
 
 def host_without_state(scene: Scene, target: str) -> None:
@@ -114,17 +113,13 @@ MISSING: dict[str, tuple[Callable[[Scene, str], object], str]] = {
     "the host's state": (host_without_state, "Name is missing"),
     "the interface": (address_unreadable, "'10.0' is not an IPv4 address"),
 }
+OTHER_ZONE = partial(Scene.sensor, zone="b")
 # Sensors beside it, by zone; what becomes of a source in its zone a, and of one in zone b.
 BESIDE: dict[str, tuple[list[Build], str, str, str]] = {
     "nothing": ([], "true", "failed", "unmirrored"),
     "a sensor of its zone": ([lambda a: a.sensor(sessions=5)], "true", "created", "unmirrored"),
-    "a sensor of another zone": ([lambda a: a.sensor(zone="b")], "true", "failed", "created"),
-    "a sensor of another zone that may be used": (
-        [lambda a: a.sensor(zone="b")],
-        "false",
-        "created",
-        "created",
-    ),
+    "a sensor of another zone": ([OTHER_ZONE], "true", "failed", "created"),
+    "one of another zone that may be used": ([OTHER_ZONE], "false", "created", "created"),
     "a sensor that cannot be verified": ([Scene.foreign_sensor], "true", "created", "created"),
     "a sensor that is closed": ([lambda a: a.sensor(groups=[a.group()])], "true", "failed", "no"),
 }

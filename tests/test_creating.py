@@ -13,12 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from aws import (
-    LambdaContext,
-    Refusal,
-    running_event,
-    scheduled_event,
-)
+from aws import LambdaContext, Refusal, running_event, scheduled_event
 from calls import CREATE, INSTANCES, SESSIONS
 from conftest import Clock, Scene, deliver, error_of, missing
 
@@ -50,9 +45,7 @@ def at_create(scene: Scene, number: int, act: Callable[[], object]) -> None:
     scene.gates.append(lambda call, _: call == CREATE and next(sent) == number and act())
 
 
-# --------------------------------------------------------------------------------------
-# What is created
-# --------------------------------------------------------------------------------------
+# --- What is created
 
 
 def test_the_session_is_created_with_exactly_these_parameters(scene: Scene) -> None:
@@ -75,9 +68,7 @@ def test_the_session_is_created_with_exactly_these_parameters(scene: Scene) -> N
     }
 
 
-# --------------------------------------------------------------------------------------
-# Alongside another tool's sessions
-# --------------------------------------------------------------------------------------
+# --- Alongside another tool's sessions
 
 
 class TwoTools(NamedTuple):
@@ -138,9 +129,7 @@ def test_alongside_a_session_of_the_other_tool_is_none_that_a_faster_invocation_
     assert (entry["outcome"], "InvalidParameterValue" in entry["reason"]) == ("unmirrored", True)
 
 
-# --------------------------------------------------------------------------------------
-# ClientToken
-# --------------------------------------------------------------------------------------
+# --- ClientToken
 
 USUAL = {"event": "event-1", "SESSION_NUMBER": "1", "SESSION_TAGS": "team=a"}
 USUAL |= {"VIRTUAL_NETWORK_ID": "", "PACKET_LENGTH": "", "filter_id": "tmf-own"}
@@ -201,9 +190,7 @@ def test_the_token_differs_with_interface_and_target(scene: Scene) -> None:
     assert len(tokens) == len(created(scene)) == 4
 
 
-# --------------------------------------------------------------------------------------
-# AWS refuses because of the target: the next best one
-# --------------------------------------------------------------------------------------
+# --- AWS refuses because of the target: the next best one
 
 TARGET_CODES = [
     "TrafficMirrorSourcesPerTargetLimitExceeded",
@@ -235,9 +222,7 @@ def test_a_refused_sensor_is_tried_again_in_the_next_invocation_only(scene: Scen
     assert scene.run(scene.instance()).entry["target_id"] == full
 
 
-# --------------------------------------------------------------------------------------
-# AWS does not mirror the interface, or its instance type
-# --------------------------------------------------------------------------------------
+# --- AWS does not mirror the interface, or its instance type
 
 NOT_SUPPORTED = "NetworkInterfaceNotSupported"
 IN_USE = "InterfaceInUseByTrafficMirrorTarget"  # it is a sensor of another tool's
@@ -358,9 +343,7 @@ def test_what_was_remembered_for_an_hour_takes_no_memory_afterwards(
     assert len(function._unsupported) == 2
 
 
-# --------------------------------------------------------------------------------------
-# EC2 does not know the interface yet, or it is gone
-# --------------------------------------------------------------------------------------
+# --- EC2 does not know the interface yet, or it is gone
 
 UNKNOWN_INTERFACE = "InvalidNetworkInterfaceID.NotFound"
 
@@ -412,9 +395,7 @@ def test_where_the_target_of_an_unknown_interface_is_refused_by_then_the_next_be
     assert (scene.run(scene.instance()).entry["target_id"], scene.count(CREATE)) == (other, 3)
 
 
-# --------------------------------------------------------------------------------------
-# AWS creates nothing at all
-# --------------------------------------------------------------------------------------
+# --- AWS creates nothing at all
 
 TOTAL_CODES = [
     "TrafficMirrorSessionLimitExceeded",
@@ -454,9 +435,7 @@ def test_when_the_account_is_full_what_no_sensor_can_take_keeps_its_own_reason(
     assert [i for i, word in words.items() if word not in answer.of(i)["reason"]] == []
 
 
-# --------------------------------------------------------------------------------------
-# AWS refuses for another reason: another invocation may have been faster
-# --------------------------------------------------------------------------------------
+# --- AWS refuses for another reason: another invocation may have been faster
 
 # How many looks do not show the faster session yet; the outcome, and the looks that are taken.
 LAGS = [(0, "exists", 1), (1, "exists", 2), (2, "exists", 3), (3, "unmirrored", 3)]
@@ -492,9 +471,7 @@ def test_without_a_session_it_is_unmirrored_and_no_other_sensor_is_tried(scene: 
     assert (answer.stages, scene.count(CREATE)) == (["create", "(eligible)", "zone"], 1)
 
 
-# --------------------------------------------------------------------------------------
-# What is no refusal at all
-# --------------------------------------------------------------------------------------
+# --- What is no refusal at all
 
 # How AuthFailure's message goes on, and the outcome, whatever the status.
 AUTH_FAILURES = {
@@ -573,9 +550,7 @@ def test_an_error_without_a_code_of_ec2_is_no_final_refusal_and_what_it_hid_is_f
         assert scene.run(instance).outcomes == ["exists"]
 
 
-# --------------------------------------------------------------------------------------
-# A create that is denied
-# --------------------------------------------------------------------------------------
+# --- A create that is denied
 
 ENCODED = "Zm9v-X_" * 60
 ACTIONS = "ec2:CreateTrafficMirrorSession", "ec2:CreateTags"

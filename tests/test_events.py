@@ -46,9 +46,7 @@ CONSOLE = {"key1": "value1", "key2": "value2", "key3": "value3"}
 pytestmark = pytest.mark.usefixtures("shared_client")
 
 
-# --------------------------------------------------------------------------------------
-# What AWS sends
-# --------------------------------------------------------------------------------------
+# --- What AWS sends
 
 
 def text_of(message: object) -> str:
@@ -162,9 +160,7 @@ def came_of(event: Event) -> int | list[int]:
     return delivery.answer.status
 
 
-# --------------------------------------------------------------------------------------
-# Each kind of event
-# --------------------------------------------------------------------------------------
+# --- Each kind of event
 
 
 def events(one: str, two: str) -> Cases:
@@ -292,9 +288,7 @@ def test_the_reason_of_an_unknown_instance_names_the_events_account_and_region(
         assert ("event" in reason) == bool(account or region)
 
 
-# --------------------------------------------------------------------------------------
-# Calls that CloudTrail recorded
-# --------------------------------------------------------------------------------------
+# --- Calls that CloudTrail recorded
 
 
 def nested(value: object, depth: int) -> object:
@@ -362,9 +356,7 @@ def test_a_recorded_call_is_ignored_without_a_call_to_aws(scene: Pair) -> None:
         assert (name, answer.status, answer.interfaces, scene.calls) == (name, 200, [], [])
 
 
-# --------------------------------------------------------------------------------------
-# Several events in an envelope
-# --------------------------------------------------------------------------------------
+# --- Several events in an envelope
 
 
 UNREADABLE: dict[str, object] = {
@@ -422,9 +414,7 @@ def test_a_batch_whose_records_cannot_all_be_named_is_raised(scene: Pair, other:
     assert scene.calls == []
 
 
-# --------------------------------------------------------------------------------------
-# Nonsense
-# --------------------------------------------------------------------------------------
+# --- Nonsense
 
 RUNNING = {"instance-id": "i-1", "state": "running"}
 
@@ -497,9 +487,7 @@ def test_each_event_that_cannot_be_understood_is_counted_as_invalid(
     assert document["invalid"] == 2
 
 
-# --------------------------------------------------------------------------------------
-# Texts from outside
-# --------------------------------------------------------------------------------------
+# --- Texts from outside
 
 # Events with that text in them, wherever a text may stand.
 PLACES: dict[str, Callable[[str], object]] = {
@@ -548,10 +536,7 @@ def debug(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 @pytest.mark.parametrize("seconds", [60, 0], ids=["with time", "as time runs out"])
 def test_no_text_is_longer_than_its_limit_whatever_an_event_holds(
-    scene: Pair,
-    debug: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-    seconds: int,
+    scene: Pair, debug: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], seconds: int
 ) -> None:
     """A text from outside has at most 500 characters, a record or a message at most 10,000, an
     error 100,000 and a body 1 MB."""
@@ -586,9 +571,7 @@ def test_every_log_record_and_message_is_one_line(
         assert all(json.loads(line) for line in capsys.readouterr().out.splitlines())
 
 
-# --------------------------------------------------------------------------------------
-# Whatever comes in
-# --------------------------------------------------------------------------------------
+# --- Whatever comes in
 
 scalars = st.none() | st.booleans() | st.floats() | st.text(st.characters(codec=None))
 json_values = st.recursive(

@@ -56,9 +56,7 @@ def test_a_sensor_on_an_instance_that_a_service_manages_is_used_while_it_runs(sc
     assert scene.run(scene.instance()).stages == ["unavailable"]
 
 
-# --------------------------------------------------------------------------------------
-# Targets that are gone
-# --------------------------------------------------------------------------------------
+# --- Targets that are gone
 
 
 def own(scene: Scene) -> tuple[str, Callable[[], None]]:

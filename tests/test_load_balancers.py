@@ -83,32 +83,16 @@ SUBNETS: dict[str, Callable[[Scene], str]] = {
     "c": lambda a: a.subnet("c"),
 }
 # The subnets of its interfaces, variables, and the stage of the sensor, or why it is `failed`.
-OTHER_ZONES = {"LOCAL_ZONE_ONLY": "false"}
+OTHER_ZONES, UNVERIFIED = {"LOCAL_ZONE_ONLY": "false"}, {"ALLOW_UNVERIFIED": "true"}
 INTERFACES: dict[str, tuple[str, dict[str, str], str]] = {
     "one in the zone that passes every stage is enough": ("closed open closed", {}, "(selected)"),
     "one that passes in another zone is not": ("closed b", {}, "network_acl"),
-    "one that passes in another zone, where these are allowed": (
-        "closed b",
-        OTHER_ZONES,
-        "(selected)",
-    ),
+    "one that passes in another zone, if allowed": ("closed b", OTHER_ZONES, "(selected)"),
     "the one that comes farthest stands for it": ("b closed c", {}, "network_acl"),
-    "one that cannot be seen goes before one that is denied for certain": (
-        "closed hidden",
-        {},
-        "unavailable",
-    ),
-    "one that cannot be seen is chosen where it may be": (
-        "closed hidden",
-        {"ALLOW_UNVERIFIED": "true"},
-        "(selected)",
-    ),
+    "one that cannot be seen goes before one that is denied": ("closed hidden", {}, "unavailable"),
+    "one that cannot be seen, if allowed": ("closed hidden", UNVERIFIED, "(selected)"),
     "one that cannot be read harms no other": ("unreadable open", {}, "(selected)"),
-    "one that cannot be read harms no other, in whatever zone": (
-        "unreadable b",
-        OTHER_ZONES,
-        "(selected)",
-    ),
+    "one that cannot be read harms no other zone": ("unreadable b", OTHER_ZONES, "(selected)"),
     "one that cannot be read, where the other is denied": ("closed unreadable", {}, "1 failed"),
 }
 

@@ -32,7 +32,7 @@ Routes = list[dict[str, Any]]
 
 FAR = "10.9.0.0/16"
 CONFIGURATION = Configuration.from_environment({"filter_id": "tmf-1", "targets": "tmt-1"})
-TAKEN, BEHIND, REJECTED = Says.PASSES, Says.BEHIND, Says.REJECTS
+YES, BEHIND, NO = Says.PASSES, Says.BEHIND, Says.REJECTS
 
 
 def finding_on(routes: Routes, vpc: str = "vpc-2") -> Finding:
@@ -68,90 +68,74 @@ def routes_of(text: str) -> Routes:
 # Routes besides the VPC's own, what becomes of the sensor, and what its reason names. Whatever
 # the order in which AWS shows the routes.
 TABLES: dict[str, tuple[str, Says, str]] = {
-    "no route": ("", REJECTED, "No route"),
-    "to another block": ("10.8.0.0/16 pcx", REJECTED, "No route"),
-    "IPv6 does not count": ("::/0 pcx", REJECTED, "No route"),
+    "no route": ("", NO, "No route"),
+    "to another block": ("10.8.0.0/16 pcx", NO, "No route"),
+    "IPv6 does not count": ("::/0 pcx", NO, "No route"),
     # where the next hop leads
-    "a peering connection": ("far pcx", TAKEN, "peering connection pcx-"),
-    "a transit gateway": ("far tgw", TAKEN, "transit gateway tgw-"),
-    "a VPC endpoint": ("far vpce", TAKEN, "VPC endpoint vpce-"),
-    "an interface": ("far eni", TAKEN, "interface eni-"),
-    "an instance": ("far instance", TAKEN, "instance i-"),
-    "what lies beyond is not checked": ("far tgw", TAKEN, "not checked"),
+    "a peering connection": ("far pcx", YES, "peering connection pcx-"),
+    "a transit gateway": ("far tgw", YES, "transit gateway tgw-"),
+    "a VPC endpoint": ("far vpce", YES, "VPC endpoint vpce-"),
+    "an interface": ("far eni", YES, "interface eni-"),
+    "an instance": ("far instance", YES, "instance i-"),
+    "what lies beyond is not checked": ("far tgw", YES, "not checked"),
     "a virtual private gateway": ("far vgw", BEHIND, "virtual private gateway vgw-"),
     "a local gateway": ("far lgw", BEHIND, "local gateway lgw-"),
     "Cloud WAN": ("far core_network", BEHIND, "Cloud WAN core network"),
     "a gateway of another kind": ("far vgw=odd-1", BEHIND, "gateway odd-1"),
     "an unknown next hop": ("far vgw=", BEHIND, "unknown next hop"),
-    "an internet gateway": ("any igw", REJECTED, "internet gateway igw-"),
-    "a NAT gateway": ("any nat", REJECTED, "NAT gateway nat-"),
-    "a carrier gateway": ("far cagw", REJECTED, "carrier gateway"),
-    "an egress-only gateway": ("far eigw", REJECTED, "egress-only internet gateway"),
-    "the VPC itself": ("10.9.0.0/24 local", REJECTED, "the VPC itself"),
-    "a blackhole": ("far pcx blackhole", REJECTED, "state blackhole"),
-    "a filtered route does not count": ("far pcx filtered", REJECTED, "No route"),
+    "an internet gateway": ("any igw", NO, "internet gateway igw-"),
+    "a NAT gateway": ("any nat", NO, "NAT gateway nat-"),
+    "a carrier gateway": ("far cagw", NO, "carrier gateway"),
+    "an egress-only gateway": ("far eigw", NO, "egress-only internet gateway"),
+    "the VPC itself": ("10.9.0.0/24 local", NO, "the VPC itself"),
+    "a blackhole": ("far pcx blackhole", NO, "state blackhole"),
+    "a filtered route does not count": ("far pcx filtered", NO, "No route"),
     # which route wins
-    "the longest prefix wins: it leads": ("any igw, far tgw", TAKEN, f"to {FAR}"),
-    "the longest prefix wins: it is a blackhole": (
-        "10.0.0.0/8 tgw, far pcx blackhole",
-        REJECTED,
-        "blackhole",
-    ),
+    "the longest prefix wins: it leads": ("any igw, far tgw", YES, f"to {FAR}"),
+    "the longest prefix wins: it is dead": ("10.0.0.0/8 tgw, far pcx blackhole", NO, "blackhole"),
     "the longest prefix wins, though it is propagated": (
         "10.9.0.0/17 vgw propagated, far pcx",
         BEHIND,
         "virtual private gateway",
     ),
-    "of equal prefixes the static route wins: it leads": (
+    "of equal ones the static route wins: it leads": (
         "far vgw propagated, far pcx",
-        TAKEN,
-        "by peering connection",
+        YES,
+        "peering",
     ),
-    "of equal prefixes the static route wins: it is a blackhole": (
+    "of equal ones the static route wins: it is dead": (
         "far eni advertised, far pcx blackhole",
-        REJECTED,
+        NO,
         "blackhole",
     ),
-    "of equal prefixes and no static route, they disagree": (
+    "of equal ones, none static, they disagree": (
         "far vgw propagated blackhole, far tgw advertised",
         BEHIND,
         "disagree",
     ),
-    "of equal prefixes and no static route, they agree": (
+    "of equal ones, none static, they agree": (
         "far pcx advertised, far tgw propagated",
-        TAKEN,
+        YES,
         "transit gateway",
     ),
     # prefix lists, which are not looked into
-    "a prefix list of a service does not count": ("pl-1 vpce", REJECTED, "No route"),
-    "a prefix list of VPC Lattice does not outvote an internet gateway": (
+    "a prefix list of a service does not count": ("pl-1 vpce", NO, "No route"),
+    "a prefix list of VPC Lattice and an internet gateway": (
         "pl-1 vgw=VpcLattice, any igw",
-        REJECTED,
+        NO,
         "internet gateway",
     ),
-    "a prefix list by a NAT gateway does not outvote an internet gateway": (
+    "a prefix list by a NAT gateway and an internet gateway": (
         "pl-1 nat, any igw",
-        REJECTED,
+        NO,
         "internet gateway",
     ),
-    "a prefix list by a NAT gateway, and no other route": ("pl-1 nat", REJECTED, "No route"),
+    "a prefix list by a NAT gateway, and no other route": ("pl-1 nat", NO, "No route"),
     "a prefix list that may lead there, and no other route": ("pl-1 tgw", BEHIND, "pl-1"),
-    "a prefix list that may lead astray, beside a route that leads": (
-        "pl-1 nat, far pcx",
-        BEHIND,
-        "pl-1",
-    ),
-    "a prefix list and a route that both lead": ("pl-1 tgw, far pcx", TAKEN, "pcx-"),
-    "a prefix list by a way that AWS does not list, beside a route that leads": (
-        "pl-1 vgw, far pcx",
-        BEHIND,
-        "pl-1",
-    ),
-    "a prefix list of a service beside a route that leads": (
-        "pl-1 vpce, far tgw",
-        TAKEN,
-        f"to {FAR}",
-    ),
+    "a prefix list that may lead astray, beside a way": ("pl-1 nat, far pcx", BEHIND, "pl-1"),
+    "a prefix list and a route that both lead": ("pl-1 tgw, far pcx", YES, "pcx-"),
+    "a prefix list by an unlisted way, beside a way": ("pl-1 vgw, far pcx", BEHIND, "pl-1"),
+    "a prefix list of a service, beside a way": ("pl-1 vpce, far tgw", YES, f"to {FAR}"),
 }
 
 
@@ -168,7 +152,7 @@ def test_an_instance_as_next_hop_is_shown_along_with_its_interface() -> None:
 
 
 def test_routes_within_one_vpc_are_not_checked() -> None:
-    assert finding_on([], vpc="vpc-1").says is TAKEN
+    assert finding_on([], vpc="vpc-1").says is YES
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -184,9 +168,7 @@ def test_a_route_that_cannot_be_read_is_a_missing_answer(wrong: dict[str, Any]) 
         finding_on([LOCAL, route(FAR, pcx=True) | wrong])
 
 
-# --------------------------------------------------------------------------------------
-# What EC2 shows, from end to end
-# --------------------------------------------------------------------------------------
+# --- What EC2 shows, from end to end
 
 warm = pytest.mark.usefixtures("shared_client")
 

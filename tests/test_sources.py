@@ -9,12 +9,7 @@ from aws import rule
 from calls import CREATE, INSTANCES
 from conftest import Build, Scene, missing
 
-from lambda_traffic_mirror import (
-    Configuration,
-    Interface,
-    Source,
-    why_excluded,
-)
+from lambda_traffic_mirror import Configuration, Interface, Source, why_excluded
 
 warm = pytest.mark.usefixtures("shared_client", "clock")
 
@@ -179,14 +174,8 @@ SET_ASIDE: dict[str, tuple[Build, str]] = {
         for kind in ("efa", "efa-only", "trunk", "branch")
     },
     "a sensor, before its session": (lambda a: sensor_host(a, **INCLUDED), "skipped sensor loop"),
-    "an interface with a session, before no IPv4 address": (
-        lambda a: mirrored(a, ipv6_only=True),
-        "exists Session",
-    ),
-    "an interface without an IPv4 address": (
-        lambda a: a.instance(ipv6_only=True, tags=INCLUDED),
-        "skipped IPv4",
-    ),
+    "a session, before no IPv4 address": (lambda a: mirrored(a, ipv6_only=True), "exists Session"),
+    "no IPv4 address": (lambda a: a.instance(ipv6_only=True, tags=INCLUDED), "skipped IPv4"),
 }
 
 

@@ -56,13 +56,13 @@ def test_the_reason_names_both_zones(scene: Scene) -> None:
 
 # LOCAL_ZONE_ONLY, LOCAL_VPC_ONLY, the verdict on a sensor in another VPC and one in another zone.
 VPCS: dict[str, tuple[str, str, list[str], list[str]]] = {
-    "another VPC is out of the question": ("true", "true", ["vpc", "zone"], ["The sensor is in"]),
+    "another VPC is out of the question": ("true", "true", ["vpc", "zone"], ["sensor is in"]),
     "another VPC by a peering connection": ("true", "false", ["(selected)", "zone"], ["pcx-"]),
-    "another zone where another VPC is out of the question": (
+    "another zone, another VPC being out of the question": (
         "false",
         "true",
         ["vpc", "(selected)"],
-        ["The sensor is in"],
+        ["sensor is in"],
     ),
 }
 
