@@ -111,21 +111,6 @@ def test_sessions_of_databases_are_checked_and_counted(
     assert {name: document[name] for name in wanted} == wanted
 
 
-def test_a_database_that_aws_does_not_mirror_is_tried_again_after_an_hour_and_harms_no_other(
-    scene: Scene, target: str, clock: Clock
-) -> None:
-    """An RDS Proxy has interfaces of RDS, too, which AWS may refuse."""
-    refused, tries = scene.database(), []
-    scene.refuse(refused, "NetworkInterfaceNotSupported", times=9)
-    for _ in range(3):
-        good = scene.database()
-        found = outcomes(scene.run(scheduled_event()))
-        assert (found[refused], found[good]) == ("skipped", "created")
-        tries.append(scene.count(CREATE) - len(scene.sessions()))
-        clock.advance(1_900)
-    assert tries == [1, 1, 2]
-
-
 # --- Pages
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from aws import acl_entry, rule, running_event, scheduled_event
+from aws import acl_entry, running_event, scheduled_event
 from conftest import Scene, deliver, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
@@ -107,12 +107,6 @@ def test_of_several_interfaces_the_best_stands_for_the_load_balancer(
     assert (delivery.error[:8] or delivery.answer.stages[0]) == stage
 
 
-def test_the_security_groups_of_a_load_balancer_count(scene: Scene) -> None:
-    groups = [scene.group(), scene.group(rule())]
-    scene.configure([scene.nlb_sensor([scene.subnet()], [group]) for group in groups], **EXCLUDE)
-    assert scene.run(scene.instance()).stages == ["security_group", "(selected)"]
-
-
 def test_an_interface_of_a_load_balancer_that_the_outbound_acl_allows_is_enough(
     scene: Scene,
 ) -> None:
@@ -125,12 +119,6 @@ def test_an_interface_of_a_load_balancer_that_the_outbound_acl_allows_is_enough(
     balancer = scene.nlb_sensor([denied, allowed])
     scene.configure([scene.sensor(allowed, sessions=1), balancer], **EXCLUDE)
     assert scene.run(scene.instance(source)).entry["target_id"] == balancer
-
-
-def test_two_load_balancers_are_told_apart(scene: Scene) -> None:
-    targets = [scene.nlb_sensor([scene.subnet("b")]), scene.gwlb_sensor([scene.subnet()])]
-    scene.configure(targets, **EXCLUDE)
-    assert scene.run(scene.instance()).stages == ["zone", "(selected)"]
 
 
 def test_a_sweep_judges_sessions_to_a_load_balancer_whether_or_not_tags_are_set(

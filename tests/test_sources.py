@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from aws import rule
 from calls import CREATE, INSTANCES
 from conftest import Build, Scene, missing
 
@@ -70,39 +69,21 @@ def test_the_primary_address_is_found(shown: dict[str, Any], address: str | None
     assert interface.address == address
 
 
-@warm
-def test_packets_come_from_the_primary_address_public_or_not(scene: Scene) -> None:
-    subnet = scene.subnet(cidr="10.0.5.0/24")
-    instance = scene.instance(subnet, address=PRIMARY)
-    interface = scene.first_interface(instance)
-    scene.ec2.assign_private_ip_addresses(
-        NetworkInterfaceId=interface, PrivateIpAddresses=[SECONDARY]
-    )
-    assert "Association" not in scene.interface_view(interface)
-    groups = [scene.group(rule(cidr=f"{address}/32")) for address in (SECONDARY, PRIMARY)]
-    scene.configure([scene.sensor(subnet, [group]) for group in groups])
-    assert scene.run(instance).stages == ["security_group", "(selected)"]
-
-
 # --- Tags
 
 TAGS: dict[str, tuple[dict[str, str], str, str, bool]] = {
     # tags of the instance, INCLUDE_TAGS, EXCLUDE_TAGS, whether it is meant
-    "no tags set, none wanted": ({}, "", "", True),
     "included by key and value": ({"mirror": "yes"}, "mirror=yes", "", True),
     "included by key": ({"mirror": "whatever"}, "mirror", "", True),
     "included by key with an empty value": ({"mirror": ""}, "mirror", "", True),
-    "included by an empty value": ({"mirror": ""}, "mirror=", "", True),
     "an empty value wanted, another one there": ({"mirror": "yes"}, "mirror=", "", False),
     "included by one of two values": ({"team": "red"}, "team=blue,team=red", "", True),
     "value with an equals sign": ({"team": "red=blue"}, "team=red=blue", "", True),
     "another value": ({"mirror": "no"}, "mirror=yes", "", False),
     "case counts in keys": ({"Mirror": "yes"}, "mirror=yes", "", False),
-    "part of a value": ({"mirror": "yes!"}, "mirror=yes", "", False),
     "excluded by key and value": ({"mirror": "no"}, "", "mirror=no", False),
     "excluded by key": ({"mirror": "whatever"}, "", "mirror", False),
     "excluded by one of several": ({"role": "sensor"}, "", "mirror=no,role=sensor", False),
-    "not excluded by another value": ({"mirror": "yes"}, "", "mirror=no", True),
     "exclusion beats inclusion": ({"mirror": "yes", "x": ""}, "mirror=yes", "x", False),
     "included and not excluded": ({"mirror": "yes"}, "mirror=yes", "x", True),
 }
