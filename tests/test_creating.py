@@ -240,58 +240,51 @@ def test_what_aws_does_not_mirror_is_skipped_and_not_looked_up(
     assert (scene.count(CREATE), scene.count(SESSIONS)) == (1, 1)
 
 
-def view_of(instance: str, change: Callable[[dict[str, Any]], Any]) -> Callable[..., None]:
-    """What DescribeInstances shows of this instance is changed."""
-
-    def changed(answer: dict[str, Any]) -> None:
-        views = (view for rows in answer["Reservations"] for view in rows["Instances"])
-        for view in views:
-            if view["InstanceId"] == instance:
-                change(view)
-
-    return changed
-
-
-def attached(**members: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda view: view["NetworkInterfaces"][0]["Attachment"].update(members)
-
-
-def managed(says: bool) -> Callable[[dict[str, Any]], None]:
-    return lambda view: view.update(Operator={"Managed": says, "Principal": "eks.amazonaws.com"})
-
-
-def without_type(view: dict[str, Any]) -> None:
-    del view["InstanceType"]
-
-
-def as_it_is(view: dict[str, Any]) -> None:
-    """Nothing is changed."""
-
-
 OTHERS = 14  # more than go out together
-# The code, which of the instance's interfaces is refused, how DescribeInstances shows the instance,
-# and whether the other instances of its type are set aside.
-ASIDE: dict[str, tuple[str, int, Callable[[dict[str, Any]], Any], bool]] = {
-    "the first interface": (NOT_SUPPORTED, 0, as_it_is, True),
-    "the first interface, not managed": (NOT_SUPPORTED, 0, managed(says=False), True),
-    "of an instance that a service manages": (NOT_SUPPORTED, 0, managed(says=True), False),
-    "at device index 1": (NOT_SUPPORTED, 0, attached(DeviceIndex=1), False),
-    "on network card 1": (NOT_SUPPORTED, 0, attached(NetworkCardIndex=1), False),
-    "the second interface": (NOT_SUPPORTED, 1, as_it_is, False),
-    "of an instance without a type": (NOT_SUPPORTED, 0, without_type, False),
-    "a sensor of another tool": (IN_USE, 0, as_it_is, False),
+FIRST = NOT_SUPPORTED, 0
+BY_EKS = {"Principal": "eks.amazonaws.com"}
+# The code, and which of the instance's two interfaces is refused; what DescribeInstances shows of
+# the instance and of where its first interface is attached; whether the other instances of its
+# type are set aside.
+ASIDE: dict[str, tuple[tuple[str, int], dict[str, Any], dict[str, Any], bool]] = {
+    "the first interface": (FIRST, {}, {}, True),
+    "the first interface, not managed": (
+        FIRST,
+        {"Operator": BY_EKS | {"Managed": False}},
+        {},
+        True,
+    ),
+    "of an instance that a service manages": (
+        FIRST,
+        {"Operator": BY_EKS | {"Managed": True}},
+        {},
+        False,
+    ),
+    "of an instance without a type": (FIRST, {"InstanceType": ""}, {}, False),
+    "at device index 1": (FIRST, {}, {"DeviceIndex": 1}, False),
+    "on network card 1": (FIRST, {}, {"NetworkCardIndex": 1}, False),
+    "the second interface": ((NOT_SUPPORTED, 1), {}, {}, False),
+    "a sensor of another tool": ((IN_USE, 0), {}, {}, False),
 }
 
 
-@pytest.mark.parametrize(("code", "index", "change", "aside"), ASIDE.values(), ids=ASIDE)
+@pytest.mark.parametrize(("refused", "view", "place", "aside"), ASIDE.values(), ids=ASIDE)
 def test_whether_an_interface_that_aws_does_not_mirror_sets_its_instance_type_aside(
-    scene: Scene, code: str, index: int, change: Callable[[dict[str, Any]], Any], aside: bool
+    scene: Scene, refused: tuple[str, int], view: dict[str, Any], place: dict[str, Any], aside: bool
 ) -> None:
     """The others that are on their way wait for the refusal."""
     scene.configure(scene.sensor(quota=1_000))
     instance, others = scene.instance(interfaces=2), scene.instances(OTHERS)
+    code, index = refused
     interface = scene.interfaces_of(instance)[index]
-    scene.show(INSTANCES, view_of(instance, change))
+
+    def change(found: dict[str, Any]) -> None:
+        for row in (row for rows in found["Reservations"] for row in rows["Instances"]):
+            if row["InstanceId"] == instance:
+                row.update(view)
+                row["NetworkInterfaces"][0]["Attachment"].update(place)
+
+    scene.show(INSTANCES, change)
     is_refused = threading.Event()
 
     def gate(operation: str, parameters: dict[str, Any]) -> None:

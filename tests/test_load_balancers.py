@@ -107,20 +107,6 @@ def test_of_several_interfaces_the_best_stands_for_the_load_balancer(
     assert (delivery.error[:8] or delivery.answer.stages[0]) == stage
 
 
-def test_an_interface_of_a_load_balancer_that_the_outbound_acl_allows_is_enough(
-    scene: Scene,
-) -> None:
-    acl = [
-        acl_entry(90, "deny", "10.0.6.0/24", egress=True),
-        acl_entry(100, "allow", protocol="-1", egress=True),
-    ]
-    source = scene.subnet(acl=acl, cidr="10.0.5.0/24")
-    denied, allowed = scene.subnet(cidr="10.0.6.0/24"), scene.subnet(cidr="10.0.7.0/24")
-    balancer = scene.nlb_sensor([denied, allowed])
-    scene.configure([scene.sensor(allowed, sessions=1), balancer], **EXCLUDE)
-    assert scene.run(scene.instance(source)).entry["target_id"] == balancer
-
-
 def test_a_sweep_judges_sessions_to_a_load_balancer_whether_or_not_tags_are_set(
     scene: Scene,
 ) -> None:

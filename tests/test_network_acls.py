@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aws import acl_entry
-from conftest import Scene, missing
+from conftest import missing
 
 from lambda_traffic_mirror import (
     Configuration,
@@ -168,20 +168,3 @@ def test_an_entry_that_cannot_be_read_matters_where_it_may_decide(wrong: dict[st
     if "RuleNumber" in spoilt:
         assert finding_on([allow(80), spoilt]).says is Says.PASSES
     assert finding_on([spoilt | {"Egress": True}, ALL]).says is Says.PASSES
-
-
-# --- What EC2 shows, from end to end
-
-warm = pytest.mark.usefixtures("shared_client")
-
-
-@warm
-def test_of_several_acls_in_the_vpc_the_one_of_the_subnet_counts(scene: Scene) -> None:
-    source = scene.subnet(acl=[DENY_ALL, allow(protocol="-1", egress=True)])
-    targets = [scene.sensor(scene.subnet(acl=entries)) for entries in ([DENY_ALL], [ALL], None)]
-    scene.configure(targets)
-    stages = scene.run(scene.instance(source)).stages
-    assert (stages[0], sorted(map(str, stages[1:]))) == (
-        "network_acl",
-        ["(eligible)", "(selected)"],
-    )

@@ -11,7 +11,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from aws import route, scheduled_event
+from aws import route
 from calls import ROUTES
 from conftest import Scene, missing
 
@@ -187,14 +187,6 @@ def test_a_table_of_the_subnet_goes_before_the_main_one(scene: Scene) -> None:
     assert scene.run(scene.instance(scene.subnet("a"))).stages == ["(selected)"]
 
 
-@warm
-def test_the_route_to_a_sensor_that_cannot_be_verified_is_judged_all_the_same(scene: Scene) -> None:
-    group = scene.group()
-    scene.hide(group)
-    scene.configure(far_sensor(scene, groups=[group]), ALLOW_UNVERIFIED="true")
-    assert scene.run(scene.instance()).stages == ["route"]
-
-
 # What AWS shows instead of the routes, and what the sensor's reason then says.
 NOT_KNOWN: dict[str, tuple[Callable[[Scene], object], str]] = {
     "no table": (lambda a: a.show(ROUTES, lambda found: found["RouteTables"].clear()), "vpc-"),
@@ -228,12 +220,3 @@ def test_routes_are_asked_for_once_and_only_where_a_sensor_is_in_another_vpc(sce
     scene.forget_calls()
     scene.run(scene.instance())
     assert scene.count() == 3
-
-
-@warm
-def test_a_sweep_judges_the_sessions_that_leave_the_vpc(scene: Scene) -> None:
-    sensor = far_sensor(scene)
-    scene.configure(sensor)
-    scene.mirrored(sensor, 2)
-    assert scene.run(scheduled_event()).summary == {"blocked": 2, "skipped": 1}
-    assert scene.count(ROUTES) == 1
