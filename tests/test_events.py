@@ -173,6 +173,7 @@ EVENTS: dict[str, tuple[Event, list[str]]] = {
     "list with duplicates": ({"instance-ids": [*BOTH[::-1], *BOTH]}, BOTH),
     "list, sweep false": ({"instance-ids": ["i-one"], "sweep": False}, ["i-one"]),
     "schedule of another account": (scheduled_event() | ELSEWHERE, BOTH),
+    "schedule that says sweep, too": (scheduled_event() | {"sweep": True}, BOTH),
     "sweep by hand, its id not UTF-8": ({"sweep": True, "id": "\ud800"}, BOTH),
     "unknown members besides": ({"sweep": True, "why": {"not": None}}, BOTH),
     "RunInstances": (run_instances("i-two"), ["i-two"]),
@@ -305,9 +306,8 @@ def test_the_instances_that_a_recorded_call_names_are_mirrored(scene: Pair) -> N
     for name, call in RECORDED.items():
         asked, answered, mirrored = scene.about_its(call)
         event = call_event("Something", requestParameters=asked, responseElements=answered)
-        outcomes = scene.run(event).outcomes
-        wanted = (name, ["created"] * len(mirrored), mirrored)
-        assert (name, outcomes, scene.mirrored_now()) == wanted
+        named = [entry["instance_id"] for entry in scene.run(event).interfaces]
+        assert (name, named, scene.mirrored_now()) == (name, mirrored, mirrored)
 
 
 # Calls that start nothing, or that name no instance to be looked at.

@@ -153,6 +153,7 @@ def test_the_reason_names_acl_rule_and_address(entries: Entries, egress: bool, n
 # An entry that cannot be read stands for itself alone: what comes before it decides all the same.
 WRONG: dict[str, dict[str, Any]] = {
     "no block": {"CidrBlock": "10.0.0.0/99"},
+    "a block of IPv6 in the place of one of IPv4": {"CidrBlock": "::/0"},
     "no action": {"RuleAction": "count"},
     "without its number": {"RuleNumber": None},
     "without its protocol": {"Protocol": None},

@@ -244,15 +244,6 @@ def test_outbound_rules_of_the_source_do_not_matter(scene: Scene, sensor: str) -
 
 
 @warm
-def test_a_prefix_list_is_read_once_and_to_its_last_page(scene: Scene) -> None:
-    blocks = [f"192.168.{number}.0/24" for number in range(200)]
-    groups = [scene.group(rule(prefix_list=scene.prefix_list(*blocks, "10.0.0.0/8")))]
-    scene.configure([scene.sensor(groups=groups), scene.sensor(groups=groups)])
-    assert scene.run(scene.instance()).outcomes == ["created"]
-    assert scene.count(PREFIX_LIST) == 3
-
-
-@warm
 def test_a_prefix_list_of_a_rule_for_other_packets_is_not_read(scene: Scene) -> None:
     key = scene.prefix_list("10.0.0.0/8")
     others = [("tcp", (4789, 4789)), ("udp", (53, 53))]

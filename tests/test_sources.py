@@ -8,7 +8,7 @@ import pytest
 from calls import CREATE, INSTANCES
 from conftest import Build, Scene, missing
 
-from lambda_traffic_mirror import Configuration, Interface, Source, why_excluded
+from lambda_traffic_mirror import Configuration, Interface, Source, Unreadable, why_excluded
 
 warm = pytest.mark.usefixtures("shared_client", "clock")
 
@@ -48,6 +48,7 @@ def test_interfaces_come_in_the_order_of_device_indexes_whatever_the_order_of_aw
 # --- The address that packets come from
 
 PRIMARY, SECONDARY = "10.0.5.11", "10.0.5.99"
+ROW = {"NetworkInterfaceId": "eni-1", "VpcId": "vpc-1", "SubnetId": "subnet-1", "Groups": []}
 BOTH = [
     {"Primary": False, "PrivateIpAddress": SECONDARY},
     {"Primary": True, "PrivateIpAddress": PRIMARY},
@@ -64,9 +65,14 @@ BOTH = [
     ids=["though it is not the first", "without a list of addresses", "unless there is none"],
 )
 def test_the_primary_address_is_found(shown: dict[str, Any], address: str | None) -> None:
-    row = {"NetworkInterfaceId": "eni-1", "VpcId": "vpc-1", "SubnetId": "subnet-1", "Groups": []}
-    interface = Interface.of(row | shown, {"AvailabilityZone": "us-east-1a"})
+    interface = Interface.of(ROW | shown, {"AvailabilityZone": "us-east-1a"})
     assert interface.address == address
+
+
+@pytest.mark.parametrize("address", ["10.0.5.300", "fd00::1"])
+def test_what_is_no_ipv4_address_cannot_be_read(address: str) -> None:
+    with pytest.raises(Unreadable):
+        Interface.of(ROW | {"PrivateIpAddress": address})
 
 
 # --- Tags
@@ -176,24 +182,18 @@ def test_set_aside_is(scene: Scene, build: Build, wanted: str) -> None:
 
 @warm
 def test_no_interface_of_an_instance_that_hosts_a_sensor_is_mirrored(scene: Scene) -> None:
+    """A sensor that is not configured is no source, and no obstacle for its neighbours."""
     instance = scene.instance(interfaces=3)
     receiving = scene.interfaces_of(instance)[1]
     made = scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=receiving)
-    scene.configure([scene.sensor(), made["TrafficMirrorTarget"]["TrafficMirrorTargetId"]])
+    target, other = made["TrafficMirrorTarget"]["TrafficMirrorTargetId"], scene.sensor()
+    scene.configure([other, target])
     answer = scene.run(instance)
     named = [receiving in entry["reason"] for entry in answer.interfaces]
     assert (answer.outcomes, named) == (["skipped"] * 3, [True, False, True])
-
-
-@warm
-def test_a_sensor_that_is_not_configured_is_no_source_and_no_obstacle_for_its_neighbours(
-    scene: Scene,
-) -> None:
-    instance = scene.instance(interfaces=2)
-    receiving = scene.interfaces_of(instance)[1]
-    scene.ec2.create_traffic_mirror_target(NetworkInterfaceId=receiving)
-    scene.configure(scene.sensor())
-    assert (scene.run(instance).outcomes, scene.count(CREATE)) == (["created", "skipped"], 1)
+    scene.configure(other)
+    assert scene.run(instance).outcomes == ["created", "skipped", "created"]
+    assert scene.count(CREATE) == 2
 
 
 # --- Sessions that exist
