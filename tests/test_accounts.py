@@ -72,8 +72,7 @@ def hidden_group(scene: Scene, *more: str, **kwargs: Any) -> str:
 
 def hidden_acl(scene: Scene, **kwargs: Any) -> str:
     subnet = scene.subnet()
-    acl = scene.acl(subnet, [])
-    scene.hide(acl)
+    scene.hide(scene.acl(subnet, []))
     return scene.sensor(subnet, **kwargs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -58,33 +58,25 @@ def test_a_sensor_on_an_instance_that_a_service_manages_is_used_while_it_runs(sc
 # --- Targets that are gone
 
 
-def own(scene: Scene) -> tuple[str, Callable[[], None]]:
-    target = scene.sensor()
-    return target, lambda: scene.delete_target(target)
-
-
-def shared(scene: Scene) -> tuple[str, Callable[[], None]]:
+def test_a_session_to_a_target_that_is_gone_is_blocked(scene: Scene) -> None:
+    """Of this account or shared by another one, configured or not."""
     owner = scene.other()
-    target = owner.sensor()
-    owner.share(target)
-    return target, lambda: owner.unshare(target)
-
-
-@pytest.mark.parametrize("ours", [True, False], ids=["configured", "not one of ours"])
-@pytest.mark.parametrize("target", [own, shared])
-def test_a_session_to_a_target_that_is_gone_is_blocked(
-    scene: Scene, target: Callable[[Scene], tuple[str, Callable[[], None]]], ours: bool
-) -> None:
-    gone, go = target(scene)
-    instance = scene.instance()
-    scene.session(scene.first_interface(instance), gone)
-    scene.configure([scene.sensor(), *[gone] * ours], ALLOW_UNVERIFIED="true")
-    assert scene.run(scheduled_event()).of(instance)["outcome"] == "exists"
-    go()
+    own, shared = [scene.sensor() for _ in range(2)], [owner.sensor() for _ in range(2)]
+    for target in shared:
+        owner.share(target)
+    instances = [scene.mirrored(target)[0] for target in (*own, *shared)]
+    scene.configure([scene.sensor(), own[0], shared[0]], ALLOW_UNVERIFIED="true")
     answer = scene.run(scheduled_event())
-    entry = answer.of(instance)
-    assert (answer.status, entry["outcome"], entry["target_id"]) == (400, "blocked", gone)
-    assert missing(entry["reason"], "There is no traffic mirror target", gone) == []
+    assert [answer.of(one)["outcome"] for one in instances] == ["exists"] * 4
+    for target in own:
+        scene.delete_target(target)
+    for target in shared:
+        owner.unshare(target)
+    answer = scene.run(scheduled_event())
+    for target, instance in zip((*own, *shared), instances, strict=True):
+        entry = answer.of(instance)
+        assert (answer.status, entry["outcome"], entry["target_id"]) == (400, "blocked", target)
+        assert missing(entry["reason"], "There is no traffic mirror target", target) == []
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["configured", "not one of ours"])

@@ -169,3 +169,6 @@ def test_an_entry_that_cannot_be_read_matters_where_it_may_decide(wrong: dict[st
     if "RuleNumber" in spoilt:
         assert finding_on([allow(80), spoilt]).says is Says.PASSES
     assert finding_on([spoilt | {"Egress": True}, ALL]).says is Says.PASSES
+    if "Egress" not in spoilt:
+        with pytest.raises(Unreadable):
+            finding_on([spoilt, EVERYTHING], egress=True)

@@ -53,6 +53,9 @@ def test_the_sensor_with_the_fewest_sessions_is_chosen(
 ) -> None:
     scene.sensor(sessions=1)  # to others, which do not count
     targets = [scene.sensor(sessions=count, quota=10_000) for count in counts]
+    for number in (1, 2):  # one interface may have several
+        scene.session("eni-00000000000000000", targets[0], number)
+    counts = (counts[0] + 2, *counts[1:])
     scene.configure([*targets, scene.sensor(zone="b")])
     shown = scene.run(scene.instance()).entry["sensors"]
     assert [(row["verdict"], row["sessions"]) for row in shown] == [

@@ -108,6 +108,7 @@ TABLES: dict[str, tuple[str, Says, str]] = {
         NO,
         "blackhole",
     ),
+    "of equal ones the VPC's own wins": ("far local, far tgw propagated", NO, "the VPC itself"),
     "of equal ones, none static, they disagree": (
         "far vgw propagated blackhole, far tgw advertised",
         BEHIND,

@@ -109,7 +109,9 @@ ADMITS = {
     "all protocols with ports, which are ignored": "-1 53:53",
     "from the source's address only": "udp 10.0.5.11/32",
     "from a block that ends with the source": "udp 10.0.5.8/30",
+    "from the second of two blocks of a rule": "udp 192.168.0.0/16 10.0.0.0/8",
     "from the source's group": "udp sg-source",
+    "from the second of two groups of a rule": "udp sg-other sg-source",
     "from the source's second group": "udp sg-second",
     "an empty PeeringStatus is none": "udp sg-source=",
     "PeeringStatus active": "udp sg-source=active",
@@ -160,6 +162,7 @@ SEVERAL: dict[str, tuple[list[str], Says | type[Unanswered]]] = {
     "an empty prefix list": (["udp pl-empty"], NO),
     "an IPv6 entry before one that admits": (["udp pl-mixed"], YES),
     "the second of two prefix lists": (["udp pl-far", "udp pl-near"], YES),
+    "the second of two prefix lists of a rule": (["udp pl-far pl-near"], YES),
     # What is not known does not outvote a rule that admits.
     "a denied prefix list beside a rule that admits": (["udp pl-denied, udp"], YES),
     "a throttled prefix list beside one that admits": (["udp pl-throttled, udp pl-near"], YES),

@@ -144,6 +144,7 @@ SET_ASIDE: dict[str, tuple[Build, str]] = {
         )
         for state in ("stopped", "stopping", "shutting-down", "terminated")
     },
+    "pending counts as running": (lambda a: a.instance(state="pending", tags=INCLUDED), "planned"),
     "an excluded instance, before its interface type": (
         lambda a: a.instance(tags=EXCLUDED, interface_type="trunk"),
         "skipped tag x EXCLUDE_TAGS",
