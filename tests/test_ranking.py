@@ -1,4 +1,6 @@
-"""In which order sensors are chosen: by what speaks against them, then by the fewest sessions."""
+"""In which order the stages reject sensors, and in which order those that pass are chosen: by what
+speaks against them, then by the fewest sessions.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,27 @@ from calls import CREATE
 from conftest import Scene
 
 pytestmark = pytest.mark.usefixtures("shared_client")
+
+
+def test_the_verdict_on_a_sensor_is_the_first_stage_that_rejects_it(scene: Scene) -> None:
+    """Each sensor falls at its stage, and at all that follow."""
+    vpc = scene.vpc("10.9.0.0/16")
+    scene.route_table(routes=[], main=True)
+    closed, there = [scene.group(vpc=vpc)], [scene.subnet(zone, vpc=vpc, acl=[]) for zone in "ab"]
+    targets = [
+        scene.sensor(there[1], closed, state="stopped"),
+        scene.sensor(there[1], closed, state="stopped"),
+        scene.sensor(there[1], closed),
+        scene.sensor(there[0], closed),
+        scene.sensor(there[0]),
+        scene.sensor(scene.subnet(vpc=vpc)),
+    ]
+    instance = scene.instance(tags={"targets": " ".join(targets[1:])})
+    scene.configure(targets, TARGETS_TAG="targets", LOCAL_VPC_ONLY="true")
+    first = ["tag", "unavailable", "zone"]
+    assert scene.run(instance).stages == [*first, "vpc", "vpc", "vpc"]
+    scene.configure(targets, LOCAL_VPC_ONLY="false")
+    assert scene.run(instance).stages == [*first, "security_group", "network_acl", "route"]
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["configured best first", "configured best last"])

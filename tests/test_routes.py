@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aws import route
 from calls import ROUTES
-from conftest import Scene, missing
+from conftest import Scene, error_of, missing
 
 from lambda_traffic_mirror import (
     Configuration,
@@ -182,10 +182,10 @@ def far_sensor(scene: Scene, **more: Any) -> str:
 def test_a_table_of_the_subnet_goes_before_the_main_one(scene: Scene) -> None:
     scene.configure(far_sensor(scene))
     subnet = scene.subnet("a")
-    scene.route_table(None, [route(FAR, pcx=True)], main=True)
-    scene.route_table(None, [], subnets=[subnet])
-    assert scene.run(scene.instance(subnet)).stages == ["route"]
-    assert scene.run(scene.instance(scene.subnet("a"))).stages == ["(selected)"]
+    scene.route_table(None, [], main=True)
+    scene.route_table(None, [route(FAR, pcx=True)], subnets=[subnet])
+    assert scene.run(scene.instance(subnet)).stages == ["(selected)"]
+    assert scene.run(scene.instance(scene.subnet("a"))).stages == ["route"]
 
 
 # What AWS shows instead of the routes, and what the sensor's reason then says.
@@ -206,6 +206,13 @@ def test_where_routes_cannot_be_seen_the_sensor_passes_and_is_not_ranked_behind(
     answer = scene.run(scene.instance())
     assert answer.stages == ["(selected)", "(eligible)"]
     assert missing(answer.sensors[sensor]["reason"], "not known", words) == []
+
+
+@warm
+def test_while_the_routes_are_throttled_the_interface_is_failed(scene: Scene) -> None:
+    scene.configure(far_sensor(scene))
+    scene.fail(ROUTES)
+    assert missing(error_of(scene.instance()), "1 failed", ROUTES) == []
 
 
 @warm
