@@ -379,6 +379,7 @@ def far_away(abroad: Abroad) -> str:
 # of that session, and words of its reason.
 CHECKED: dict[str, tuple[Callable[[Abroad], str], Callable[[Abroad, str], Any], str, str]] = {
     "that packets reach": (Abroad.sensor, lambda a, t: None, "exists", ""),
+    "in another zone": (lambda a: a.sensor(zone="b"), lambda a, t: None, "exists", ""),
     "that is full": (Abroad.sensor, lambda a, t: a.account.quota.update({t: 1}), "exists", ""),
     "that has stopped": (
         Abroad.sensor,

@@ -21,7 +21,7 @@ def test_the_verdict_on_a_sensor_is_the_first_stage_that_rejects_it(scene: Scene
     scene.route_table(routes=[], main=True)
     closed, there = [scene.group(vpc=vpc)], [scene.subnet(zone, vpc=vpc, acl=[]) for zone in "ab"]
     targets = [
-        scene.sensor(there[1], closed, state="stopped"),
+        scene.missing_sensor(),
         scene.sensor(there[1], closed, state="stopped"),
         scene.sensor(there[1], closed),
         scene.sensor(there[0], closed),
