@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from aws import rule
+from aws import acl_entry, rule
 from calls import INSTANCES, INTERFACES, PREFIX_LIST, TARGETS
 from conftest import Build, Scene, deliver, error_of, missing
 
@@ -155,3 +155,11 @@ def test_sensors_that_come_last_wait_for_an_answer_that_may_still_come(
     scene.configure([near, other], LOCAL_ZONE_ONLY="false", ALLOW_UNVERIFIED="true")
     scene.fail(PREFIX_LIST)
     assert missing(error_of(scene.instance()), "1 failed", "RequestLimitExceeded") == []
+
+
+def test_a_sensor_of_the_zone_that_is_ranked_behind_does_not_wait(scene: Scene) -> None:
+    near = scene.sensor(groups=[scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))])
+    scene.configure([near, scene.sensor(scene.subnet(cidr="10.0.7.0/24"))])
+    scene.fail(PREFIX_LIST)
+    acl = [acl_entry(90, "deny", egress=True)]  # which ranks behind
+    assert scene.run(scene.instance(scene.subnet(acl=acl))).stages == ["unavailable", "(selected)"]

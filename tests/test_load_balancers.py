@@ -107,6 +107,16 @@ def test_of_several_interfaces_the_best_stands_for_the_load_balancer(
     assert (delivery.error[:8] or delivery.answer.stages[0]) == stage
 
 
+def test_of_two_interfaces_that_pass_the_better_ranked_one_stands_for_the_load_balancer(
+    scene: Scene,
+) -> None:
+    """One is in the zone, so the load balancer comes before an idle sensor of another zone."""
+    balancer = scene.nlb_sensor([scene.subnet("b"), scene.subnet()])
+    scene.mirrored(balancer, 2)
+    scene.configure([scene.sensor(zone="b"), balancer], **EXCLUDE, **OTHER_ZONES)
+    assert scene.run(scene.instance()).stages == ["(eligible)", "(selected)"]
+
+
 def test_a_sweep_judges_sessions_to_a_load_balancer_whether_or_not_tags_are_set(
     scene: Scene,
 ) -> None:
