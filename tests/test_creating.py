@@ -400,7 +400,8 @@ TOTAL_CODES = [
 
 def test_nothing_more_is_created_after_a_refusal_that_is_about_all_sessions(scene: Scene) -> None:
     """Neither in this round nor in the next one."""
-    scene.configure([scene.sensor(), scene.sensor(groups=[scene.group()])])
+    targets = [scene.sensor(), scene.sensor(zone="b"), scene.sensor(groups=[scene.group()])]
+    scene.configure(targets, LOCAL_ZONE_ONLY="false")
     instances = scene.instances(105)
     for code in TOTAL_CODES:
         scene.heal()
@@ -410,7 +411,7 @@ def test_nothing_more_is_created_after_a_refusal_that_is_about_all_sessions(scen
         assert (answer.status, answer.summary) == (400, {"unmirrored": 105})
         assert [e["instance_id"] for e in answer.interfaces if code not in e["reason"]] == []
         stages = {tuple(row["stage"] for row in entry["sensors"]) for entry in answer.interfaces}
-        assert stages == {("create", "security_group")}
+        assert stages == {("create", None, "security_group")}
         assert 1 <= scene.count(CREATE) <= AT_ONCE  # what was on its way already
 
 
