@@ -362,7 +362,7 @@ def test_an_interface_that_stays_unknown_after_two_more_rounds_is_failed_never_u
         refuse(scene, code)
         error = error_of(instance)
         assert missing(error, "1 failed", scene.first_interface(instance), code) == []
-        assert scene.count(CREATE) == 3
+        assert (scene.count(CREATE), scene.count(SESSIONS)) == (3, 3)
     scene.heal()
     at_create(scene, 1, lambda: scene.terminate(instance))
     assert error_of(instance).startswith("1 failed")
