@@ -379,13 +379,14 @@ def test_an_unknown_interface_whose_session_shows_meanwhile_exists(
 
 
 def test_where_the_target_of_an_unknown_interface_is_refused_by_then_the_next_best_is_tried(
-    scene: Scene,
+    scene: Scene, clock: Clock
 ) -> None:
     target, other = scene.sensor(), scene.sensor(sessions=3)
     scene.configure([target, other])
     refuse(scene, UNKNOWN_INTERFACE, times=1)
     at_create(scene, 2, lambda: scene.quota.update({target: 0}))
     assert (scene.run(scene.instance()).entry["target_id"], scene.count(CREATE)) == (other, 3)
+    assert clock.seconds == [1.0]  # it is not looked up once more
 
 
 # --- AWS creates nothing at all

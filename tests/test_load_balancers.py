@@ -77,6 +77,7 @@ def unreadable_acl(scene: Scene) -> str:
 SUBNETS: dict[str, Callable[[Scene], str]] = {
     "open": lambda a: a.subnet(),
     "closed": lambda a: a.subnet(acl=[]),
+    "allowed": lambda a: a.subnet(acl=[acl_entry(100, "allow")]),
     "hidden": hidden_acl,
     "unreadable": unreadable_acl,
     "b": lambda a: a.subnet("b"),
@@ -91,7 +92,7 @@ INTERFACES: dict[str, tuple[str, dict[str, str], str]] = {
     "the one that comes farthest stands for it": ("b closed c", {}, "network_acl"),
     "one that cannot be seen goes before one that is denied": ("closed hidden", {}, "unavailable"),
     "one that cannot be seen, if allowed": ("closed hidden", UNVERIFIED, "(selected)"),
-    "one that cannot be read harms no other": ("unreadable open", {}, "(selected)"),
+    "one that cannot be read harms no other": ("unreadable allowed", {}, "(selected)"),
     "one that cannot be read harms no other zone": ("unreadable b", OTHER_ZONES, "(selected)"),
     "one that cannot be read, where the other is denied": ("closed unreadable", {}, "1 failed"),
 }
