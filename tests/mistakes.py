@@ -28,7 +28,7 @@ SECONDS = 600  # after which a run counts as hung
 # exactly once, and what takes its place; ⏎ is the end of a line.
 TABLE = r"""
 # events
-? test_events.py::test_with_dry_run_in_it_an_event_is_only_tried_out
+? test_events.py::test_an_event_is_understood_bare_and_in_every_envelope_and_as_a_dry_run
 a dry_run in the event creates
     if task.request.dry_run or self.configuration.dry_run: → if self.configuration.dry_run:
 ? test_events.py::test_another_state_than_running_is_ignored
@@ -44,7 +44,7 @@ a proxy's page is a refusal
 ? test_answers.py::test_whatever_member_cannot_be_read_nothing_escapes_and_neighbours_are_unharmed
 a row that cannot be read spoils its answer
     item = noun(read.of, row) → item = read.of(row)
-? test_hidden.py::test_a_sweep_mirrors_what_services_manage_or_says_that_it_cannot_list_it
+? test_hidden.py::test_what_services_manage_is_mirrored_or_the_reason_and_a_warning_say_why_not
 managed instances stay hidden
     parameters["IncludeManagedResources"] = True → pass
 ? test_availability.py::test_what_cannot_be_read_of_a_sensor_harms_those_who_have_nothing_else_than
@@ -102,7 +102,7 @@ the shortest prefix wins
 a load balancer needs no tags
     by_tags = configuration.include_tags or configuration.exclude_tags → by_tags = True
 # ranking
-? test_accounts.py::test_what_cannot_be_seen
+? test_accounts.py::test_what_cannot_be_seen_and_decides_is_the_last_resort_where_that_is_allowed
 what is unseen is good enough
     if hidden and not face.error and not configuration.allow_unverified: → if hidden and not configuration:
 ? test_ranking.py::test_the_sensor_with_the_fewest_sessions_is_chosen

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-from aws import route, rule, running_event
-from calls import GROUPS, INSTANCES, INTERFACES, TARGETS
-from conftest import Build, Scene, deliver, missing
+from aws import acl_entry, rule
+from calls import INSTANCES, INTERFACES, PREFIX_LIST, TARGETS
+from conftest import Build, Scene, deliver, error_of, missing
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-def stopped_later(scene: Scene, state: str) -> str:
+def in_state(scene: Scene, state: str) -> str:
     target = scene.sensor()
     scene.set_state(scene.sensor_instance(target), state)
     return target
@@ -58,11 +58,7 @@ AVAILABLE: dict[str, tuple[Build, str | None, str]] = {
     "a target whose interface is gone": (without_interface, "unavailable", "does not exist"),
     "a target that shows no interface": (of_a_new_type, "unavailable", "shows no interface"),
     **{
-        f"a sensor that is {state}": (
-            lambda a, s=state: stopped_later(a, s),
-            "unavailable",
-            f"is {state}",
-        )
+        f"a sensor that is {state}": (partial(in_state, state=state), "unavailable", f"is {state}")
         for state in ("stopped", "stopping", "pending", "shutting-down")
     },
     "a sensor without an IPv4 address": (without_address, "unavailable", "no IPv4 address"),
@@ -72,36 +68,67 @@ AVAILABLE: dict[str, tuple[Build, str | None, str]] = {
 
 
 @pytest.mark.parametrize(("build", "stage", "words"), AVAILABLE.values(), ids=AVAILABLE.keys())
-@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a busy sensor"])
-def test_available_or_not_is(
-    scene: Scene, build: Build, stage: str | None, words: str, beside: bool
-) -> None:
+def test_available_or_not_is(scene: Scene, build: Build, stage: str | None, words: str) -> None:
     target = build(scene)
-    scene.configure([target, *([scene.sensor(sessions=5)] if beside else [])])
+    scene.configure([target, scene.sensor(sessions=5)])
     answer = scene.run(scene.instance())
-    assert answer.outcomes == ["created" if beside or stage is None else "unmirrored"]
+    assert (answer.entry["target_id"] == target) is (stage is None)
     row = answer.sensors[target]
     assert (row["stage"], missing(row["reason"], words)) == (stage, [])
 
 
-# --------------------------------------------------------------------------------------
-# A missing answer about one sensor harms only those who have nothing else
-# --------------------------------------------------------------------------------------
+# --- A missing answer about one sensor harms only those who have nothing else
 
 
-def host_without_state(scene: Scene, target: str) -> None:
+OTHER_ZONE = partial(Scene.sensor, zone="b")
+# Sensors beside one whose host shows no state; LOCAL_ZONE_ONLY; what becomes of a source in its
+# zone a, and of one in zone b.
+BESIDE: dict[str, tuple[list[Build], str, str, str]] = {
+    "nothing": ([], "true", "failed", "unmirrored"),
+    "a sensor of its zone": ([lambda a: a.sensor(sessions=5)], "true", "created", "unmirrored"),
+    "a sensor of another zone": ([OTHER_ZONE], "true", "failed", "created"),
+    "one of another zone that may be used": ([OTHER_ZONE], "false", "created", "created"),
+    "a sensor that cannot be verified": ([Scene.foreign_sensor], "true", "created", "created"),
+    "a sensor that is closed": ([lambda a: a.sensor(groups=[a.group()])], "true", "failed", ""),
+}
+
+
+@pytest.mark.parametrize(("beside", "local_only", "near", "far"), BESIDE.values(), ids=BESIDE)
+def test_what_cannot_be_read_of_a_sensor_harms_those_who_have_nothing_else_than(
+    scene: Scene,
+    caplog: pytest.LogCaptureFixture,
+    beside: list[Build],
+    local_only: str,
+    near: str,
+    far: str,
+) -> None:
+    target = scene.sensor()
     host = scene.sensor_instance(target)
 
     def change(found: dict[str, Any]) -> None:
-        for reservation in found["Reservations"]:
-            for instance in reservation["Instances"]:
-                if instance["InstanceId"] == host:
-                    instance["State"] = {}
+        for row in (row for rows in found["Reservations"] for row in rows["Instances"]):
+            row["State"] = {} if row["InstanceId"] == host else row["State"]
 
     scene.show(INSTANCES, change)
+    targets = [target, *(build(scene) for build in beside)]
+    scene.configure(targets, LOCAL_ZONE_ONLY=local_only, ALLOW_UNVERIFIED="true")
+    delivery = deliver({"instance-ids": scene.instances(2)})
+    if near == "failed":
+        assert missing(delivery.error, "2 failed", "Name is missing") == []
+    else:
+        assert delivery.answer.outcomes == [near] * 2
+        row = delivery.answer.interfaces[1]["sensors"][0]
+        assert (row["stage"], missing(row["reason"], "Name is missing")) == ("unavailable", [])
+    # The error is told once in an invocation, whoever needs the sensor.
+    assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
+    if far:
+        answer = scene.run(scene.instance(zone="b"))
+        stage = "unavailable" if local_only == "false" else "zone"
+        assert (answer.outcomes, answer.stages[0]) == ([far], stage)
 
 
-def address_unreadable(scene: Scene, target: str) -> None:
+def test_an_interface_that_cannot_be_read_is_a_missing_answer(scene: Scene) -> None:
+    target, other = scene.sensor(), scene.sensor(sessions=5)
     interface = scene.sensor_interface(target)
 
     def change(found: dict[str, Any]) -> None:
@@ -110,85 +137,29 @@ def address_unreadable(scene: Scene, target: str) -> None:
                 row["PrivateIpAddress"] = row["PrivateIpAddresses"][0]["PrivateIpAddress"] = "10.0"
 
     scene.show(INTERFACES, change)
+    scene.configure([target, other])
+    answer = scene.run(scene.instance())
+    assert answer.stages == ["unavailable", "(selected)"]
+    assert "'10.0' is not an IPv4 address" in answer.sensors[target]["reason"]
+    scene.configure(target)
+    assert error_of(scene.instance()).startswith("1 failed")
 
 
-# What is missing, and what the reason names.
-MISSING: dict[str, tuple[Callable[[Scene, str], object], str]] = {
-    "the host's state": (host_without_state, "Name is missing"),
-    "the interface": (address_unreadable, "'10.0' is not an IPv4 address"),
-}
-# Sensors beside it, by zone; what becomes of a source in its zone a, and of one in zone b.
-BESIDE: dict[str, tuple[list[Build], str, str, str]] = {
-    "nothing": ([], "true", "failed", "unmirrored"),
-    "a sensor of its zone": ([lambda a: a.sensor(sessions=5)], "true", "created", "unmirrored"),
-    "a sensor of another zone": ([lambda a: a.sensor(zone="b")], "true", "failed", "created"),
-    "a sensor of another zone that may be used": (
-        [lambda a: a.sensor(zone="b")],
-        "false",
-        "created",
-        "created",
-    ),
-    "a sensor that is closed": ([lambda a: a.sensor(groups=[a.group()])], "true", "failed", "no"),
-}
-
-
-@pytest.mark.parametrize(("spoil", "words"), MISSING.values(), ids=MISSING.keys())
-@pytest.mark.parametrize(
-    ("beside", "local_only", "near", "far"), BESIDE.values(), ids=BESIDE.keys()
-)
-def test_what_cannot_be_read_of_a_sensor_harms_those_who_have_nothing_else_than(
-    scene: Scene,
-    caplog: pytest.LogCaptureFixture,
-    spoil: Callable[[Scene, str], object],
-    words: str,
-    beside: list[Build],
-    local_only: str,
-    near: str,
-    far: str,
-) -> None:
-    target = scene.sensor()
-    scene.configure([target, *(build(scene) for build in beside)], LOCAL_ZONE_ONLY=local_only)
-    spoil(scene, target)
-    instances = [scene.instance(), scene.instance(), scene.instance(zone="b")]
-    delivery = deliver({"instance-ids": instances[:2]})
-    if near == "failed":
-        assert missing(delivery.error, "2 failed", words) == []
-    else:
-        assert delivery.answer.outcomes == [near] * 2
-        for entry in delivery.answer.interfaces:
-            row = entry["sensors"][0]
-            assert (row["stage"], missing(row["reason"], words)) == ("unavailable", [])
-    # The error is told once in an invocation, whoever needs the sensor.
-    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len([text for text in warnings if words in text]) == 1
-    if words.startswith("Name") and far != "no":  # the interface's zone is known
-        stage = "unavailable" if local_only == "false" else "zone"
-        answer = scene.run(instances[2])
-        assert (answer.outcomes, answer.stages[0]) == ([far], stage)
-
-
-@pytest.mark.parametrize(
-    ("code", "outcome"), [("UnauthorizedOperation", "created"), ("RequestLimitExceeded", "failed")]
-)
 @pytest.mark.parametrize("beside", ["of another zone", "unverified"])
-def test_sensors_that_come_last_are_used_only_where_the_missing_answer_is_final(
-    scene: Scene, code: str, outcome: str, beside: str
+def test_sensors_that_come_last_wait_for_an_answer_that_may_still_come(
+    scene: Scene, beside: str
 ) -> None:
     """A throttled call settles nothing for the worse: the next delivery may find a better one."""
-    scene.route_table(routes=[route("10.9.0.0/16", tgw=True)], main=True)
-    owner = scene.other("3" * 12)
-    near = owner.sensor(owner.subnet(vpc=owner.vpc("10.9.0.0/16")))
-    owner.share(near)
+    near = scene.sensor(groups=[scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))])
     other = scene.sensor(zone="b") if beside == "of another zone" else scene.foreign_sensor()
-    scene.configure(
-        [near, other],
-        SENSOR_ROLE_ARNS=owner.role("sensors"),
-        LOCAL_ZONE_ONLY="false",
-        ALLOW_UNVERIFIED="true",
-    )
-    owner.fail(GROUPS, code, status=403 if outcome == "created" else 503)
-    delivery = deliver(running_event(scene.instance()))
-    if outcome == "failed":
-        assert missing(delivery.error, "1 failed", code) == []
-    else:
-        assert delivery.answer.stages == ["unavailable", "(selected)"]
+    scene.configure([near, other], LOCAL_ZONE_ONLY="false", ALLOW_UNVERIFIED="true")
+    scene.fail(PREFIX_LIST)
+    assert missing(error_of(scene.instance()), "1 failed", "RequestLimitExceeded") == []
+
+
+def test_a_sensor_of_the_zone_that_is_ranked_behind_does_not_wait(scene: Scene) -> None:
+    near = scene.sensor(groups=[scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))])
+    scene.configure([near, scene.sensor(scene.subnet(cidr="10.0.7.0/24"))])
+    scene.fail(PREFIX_LIST)
+    acl = [acl_entry(90, "deny", egress=True)]  # which ranks behind
+    assert scene.run(scene.instance(scene.subnet(acl=acl))).stages == ["unavailable", "(selected)"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,27 +23,26 @@ def old(request: pytest.FixtureRequest) -> Iterator[bool]:
         yield request.param
 
 
-def test_an_instance_that_a_service_manages_is_mirrored_or_the_reason_says_why_not(
+def test_what_services_manage_is_mirrored_or_the_reason_and_a_warning_say_why_not(
     scene: Scene, sensor: str, old: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """EC2 hides it from look-ups by filter, unless it is asked to show it."""
-    instance = scene.instance(managed=True)
-    for _ in range(2):
-        entry = scene.run(instance).entry
+    named, swept = (scene.instance(managed=True) for _ in range(2))
+    scene.run(named)
+    entry = scene.run(named).entry
     if old:
         assert (entry["outcome"], missing(entry["reason"], "services manage")) == ("skipped", [])
-    assert scene.sessions_of(instance) == [int(not old)]
     said = [record for record in caplog.records if "services manage" in record.getMessage()]
     warnings = [record for record in said if record.levelno == logging.WARNING]
     assert len(warnings) == int(old)  # once for each environment
+    scene.run(scheduled_event())
+    assert scene.sessions_of(named, swept) == [int(not old)] * 2
 
 
-def test_a_sweep_mirrors_what_services_manage_or_says_that_it_cannot_list_it(
+def test_a_sweep_says_that_it_cannot_list_what_services_manage(
     scene: Scene, sensor: str, old: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    instance = scene.instance(managed=True)
     scene.run(scheduled_event())
-    assert scene.sessions_of(instance) == [int(not old)]
     assert ("services manage" in caplog.text) is old
 
 
@@ -56,71 +55,51 @@ def test_a_sensor_on_an_instance_that_a_service_manages_is_used_while_it_runs(sc
     assert scene.run(scene.instance()).stages == ["unavailable"]
 
 
-# --------------------------------------------------------------------------------------
-# Targets that are gone
-# --------------------------------------------------------------------------------------
+# --- Targets that are gone
 
 
-def own(scene: Scene) -> tuple[str, Callable[[], None]]:
-    target = scene.sensor()
-    return target, lambda: scene.delete_target(target)
-
-
-def shared(scene: Scene) -> tuple[str, Callable[[], None]]:
+def test_a_session_to_a_target_that_is_gone_is_blocked(scene: Scene) -> None:
+    """Of this account or shared by another one, configured or not."""
     owner = scene.other()
-    target = owner.sensor()
-    owner.share(target)
-    return target, lambda: owner.unshare(target)
-
-
-@pytest.mark.parametrize("ours", [True, False], ids=["configured", "not one of ours"])
-@pytest.mark.parametrize("target", [own, shared])
-def test_a_session_to_a_target_that_is_gone_is_blocked(
-    scene: Scene, target: Callable[[Scene], tuple[str, Callable[[], None]]], ours: bool
-) -> None:
-    gone, go = target(scene)
-    instance = scene.instance()
-    scene.session(scene.first_interface(instance), gone)
-    scene.configure([scene.sensor(), *[gone] * ours], ALLOW_UNVERIFIED="true")
-    assert scene.run(scheduled_event()).of(instance)["outcome"] == "exists"
-    go()
+    own, shared = [scene.sensor() for _ in range(2)], [owner.sensor() for _ in range(2)]
+    for target in shared:
+        owner.share(target)
+    instances = [scene.mirrored(target)[0] for target in (*own, *shared)]
+    scene.configure([scene.sensor(), own[0], shared[0]], ALLOW_UNVERIFIED="true")
     answer = scene.run(scheduled_event())
-    entry = answer.of(instance)
-    assert (answer.status, entry["outcome"], entry["target_id"]) == (400, "blocked", gone)
-    assert missing(entry["reason"], "There is no traffic mirror target", gone) == []
-
-
-# What the second look at a target comes to that the list does not show, and the outcome.
-SECOND_LOOKS: dict[str, tuple[Callable[[Scene], object], str]] = {
-    "found": (lambda scene: None, "exists"),
-    "throttled": (lambda scene: scene.fail(TARGETS, after=1), "failed"),
-}
+    assert [answer.of(one)["outcome"] for one in instances] == ["exists"] * 4
+    for target in own:
+        scene.delete_target(target)
+    for target in shared:
+        owner.unshare(target)
+    answer = scene.run(scheduled_event())
+    for target, instance in zip((*own, *shared), instances, strict=True):
+        entry = answer.of(instance)
+        assert (answer.status, entry["outcome"], entry["target_id"]) == (400, "blocked", target)
+        assert missing(entry["reason"], "There is no traffic mirror target", target) == []
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["configured", "not one of ours"])
-@pytest.mark.parametrize(("look", "outcome"), SECOND_LOOKS.values(), ids=SECOND_LOOKS.keys())
 def test_a_target_that_the_list_lacks_is_looked_for_before_a_session_to_it_is_blocked(
-    scene: Scene, sensor: str, ours: bool, look: Callable[[Scene], object], outcome: str
+    scene: Scene, sensor: str, ours: bool
 ) -> None:
     other = scene.sensor(attached=False)
     scene.configure([sensor, *[other] * ours])
     (instance,) = scene.mirrored(other)
-    listed = [1]
+    looks: list[int] = []
 
     def change(answer: dict[str, Any]) -> None:
-        if listed:  # the first answer is the list
-            listed.clear()
+        looks.append(1)
+        if len(looks) % 2:  # the first answer is the list
             rows = answer["TrafficMirrorTargets"]
             rows[:] = [row for row in rows if row["TrafficMirrorTargetId"] != other]
 
     scene.show(TARGETS, change)
-    look(scene)
-    delivery = deliver(scheduled_event())
-    if outcome == "failed":
-        assert missing(delivery.error, "1 failed", scene.first_interface(instance), TARGETS) == []
-    else:
-        assert delivery.answer.of(instance)["outcome"] == outcome
-        assert scene.count(TARGETS) == 2
+    assert scene.run(scheduled_event()).of(instance)["outcome"] == "exists"
+    assert len(looks) == 2
+    scene.fail(TARGETS, after=1)
+    error = deliver(scheduled_event()).error
+    assert missing(error, "1 failed", scene.first_interface(instance), TARGETS) == []
 
 
 SEVERAL = {
