@@ -69,6 +69,7 @@ FAULTS = {
 }
 # What botocore tries again.
 TRANSIENT = [name for name in FAULTS if name != "denied"]
+LOSSES = ("server error", "unavailable", "no answer")
 ATTEMPTS = 5
 
 
