@@ -67,7 +67,7 @@ FAULTS = {
     "no answer": Fault("ReadTimeoutError"),
     "denied": Fault("UnauthorizedOperation", 403),
 }
-# What botocore tries again.
+# What botocore tries again, and what may hide that a create was carried out.
 TRANSIENT = [name for name in FAULTS if name != "denied"]
 LOSSES = ("server error", "unavailable", "no answer")
 ATTEMPTS = 5
