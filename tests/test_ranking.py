@@ -10,7 +10,7 @@ from hashlib import sha256
 import pytest
 from aws import acl_entry
 from calls import CREATE
-from conftest import Scene
+from conftest import Scene, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
