@@ -222,6 +222,13 @@ def test_a_refused_sensor_is_tried_again_in_the_next_invocation_only(scene: Scen
     assert scene.run(scene.instance()).entry["target_id"] == full
 
 
+def test_a_refused_sensor_that_fell_earlier_keeps_its_stage(scene: Scene) -> None:
+    scene.configure([scene.sensor(quota=0), scene.sensor(zone="b", quota=0)])
+    answer = scene.run({"instance-ids": [scene.instance(), scene.instance(zone="b")]})
+    stages = [[row["stage"] for row in entry["sensors"]] for entry in answer.interfaces]
+    assert stages == [["create", "zone"], ["zone", "create"]]
+
+
 # --- AWS does not mirror the interface, or its instance type
 
 NOT_SUPPORTED = "NetworkInterfaceNotSupported"

@@ -10,7 +10,7 @@ from hashlib import sha256
 import pytest
 from aws import acl_entry
 from calls import CREATE
-from conftest import Scene
+from conftest import Scene, missing
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
@@ -33,7 +33,10 @@ def test_the_verdict_on_a_sensor_is_the_first_stage_that_rejects_it(scene: Scene
     first = ["tag", "unavailable", "zone"]
     assert scene.run(instance).stages == [*first, "vpc", "vpc", "vpc"]
     scene.configure(targets, LOCAL_VPC_ONLY="false")
-    assert scene.run(instance).stages == [*first, "security_group", "network_acl", "route"]
+    answer = scene.run(instance)
+    assert answer.stages == [*first, "security_group", "network_acl", "route"]
+    last = "of 6, the last 1 fell at stage route"
+    assert missing(answer.entry["reason"], last, targets[5]) == []
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["configured best first", "configured best last"])
