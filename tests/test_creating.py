@@ -413,10 +413,10 @@ TOTAL_CODES = [
 def test_nothing_more_is_created_once_the_account_is_full_or_a_tag_policy_or_filter_refuses_all(
     scene: Scene,
 ) -> None:
-    """Neither in this round nor in the next one."""
+    """Neither in this round nor in the next one, where instances name a filter of their own."""
     targets = [scene.sensor(), scene.sensor(zone="b"), scene.sensor(groups=[scene.group()])]
-    scene.configure(targets, LOCAL_ZONE_ONLY="false")
-    instances = scene.instances(105)
+    scene.configure(targets, LOCAL_ZONE_ONLY="false", FILTER_TAG="filter")
+    instances = [*scene.instances(100), *scene.instances(5, tags={"filter": "tmf-own"})]
     for code in TOTAL_CODES:
         scene.heal()
         refuse(scene, code)
@@ -426,7 +426,9 @@ def test_nothing_more_is_created_once_the_account_is_full_or_a_tag_policy_or_fil
         assert [e["instance_id"] for e in answer.interfaces if code not in e["reason"]] == []
         stages = {tuple(row["stage"] for row in entry["sensors"]) for entry in answer.interfaces}
         assert stages == {("create", None, "security_group")}
-        assert 1 <= scene.count(CREATE) <= AT_ONCE  # what was on its way already
+        filters = Counter(p["TrafficMirrorFilterId"] for p in created(scene))
+        assert 1 <= filters[scene.filter_id] <= AT_ONCE  # what was on its way already
+        assert ("tmf-own" in filters) == ("Filter" in code)
 
 
 def test_when_the_account_is_full_what_no_sensor_can_take_keeps_its_own_reason(
