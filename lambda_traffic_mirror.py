@@ -1764,8 +1764,8 @@ class Targets:
             else ""
         )
         by_id = self.by_id
-        self.interface_ids = {t.interface_id for t in by_id.values()} - {None}
-        self.our_interface_ids = {by_id[t].interface_id for t in self.ours if t in by_id} - {None}
+        self.interface_ids = {target.interface_id for target in by_id.values()}
+        self.our_interface_ids = {by_id[key].interface_id for key in self.ours if key in by_id}
 
     def why_no_source(self, source: Source) -> str | None:
         """Why mirroring the interface would mirror a sensor; None where it would not. AWS refuses

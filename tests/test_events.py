@@ -509,6 +509,16 @@ def texts_of(delivery: Delivery, caplog: pytest.LogCaptureFixture) -> list[str]:
     return texts
 
 
+def test_an_id_that_is_too_long_for_a_filter_of_ec2_keeps_no_other_from_its_turn(
+    scene: Pair,
+) -> None:
+    """A filter takes values of 255 characters at most."""
+    ids = ["i-".ljust(length, "0") for length in (255, 256)]
+    answer = scene.run({"instance-ids": [*ids, scene.one]})
+    assert answer.outcomes == ["skipped", "skipped", "created"]
+    assert [ids[0] in str(call.parameters) for call in scene.calls][0]
+
+
 @pytest.fixture
 def debug(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.DEBUG, "lambda_traffic_mirror")

@@ -146,6 +146,9 @@ def _passes(kind: _Kind, filters: Iterable[Mapping[str, Any]]) -> Callable[[Any]
         name, values = item.get("Name"), item.get("Values") or []
         text = "The maximum number of filter values specified on a single call is 200"
         refuse_if(len(values) > 200, "FilterLimitExceeded", text)
+        longest = max((len(value) for value in values), default=0)
+        text = "A filter value is longer than 255 characters"  # not documented: the words
+        refuse_if(longest > 255, "InvalidParameterValue", text)
         text = f"The filter '{name}' is invalid"
         refuse_if(name not in kind.filters, "InvalidParameterValue", text)
         tests.append((kind.filters[name], _matcher(values)))
