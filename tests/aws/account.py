@@ -384,16 +384,12 @@ class SimulatedAccount(Requests, Describe, Sessions):
         groups: Iterable[str] = (),
         description: str = "",
         type: str = "interface",  # noqa: A002
-        address: str | None = None,
         ipv6_only: bool = False,
     ) -> str:
         """An interface that is attached to nothing; without groups it has its VPC's default one."""
         with self._lock:
             place = self._backend.get_subnet(subnet or self.zone_subnet())
-            if address is None:
-                address = place.get_available_subnet_ip(None)
-            else:
-                place.request_ip(address, None)
+            address = place.get_available_subnet_ip(None)
             made = self._backend.create_network_interface(place, address, group_ids=list(groups))
             made.description, made.interface_type = description, type
             if ipv6_only:
@@ -425,14 +421,13 @@ class SimulatedAccount(Requests, Describe, Sessions):
         state: str = "running",
         interface_type: str = "interface",
         ipv6_only: bool = False,
-        address: str | None = None,
         managed: bool = False,
     ) -> list[str]:
         """Many instances in one reservation; without `subnet` in the zone's large one.
 
-        All interfaces of one are in the same subnet. `address` is the primary one of the first
-        interface. `managed`: by EKS, so that it and its interfaces are hidden from lists and
-        filters unless `IncludeManagedResources` asks for them; by ID they are shown.
+        All interfaces of one are in the same subnet. `managed`: by EKS, so that it and its
+        interfaces are hidden from lists and filters unless `IncludeManagedResources` asks for
+        them; by ID they are shown.
         """
         subnet, groups = subnet or self.zone_subnet(zone), list(groups or ())
         with self._lock:
@@ -442,7 +437,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
                 None,
                 [],
                 subnet_id=subnet,
-                private_ip=address,
                 instance_type=instance_type,
                 is_instance_type_default=True,  # no look into moto's list of types
                 security_group_ids=list(groups),
@@ -619,7 +613,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         zone: str = "a",
         elasticache: bool = False,
         custom: bool = False,
-        **interface: Any,
     ) -> str:
         """The interface of a database of RDS, or of a node of ElastiCache; AWS mirrors both.
 
@@ -633,9 +626,9 @@ class SimulatedAccount(Requests, Describe, Sessions):
             description = f"ElastiCache cache-{next(self._numbers)}-001"
         if not custom:
             by = {"requester": requester, "description": description}
-            return self.requester_managed(subnet, groups, **by, **interface)
+            return self.requester_managed(subnet, groups, **by)
         with self._lock:
-            made = self._instance(self.instance(subnet, groups, **interface)).nics[0]
+            made = self._instance(self.instance(subnet, groups)).nics[0]
             made.description, made.requester_id = description, requester
             made.requester_managed = True
             return str(made.id)

@@ -12,22 +12,13 @@ from typing import Any
 from aws.sessions import Session
 from aws.transport import Caller, refuse_if
 
-# ---------------------------------------------------------------------------------------------
-# Filters and kinds of resources.
-
 
 def _matcher(values: Sequence[str]) -> Callable[[Any], bool]:
-    """Whether a resource's value is one of the filter's; `*` and `?` are wildcards, and a backslash
-    takes a character as it is."""
-    exact = {value for value in values if not re.search(r"[*?\\]", value)}
-    wild = {"*": ".*", "?": "."}
-    patterns = [
-        "".join(wild.get(part) or re.escape(part[-1]) for part in re.findall(r"\\.|.", value))
-        for value in set(values) - exact
-    ]
-    return lambda value: (
-        value in exact or any(re.fullmatch(pattern, value or "") for pattern in patterns)
-    )
+    """Whether a resource's value is one of the filter's, where `*` and `?` are wildcards."""
+    wild = [re.escape(value) for value in values if re.search(r"[*?]", value)]
+    patterns = [value.replace(r"\*", ".*").replace(r"\?", ".") for value in wild]
+    exact = set(values)
+    return lambda value: value in exact or any(re.fullmatch(p, value or "") for p in patterns)
 
 
 @dataclass
@@ -53,9 +44,8 @@ class _Kind:
 
 
 def nics_of(instance: Any) -> list[Any]:
-    if instance._state.name == "terminated":
-        return []
-    return [instance.nics[index] for index in sorted(instance.nics)]
+    gone = instance._state.name == "terminated"
+    return [] if gone else [instance.nics[index] for index in sorted(instance.nics)]
 
 
 KINDS = {
@@ -274,9 +264,8 @@ class Describe:
         }
 
     def _operator_view(self, resource_id: str) -> dict[str, Any]:
-        if resource_id not in self._managed:
-            return {"Managed": False}
-        return {"Managed": True, "Principal": "eks.amazonaws.com"}
+        managed = resource_id in self._managed
+        return {"Managed": managed} | ({"Principal": "eks.amazonaws.com"} if managed else {})
 
     @staticmethod
     def _attachment_view(interface: Any) -> dict[str, Any]:
