@@ -13,12 +13,6 @@ from typing import Any
 from aws.transport import Caller, new_id, refuse_if
 
 DATABASES = ("amazon-rds", "amazon-elasticache")  # requesters whose interfaces AWS mirrors
-# Of the parameters, which AWS refuses outside these.
-BOUNDS = {
-    "SessionNumber": (1, 32766),
-    "VirtualNetworkId": (0, 16777215),
-    "PacketLength": (1, 8500),
-}
 
 
 @dataclass
@@ -156,11 +150,7 @@ class Sessions:
         return tags
 
     def _check_session(self, parameters: Mapping[str, Any]) -> None:
-        """Everything that AWS checks; in which order is not documented."""
-        for name, (low, high) in BOUNDS.items():
-            value = parameters.get(name, low)
-            text = f"Value ({value}) for parameter {name} must be between {low} and {high}."
-            refuse_if(not low <= value <= high, "InvalidParameterValue", text)
+        """All but numbers, which `Configuration` checks; AWS's order is not documented."""
         interface_id = parameters["NetworkInterfaceId"]
         target_id = parameters["TrafficMirrorTargetId"]
         filter_id = parameters["TrafficMirrorFilterId"]
