@@ -67,17 +67,14 @@ READS = {
 REFUSALS = ("InterfaceInUseByTrafficMirrorTarget", "InvalidNetworkInterfaceID.NotFound")
 REFUSALS += ("AuthFailure", "OperationNotPermitted", "NetworkInterfaceNotSupported")
 REFUSALS += ("TagPolicyViolation",)
+NO_BLOCK = {"IpProtocol": "udp", "IpRanges": [{"CidrIp": "no block"}]}
 # What makes a row about a sensor unreadable: it lacks what the rules need, or holds no block.
 DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "DescribeInstances": lambda row: row.update(State={}),
     "DescribeNetworkInterfaces": lambda row: row.pop("AvailabilityZone"),
     "DescribeTrafficMirrorTargets": lambda row: row.pop("NetworkInterfaceId"),
-    "DescribeSecurityGroups": lambda row: row.update(
-        IpPermissions=[{"IpProtocol": "udp", "IpRanges": [{"CidrIp": "no block"}]}]
-    ),
-    "DescribeNetworkAcls": lambda row: row["Entries"].insert(
-        0, {**acl_entry(1, "allow", "no block"), "RuleNumber": 0}
-    ),
+    "DescribeSecurityGroups": lambda row: row.update(IpPermissions=[NO_BLOCK]),
+    "DescribeNetworkAcls": lambda row: row["Entries"].insert(0, acl_entry(0, "allow", "no block")),
 }
 
 
@@ -87,9 +84,7 @@ def seeds(text: str) -> range:
     return range(int(first or 0), int(end))
 
 
-# --------------------------------------------------------------------------------------
-# A random account
-# --------------------------------------------------------------------------------------
+# --- A random account
 
 
 class Builder:
@@ -97,18 +92,18 @@ class Builder:
 
     `instance_ids` is None for a sweep. `roles` has the accounts for which there is a role, None
     where it cannot be assumed. `missing` holds what AWS will not answer that reading the account
-    does not show. `alone`: there are no other accounts, and AWS answers whatever it is asked.
+    does not show.
     """
 
-    def __init__(self, account: Scene, seed: int, alone: bool = False) -> None:
-        self.account, self.alone = account, alone
+    def __init__(self, account: Scene, seed: int) -> None:
+        self.account = account
         self.random = rng = random.Random(seed)
         self.theme = THEMES[seed % len(THEMES)]
         few = (1, 1, 2)
         count = self.pick((1, 2, 2, 3, 4), limits=few, sweep=few, tags=few, sources=few)
         self.zones = ("a", "b", "c", "d")[:count]
         self.others: list[SimulatedAccount] = []
-        if not alone and self.often(0.15, accounts=1.0, sweep=0.4):
+        if self.often(0.15, accounts=1.0, sweep=0.4):
             for number in range(rng.choice((1, 1, 2))):
                 ids = [account.zone_id(zone) for zone in self.zones]
                 rng.shuffle(ids)
@@ -163,7 +158,7 @@ class Builder:
         self.make_roles()
         self.make_event()
         self.refusals()
-        if not self.alone and self.often(0.0, unanswered=1.0, sweep=0.2):
+        if self.often(0.0, unanswered=1.0, sweep=0.2):
             self.faults()
         return self
 
@@ -477,13 +472,8 @@ class Builder:
         settings.filter_tag, settings.targets_tag = rng.choice(("filter", "")), "sensors"
         further = self.account.filter()
         filters = (further, further, "tmf-0123456789abcdef0", " ", "")
-        words = [
-            *self.sensors * 2,
-            self.account.account_id,
-            "tmt-none",
-            "arn:aws:ec2:::tmt-x",
-            "x" * 120,
-        ]
+        words = [*self.sensors * 2, self.account.account_id]
+        words += ["tmt-none", "arn:aws:ec2:::tmt-x", "x" * 120]
         for instance_id in self.instances:
             if self.often(0.7) and self.state(instance_id) != "terminated":
                 named = rng.sample(words, rng.choice((0, 1, 2, 3, 3)))
@@ -632,9 +622,7 @@ def damaged(name: str, change: Callable[[dict[str, Any]], Any], answer: dict[str
                 change(one)
 
 
-# --------------------------------------------------------------------------------------
-# Reading the account
-# --------------------------------------------------------------------------------------
+# --- Reading the account
 
 
 @cache
@@ -681,9 +669,7 @@ def read_account(account: SimulatedAccount) -> World:
     return World(account.account_id, prefix_lists=lists, missing=missing, **found)
 
 
-# --------------------------------------------------------------------------------------
-# Playing a world
-# --------------------------------------------------------------------------------------
+# --- Playing a world
 
 Body = dict[str, Any]
 # What was looked at, what the function says of it, and what would be right.
@@ -746,9 +732,7 @@ def handle(event: Body, environment: dict[str, str], caplog: pytest.LogCaptureFi
     return body
 
 
-# --------------------------------------------------------------------------------------
-# Comparing
-# --------------------------------------------------------------------------------------
+# --- Comparing
 
 
 def differences(
