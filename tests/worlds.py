@@ -92,18 +92,18 @@ class Builder:
 
     `instance_ids` is None for a sweep. `roles` has the accounts for which there is a role, None
     where it cannot be assumed. `missing` holds what AWS will not answer that reading the account
-    does not show.
+    does not show. `alone`: there are no other accounts, and AWS answers whatever it is asked.
     """
 
-    def __init__(self, account: Scene, seed: int) -> None:
-        self.account = account
+    def __init__(self, account: Scene, seed: int, alone: bool = False) -> None:
+        self.account, self.alone = account, alone
         self.random = rng = random.Random(seed)
         self.theme = THEMES[seed % len(THEMES)]
         few = (1, 1, 2)
         count = self.pick((1, 2, 2, 3, 4), limits=few, sweep=few, tags=few, sources=few)
         self.zones = ("a", "b", "c", "d")[:count]
         self.others: list[SimulatedAccount] = []
-        if self.often(0.15, accounts=1.0, sweep=0.4):
+        if not alone and self.often(0.15, accounts=1.0, sweep=0.4):
             for number in range(rng.choice((1, 1, 2))):
                 ids = [account.zone_id(zone) for zone in self.zones]
                 rng.shuffle(ids)
@@ -158,7 +158,7 @@ class Builder:
         self.make_roles()
         self.make_event()
         self.refusals()
-        if self.often(0.0, unanswered=1.0, sweep=0.2):
+        if not self.alone and self.often(0.0, unanswered=1.0, sweep=0.2):
             self.faults()
         return self
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property, partial
 from time import time  # bound here: a patched time.time changes nothing
 from typing import Any
 from unittest.mock import patch
@@ -71,19 +71,16 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     def __init__(
         self,
-        region: str = REGION,
-        *,
         account_id: str = ACCOUNT_ID,
         zones: Mapping[str, str] | None = None,
         _first: SimulatedAccount | None = None,
     ) -> None:
-        self._simulation = _first._simulation if _first else Simulation(region)
-        self.region, self.account_id = region, account_id
-        self._zones = {
-            str(zone.name): str(zone.zone_id) for zone in RegionsAndZonesBackend.zones[region]
-        }
+        self._simulation = _first._simulation if _first else Simulation()
+        self.region, self.account_id = REGION, account_id
+        known = RegionsAndZonesBackend.zones[REGION]
+        self._zones = {str(zone.name): str(zone.zone_id) for zone in known}
         for zone, zone_id in (zones or {}).items():
-            (name,) = (name for name, known in self._zones.items() if known == zone_id)
+            (name,) = (name for name, own in self._zones.items() if own == zone_id)
             self._zones[name] = self.zone_id(zone)
             self._zones[self._zone(zone)] = zone_id
         # Settable at any time:
@@ -117,7 +114,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self._pages: dict[str, tuple[str, list[str], int]] = {}
         self._zone_subnets: dict[tuple[str, str], str] = {}
         self._sensor_groups: dict[str, str] = {}
-        self._default_vpc = ""
         self._numbers = itertools.count(1)
         self._stack = ExitStack()
         self._access_key = f"AKIASIM0{account_id}" if _first else CREDENTIALS["aws_access_key_id"]
@@ -174,7 +170,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
         Neither sees anything of the other but targets that are shared (`share`). `zones`: which of
         its zones have other IDs than here, {'a': 'use1-az2'}; they change places.
         """
-        made = SimulatedAccount(self.region, account_id=account_id, zones=zones, _first=self)
+        made = SimulatedAccount(account_id, zones, self)
         made._open()
         return made
 
@@ -239,11 +235,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     # --- builder: networks
 
-    @property
+    @cached_property
     def default_vpc(self) -> str:
         """The VPC that everything lands in unless told otherwise; made on first use."""
-        self._default_vpc = self._default_vpc or self.vpc()
-        return self._default_vpc
+        return self.vpc()
 
     def vpc(self, cidr: str = "10.0.0.0/16") -> str:
         with self._lock:

@@ -223,8 +223,7 @@ class Simulation:
     whose environment may have been made by others (moto's FOOBARKEY, say).
     """
 
-    def __init__(self, region: str) -> None:
-        self.region = region
+    def __init__(self) -> None:
         self.accounts: dict[str, Any] = {}
         self.calls: list[Call] = []
         self.callers: dict[str, Caller] = {}  # by access key
@@ -248,12 +247,12 @@ class Simulation:
             moto = partial(process, stubber, request)
             if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
                 return moto()  # to a server, which answers as below
-            service, region = host.split(".")[:2]
+            service = host.partition(".")[0]
             values = {"Action": request.method}
             if service in ("ec2", "sts"):
                 values = dict(parse_qsl(_text(request.body), keep_blank_values=True))
             headers = {name: _text(value) for name, value in request.headers.items()}
-            return self._answer(service, region, headers, values, moto)
+            return self._answer(service, headers, values, moto)
 
         stack.enter_context(patch.object(BotocoreStubber, "process_request", from_client))
         for service, responses in (("ec2", EC2Response), ("sts", TokenResponse)):
@@ -268,14 +267,13 @@ class Simulation:
             return moto()  # of a client, which has come here already
         values = {key: value for key, (value,) in response.querystring.items()}
         try:
-            return self._answer(service, response.region, response.headers, values, moto)
+            return self._answer(service, response.headers, values, moto)
         except BotoCoreError as error:
             return _refuse(service, Refusal("ServiceUnavailable", str(error), 503))
 
     def _answer(
         self,
         service: str,
-        region: str,
         headers: Mapping[str, str],
         values: Mapping[str, str],
         moto: Callable[[], Any],
@@ -290,7 +288,7 @@ class Simulation:
             model = get_service_model(service)
             shape = model.operation_model(action)
             parameters = dict(PROTOCOL_PARSERS[model.protocol](shape).parse({"values": values}))
-            perform = account.answers(action) if service == "sts" or region == self.region else None
+            perform = account.answers(action)
 
         def answer() -> _Response:
             with self.lock:
