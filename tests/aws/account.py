@@ -158,7 +158,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self._stack.close()
 
     def _open(self) -> None:
-        self.ec2 = looking_client(self.region, f"AKIALOOK{self.account_id}")
+        self.ec2 = looking_client(f"AKIALOOK{self.account_id}")
         self._backend: Any = ec2_backends[self.account_id][self.region]
         self.filter_id = self.filter()
 
@@ -176,10 +176,8 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     def client(self, service: str = "ec2", **config: Any) -> Any:
         """A client as the function would have one; `config` goes to botocore's Config."""
-        credentials = {**CREDENTIALS, "aws_access_key_id": self._access_key}
-        return shared_session().client(
-            service, region_name=self.region, config=Config(**config), **credentials
-        )
+        given = {**CREDENTIALS, "aws_access_key_id": self._access_key, "region_name": self.region}
+        return shared_session().client(service, config=Config(**config), **given)
 
     old_botocore = staticmethod(old_botocore)
 

@@ -27,9 +27,8 @@ class Session:
 
     @property
     def belongs_to(self) -> tuple[str, ...]:
-        return tuple(
-            self.view[name] for name in ("NetworkInterfaceId", "TrafficMirrorTargetId", "OwnerId")
-        )
+        names = ("NetworkInterfaceId", "TrafficMirrorTargetId", "OwnerId")
+        return tuple(self.view[name] for name in names)
 
     def is_late(self) -> bool:
         """Whether a call that would show it does not show it yet; it counts the calls."""
@@ -58,8 +57,6 @@ class SessionStore:
 
 class Sessions:
     """The traffic mirror sessions of an account."""
-
-    # --- builder and looking: sessions
 
     def session(
         self, interface_id: str, target_id: str, number: int = 1, *, lag: int = 0, **more: Any
@@ -173,15 +170,12 @@ class Sessions:
         """
         target = self._backend.traffic_mirror_targets[target_id]
         interface = self._backend.enis.get(target.network_interface_id)
-        wrong = ""
-        if not target.network_interface_id:
-            if not self._sensor_interfaces(target_id):
-                wrong = f"The load balancer of {target_id} is gone"
-        elif interface is None:
-            wrong = f"{target.network_interface_id}, the interface of {target_id}, does not exist"
-        elif interface.instance is not None and interface.instance._state.name != "running":
-            wrong = f"The instance of {target_id} must be in the running state"
-        refuse_if(wrong, "InvalidTrafficMirrorTarget", wrong)
+        host = interface and interface.instance
+        wrong = not self._sensor_interfaces(target_id)
+        if target.network_interface_id:
+            wrong = not interface or (host and host._state.name != "running")
+        text = f"What {target_id} consists of is gone, or its instance does not run"
+        refuse_if(wrong, "InvalidTrafficMirrorTarget", text)
 
     def _check_source(self, interface_id: str) -> None:
         """The guide says what cannot be a source; the code is documented for two of the reasons.

@@ -220,7 +220,7 @@ def test_what_describe_refuses_and_hides(account: SimulatedAccount, client: Any,
     token = {"NextToken": call(MaxResults=5)["NextToken"], "MaxResults": 5}
     assert listed(call(**token)) == listed(call(**token)) == everything[5:10]
     many = [f"{kind}-{n:017x}" for n in range(201)]
-    refusals: list[tuple[str, Changes]] = [
+    refusals = [
         (f"{code}.NotFound", {ids: [known[0], unknown]}),
         ("InvalidParameterValue", {"Filters": [{"Name": "no-such", "Values": ["x"]}]}),
         ("FilterLimitExceeded", {"Filters": [{"Name": name, "Values": many}]}),
@@ -341,15 +341,11 @@ def test_shared_targets(account: SimulatedAccount, client: Any, other: Simulated
 def test_denials(account: SimulatedAccount, client: Any) -> None:
     create, asked = client.create_traffic_mirror_session, session(account)
     asked |= tagged(account, SESSION, team="blue")
-    arn = f"arn:aws:ec2:us-east-1:{account.account_id}:"
+    on = f" on resource: arn:aws:ec2:us-east-1:{account.account_id}:"
     for action, resource, call in (
         ("ec2:DescribeNetworkAcls", "", client.describe_network_acls),
-        ("ec2:CreateTags", f" on resource: {arn}{SESSION}/*", create),
-        (
-            "ec2:CreateTrafficMirrorSession",
-            f" on resource: {arn}network-interface/{asked[ENI]}",
-            create,
-        ),
+        ("ec2:CreateTags", f"{on}{SESSION}/*", create),
+        ("ec2:CreateTrafficMirrorSession", f"{on}network-interface/{asked[ENI]}", create),
     ):
         account.deny(action)
         given = asked if resource else {}

@@ -104,10 +104,10 @@ def shared_session() -> boto3.Session:
 
 
 @cache
-def looking_client(region: str, key: str) -> Any:
+def looking_client(key: str) -> Any:
     config = Config(retries={"total_max_attempts": 1}, ignore_configured_endpoint_urls=True)
     credentials = {**CREDENTIALS, "aws_access_key_id": key}
-    return shared_session().client("ec2", region_name=region, config=config, **credentials)
+    return shared_session().client("ec2", region_name=REGION, config=config, **credentials)
 
 
 _members = StructureShape.members
