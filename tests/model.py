@@ -468,10 +468,9 @@ def is_sensor(world: World, settings: Settings, source: Source) -> bool:
     of_instance = (source.instance or {}).get("NetworkInterfaces", [])
     ours = configured(world, settings)
     hosted = [t for t in world.targets if t["TrafficMirrorTargetId"] in ours]
-    return bool(find(world.targets, "NetworkInterfaceId", source.id)) or any(
-        find(of_instance, "NetworkInterfaceId", target.get("NetworkInterfaceId"))
-        for target in hosted
-    )
+    key = "NetworkInterfaceId"
+    beside = any(find(of_instance, key, target.get(key)) for target in hosted)
+    return beside or bool(find(world.targets, key, source.id))
 
 
 def set_aside(invocation: Invocation, source: Source) -> ExpectedInterface | None:
@@ -482,9 +481,8 @@ def set_aside(invocation: Invocation, source: Source) -> ExpectedInterface | Non
         left_out = settings.include_tags and not has_tag(source.instance, settings.include_tags)
         if left_out or has_tag(source.instance, settings.exclude_tags):
             return replace(skipped, excluded=True)
-    if source.row.get("InterfaceType", "interface") != "interface":
-        return skipped
-    if is_sensor(world, settings, source):
+    of_another_type = source.row.get("InterfaceType", "interface") != "interface"
+    if of_another_type or is_sensor(world, settings, source):
         return skipped
     sessions = [row for row in world.sessions if row["NetworkInterfaceId"] == source.id]
     ours = configured(world, settings)
