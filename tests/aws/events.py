@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from time import monotonic  # bound here: a patched time.sleep changes nothing
 from typing import Any
@@ -18,12 +18,12 @@ class LambdaContext:
     """Lambda's context object; the remaining time runs down from its creation."""
 
     seconds: float = 60.0
+    aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     function_name: str = "traffic-mirror"
     clock: Callable[[], float] = monotonic
 
     def __post_init__(self) -> None:
         self._end = self.clock() + self.seconds
-        self.aws_request_id = str(uuid.uuid4())
         function = f"function:{self.function_name}"
         self.invoked_function_arn = f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:{function}"
 
