@@ -26,7 +26,7 @@ CREATE = "CreateTrafficMirrorSession"
 
 # What is read of sensors, in one call each as long as no list is full.
 SENSOR_READS = (TARGETS, INTERFACES, GROUPS, ACLS)
-# Every call that mirroring one interface can take, in the order of the round trips.
+# Every call that mirroring one interface can take within a VPC and an account, in order.
 READS = (INSTANCES, TARGETS, SESSIONS, INTERFACES, GROUPS, ACLS, PREFIX_LIST)
 CALLS = (*READS, CREATE)
 
@@ -38,7 +38,7 @@ WARM = [[INSTANCES, SESSIONS], [CREATE]]
 # A sensor that only an ACL and a prefix list let in (the fixture `every_call`).
 ROUND_TRIPS = [*COLD[:3], [PREFIX_LIST], COLD[3]]
 
-# What deploy/permissions.json allows, and the one permission that is optional.
+# What deploy/permissions.json allows, and what is asked for only where it decides.
 PERMISSIONS = {f"ec2:{PREFIX_LIST}", "ec2:DescribeRouteTables", "sts:AssumeRole"} | set(
     re.findall(r"ec2:\w+", (PROJECT / "deploy" / "permissions.json").read_text(encoding="utf-8"))
 )

@@ -279,7 +279,7 @@ def sensor(scene: Scene) -> str:
 
 @pytest.fixture
 def every_call(scene: Scene) -> str:
-    """A sensor that only an ACL and a prefix list let in: mirroring takes every call there is."""
+    """A sensor that only an ACL and a prefix list let in: mirroring takes all of `CALLS`."""
     group = scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
     target = scene.sensor(scene.subnet(), [group], quota=1_000)
     scene.configure(target)

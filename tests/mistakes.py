@@ -45,7 +45,7 @@ a row that cannot be read spoils its answer
 ? test_hidden.py::test_what_services_manage_is_mirrored_or_the_reason_and_a_warning_say_why_not
 managed instances stay hidden
     parameters["IncludeManagedResources"] = True → pass
-? test_availability.py::test_what_cannot_be_read_of_a_sensor_harms_those_who_have_nothing_else_than
+? test_availability.py::test_what_cannot_be_read_of_a_sensor_harms_only_those_who_have_nothing_else
 a missing answer harms those who have another sensor
     if not choice.ranked: → if any(v.error for v in choice.verdicts.values()) or not choice.ranked:
 ? test_time.py::test_time_runs_out_before_each_round_trip_in_turn
@@ -75,7 +75,7 @@ other zones are never used
 ? test_accounts.py::test_zones_are_compared_by_their_ids
 zones of another account are compared by their names
     return source.interface.zone_id, face.interface.zone_id → return source.interface.zone, face.interface.zone
-? test_zones.py::test_a_sensor_in_another_vpc
+? test_zones.py::test_local_vpc_only_puts_a_sensor_in_another_vpc_out_of_the_question
 LOCAL_VPC_ONLY is ignored
     if not configuration.local_vpc_only or not in_other_vpc(source, face): → if configuration:
 ? test_security_groups.py::test_a_rule_admits_or_not
@@ -122,7 +122,7 @@ what failed is remembered
 ? test_races.py::test_a_session_that_was_deleted_is_made_anew_for_a_new_event
 the token lacks the event
     [task.request.event_id, parameters] → [parameters]
-? test_creating.py::test_the_next_best_sensor_is_tried_after
+? test_creating.py::test_after_a_refusal_that_is_about_the_target_the_next_best_sensor_is_tried
 a full target is the interface's fault
     ("TrafficMirrorSourcesPerTargetLimitExceeded", Scope.TARGET), →
 ? test_steering.py::test_a_filter_that_does_not_exist_concerns_only_the_interfaces_that_use_it
@@ -146,7 +146,7 @@ blocked sessions are in order
 ? test_sweep.py::test_sources_that_aws_always_refuses_keep_no_others_from_their_turn
 a page has the same order in each sweep
     drawn = f"{request.event_id}{item[0]}" → drawn = f"{item[0]}"
-? test_logs_and_metrics.py::test_a_sweep_adds_whether_it_read_everything_what_goes_elsewhere_and_the_coverage
+? test_logs_and_metrics.py::test_a_sweep_adds_coverage_elsewhere_excluded_and_whether_it_read_everything
 Coverage counts sessions to others' targets
     entry.session_id is not None and entry.metric != "Elsewhere" → entry.session_id is not None
 ? test_logs_and_metrics.py::test_an_invocation_prints_one_valid_line_with_every_outcome

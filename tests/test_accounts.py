@@ -257,7 +257,7 @@ SILENCE = {"throttled": 2, "no answer": 2, "denied": 1, "no trust": 1, "no crede
 
 
 @pytest.mark.parametrize(("fault", "attempts"), SILENCE.items())
-def test_where_sts_does_not_answer_the_role_is_named_and_other_sensors_go_on(
+def test_where_sts_does_not_answer_in_two_attempts_the_role_is_named_and_other_sensors_go_on(
     scene: Scene,
     quick: Clock,
     abroad: Abroad,
@@ -390,7 +390,7 @@ CHECKED: dict[str, tuple[Callable[[Abroad], str], Callable[[Abroad, str], Any], 
     "whose group admits nobody": (Abroad.closed, lambda a, t: None, "blocked", "No rule"),
     "whose interface is gone": (gone, lambda a, t: None, "blocked", "does not exist"),
     "whose route is a blackhole": (far_away, lambda a, t: None, "blocked", "blackhole"),
-    "that is shared no more": (
+    "that is shared no more, though there is a role": (
         Abroad.sensor,
         lambda a, t: a.account.unshare(t),
         "blocked",

@@ -23,7 +23,7 @@ from conftest import Clock, Scene, deliver, error_of, missing
 import lambda_traffic_mirror
 from lambda_traffic_mirror import ConfigurationError, MirroringError, lambda_handler
 
-Answer = dict[str, Any]
+Shown = dict[str, Any]
 Path = tuple[Any, ...]
 
 
@@ -47,11 +47,11 @@ ROWS = {
 OPERATIONS = [*ROWS, CREATE, "AssumeRole"]
 
 
-def rows_of(operation: str, answer: Answer) -> list[Answer]:
+def rows_of(operation: str, answer: Shown) -> list[Shown]:
     """The rows of an answer; of one without rows, itself."""
     if operation not in ROWS:
         return [answer]
-    rows: list[Answer] = answer[ROWS[operation].name]
+    rows: list[Shown] = answer[ROWS[operation].name]
     return rows
 
 
@@ -70,7 +70,7 @@ class Change(NamedTuple):
     value: Any
     of_another_type: bool = False  # botocore's parser vouches for the types
 
-    def apply(self, row: Answer) -> None:
+    def apply(self, row: Shown) -> None:
         value: Any = row
         for key in self.path[:-1]:
             value = value[key]
@@ -88,7 +88,7 @@ def members(value: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
         yield from members(member, (*path, key))
 
 
-def changes(row: Answer) -> Iterator[Change]:
+def changes(row: Shown) -> Iterator[Change]:
     """Every change of one member of a row."""
     for path, value in members(row):
         others = [] if isinstance(path[-1], int) else [LEFT_OUT]
@@ -135,11 +135,11 @@ class TwoHalves:
         hosts = [scene.sensor_instance(one) for one in (*changed[:3], self.sensor)]
         self.instances = [instance, untouched, *hosts]
         self.before = scene.sessions()
-        self.rows: dict[str, Answer] = {}  # of the half that is changed, by how they look
+        self.rows: dict[str, Shown] = {}  # of the half that is changed, by how they look
         self.change: Change | None = None
         scene.show(operation, self.shown)
 
-    def shown(self, answer: Answer) -> None:
+    def shown(self, answer: Shown) -> None:
         for row in rows_of(self.operation, answer):
             text = repr(row)
             if any(name in text for name in self.untouched):
@@ -227,7 +227,7 @@ def test_a_row_without_the_id_by_which_it_is_looked_up_is_a_failed_call(
 ) -> None:
     key = ROWS[operation].key
 
-    def change(answer: Answer) -> None:
+    def change(answer: Shown) -> None:
         for row in rows_of(operation, answer):
             for one in row.get("Instances", [row]):
                 one.update({key: ""}) if how == "empty" else one.pop(key)
@@ -293,18 +293,18 @@ TOKENS: dict[str, tuple[list[str | None], bool]] = {
     "an empty one is the end": ([""], False),
     "none is the end": ([None], False),
     "three pages with the same rows": (["page 2", "page 3", None], False),
-    "one that repeats": (["the same"] * 10, True),
+    "a token that repeats": (["the same"] * 10, True),
 }
 
 
 @pytest.mark.parametrize("operation", ROWS)
 @pytest.mark.parametrize(("tokens", "fails"), TOKENS.values(), ids=TOKENS.keys())
-def test_the_token_of_the_next_page(
+def test_a_next_token_that_repeats_is_a_failed_call_and_an_empty_one_is_the_last_page(
     scene: Scene, simple: str, operation: str, tokens: list[str | None], fails: bool
 ) -> None:
     left = list(tokens)
 
-    def change(answer: Answer) -> None:
+    def change(answer: Shown) -> None:
         answer.pop("NextToken", None)
         token = left.pop(0) if left else None
         answer.update({} if token is None else {"NextToken": token})

@@ -48,7 +48,9 @@ def at_create(scene: Scene, number: int, act: Callable[[], object]) -> None:
 # --- What is created
 
 
-def test_the_session_is_created_with_exactly_these_parameters(scene: Scene) -> None:
+def test_the_session_has_these_parameters_and_a_name_tag_of_four_characters_of_each_id(
+    scene: Scene,
+) -> None:
     target, instance = scene.sensor(), scene.instance()
     numbers = {"SESSION_NUMBER": "7", "VIRTUAL_NETWORK_ID": "0", "PACKET_LENGTH": "256"}
     scene.configure(target, **numbers, SESSION_TAGS="team=net=work,Empty=")
@@ -201,7 +203,9 @@ TARGET_CODES = [
 
 
 @pytest.mark.parametrize("code", TARGET_CODES)
-def test_the_next_best_sensor_is_tried_after(scene: Scene, code: str) -> None:
+def test_after_a_refusal_that_is_about_the_target_the_next_best_sensor_is_tried(
+    scene: Scene, code: str
+) -> None:
     busy, best, next_best = (scene.sensor(sessions=count) for count in (5, 0, 3))
     scene.fail(CREATE, code, status=400, where=lambda p: p["TrafficMirrorTargetId"] == best)
     scene.configure([busy, best, next_best])
@@ -406,7 +410,9 @@ TOTAL_CODES = [
 ]
 
 
-def test_nothing_more_is_created_after_a_refusal_that_is_about_all_sessions(scene: Scene) -> None:
+def test_nothing_more_is_created_once_the_account_is_full_or_a_tag_policy_or_filter_refuses_all(
+    scene: Scene,
+) -> None:
     """Neither in this round nor in the next one."""
     targets = [scene.sensor(), scene.sensor(zone="b"), scene.sensor(groups=[scene.group()])]
     scene.configure(targets, LOCAL_ZONE_ONLY="false")

@@ -1,5 +1,5 @@
 """What happens when AWS throttles, times out, breaks, denies or loses an answer: at every call in
-turn, for one event, several instances, an SQS batch and a sweep.
+turn for one event, and at some calls for several instances.
 
 What was done before stays done, what comes after is still tried, the interfaces without an answer
 are named, and the next delivery completes the rest without making anything twice.
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("quick")
         *((CREATE, f) for f in FAULTS),
     ],
 )
-def test_one_event_fails_with_the_call_and_the_next_delivery_mirrors(
+def test_an_event_fails_naming_the_call_or_permission_and_the_next_delivery_mirrors(
     scene: Scene, every_call: str, call: str, fault: str
 ) -> None:
     instance = scene.instance()
@@ -163,7 +163,11 @@ def test_a_call_that_the_outcome_does_not_need_may_fail(scene: Scene, every_call
     assert found == {name: outcome for name, (*_, outcome) in NEEDS.items()}
 
 
-@pytest.mark.parametrize("call", [ACLS, PREFIX_LIST], ids=["same subnet", "another rule admits"])
+@pytest.mark.parametrize(
+    "call",
+    [ACLS, PREFIX_LIST],
+    ids=["ACLs, where the subnet is the same", "a prefix list, where another rule admits"],
+)
 def test_a_call_whose_answer_nobody_asks_for_may_fail(scene: Scene, call: str) -> None:
     group = scene.group(rule(), rule(prefix_list=scene.prefix_list("10.0.0.0/8")))
     scene.configure(scene.sensor(groups=[group]))

@@ -113,7 +113,7 @@ SEVERAL = {
 
 
 @pytest.mark.parametrize(("alongside", "leads", "outcome"), SEVERAL.values(), ids=SEVERAL.keys())
-def test_of_several_sessions_in_a_sweep(
+def test_of_several_sessions_those_to_our_targets_decide_whether_a_sweep_calls_it_blocked(
     scene: Scene, alongside: str, leads: list[str], outcome: str
 ) -> None:
     targets = {"ours": scene.sensor(), "closed": scene.sensor(groups=[scene.group()])}

@@ -318,7 +318,7 @@ SWEEPS: dict[str, tuple[Callable[[Sources], object], tuple[dict[str, float], int
 
 
 @pytest.mark.parametrize(("build", "wanted"), SWEEPS.values(), ids=SWEEPS)
-def test_a_sweep_adds_whether_it_read_everything_what_goes_elsewhere_and_the_coverage(
+def test_a_sweep_adds_coverage_elsewhere_excluded_and_whether_it_read_everything(
     scene: Sources,
     metrics: Metrics,
     build: Callable[[Sources], object],

@@ -68,7 +68,7 @@ INBOUND: dict[str, tuple[Entries, bool]] = {
     "ACLs know numbers, not names": ([allow(protocol="udp")], False),
     # one entry: block
     "allows the source only": ([allow(100, "10.0.5.11/32")], True),
-    "allows a block that ends with it": ([allow(100, "10.0.5.8/30")], True),
+    "allows a block that ends with the source": ([allow(100, "10.0.5.8/30")], True),
     "allows the block just above": ([allow(100, "10.0.5.12/30")], False),
     "allows the block just below": ([allow(100, "10.0.5.10/32")], False),
     "allows IPv6 only": ([allow(100, "::/0", "-1")], False),
@@ -83,7 +83,10 @@ INBOUND: dict[str, tuple[Entries, bool]] = {
     "a denial of tcp does not decide": ([deny(protocol="6"), ALL], True),
     "a denial of another block does not decide": ([deny(90, "10.0.5.12/30", "-1"), ALL], True),
     "a denial of IPv6 does not decide": ([deny(90, "::/0", "-1"), ALL], True),
-    "the middle one wins": ([allow(80, "10.0.6.0/24"), deny(90, "10.0.5.0/24"), ALL], False),
+    "the lowest rule number that matches wins: the second of three": (
+        [allow(80, "10.0.6.0/24"), deny(90, "10.0.5.0/24"), ALL],
+        False,
+    ),
     "an outbound denial does not decide": ([allow(), deny(protocol="-1", egress=True)], True),
     "allowed outbound only": ([allow(protocol="-1", egress=True)], False),
     "the same number in both directions": ([deny(100, egress=True), allow()], True),
@@ -118,10 +121,15 @@ def test_the_outbound_acl_of_the_sources_subnet_only_ranks(entries: Entries, beh
 # Entries, the sensor's subnet, and what is said inbound and outbound.
 DENIED = [DENY_ALL, DENY_ALL | {"Egress": True}]
 SUBNETS: dict[str, tuple[Entries | None, str, Says, Says]] = {
-    "within a subnet": (DENIED, "subnet-1", Says.PASSES, Says.PASSES),
-    "within a subnet, hidden": (None, "subnet-1", Says.PASSES, Says.PASSES),
-    "into another subnet": (DENIED, "subnet-2", Says.REJECTS, Says.BEHIND),
-    "into another subnet, hidden": (None, "subnet-2", Says.UNSEEN, Says.PASSES),
+    "source and sensor in the same subnet": (DENIED, "subnet-1", Says.PASSES, Says.PASSES),
+    "source and sensor in the same subnet, ACL hidden": (
+        None,
+        "subnet-1",
+        Says.PASSES,
+        Says.PASSES,
+    ),
+    "the sensor in another subnet": (DENIED, "subnet-2", Says.REJECTS, Says.BEHIND),
+    "the sensor in another subnet, ACL hidden": (None, "subnet-2", Says.UNSEEN, Says.PASSES),
 }
 
 

@@ -206,9 +206,7 @@ def another_is_faster(
     scene.gates.append(gate)
 
 
-def test_some_refused_interfaces_show_before_others(
-    scene: Scene, sensors: list[str], clock: Clock
-) -> None:
+def test_some_refused_interfaces_show_before_others(scene: Scene, sensors: list[str]) -> None:
     instances = scene.instances(4)
     interfaces = all_interfaces(scene, instances)
 
@@ -229,7 +227,7 @@ def test_some_refused_interfaces_show_before_others(
 
 
 @pytest.mark.parametrize("looks_that_fail", [1, 3])
-def test_a_look_that_fails_is_no_answer(
+def test_a_failed_look_for_the_session_of_a_faster_invocation_is_no_answer(
     scene: Scene, sensors: list[str], looks_that_fail: int
 ) -> None:
     instance = scene.instance()

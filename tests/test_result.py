@@ -50,7 +50,7 @@ INSTANCE = {"instance_id"}
 INTERFACE = {"instance_id", "interface_id"}
 TARGET = INTERFACE | {"target_id"}
 
-OUTCOMES: dict[str, tuple[Callable[[Scene], object], int, str, set[str], int]] = {
+ENTRIES: dict[str, tuple[Callable[[Scene], object], int, str, set[str], int]] = {
     "created": (
         lambda s: configured(s, s.sensor(), s.sensor(groups=[])).instance(),
         *(200, "created", TARGET | {"session_id", "session_name"}, 2),
@@ -85,9 +85,9 @@ OUTCOMES: dict[str, tuple[Callable[[Scene], object], int, str, set[str], int]] =
 
 
 @pytest.mark.parametrize(
-    ("build", "status", "outcome", "filled", "sensors"), OUTCOMES.values(), ids=OUTCOMES
+    ("build", "status", "outcome", "filled", "sensors"), ENTRIES.values(), ids=ENTRIES
 )
-def test_the_status_and_what_is_filled_in_for(
+def test_the_status_and_the_filled_members_of_each_outcome(
     scene: Scene,
     build: Callable[[Scene], object],
     status: int,

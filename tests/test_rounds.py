@@ -174,7 +174,7 @@ FIRST_CREATES: dict[str, tuple[str, int, int]] = {
 
 
 @pytest.mark.parametrize(("code", "status", "counted"), FIRST_CREATES.values(), ids=FIRST_CREATES)
-def test_the_next_page_of_a_sweep_counts_what_came_of_a_create_that_was(
+def test_a_session_that_was_chosen_counts_on_the_next_page_unless_its_create_was_refused(
     scene: Scene, caplog: pytest.LogCaptureFixture, code: str, status: int, counted: int
 ) -> None:
     scene.configure([scene.sensor(quota=1_000, attached=False)], CACHE_SECONDS="0")

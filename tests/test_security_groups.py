@@ -229,7 +229,9 @@ EVIDENCE = {
 
 
 @pytest.mark.parametrize(("only_rule", "words"), EVIDENCE.values(), ids=EVIDENCE.keys())
-def test_the_reason_names(only_rule: str, words: list[str]) -> None:
+def test_the_reason_of_the_security_group_stage_names_its_evidence(
+    only_rule: str, words: list[str]
+) -> None:
     assert missing(str(finding_on(only_rule)), *words) == []
 
 
@@ -258,7 +260,9 @@ def test_a_prefix_list_of_a_rule_for_other_packets_is_not_read(scene: Scene) -> 
 
 @warm
 @pytest.mark.parametrize("fault", ["denied", "unknown", "throttled"])
-def test_while_the_prefix_list_that_decides_is(scene: Scene, fault: str) -> None:
+def test_an_unreadable_prefix_list_that_decides_fails_throttled_and_rejects_denied_or_unknown(
+    scene: Scene, fault: str
+) -> None:
     """Throttled, it may be read later; denied or unknown, it admits nobody."""
     target = scene.sensor(groups=[scene.group(rule(prefix_list=scene.prefix_list("10.0.0.0/8")))])
     scene.configure(target)

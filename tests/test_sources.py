@@ -169,7 +169,9 @@ SET_ASIDE: dict[str, tuple[Build, str]] = {
 
 @warm
 @pytest.mark.parametrize(("build", "wanted"), SET_ASIDE.values(), ids=SET_ASIDE.keys())
-def test_set_aside_is(scene: Scene, build: Build, wanted: str) -> None:
+def test_of_two_reasons_to_skip_an_interface_the_first_in_order_counts(
+    scene: Scene, build: Build, wanted: str
+) -> None:
     outcome, *words = wanted.split()
     scene.configure(
         [scene.sensor(), scene.sensor()], EXCLUDE_TAGS="x", INCLUDE_TAGS="y,z=1", DRY_RUN="true"
@@ -201,7 +203,9 @@ def test_no_interface_of_an_instance_that_hosts_a_sensor_is_mirrored(scene: Scen
 
 
 @warm
-def test_an_interface_with_a_session_gets_no_other(scene: Scene) -> None:
+def test_an_interface_with_a_session_gets_no_other_and_the_reason_says_if_its_target_is_not_ours(
+    scene: Scene,
+) -> None:
     ours, theirs, instance = scene.sensor(), scene.sensor(), scene.instance()
     session = scene.session(scene.first_interface(instance), theirs, number=7)
     for targets in ([ours, theirs], [ours]):

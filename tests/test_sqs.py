@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aws import LambdaContext, running_event, scheduled_event, sqs_event
-from calls import CREATE, FAULTS, GROUPS, of_interface
+from calls import CREATE, FAULTS, of_interface
 from conftest import Clock, Scene, deliver
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -151,16 +151,6 @@ def test_a_dry_run_message_creates_nothing_and_the_others_do(
     assert batch(dry | {"dry_run": True}, running_event(wanted)) == []
     assert scene.sessions_of(tried, wanted) == [0, 1]
     assert (outcomes(log)["planned"], outcomes(log)["created"]) == (1, 1)
-
-
-def test_the_variable_makes_all_messages_dry_runs(
-    scene: Scene, sensor: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DRY_RUN", "on")
-    events = map(running_event, scene.instances(2))
-    assert batch(*events, {"sweep": True, "dry_run": False}) == []
-    assert scene.sessions() == []
-    assert scene.count(GROUPS) == 1
 
 
 # --- Time

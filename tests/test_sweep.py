@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import LambdaContext, acl_entry, route, rule, scheduled_event
+from aws import LambdaContext, acl_entry, route, scheduled_event
 from calls import (
     ACLS,
     CREATE,
@@ -131,11 +131,6 @@ def in_another_vpc(scene: Scene) -> str:
     return scene.sensor(scene.subnet(vpc=scene.vpc("10.8.0.0/16")))
 
 
-def prefix_list_may_not_be_read(scene: Scene) -> str:
-    scene.deny("ec2:GetManagedPrefixListEntries")
-    return closed(scene, rule(prefix_list=scene.prefix_list(ELSEWHERE)))[1]
-
-
 NOT_BLOCKED: dict[str, Callable[[Scene], str]] = {
     "reachable, though the source's outbound ACL denies": lambda s: s.sensor(s.subnet()),
     "in another zone": lambda s: s.sensor(zone="b"),
@@ -145,8 +140,6 @@ NOT_BLOCKED: dict[str, Callable[[Scene], str]] = {
     "not attached": lambda s: s.sensor(attached=False),
     "of another account": lambda s: s.foreign_sensor(),
     "group unseen": hidden_group,
-    "prefix list may not be read": prefix_list_may_not_be_read,
-    "load balancer without tags set": lambda s: s.nlb_sensor([s.subnet()]),
     "load balancer endpoint": lambda s: s.gwlb_sensor([s.subnet()]),
     "load balancer of which one interface is open": lambda s: s.nlb_sensor(
         [s.subnet(acl=[]), s.subnet("b")]

@@ -1,6 +1,6 @@
 """No call is begun once time is short: what is not reached is deferred, and what was done stays.
 
-The reserve, which is kept to report, and what botocore may still begin before it.
+The reserve, which is kept to report, and which further attempts and pauses of botocore still begin.
 """
 
 from __future__ import annotations

@@ -64,7 +64,9 @@ VPCS = {
 
 
 @pytest.mark.parametrize("name", VPCS)
-def test_a_sensor_in_another_vpc(scene: Scene, name: str) -> None:
+def test_local_vpc_only_puts_a_sensor_in_another_vpc_out_of_the_question(
+    scene: Scene, name: str
+) -> None:
     zone_only, vpc_only, stages, words = VPCS[name]
     vpc = scene.vpc("10.9.0.0/16")
     scene.route_table(routes=[route("10.9.0.0/16", pcx=True)], main=True)

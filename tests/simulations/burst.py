@@ -72,7 +72,7 @@ from moto.moto_api._internal import mock_random  # noqa: E402
 Turn = threading.Semaphore
 
 
-class Clock:
+class SimulatedTime:
     """Simulated time. Its threads run one at a time: each waits for its turn until the one before
     sleeps or waits; then the one whose time comes first goes on, and the clock jumps there.
 
@@ -142,10 +142,10 @@ class Clock:
         return turn
 
 
-class Answer(Future[Any]):
+class Pending(Future[Any]):
     """A future that is waited for on the simulated clock."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: SimulatedTime) -> None:
         super().__init__()
         self._clock = clock
 
@@ -161,13 +161,13 @@ class Answer(Future[Any]):
 class Pool(Executor):
     """In place of ThreadPoolExecutor, whose workers would be unknown to the clock."""
 
-    def __init__(self, clock: Clock, max_workers: int) -> None:
+    def __init__(self, clock: SimulatedTime, max_workers: int) -> None:
         self._clock, self._idle = clock, max_workers
-        self._waiting: deque[tuple[Answer, Callable[[], Any]]] = deque()
+        self._waiting: deque[tuple[Pending, Callable[[], Any]]] = deque()
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Answer:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Pending:
         """Have this done by a worker, a new one where there is room for one more."""
-        answer = Answer(self._clock)
+        answer = Pending(self._clock)
         self._waiting.append((answer, partial(fn, *args, **kwargs)))
         if self._idle:
             self._idle -= 1
@@ -224,7 +224,9 @@ def bound(count: int) -> float:
 class Ec2:
     """EC2's side of the line: how long calls take, which are throttled, what was created when."""
 
-    def __init__(self, clock: Clock, create_seconds: float, seconds_per_byte: float) -> None:
+    def __init__(
+        self, clock: SimulatedTime, create_seconds: float, seconds_per_byte: float
+    ) -> None:
         self.clock, self.seconds_per_byte = clock, seconds_per_byte
         self.working_seconds = create_seconds - CALL_SECONDS  # until there is a session
         self.throttled: Counter[str] = Counter()
@@ -266,7 +268,7 @@ class Lambda:
 
     NAME = "burst_function"
 
-    def __init__(self, clock: Clock, timeout: float) -> None:
+    def __init__(self, clock: SimulatedTime, timeout: float) -> None:
         self.clock, self.timeout = clock, timeout
         self.invocations = 0
         self.errors: Counter[str] = Counter()
@@ -304,7 +306,7 @@ class Queue:
     """
 
     def __init__(
-        self, clock: Clock, function: Lambda, queue: dict[str, Any], mapping: dict[str, Any]
+        self, clock: SimulatedTime, function: Lambda, queue: dict[str, Any], mapping: dict[str, Any]
     ) -> None:
         assert not mapping.get("MaximumBatchingWindowInSeconds"), "a window is not simulated"
         self.clock, self.function = clock, function
@@ -346,7 +348,7 @@ Row = dict[str, Any]  # a line of the table, by the names of its columns
 
 
 @contextmanager
-def on_clock(clock: Clock, ec2: Ec2) -> Iterator[None]:
+def on_clock(clock: SimulatedTime, ec2: Ec2) -> Iterator[None]:
     """All that sleeps, waits, starts threads or asks for the time does so on the simulated clock,
     the function's module included where it is loaded meanwhile."""
     session = boto3.Session()
@@ -402,7 +404,7 @@ def run(
         number, unit = re.findall(r"\w+", rule["ScheduleExpression"])[1:]
         every = int(number) * {"minute": 60.0, "hour": 3_600.0}[unit.rstrip("s")]
         cpus = min(float(function["MemorySize"]) / WHOLE_CPU, 1)
-        clock = Clock()
+        clock = SimulatedTime()
         ec2 = Ec2(clock, create_seconds, RECEIVE_SECONDS_PER_BYTE + PARSE_SECONDS_PER_BYTE / cpus)
         account.gates.append(ec2.receive)
         runner = Lambda(clock, float(function["Timeout"]))

@@ -43,7 +43,7 @@ def test_the_next_sweep_goes_on_where_one_ran_out_of_time(monkeypatch: pytest.Mo
 
 
 def test_what_waits_for_real_is_told() -> None:
-    clock = burst.Clock()
+    clock = burst.SimulatedTime()
     clock.STANDSTILL_SECONDS = 0.05  # type: ignore[misc]
     clock.start(burst.threading.Event().wait)
     with pytest.raises(RuntimeError, match="not simulated"):
