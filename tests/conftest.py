@@ -149,9 +149,9 @@ def deliver(event: object, context: object = None) -> Delivery:
     return Delivery(event, context or LambdaContext()).deliver()
 
 
-def error_of(event: object, context: object = None) -> str:
+def error_of(event: object) -> str:
     """What the handler raises: for an instance ID with EventBridge's event, else with that."""
-    error = deliver(running_event(event) if isinstance(event, str) else event, context).error
+    error = deliver(running_event(event) if isinstance(event, str) else event).error
     assert error
     return error
 
@@ -167,8 +167,8 @@ def missing(text: str, *words: str) -> list[str]:
 class Scene(SimulatedAccount):
     """A simulated account with the function in it."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self) -> None:
+        super().__init__()
         self.gates.append(permitted)
         self.targets: Sequence[str] = ()
 

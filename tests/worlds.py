@@ -182,7 +182,6 @@ class Builder:
             self.source_groups.append(self.account.group(vpc=vpc))
 
     def addresses(self, *accounts: SimulatedAccount) -> list[tuple[str, str]]:
-        """The interfaces of accounts, with their addresses."""
         found = [a.ec2.describe_network_interfaces()["NetworkInterfaces"] for a in accounts]
         rows = [row for page in found for row in page if row.get("PrivateIpAddress")]
         return [(row["NetworkInterfaceId"], row["PrivateIpAddress"]) for row in rows]
@@ -526,7 +525,6 @@ class Builder:
     # --- The event, and what happens meanwhile
 
     def make_event(self) -> None:
-        """One instance, several, or a sweep."""
         rng = self.random
         if self.theme != "sweep":
             self.instance_ids = ids = list(self.instances)
@@ -654,8 +652,7 @@ def read_account(account: SimulatedAccount) -> World:
                 missing[name] = code == "UnauthorizedOperation"
             return None
 
-    managed = {"IncludeManagedResources": True}
-    hidden = {"reservations": managed, "interfaces": managed}
+    hidden = {name: {"IncludeManagedResources": True} for name in ("reservations", "interfaces")}
     found = {name: read(name, *how, **hidden.get(name, {})) or [] for name, how in READS.items()}
     if "reservations" in missing:
         missing["hosts"] = missing["reservations"]

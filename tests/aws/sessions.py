@@ -117,16 +117,9 @@ class Sessions:
         tags = self._check_tags(parameters.get("TagSpecifications") or ())
         names = ("PacketLength", "VirtualNetworkId", "Description", "TrafficMirrorFilterId")
         given = {name: parameters[name] for name in names if name in parameters}
-        target_id = parameters["TrafficMirrorTargetId"]
-        if self._visible_targets()[target_id].network_load_balancer_arn:
-            given.setdefault("PacketLength", 8500)
-        session_id = self.session(
-            parameters["NetworkInterfaceId"],
-            target_id,
-            parameters["SessionNumber"],
-            lag=0 if caller.looking else self.session_lag,
-            **given,
-        )
+        wanted = ("NetworkInterfaceId", "TrafficMirrorTargetId", "SessionNumber")
+        lag = 0 if caller.looking else self.session_lag
+        session_id = self.session(*map(parameters.get, wanted), lag=lag, **given)
         if tags:
             self._backend.create_tags([session_id], tags)
         view = self._session_view(self._store.by_id[session_id])
