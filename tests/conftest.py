@@ -27,24 +27,10 @@ import lambda_traffic_mirror
 measure(lambda_traffic_mirror)
 
 VARIABLES = (
-    "filter_id",
-    "targets",
-    "SENSOR_ROLE_ARNS",
-    "LOCAL_ZONE_ONLY",
-    "LOCAL_VPC_ONLY",
-    "INCLUDE_TAGS",
-    "EXCLUDE_TAGS",
-    "FILTER_TAG",
-    "TARGETS_TAG",
-    "MIRROR_DATABASES",
-    "SESSION_NUMBER",
-    "VIRTUAL_NETWORK_ID",
-    "PACKET_LENGTH",
-    "SESSION_TAGS",
-    "MIRROR_ALONGSIDE",
-    "ALLOW_UNVERIFIED",
-    "CACHE_SECONDS",
-    "DRY_RUN",
+    *("filter_id", "targets", "SENSOR_ROLE_ARNS", "LOCAL_ZONE_ONLY", "LOCAL_VPC_ONLY"),
+    *("INCLUDE_TAGS", "EXCLUDE_TAGS", "FILTER_TAG", "TARGETS_TAG", "MIRROR_DATABASES"),
+    *("SESSION_NUMBER", "VIRTUAL_NETWORK_ID", "PACKET_LENGTH", "SESSION_TAGS"),
+    *("MIRROR_ALONGSIDE", "ALLOW_UNVERIFIED", "CACHE_SECONDS", "DRY_RUN"),
 )
 
 # Nobody here uses the requests library, and moto prepares thousands of answers to it for each test.
@@ -54,9 +40,8 @@ botocore.hooks.accepts_kwargs = lru_cache(1000)(botocore.hooks.accepts_kwargs)
 make_class, classes = ClientCreator._create_client_class, {}
 
 
-def kept_class(creator: ClientCreator, service: str, model: Any) -> type:
-    if service not in classes:
-        classes[service] = make_class(creator, service, model)
+def kept_class(creator: ClientCreator, service: str, *model: Any) -> type:
+    classes[service] = classes.get(service) or make_class(creator, service, *model)
     return classes[service]
 
 
@@ -105,8 +90,7 @@ class Answer:
 
     @property
     def stages(self) -> list[str | None]:
-        """Where each of its sensors fell, in configured order; the verdict in brackets where it
-        did not."""
+        """Where each of its sensors fell, in order; in brackets the verdict where it did not."""
         return [sensor["stage"] or f"({sensor['verdict']})" for sensor in self.entry["sensors"]]
 
     def of(self, instance_id: str) -> dict[str, Any]:
@@ -165,9 +149,9 @@ def deliver(event: object, context: object = None) -> Delivery:
     return Delivery(event, context or LambdaContext()).deliver()
 
 
-def error_of(event: object, context: object = None) -> str:
+def error_of(event: object) -> str:
     """What the handler raises: for an instance ID with EventBridge's event, else with that."""
-    error = deliver(running_event(event) if isinstance(event, str) else event, context).error
+    error = deliver(running_event(event) if isinstance(event, str) else event).error
     assert error
     return error
 
@@ -183,8 +167,8 @@ def missing(text: str, *words: str) -> list[str]:
 class Scene(SimulatedAccount):
     """A simulated account with the function in it."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self) -> None:
+        super().__init__()
         self.gates.append(permitted)
         self.targets: Sequence[str] = ()
 
@@ -198,8 +182,7 @@ class Scene(SimulatedAccount):
         """Run the handler: for an instance ID with EventBridge's event, else with that event."""
         if isinstance(event, str):
             event = running_event(event)
-        context = LambdaContext() if context is None else context
-        return answer_of(lambda_traffic_mirror.lambda_handler(event, context))
+        return answer_of(lambda_traffic_mirror.lambda_handler(event, context or LambdaContext()))
 
     def sessions_of(self, *instance_ids: str) -> list[int]:
         """How many sessions each interface of these instances has."""
@@ -219,8 +202,8 @@ class Scene(SimulatedAccount):
 
     def interface_view(self, interface_id: str) -> dict[str, Any]:
         """What EC2 shows of an interface."""
-        found = self.ec2.describe_network_interfaces(NetworkInterfaceIds=[interface_id])
-        return dict(found["NetworkInterfaces"][0])
+        asked = {"NetworkInterfaceIds": [interface_id]}
+        return self.ec2.describe_network_interfaces(**asked)["NetworkInterfaces"][0]
 
     def show(self, operation: str, change: Callable[[dict[str, Any]], Any]) -> None:
         """Let AWS show the function something else: `change` is handed each answer."""
@@ -313,8 +296,6 @@ KINDS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
 
 # --- Time and retries
 
-EPOCH = 1_750_000_000.0  # the time of day at which a clock shows 0
-
 
 class Clock:
     """Seconds that pass only when something sleeps, or a test says so."""
@@ -342,7 +323,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     `LambdaContext(60, clock=clock)` goes by it."""
     clock = Clock()
     monkeypatch.setattr("time.sleep", clock.sleep)
-    monkeypatch.setattr("time.time", lambda: EPOCH + clock())
+    monkeypatch.setattr("time.time", lambda: 1_750_000_000.0 + clock())
     return clock
 
 
@@ -362,9 +343,8 @@ def shared_client(scene: Scene) -> None:
 def untraced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The function runs without coverage, which would take ten times as long beside tracemalloc."""
     handler = lambda_traffic_mirror.lambda_handler
-    monkeypatch.setattr(
-        lambda_traffic_mirror, "lambda_handler", getattr(handler, "__wrapped__", handler)
-    )
+    handler = getattr(handler, "__wrapped__", handler)
+    monkeypatch.setattr(lambda_traffic_mirror, "lambda_handler", handler)
     trace = threading.gettrace()
     threading.settrace(None)
     yield

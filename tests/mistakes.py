@@ -27,7 +27,6 @@ SECONDS = 600  # after which a run counts as hung
 # After `?` the test that notices those that follow. Of each its name, what stands in the module
 # exactly once, and what takes its place; ⏎ is the end of a line.
 TABLE = r"""
-# events
 ? test_events.py::test_an_event_is_understood_bare_and_in_every_envelope_and_as_a_dry_run
 a dry_run in the event creates
     if task.request.dry_run or self.configuration.dry_run: → if self.configuration.dry_run:
@@ -37,7 +36,6 @@ an instance that stops is mirrored
 ? test_sqs.py::test_only_the_messages_of_failed_instances_are_named
 failed messages are not delivered again
     or not self._unfinished_instances.isdisjoint → or self._unfinished_instances.isdisjoint
-# answers
 ? test_creating.py::test_an_error_without_a_code_of_ec2_is_no_final_refusal_and_what_it_hid_is_found_later
 a proxy's page is a refusal
     if code.isdigit() or not code: → if code.isdigit():
@@ -50,7 +48,6 @@ managed instances stay hidden
 ? test_availability.py::test_what_cannot_be_read_of_a_sensor_harms_only_those_who_have_nothing_else
 a missing answer harms those who have another sensor
     if not choice.ranked: → if any(v.error for v in choice.verdicts.values()) or not choice.ranked:
-# time
 ? test_time.py::test_time_runs_out_before_each_round_trip_in_turn
 calls begin in the reserve
     client.meta.events.register(f"request-created.{service}", check_deadline) → pass
@@ -60,7 +57,6 @@ botocore pauses into the reserve
 ? test_time.py::test_failed_and_deferred_are_counted_and_named_but_a_sweep_raises_for_the_failed_alone
 what a sweep defers is raised
     if not (entry.request.sweep and entry.outcome == "deferred"): → if entry:
-# sources
 ? test_sources.py::test_tags_say_which_instances_are_meant
 EXCLUDE_TAGS give way to INCLUDE_TAGS
     for tag in configuration.exclude_tags: → for tag in configuration.exclude_tags[len(configuration.include_tags) :]:
@@ -70,7 +66,6 @@ packets come from any address
 ? test_sources.py::test_no_interface_of_an_instance_that_hosts_a_sensor_is_mirrored
 a sensor's neighbours are mirrored
     for interface_id in source.neighbours: → for interface_id in (source.interface.interface_id,):
-# stages
 ? test_steering.py::test_what_the_tag_does_not_name_is_rejected_before_any_other_stage
 a tag that names targets is ignored
     if not named or face.sensor.target_id in named.split(): → if named is not None:
@@ -86,7 +81,6 @@ LOCAL_VPC_ONLY is ignored
 ? test_security_groups.py::test_a_rule_admits_or_not
 a range of ports begins after its first
     low <= VXLAN_PORT → low < VXLAN_PORT
-? test_security_groups.py::test_a_rule_admits_or_not
 a peering need not be active
     if origin.status == "active" or (origin.status is None and not other_vpc): → if origin.status or not other_vpc:
 ? test_network_acls.py::test_the_acl_of_the_sensors_subnet_decides
@@ -101,7 +95,6 @@ the shortest prefix wins
 ? test_load_balancers.py::test_a_load_balancer_is_a_sensor_once_tags_say_which_instances_are_meant
 a load balancer needs no tags
     by_tags = configuration.include_tags or configuration.exclude_tags → by_tags = True
-# ranking
 ? test_accounts.py::test_what_cannot_be_seen_and_decides_is_the_last_resort_where_that_is_allowed
 what is unseen is good enough
     if hidden and not face.error and not configuration.allow_unverified: → if hidden and not configuration:
@@ -117,7 +110,6 @@ sessions go before ranks
 ? test_rounds.py::test_each_choice_counts_at_once_so_that_those_with_fewer_sessions_fill_up_first
 what was chosen does not count
     self.region.sessions.chosen[task.target_id] += 1 → pass
-# what is remembered
 ? test_calls.py::test_a_sweep_takes_nothing_from_the_cache_and_what_is_mirrored_costs_no_call
 a sweep uses what is remembered
     seconds = 0 if sweep else configuration.cache_seconds → seconds = configuration.cache_seconds
@@ -127,7 +119,6 @@ what is remembered says that there is no sensor
 ? test_calls.py::test_what_could_not_be_read_is_not_cached
 what failed is remembered
     if complete and self.remember_seconds: → if self.remember_seconds:
-# creating
 ? test_races.py::test_a_session_that_was_deleted_is_made_anew_for_a_new_event
 the token lacks the event
     [task.request.event_id, parameters] → [parameters]
@@ -149,7 +140,6 @@ eleven creates at once
 ? test_rounds.py::test_a_throttled_create_waits_as_long_as_others_are_created
 a throttled create fails though others were created
     progress |= became.outcome == "created" → pass
-# sweeps and reports
 ? test_sweep.py::test_a_session_that_packets_cannot_reach_is_blocked
 blocked sessions are in order
     return self.stage is not None and self.certain → return False
@@ -162,7 +152,6 @@ Coverage counts sessions to others' targets
 ? test_logs_and_metrics.py::test_an_invocation_prints_one_valid_line_with_every_outcome
 a dry run counts in metrics
     if not entry.request.dry_run: → if entry:
-# memory
 ? test_result.py::test_of_more_and_in_a_sweep_the_hundred_come_that_need_attention_most
 a report keeps every entry
     del self._kept[LISTED:] → pass
@@ -173,18 +162,16 @@ pages are kept after they are read
 
 
 class Mistake(NamedTuple):
-    """A mistake; see TABLE."""
-
     name: str
     right: str
     wrong: str
     test: str
 
 
-def mistakes(table: str = TABLE) -> Iterator[Mistake]:
+def mistakes() -> Iterator[Mistake]:
     """The rows of the table."""
     name = test = ""
-    for line in table.strip().splitlines():
+    for line in TABLE.strip().splitlines():
         if line.startswith("    "):
             right, _, wrong = line.strip().replace("⏎", "\n").partition(" →")
             yield Mistake(name, right, wrong.strip(" "), test)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,9 +29,7 @@ VXLAN = 4789
 STAGES = ("tag", "unavailable", "zone", "vpc", "security_group", "network_acl", "route", "create")
 UNVERIFIED = 4  # the last rank; 0 and 1: the source's zone, clean and behind; 2 and 3: others
 
-# --------------------------------------------------------------------------------------
-# What goes in and what comes out
-# --------------------------------------------------------------------------------------
+# --- What goes in and what comes out
 
 
 @dataclass
@@ -61,7 +60,6 @@ class World:
         return None if not finals else "lacks" if all(finals) else "lacks for now"
 
     def instance(self, instance_id: str) -> Row | None:
-        """The instance of this ID, if it is shown."""
         rows = [row for group in self.reservations for row in group["Instances"]]
         return find(rows, "InstanceId", instance_id)
 
@@ -95,11 +93,6 @@ class Source:
     @property
     def id(self) -> str:
         return str(self.row["NetworkInterfaceId"])
-
-    @property
-    def place(self) -> Row:
-        """What shows its zone."""
-        return self.instance["Placement"] if self.instance else self.row
 
     def tag(self, key: str) -> str:
         """The value of an instance's tag, empty where there is none."""
@@ -138,16 +131,12 @@ class ExpectedInterface:
 # The codes that AWS answered to the creates for (interface, target, filter), None for a session.
 Creates = dict[tuple[str, str, str], list[str | None]]
 
-# --------------------------------------------------------------------------------------
-# The two filters (5.4, 5.5)
-# --------------------------------------------------------------------------------------
+# --- The two filters (5.4, 5.5)
 
 
 def within(block: str | None, address: str) -> bool:
-    """Whether an IPv4 block contains an IPv4 address; an IPv6 block never does.
-
-    Raises ValueError for what is no block.
-    """
+    """Whether an IPv4 block contains an IPv4 address; an IPv6 block never does. ValueError: it is
+    no block."""
     if not block:
         return False
     network = ipaddress.ip_network(block, strict=False)
@@ -174,11 +163,8 @@ def rule_admits(
     prefix_lists: Mapping[str, Sequence[Row]],
     unstated: bool,
 ) -> bool:
-    """Whether an inbound rule (of `IpPermissions`) admits udp/4789 from the source.
-
-    `prefix_lists` maps the ID of each managed prefix list that can be read to its entries;
-    `unstated` says whether references to groups count that show no status of a peering.
-    """
+    """Whether an inbound rule admits udp/4789 from the source; `unstated`: references to groups
+    that show no status of a peering count, too."""
     if not is_about_vxlan(rule):
         return False
     blocks = [block.get("CidrIp") for block in rule.get("IpRanges", [])]
@@ -206,18 +192,14 @@ def acl_allows(entries: Iterable[Row], egress: bool, address: str) -> bool:
     return False
 
 
-# --------------------------------------------------------------------------------------
-# Looking things up in what AWS answered
-# --------------------------------------------------------------------------------------
+# --- Looking things up in what AWS answered
 
 
 def find(rows: Iterable[Row], key: str, value: object) -> Row | None:
-    """The first row whose `key` has this value."""
     return next((row for row in rows if value and row.get(key) == value), None)
 
 
 def acl_of(world: World, subnet_id: str) -> Row | None:
-    """The network ACL of a subnet, if it is shown."""
     return next((a for a in world.acls if find(a["Associations"], "SubnetId", subnet_id)), None)
 
 
@@ -270,9 +252,7 @@ def faces_of(world: World, target: Row) -> list[Row] | str:
     return found or ("unseen" if foreign else "no")
 
 
-# --------------------------------------------------------------------------------------
-# The stages: one interface of a sensor (5.2 to 5.5a)
-# --------------------------------------------------------------------------------------
+# --- The stages: one interface of a sensor (5.2 to 5.5a)
 
 
 def host_runs(view: World, face: Row) -> str:
@@ -294,7 +274,8 @@ def host_runs(view: World, face: Row) -> str:
 def in_zone(world: World, view: World, settings: Settings, source: Source, face: Row) -> str:
     """5.3: by IDs where the sensor was read through a role, else by names."""
     key = "AvailabilityZone" if view is world else "AvailabilityZoneId"
-    here, there = source.place.get(key), face.get(key)
+    place = source.instance["Placement"] if source.instance else source.row
+    here, there = place.get(key), face.get(key)
     if not (here and there):
         return "unseen"  # an old boto3 drops IDs
     if here == there:
@@ -326,9 +307,9 @@ def groups_admit(view: World, source: Source, face: Row) -> str:
     if None in rows:
         return "unseen"
     rules = [rule for row in filter(None, rows) for rule in row["IpPermissions"]]
-    about_vxlan = filter(is_about_vxlan, rules)
-    listed = [one["PrefixListId"] for rule in about_vxlan for one in rule.get("PrefixListIds", [])]
-    return next(filter(None, map(view.lacks, listed)), "no")
+    lists = [rule.get("PrefixListIds", []) for rule in rules if is_about_vxlan(rule)]
+    lacking = [view.lacks(one["PrefixListId"]) for listed in lists for one in listed]
+    return next(filter(None, lacking), "no")
 
 
 def acls_allow(world: World, view: World, source: Source, face: Row) -> str:
@@ -395,9 +376,7 @@ def route_leads(world: World, source: Source, face: Row) -> str:
     return "behind" if "behind" in answers else "yes"
 
 
-# --------------------------------------------------------------------------------------
-# A sensor (5.1a, 5.6, 5.7)
-# --------------------------------------------------------------------------------------
+# --- A sensor (5.1a, 5.6, 5.7)
 
 
 @dataclass
@@ -422,13 +401,11 @@ class Judged:
         return (2, 0) if self.unseen else (3, -STAGES.index(str(self.stage)))
 
 
-def settle(found: Iterable[tuple[str, str]], settings: Settings) -> Judged:
+def settle(found: Sequence[tuple[str, str]], settings: Settings) -> Judged:
     """From the findings of all stages, in order, to one judgement: a certain `no` wins."""
-    found = list(found)
-    for stage, finding in found:
-        if finding == "no":
-            return Judged(stage=stage)
-    findings = [finding for _, finding in found]
+    findings = {finding: stage for stage, finding in reversed(found)}  # the first stage of each
+    if "no" in findings:
+        return Judged(stage=findings["no"])
     if "unseen" in findings and not settings.allow_unverified:
         return Judged(stage="unavailable", unseen=True)
     for lacks in ("lacks for now", "lacks"):
@@ -477,16 +454,13 @@ def judge_sensor(
     return min(judged, key=Judged.order)
 
 
-# --------------------------------------------------------------------------------------
-# What falls out before sensors are judged (4)
-# --------------------------------------------------------------------------------------
+# --- What falls out before sensors are judged (4)
 
 
 def has_tag(instance: Row, wanted: Iterable[str]) -> bool:
     """Whether the instance has one of the tags, each `key` or `key=value`."""
     tags = [(tag["Key"], tag["Value"]) for tag in instance.get("Tags", [])]
-    shown = [key for key, _ in tags] + [f"{key}={value}" for key, value in tags]
-    return any(text in shown for text in wanted)
+    return any(text in (key, f"{key}={value}") for key, value in tags for text in wanted)
 
 
 def is_sensor(world: World, settings: Settings, source: Source) -> bool:
@@ -494,10 +468,9 @@ def is_sensor(world: World, settings: Settings, source: Source) -> bool:
     of_instance = (source.instance or {}).get("NetworkInterfaces", [])
     ours = configured(world, settings)
     hosted = [t for t in world.targets if t["TrafficMirrorTargetId"] in ours]
-    return bool(find(world.targets, "NetworkInterfaceId", source.id)) or any(
-        find(of_instance, "NetworkInterfaceId", target.get("NetworkInterfaceId"))
-        for target in hosted
-    )
+    key = "NetworkInterfaceId"
+    beside = any(find(of_instance, key, target.get(key)) for target in hosted)
+    return beside or bool(find(world.targets, key, source.id))
 
 
 def set_aside(invocation: Invocation, source: Source) -> ExpectedInterface | None:
@@ -508,9 +481,8 @@ def set_aside(invocation: Invocation, source: Source) -> ExpectedInterface | Non
         left_out = settings.include_tags and not has_tag(source.instance, settings.include_tags)
         if left_out or has_tag(source.instance, settings.exclude_tags):
             return replace(skipped, excluded=True)
-    if source.row.get("InterfaceType", "interface") != "interface":
-        return skipped
-    if is_sensor(world, settings, source):
+    of_another_type = source.row.get("InterfaceType", "interface") != "interface"
+    if of_another_type or is_sensor(world, settings, source):
         return skipped
     sessions = [row for row in world.sessions if row["NetworkInterfaceId"] == source.id]
     ours = configured(world, settings)
@@ -556,14 +528,11 @@ def existing(
 
 
 def expected(source: Source, outcome: str, **more: Any) -> ExpectedInterface:
-    """What is expected of this interface."""
     instance_id = source.instance["InstanceId"] if source.instance else None
     return ExpectedInterface(instance_id, source.id, outcome, **more)
 
 
-# --------------------------------------------------------------------------------------
-# Choosing, in rounds (5, 5.6, 5.8)
-# --------------------------------------------------------------------------------------
+# --- Choosing, in rounds (5, 5.6, 5.8)
 
 
 @dataclass
@@ -625,7 +594,7 @@ class Invocation:
 
     def choose(self, item: Waiting) -> None:
         """Choose the best sensor that is left, or say why none is."""
-        source, dry = item.source, self.settings.dry_run
+        source = item.source
         if self.unsupported(source):
             item.expected = expected(source, "skipped")
             return
@@ -637,24 +606,18 @@ class Invocation:
         waits = any(one.lacks == "lacks for now" for one in left.values())
         passing = {key: one.rank for key, one in left.items() if one.rank is not None}
         allowed = [key for key, rank in passing.items() if rank < 2 or not waits]
-        selected = min(
-            allowed,
-            key=lambda key: (
-                passing[key],
-                self.count(key),
-                hashlib.sha256(f"{source.id}{key}".encode()).hexdigest(),
-            ),
-            default=None,
-        )
+        draws = {key: hashlib.sha256(f"{source.id}{key}".encode()).hexdigest() for key in allowed}
+        order = sorted(allowed, key=lambda key: (passing[key], self.count(key), draws[key]))
+        selected = order[0] if order else None
         if not selected and item.known is not self.world:
             # What is remembered leaves no sensor: it is read anew, for this interface.
             item.known, item.judged = self.world, self.judge(source, self.world)
             self.choose(item)
             return
-        outcome = "planned" if dry else "created"
-        if not selected:
-            lacking = any(one.lacks for one in left.values())
-            outcome = "failed" if lacking else "unmirrored"
+        lacking = any(one.lacks for one in left.values())
+        outcome = "failed" if lacking else "unmirrored"
+        if selected:
+            outcome = "planned" if self.settings.dry_run else "created"
         verdicts = []
         for key, one in item.judged.items():
             # A refusal at `create` is the last stage: an earlier one that rejects comes first.
@@ -709,10 +672,8 @@ class Invocation:
     def learn(self, source: Source, key: tuple[str, str, str], code: str) -> None:
         """Whom a refusal concerns besides: the target, the type, the filter, or everybody."""
         _, target_id, filter_id = key
-        per_target = ("SourcesPerTarget", "SessionsPerTarget")
-        if code in [f"TrafficMirror{word}LimitExceeded" for word in per_target]:
-            self.refused_targets.add(target_id)
-        if code.startswith("InvalidTrafficMirrorTarget"):
+        full = "TrafficMirror(Sources|Sessions)PerTargetLimitExceeded"
+        if re.match(f"{full}$|InvalidTrafficMirrorTarget", code):
             self.refused_targets.add(target_id)
         if code.startswith("InvalidTrafficMirrorFilter"):
             self.refused_filters.add(filter_id)
@@ -727,9 +688,7 @@ class Invocation:
                 self.refused_types.add(source.instance.get("InstanceType", ""))
 
 
-# --------------------------------------------------------------------------------------
-# The whole invocation
-# --------------------------------------------------------------------------------------
+# --- The whole invocation
 
 
 def databases(world: World) -> list[Source]:
@@ -753,14 +712,10 @@ def expect(
 ) -> list[ExpectedInterface]:
     """What the function should say of each interface.
 
-    Args:
-        world: What AWS shows before the invocation.
-        settings: The configuration; `dry_run` also stands for the event's.
-        instance_ids: The instances of the event, in order; None for a sweep.
-        creates: What AWS answered to the creates. What is left of it was not to be sent.
-        remembered: What a warm environment knows of sensors and routes.
-        not_supported: The interfaces that AWS refused in the last hour.
-        order: The interfaces in the order in which a sweep works on them, which it chooses.
+    `instance_ids` are the event's, in order; None for a sweep, which chooses the `order` in which
+    it works on interfaces. What is left of `creates` was not to be sent. `remembered` is what a
+    warm environment knows of sensors and routes; `not_supported` are the interfaces that AWS
+    refused in the last hour.
     """
     known = replace(remembered, sessions=world.sessions) if remembered else world
     sweep = instance_ids is None

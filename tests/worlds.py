@@ -67,17 +67,14 @@ READS = {
 REFUSALS = ("InterfaceInUseByTrafficMirrorTarget", "InvalidNetworkInterfaceID.NotFound")
 REFUSALS += ("AuthFailure", "OperationNotPermitted", "NetworkInterfaceNotSupported")
 REFUSALS += ("TagPolicyViolation",)
+NO_BLOCK = {"IpProtocol": "udp", "IpRanges": [{"CidrIp": "no block"}]}
 # What makes a row about a sensor unreadable: it lacks what the rules need, or holds no block.
 DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "DescribeInstances": lambda row: row.update(State={}),
     "DescribeNetworkInterfaces": lambda row: row.pop("AvailabilityZone"),
     "DescribeTrafficMirrorTargets": lambda row: row.pop("NetworkInterfaceId"),
-    "DescribeSecurityGroups": lambda row: row.update(
-        IpPermissions=[{"IpProtocol": "udp", "IpRanges": [{"CidrIp": "no block"}]}]
-    ),
-    "DescribeNetworkAcls": lambda row: row["Entries"].insert(
-        0, {**acl_entry(1, "allow", "no block"), "RuleNumber": 0}
-    ),
+    "DescribeSecurityGroups": lambda row: row.update(IpPermissions=[NO_BLOCK]),
+    "DescribeNetworkAcls": lambda row: row["Entries"].insert(0, acl_entry(0, "allow", "no block")),
 }
 
 
@@ -87,9 +84,7 @@ def seeds(text: str) -> range:
     return range(int(first or 0), int(end))
 
 
-# --------------------------------------------------------------------------------------
-# A random account
-# --------------------------------------------------------------------------------------
+# --- A random account
 
 
 class Builder:
@@ -187,7 +182,6 @@ class Builder:
             self.source_groups.append(self.account.group(vpc=vpc))
 
     def addresses(self, *accounts: SimulatedAccount) -> list[tuple[str, str]]:
-        """The interfaces of accounts, with their addresses."""
         found = [a.ec2.describe_network_interfaces()["NetworkInterfaces"] for a in accounts]
         rows = [row for page in found for row in page if row.get("PrivateIpAddress")]
         return [(row["NetworkInterfaceId"], row["PrivateIpAddress"]) for row in rows]
@@ -477,13 +471,8 @@ class Builder:
         settings.filter_tag, settings.targets_tag = rng.choice(("filter", "")), "sensors"
         further = self.account.filter()
         filters = (further, further, "tmf-0123456789abcdef0", " ", "")
-        words = [
-            *self.sensors * 2,
-            self.account.account_id,
-            "tmt-none",
-            "arn:aws:ec2:::tmt-x",
-            "x" * 120,
-        ]
+        words = [*self.sensors * 2, self.account.account_id]
+        words += ["tmt-none", "arn:aws:ec2:::tmt-x", "x" * 120]
         for instance_id in self.instances:
             if self.often(0.7) and self.state(instance_id) != "terminated":
                 named = rng.sample(words, rng.choice((0, 1, 2, 3, 3)))
@@ -536,7 +525,6 @@ class Builder:
     # --- The event, and what happens meanwhile
 
     def make_event(self) -> None:
-        """One instance, several, or a sweep."""
         rng = self.random
         if self.theme != "sweep":
             self.instance_ids = ids = list(self.instances)
@@ -632,9 +620,7 @@ def damaged(name: str, change: Callable[[dict[str, Any]], Any], answer: dict[str
                 change(one)
 
 
-# --------------------------------------------------------------------------------------
-# Reading the account
-# --------------------------------------------------------------------------------------
+# --- Reading the account
 
 
 @cache
@@ -666,8 +652,7 @@ def read_account(account: SimulatedAccount) -> World:
                 missing[name] = code == "UnauthorizedOperation"
             return None
 
-    managed = {"IncludeManagedResources": True}
-    hidden = {"reservations": managed, "interfaces": managed}
+    hidden = {name: {"IncludeManagedResources": True} for name in ("reservations", "interfaces")}
     found = {name: read(name, *how, **hidden.get(name, {})) or [] for name, how in READS.items()}
     if "reservations" in missing:
         missing["hosts"] = missing["reservations"]
@@ -681,9 +666,7 @@ def read_account(account: SimulatedAccount) -> World:
     return World(account.account_id, prefix_lists=lists, missing=missing, **found)
 
 
-# --------------------------------------------------------------------------------------
-# Playing a world
-# --------------------------------------------------------------------------------------
+# --- Playing a world
 
 Body = dict[str, Any]
 # What was looked at, what the function says of it, and what would be right.
@@ -746,9 +729,7 @@ def handle(event: Body, environment: dict[str, str], caplog: pytest.LogCaptureFi
     return body
 
 
-# --------------------------------------------------------------------------------------
-# Comparing
-# --------------------------------------------------------------------------------------
+# --- Comparing
 
 
 def differences(

@@ -4,25 +4,9 @@ account: the account and its builders; describe: the Describe operations; sessio
 a session takes; transport: the way of a request, the log, faults; words: rules, entries, routes;
 events: what Lambda hands over.
 """
+# ruff: noqa: F401
 
 from aws.account import SimulatedAccount
 from aws.events import LambdaContext, running_event, scheduled_event, sqs_event
 from aws.transport import ACCOUNT_ID, OTHER_ACCOUNT_ID, REGION, Call, Refusal
 from aws.words import VXLAN_PORT, acl_entry, route, rule
-
-__all__ = [
-    "ACCOUNT_ID",
-    "OTHER_ACCOUNT_ID",
-    "REGION",
-    "VXLAN_PORT",
-    "Call",
-    "LambdaContext",
-    "Refusal",
-    "SimulatedAccount",
-    "acl_entry",
-    "route",
-    "rule",
-    "running_event",
-    "scheduled_event",
-    "sqs_event",
-]

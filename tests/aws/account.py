@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property, partial
 from time import time  # bound here: a patched time.time changes nothing
 from typing import Any
 from unittest.mock import patch
@@ -71,19 +71,16 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     def __init__(
         self,
-        region: str = REGION,
-        *,
         account_id: str = ACCOUNT_ID,
         zones: Mapping[str, str] | None = None,
         _first: SimulatedAccount | None = None,
     ) -> None:
-        self._simulation = _first._simulation if _first else Simulation(region)
-        self.region, self.account_id = region, account_id
-        self._zones = {
-            str(zone.name): str(zone.zone_id) for zone in RegionsAndZonesBackend.zones[region]
-        }
+        self._simulation = _first._simulation if _first else Simulation()
+        self.region, self.account_id = REGION, account_id
+        known = RegionsAndZonesBackend.zones[REGION]
+        self._zones = {str(zone.name): str(zone.zone_id) for zone in known}
         for zone, zone_id in (zones or {}).items():
-            (name,) = (name for name, known in self._zones.items() if known == zone_id)
+            (name,) = (name for name, own in self._zones.items() if own == zone_id)
             self._zones[name] = self.zone_id(zone)
             self._zones[self._zone(zone)] = zone_id
         # Settable at any time:
@@ -117,7 +114,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self._pages: dict[str, tuple[str, list[str], int]] = {}
         self._zone_subnets: dict[tuple[str, str], str] = {}
         self._sensor_groups: dict[str, str] = {}
-        self._default_vpc = ""
         self._numbers = itertools.count(1)
         self._stack = ExitStack()
         self._access_key = f"AKIASIM0{account_id}" if _first else CREDENTIALS["aws_access_key_id"]
@@ -162,7 +158,7 @@ class SimulatedAccount(Requests, Describe, Sessions):
         self._stack.close()
 
     def _open(self) -> None:
-        self.ec2 = looking_client(self.region, f"AKIALOOK{self.account_id}")
+        self.ec2 = looking_client(f"AKIALOOK{self.account_id}")
         self._backend: Any = ec2_backends[self.account_id][self.region]
         self.filter_id = self.filter()
 
@@ -174,16 +170,14 @@ class SimulatedAccount(Requests, Describe, Sessions):
         Neither sees anything of the other but targets that are shared (`share`). `zones`: which of
         its zones have other IDs than here, {'a': 'use1-az2'}; they change places.
         """
-        made = SimulatedAccount(self.region, account_id=account_id, zones=zones, _first=self)
+        made = SimulatedAccount(account_id, zones, self)
         made._open()
         return made
 
     def client(self, service: str = "ec2", **config: Any) -> Any:
         """A client as the function would have one; `config` goes to botocore's Config."""
-        credentials = {**CREDENTIALS, "aws_access_key_id": self._access_key}
-        return shared_session().client(
-            service, region_name=self.region, config=Config(**config), **credentials
-        )
+        given = {**CREDENTIALS, "aws_access_key_id": self._access_key, "region_name": self.region}
+        return shared_session().client(service, config=Config(**config), **given)
 
     old_botocore = staticmethod(old_botocore)
 
@@ -239,11 +233,10 @@ class SimulatedAccount(Requests, Describe, Sessions):
 
     # --- builder: networks
 
-    @property
+    @cached_property
     def default_vpc(self) -> str:
         """The VPC that everything lands in unless told otherwise; made on first use."""
-        self._default_vpc = self._default_vpc or self.vpc()
-        return self._default_vpc
+        return self.vpc()
 
     def vpc(self, cidr: str = "10.0.0.0/16") -> str:
         with self._lock:
@@ -384,16 +377,12 @@ class SimulatedAccount(Requests, Describe, Sessions):
         groups: Iterable[str] = (),
         description: str = "",
         type: str = "interface",  # noqa: A002
-        address: str | None = None,
         ipv6_only: bool = False,
     ) -> str:
         """An interface that is attached to nothing; without groups it has its VPC's default one."""
         with self._lock:
             place = self._backend.get_subnet(subnet or self.zone_subnet())
-            if address is None:
-                address = place.get_available_subnet_ip(None)
-            else:
-                place.request_ip(address, None)
+            address = place.get_available_subnet_ip(None)
             made = self._backend.create_network_interface(place, address, group_ids=list(groups))
             made.description, made.interface_type = description, type
             if ipv6_only:
@@ -425,14 +414,13 @@ class SimulatedAccount(Requests, Describe, Sessions):
         state: str = "running",
         interface_type: str = "interface",
         ipv6_only: bool = False,
-        address: str | None = None,
         managed: bool = False,
     ) -> list[str]:
         """Many instances in one reservation; without `subnet` in the zone's large one.
 
-        All interfaces of one are in the same subnet. `address` is the primary one of the first
-        interface. `managed`: by EKS, so that it and its interfaces are hidden from lists and
-        filters unless `IncludeManagedResources` asks for them; by ID they are shown.
+        All interfaces of one are in the same subnet. `managed`: by EKS, so that it and its
+        interfaces are hidden from lists and filters unless `IncludeManagedResources` asks for
+        them; by ID they are shown.
         """
         subnet, groups = subnet or self.zone_subnet(zone), list(groups or ())
         with self._lock:
@@ -442,7 +430,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
                 None,
                 [],
                 subnet_id=subnet,
-                private_ip=address,
                 instance_type=instance_type,
                 is_instance_type_default=True,  # no look into moto's list of types
                 security_group_ids=list(groups),
@@ -619,7 +606,6 @@ class SimulatedAccount(Requests, Describe, Sessions):
         zone: str = "a",
         elasticache: bool = False,
         custom: bool = False,
-        **interface: Any,
     ) -> str:
         """The interface of a database of RDS, or of a node of ElastiCache; AWS mirrors both.
 
@@ -633,9 +619,9 @@ class SimulatedAccount(Requests, Describe, Sessions):
             description = f"ElastiCache cache-{next(self._numbers)}-001"
         if not custom:
             by = {"requester": requester, "description": description}
-            return self.requester_managed(subnet, groups, **by, **interface)
+            return self.requester_managed(subnet, groups, **by)
         with self._lock:
-            made = self._instance(self.instance(subnet, groups, **interface)).nics[0]
+            made = self._instance(self.instance(subnet, groups)).nics[0]
             made.description, made.requester_id = description, requester
             made.requester_managed = True
             return str(made.id)

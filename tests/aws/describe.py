@@ -12,22 +12,13 @@ from typing import Any
 from aws.sessions import Session
 from aws.transport import Caller, refuse_if
 
-# ---------------------------------------------------------------------------------------------
-# Filters and kinds of resources.
-
 
 def _matcher(values: Sequence[str]) -> Callable[[Any], bool]:
-    """Whether a resource's value is one of the filter's; `*` and `?` are wildcards, and a backslash
-    takes a character as it is."""
-    exact = {value for value in values if not re.search(r"[*?\\]", value)}
-    wild = {"*": ".*", "?": "."}
-    patterns = [
-        "".join(wild.get(part) or re.escape(part[-1]) for part in re.findall(r"\\.|.", value))
-        for value in set(values) - exact
-    ]
-    return lambda value: (
-        value in exact or any(re.fullmatch(pattern, value or "") for pattern in patterns)
-    )
+    """Whether a resource's value is one of the filter's, where `*` and `?` are wildcards."""
+    wild = [re.escape(value) for value in values if re.search(r"[*?]", value)]
+    patterns = [value.replace(r"\*", ".*").replace(r"\?", ".") for value in wild]
+    exact = set(values)
+    return lambda value: value in exact or any(re.fullmatch(p, value or "") for p in patterns)
 
 
 @dataclass
@@ -53,9 +44,8 @@ class _Kind:
 
 
 def nics_of(instance: Any) -> list[Any]:
-    if instance._state.name == "terminated":
-        return []
-    return [instance.nics[index] for index in sorted(instance.nics)]
+    gone = instance._state.name == "terminated"
+    return [] if gone else [instance.nics[index] for index in sorted(instance.nics)]
 
 
 KINDS = {
@@ -248,38 +238,30 @@ class Describe:
 
     def _reservations(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         found = {row["InstanceId"]: row for row in rows}
-        parts = (
-            (made.id, [found[one.id] for one in made.instances if one.id in found])
-            for made in self._backend.reservations.values()
-        )
         return [
-            {"ReservationId": key, "OwnerId": self.account_id, "Instances": instances}
-            for key, instances in parts
-            if instances
+            {"ReservationId": made.id, "Instances": shown}
+            for made in self._backend.reservations.values()
+            if (shown := [found[one.id] for one in made.instances if one.id in found])
         ]
 
     def _instance_view(self, instance: Any) -> dict[str, Any]:
-        nics, zone = nics_of(instance), instance._placement.zone
-        shown = [
-            {**self._interface_core(nic), "Attachment": self._attachment_view(nic)} for nic in nics
-        ]
-        first = shown[0] if shown else {}
+        zone, nics = instance._placement.zone, nics_of(instance)
         return {
             "InstanceId": instance.id,
             "State": {"Code": instance._state.code, "Name": instance._state.name},
             "InstanceType": instance.instance_type,
             "Placement": {"AvailabilityZone": zone, "AvailabilityZoneId": self.zone_id(zone)},
             "Tags": self._tags_view(instance.id) or None,
-            "NetworkInterfaces": shown,
+            "NetworkInterfaces": [
+                self._interface_core(nic) | {"Attachment": self._attachment_view(nic)}
+                for nic in nics
+            ],
             "Operator": self._operator_view(instance.id),
-            "SecurityGroups": first.get("Groups"),
-            **{name: first.get(name) for name in ("SubnetId", "VpcId", "PrivateIpAddress")},
         }
 
     def _operator_view(self, resource_id: str) -> dict[str, Any]:
-        if resource_id not in self._managed:
-            return {"Managed": False}
-        return {"Managed": True, "Principal": "eks.amazonaws.com"}
+        managed = resource_id in self._managed
+        return {"Managed": managed} | ({"Principal": "eks.amazonaws.com"} if managed else {})
 
     @staticmethod
     def _attachment_view(interface: Any) -> dict[str, Any]:
@@ -319,7 +301,6 @@ class Describe:
             "AvailabilityZoneId": self.zone_id(zone),
             "RequesterManaged": interface.requester_managed,
             "RequesterId": interface.requester_id,
-            "TagSet": self._tags_view(interface.id),
             "Attachment": attachment,
         }
 
@@ -331,11 +312,8 @@ class Describe:
     def _group_view(self, group: Any) -> dict[str, Any]:
         return {
             "GroupId": group.id,
-            "OwnerId": self.account_id,
             "VpcId": group.vpc_id,
             "IpPermissions": self._permissions_view(group.ingress_rules),
-            "IpPermissionsEgress": self._permissions_view(group.egress_rules),
-            "Tags": self._tags_view(group.id) or None,
         }
 
     @staticmethod
@@ -358,7 +336,6 @@ class Describe:
         return {
             "NetworkAclId": acl.id,
             "VpcId": acl.vpc_id,
-            "OwnerId": self.account_id,
             "Entries": [
                 {
                     "RuleNumber": entry.rule_number,
@@ -372,7 +349,6 @@ class Describe:
                 for entry in acl.network_acl_entries
             ],
             "Associations": [{"SubnetId": one.subnet_id} for one in acl._associations.values()],
-            "Tags": self._tags_view(acl.id),
         }
 
     def _get_managed_prefix_list_entries(
@@ -392,10 +368,8 @@ class Describe:
         return {
             "RouteTableId": table.id,
             "VpcId": table.vpc_id,
-            "OwnerId": self.account_id,
             "Routes": table.routes,
             "Associations": table.associations(),
-            "Tags": self._tags_view(table.id),
         }
 
     # --- traffic mirroring
@@ -411,7 +385,6 @@ class Describe:
             "GatewayLoadBalancerEndpointId": target.gateway_load_balancer_endpoint_id,
             "Description": target.description,
             "OwnerId": getattr(target, "simulated_owner", target.owner_id),
-            "Tags": self._tags_view(target.id),
         }
 
     def _session_view(self, session: Session) -> dict[str, Any]:

@@ -21,14 +21,11 @@ class LambdaContext:
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     function_name: str = "traffic-mirror"
     clock: Callable[[], float] = monotonic
-    account: str = ACCOUNT_ID
-    region: str = REGION
 
     def __post_init__(self) -> None:
         self._end = self.clock() + self.seconds
-        self.invoked_function_arn = (
-            f"arn:aws:lambda:{self.region}:{self.account}:function:{self.function_name}"
-        )
+        function = f"function:{self.function_name}"
+        self.invoked_function_arn = f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:{function}"
 
     def get_remaining_time_in_millis(self) -> int:
         return max(0, int((self._end - self.clock()) * 1000))
@@ -51,10 +48,9 @@ def _eventbridge(kind: str, source: str, resource: str, detail: Any, **more: str
 
 
 def running_event(
-    instance_id: str, event_id: str | None = None, state: str = "running", **place: str
+    instance_id: str, event_id: str = "", state: str = "running", **place: str
 ) -> dict[str, Any]:
-    """EventBridge's EC2 Instance State-change Notification; a bus may bring those of others:
-    `account`, `region`."""
+    """EventBridge's EC2 Instance State-change Notification, or another `account`'s, `region`'s."""
     kind = "EC2 Instance State-change Notification"
     detail = {"instance-id": instance_id, "state": state}
     event = _eventbridge(kind, "ec2", f"ec2/instance/{instance_id}", detail, **place)
@@ -68,15 +64,13 @@ def scheduled_event() -> dict[str, Any]:
 
 def sqs_event(*bodies: Mapping[str, Any] | str) -> dict[str, Any]:
     """A batch as Lambda reads it from an SQS queue; text is taken as the body as it is."""
-    sent = str(int(datetime.now(timezone.utc).timestamp() * 1000))
-    attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": sent}
     return {
         "Records": [
             {
                 "messageId": str(uuid.uuid4()),
                 "receiptHandle": uuid.uuid4().hex,
                 "body": body if isinstance(body, str) else json.dumps(body),
-                "attributes": dict(attributes),
+                "attributes": {"ApproximateReceiveCount": "1"},
                 "messageAttributes": {},
                 "eventSource": "aws:sqs",
                 "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:traffic-mirror",

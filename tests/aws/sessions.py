@@ -13,12 +13,6 @@ from typing import Any
 from aws.transport import Caller, new_id, refuse_if
 
 DATABASES = ("amazon-rds", "amazon-elasticache")  # requesters whose interfaces AWS mirrors
-# Of the parameters, which AWS refuses outside these.
-BOUNDS = {
-    "SessionNumber": (1, 32766),
-    "VirtualNetworkId": (0, 16777215),
-    "PacketLength": (1, 8500),
-}
 
 
 @dataclass
@@ -33,9 +27,8 @@ class Session:
 
     @property
     def belongs_to(self) -> tuple[str, ...]:
-        return tuple(
-            self.view[name] for name in ("NetworkInterfaceId", "TrafficMirrorTargetId", "OwnerId")
-        )
+        names = ("NetworkInterfaceId", "TrafficMirrorTargetId", "OwnerId")
+        return tuple(self.view[name] for name in names)
 
     def is_late(self) -> bool:
         """Whether a call that would show it does not show it yet; it counts the calls."""
@@ -64,8 +57,6 @@ class SessionStore:
 
 class Sessions:
     """The traffic mirror sessions of an account."""
-
-    # --- builder and looking: sessions
 
     def session(
         self, interface_id: str, target_id: str, number: int = 1, *, lag: int = 0, **more: Any
@@ -126,16 +117,9 @@ class Sessions:
         tags = self._check_tags(parameters.get("TagSpecifications") or ())
         names = ("PacketLength", "VirtualNetworkId", "Description", "TrafficMirrorFilterId")
         given = {name: parameters[name] for name in names if name in parameters}
-        target_id = parameters["TrafficMirrorTargetId"]
-        if self._visible_targets()[target_id].network_load_balancer_arn:
-            given.setdefault("PacketLength", 8500)
-        session_id = self.session(
-            parameters["NetworkInterfaceId"],
-            target_id,
-            parameters["SessionNumber"],
-            lag=0 if caller.looking else self.session_lag,
-            **given,
-        )
+        wanted = ("NetworkInterfaceId", "TrafficMirrorTargetId", "SessionNumber")
+        lag = 0 if caller.looking else self.session_lag
+        session_id = self.session(*map(parameters.get, wanted), lag=lag, **given)
         if tags:
             self._backend.create_tags([session_id], tags)
         view = self._session_view(self._store.by_id[session_id])
@@ -156,11 +140,7 @@ class Sessions:
         return tags
 
     def _check_session(self, parameters: Mapping[str, Any]) -> None:
-        """Everything that AWS checks; in which order is not documented."""
-        for name, (low, high) in BOUNDS.items():
-            value = parameters.get(name, low)
-            text = f"Value ({value}) for parameter {name} must be between {low} and {high}."
-            refuse_if(not low <= value <= high, "InvalidParameterValue", text)
+        """All but numbers, which `Configuration` checks; AWS's order is not documented."""
         interface_id = parameters["NetworkInterfaceId"]
         target_id = parameters["TrafficMirrorTargetId"]
         filter_id = parameters["TrafficMirrorFilterId"]
@@ -183,15 +163,12 @@ class Sessions:
         """
         target = self._backend.traffic_mirror_targets[target_id]
         interface = self._backend.enis.get(target.network_interface_id)
-        wrong = ""
-        if not target.network_interface_id:
-            if not self._sensor_interfaces(target_id):
-                wrong = f"The load balancer of {target_id} is gone"
-        elif interface is None:
-            wrong = f"{target.network_interface_id}, the interface of {target_id}, does not exist"
-        elif interface.instance is not None and interface.instance._state.name != "running":
-            wrong = f"The instance of {target_id} must be in the running state"
-        refuse_if(wrong, "InvalidTrafficMirrorTarget", wrong)
+        host = interface and interface.instance
+        wrong = not self._sensor_interfaces(target_id)
+        if target.network_interface_id:
+            wrong = not interface or (host and host._state.name != "running")
+        text = f"What {target_id} consists of is gone, or its instance does not run"
+        refuse_if(wrong, "InvalidTrafficMirrorTarget", text)
 
     def _check_source(self, interface_id: str) -> None:
         """The guide says what cannot be a source; the code is documented for two of the reasons.

@@ -104,10 +104,10 @@ def shared_session() -> boto3.Session:
 
 
 @cache
-def looking_client(region: str, key: str) -> Any:
+def looking_client(key: str) -> Any:
     config = Config(retries={"total_max_attempts": 1}, ignore_configured_endpoint_urls=True)
     credentials = {**CREDENTIALS, "aws_access_key_id": key}
-    return shared_session().client("ec2", region_name=region, config=config, **credentials)
+    return shared_session().client("ec2", region_name=REGION, config=config, **credentials)
 
 
 _members = StructureShape.members
@@ -131,8 +131,7 @@ def old_botocore(*members: str) -> Iterator[None]:
         yield
 
 
-# ---------------------------------------------------------------------------------------------
-# The query protocol.
+# --- the query protocol
 
 _Response = tuple[int, Mapping[str, str], Any]
 
@@ -166,19 +165,6 @@ class _Ec2(_Plain, EC2Serializer): ...
 class _Sts(_Plain, QuerySerializer): ...
 
 
-def _read(service: str, action: str, values: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of a query request, named and nested as boto3 takes them."""
-    model = get_service_model(service)
-    parser = PROTOCOL_PARSERS[model.protocol](model.operation_model(action))
-    return dict(parser.parse({"values": values}))
-
-
-def _write(service: str, action: str, result: Mapping[str, Any]) -> _Response:
-    operation = get_service_model(service).operation_model(action)
-    made = (_Ec2 if service == "ec2" else _Sts)(operation).serialize(result)
-    return made["status_code"], made["headers"], made["body"]
-
-
 def _refuse(service: str, refusal: Refusal) -> _Response:
     error = {"Code": refusal.code, "Message": refusal.message}
     answer: dict[str, Any] = {"Response": {"Errors": {"Error": error}, "RequestID": "simulated"}}
@@ -187,8 +173,7 @@ def _refuse(service: str, refusal: Refusal) -> _Response:
     return refusal.status, {}, _xml(answer)
 
 
-# ---------------------------------------------------------------------------------------------
-# Callers.
+# --- callers
 
 
 @dataclass
@@ -238,8 +223,7 @@ class Simulation:
     whose environment may have been made by others (moto's FOOBARKEY, say).
     """
 
-    def __init__(self, region: str) -> None:
-        self.region = region
+    def __init__(self) -> None:
         self.accounts: dict[str, Any] = {}
         self.calls: list[Call] = []
         self.callers: dict[str, Caller] = {}  # by access key
@@ -263,12 +247,12 @@ class Simulation:
             moto = partial(process, stubber, request)
             if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
                 return moto()  # to a server, which answers as below
-            service, region = host.split(".")[:2]
+            service = host.partition(".")[0]
             values = {"Action": request.method}
             if service in ("ec2", "sts"):
                 values = dict(parse_qsl(_text(request.body), keep_blank_values=True))
             headers = {name: _text(value) for name, value in request.headers.items()}
-            return self._answer(service, region, headers, values, moto)
+            return self._answer(service, headers, values, moto)
 
         stack.enter_context(patch.object(BotocoreStubber, "process_request", from_client))
         for service, responses in (("ec2", EC2Response), ("sts", TokenResponse)):
@@ -283,14 +267,13 @@ class Simulation:
             return moto()  # of a client, which has come here already
         values = {key: value for key, (value,) in response.querystring.items()}
         try:
-            return self._answer(service, response.region, response.headers, values, moto)
+            return self._answer(service, response.headers, values, moto)
         except BotoCoreError as error:
             return _refuse(service, Refusal("ServiceUnavailable", str(error), 503))
 
     def _answer(
         self,
         service: str,
-        region: str,
         headers: Mapping[str, str],
         values: Mapping[str, str],
         moto: Callable[[], Any],
@@ -302,12 +285,18 @@ class Simulation:
         perform: Callable[[Caller, dict[str, Any]], Any] | None = None
         parameters: dict[str, Any] = {}
         if service in ("ec2", "sts"):
-            parameters = _read(service, action, values)
-            perform = account.answers(action) if service == "sts" or region == self.region else None
+            model = get_service_model(service)
+            shape = model.operation_model(action)
+            parameters = dict(PROTOCOL_PARSERS[model.protocol](shape).parse({"values": values}))
+            perform = account.answers(action)
 
         def answer() -> _Response:
             with self.lock:
-                return _write(service, action, perform(caller, parameters)) if perform else moto()
+                if not perform:
+                    return moto()
+                writer = (_Ec2 if service == "ec2" else _Sts)(shape)
+                made = writer.serialize(perform(caller, parameters))
+            return made["status_code"], made["headers"], made["body"]
 
         operation = action if service == "ec2" else f"{service}:{action}"
         call = Call(operation, parameters, perf_counter(), account.account_id)
@@ -341,9 +330,7 @@ class Simulation:
 
 
 class Requests:
-    """What an account says to requests with its credentials before it looks at what they ask:
-    gates, faults, denials; and what has been asked.
-    """
+    """Gates, faults and denials of an account, and what it has been asked."""
 
     def obstruct(self, call: Call, caller: Caller) -> Exception | None:
         """Raise what keeps AWS from acting; or return what is to hide its answer."""
@@ -351,9 +338,9 @@ class Requests:
             gate(call.operation, call.parameters)
         with self._lock:
             fault = next((one for one in self._faults if one.fires(call)), None)
-        if fault is None or fault.lose_answer:
-            return fault and fault.make()
-        raise fault.make()
+        if fault and not fault.lose_answer:
+            raise fault.make()
+        return fault and fault.make()
 
     def check_permissions(self, call: Call, caller: Caller) -> None:
         operation, parameters = call.operation, call.parameters
@@ -407,7 +394,6 @@ class Requests:
         self._denied.update(permissions)
 
     def heal(self) -> None:
-        """No fault and no denial from now on."""
         self._faults.clear()
         self._denied.clear()
 

@@ -31,22 +31,19 @@ def rule(
     group: str | None = None,
     peering: str | None = None,
     prefix_list: str | None = None,
-    vpc: str | None = None,
     owner: str | None = None,
 ) -> dict[str, Any]:
     """One inbound security group rule, from 0.0.0.0/0 unless an origin is named.
 
     `peering` is the PeeringStatus that the reference to `group` shows (the group then belongs to a
-    peer VPC and need not exist here). `vpc` is the group's VPC as the reference shows it, `owner`
-    its account; with `vpc` and no `peering` it is a reference as a transit gateway or a shared
-    group may show it.
+    peer VPC and need not exist here), `owner` its account.
     """
     protocol = {"17": "udp", "6": "tcp", "1": "icmp"}.get(protocol, protocol)  # as AWS shows it
     if cidr is None and group is None and prefix_list is None:
         cidr = "0.0.0.0/0"
-    shown = {"GroupId": group, "UserId": owner, "PeeringStatus": peering, "VpcId": vpc}
+    shown = {"GroupId": group, "UserId": owner, "PeeringStatus": peering}
     if peering is not None:
-        shown |= {"VpcPeeringConnectionId": f"pcx-{0:017x}", "VpcId": vpc or f"vpc-{0:017x}"}
+        shown |= {"VpcPeeringConnectionId": f"pcx-{0:017x}", "VpcId": f"vpc-{0:017x}"}
     return {
         "protocol": protocol,
         "ports": ports if ports and protocol in ("udp", "tcp", "icmp") else (None, None),
@@ -76,9 +73,7 @@ _SOME = {
 }
 
 
-def route(
-    destination: str, *, state: str = "active", propagated: bool = False, **next_hop: str | bool
-) -> dict[str, Any]:
+def route(destination: str, *, state: str = "active", **next_hop: str | bool) -> dict[str, Any]:
     """One route: to a block of IPv4 or IPv6 or a prefix list (`pl-…`), by one next hop.
 
     route("10.1.0.0/16", tgw="tgw-…"), or tgw=True for one whose ID does not matter. The words are
@@ -90,7 +85,6 @@ def route(
     kind = "DestinationIpv6CidrBlock" if ":" in destination else "DestinationCidrBlock"
     kind = "DestinationPrefixListId" if destination.startswith("pl-") else kind
     origin = "CreateRouteTable" if word == "local" else "CreateRoute"
-    origin = "EnableVgwRoutePropagation" if propagated else origin
     hop = {_NEXT_HOPS.get(word, "GatewayId"): value}
     return {kind: destination, **hop, "State": state, "Origin": origin}
 
