@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aws import LambdaContext, scheduled_event
-from cloudformation import resolve
+from cloudformation import stack
 from conftest import Scene
 
 from lambda_traffic_mirror import OUTCOMES
@@ -51,8 +51,7 @@ ROWS: dict[str, tuple[str, dict[str, int]]] = {
 
 
 def alarms(rate: int = 5) -> dict[str, dict[str, Any]]:
-    given = {"CodeBucket": "my-bucket", "CodeKey": "key.zip", "Targets": "tmt-1"}
-    made = resolve(parameters=given | {"SweepRate": str(rate)})["Resources"].items()
+    made = stack(SweepRate=str(rate))["Resources"].items()
     return {name: one["Properties"] for name, one in made if name.endswith("Alarm")}
 
 
@@ -108,7 +107,6 @@ def test_what_is_watched_is_what_the_function_prints(
     scene.instance()
     scene.run(scheduled_event(), LambdaContext(300))
     printed = set(re.findall(r'"Name": "(\w+)", "Unit"', capsys.readouterr().out))
-    given = {"CodeBucket": "my-bucket", "CodeKey": "key.zip", "Targets": "tmt-1"}
-    text = json.dumps(resolve(parameters=given)).replace("\\", "")
+    text = json.dumps(stack()).replace("\\", "")
     ours = r'"Namespace": "TrafficMirror", "MetricName": "(\w+)"'
     assert set(re.findall(ours, text)) <= printed == printed & set(re.findall(r'"(\w+)"', text))

@@ -79,7 +79,7 @@ def test_policies_allow_every_call_that_is_made_and_no_other_action(
         requests[call.account] += asked(call)
     optional = {LISTS, ROUTES, ASSUME}
     guides_eight = [one for one in requests[ACCOUNT_ID] if one[0] not in optional]
-    sensors = resolve(load(DEPLOY / "sensors.yaml"), {"TrustedAccounts": ACCOUNT_ID})
+    sensors = resolve(load("sensors"), {"TrustedAccounts": ACCOUNT_ID})
     for statements, needed in (
         (statements_of(made), requests[ACCOUNT_ID]),
         (written("permissions.json", scene.filter_id), guides_eight),

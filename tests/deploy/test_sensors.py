@@ -24,7 +24,7 @@ AUDIT = f"{SSO}/eu-west-1/AWSReservedSSO_Audit_0123456789abcdef"
 
 
 def stack(**parameters: str) -> dict[str, Any]:
-    return resolve(load(DEPLOY / "sensors.yaml"), parameters, account="210987654321")
+    return resolve(load("sensors"), parameters, account="210987654321")
 
 
 def lets_in(made: dict[str, Any], account: str, name: str, organization: str = "") -> bool:
