@@ -102,13 +102,10 @@ def dark(scene: SimulatedAccount) -> list[str]:
 def renumbered(text: str) -> list[str]:
     """The lines, with the IDs of resources numbered as they appear."""
     names: dict[str, str] = {}
-    counts: Counter[str] = Counter()
 
     def name(found: re.Match[str]) -> str:
-        if found[0] not in names:
-            counts[found[1]] += 1
-            names[found[0]] = f"{found[1]}-{counts[found[1]]:0{len(found[2])}}"
-        return names[found[0]]
+        number = sum(one.startswith(f"{found[1]}-") for one in names) + 1
+        return names.setdefault(found[0], f"{found[1]}-{number:0{len(found[2])}}")
 
     text = re.sub(r"\b([a-z]{1,5})-([0-9a-f]{17})\b", name, text)
     return [line.rstrip() for line in text.splitlines()]
@@ -143,23 +140,19 @@ def entry(
     *,
     name: str = "",
     zone: str = "a",
+    reason: str = "A reason.",
     **members: Any,
 ) -> Entry:
     """An entry of the function, of an interface with this number."""
     interface_id, instance_id = f"eni-{number:017x}", f"i-{number:017x}"
     address: Any = f"10.0.{number >> 8}.{number & 255}"
     place = Interface(interface_id, zone=zone, vpc_id="vpc-1", address=address)
+    source = Source(place, instance_id, {"Name": name})
     ranked = [key for key, verdict in (verdicts or {}).items() if verdict.stage is None]
-    return Entry(
-        Request("preview", dry_run=True),
-        outcome,
-        members.pop("reason", "A reason."),
-        instance_id=instance_id,
-        interface_id=interface_id,
-        source=Source(place, instance_id, {"Name": name}),
-        choice=Choice(verdicts or {}, ranked, dict.fromkeys(ranked, 0)),
-        **members,
-    )
+    choice = Choice(verdicts or {}, ranked, dict.fromkeys(ranked, 0))
+    ids = {"instance_id": instance_id, "interface_id": interface_id}
+    request = Request("preview", dry_run=True)
+    return Entry(request, outcome, reason, **ids, source=source, choice=choice, **members)
 
 
 def fell(stage: str, text: str = "A finding", **about: object) -> Verdict:
@@ -233,21 +226,25 @@ def test_the_headline_promises_no_more_than_aws_takes_for_certain(
     assert shown.headline(survey).startswith(headline)
 
 
-HOSTILE = "[red]x[/red] \x1b[2J\a¦\n<script>alert(1)</script><b title='\"&amp;`"
+def full_of(text: str) -> Survey:
+    """Everything there can be, with this text wherever the account's words can stand."""
+    short = "tmt-" + "0" * 17
+    survey = found_in(
+        *(
+            entry(outcome, {text: fell(stage, text)}, number, reason=text, name=text)
+            for outcome in ("unmirrored", "blocked", "failed", "skipped", "exists")
+            for number, stage in enumerate(lambda_traffic_mirror.STAGES)
+        ),
+        *(planned(number, text, name=text, zone=text) for number in range(20)),
+        known={text: Sensor(text, text, text, text[:12], text, text, text[:12]), short: Sensor(short)},
+    )
+    survey.account = survey.region = text
+    survey.remarks = survey.unread = [text]
+    return survey
 
 
 def test_text_of_the_account_is_markup_neither_on_a_terminal_nor_on_the_page() -> None:
-    survey = found_in(
-        *(
-            entry(outcome, {HOSTILE: fell(stage, HOSTILE)}, reason=HOSTILE, name=HOSTILE)
-            for outcome in ("unmirrored", "blocked", "failed", "skipped", "exists")
-            for stage in lambda_traffic_mirror.STAGES
-        ),
-        planned(1, HOSTILE, name=HOSTILE, zone=HOSTILE),
-        known={HOSTILE: Sensor(*(HOSTILE,) * 7)},
-    )
-    survey.account = survey.region = HOSTILE
-    survey.remarks = survey.unread = [HOSTILE]
+    survey = full_of("[red]x[/red] \x1b[2J\a¦\n<script>alert(1)</script><b title='\"&amp;`")
     assert "[red]x[/red] ?[2J?|?" in drawn(survey)
     page = page_of(re.sub("[\x1b\a]", "", "".join(shown.page(survey))))
     assert not [*page.iter("script")]
@@ -463,26 +460,6 @@ def test_the_page_can_be_read_and_loads_nothing_and_the_file_is_the_functions_re
     assert written == {"dry_run": True, "summary": body["summary"], "message": message}
 
 
-def long_names() -> Survey:
-    """Everything there can be, with IDs and words as long as simulators and people make them."""
-    target, short = "traf-mir-tar-" + "0" * 40, "tmt-" + "0" * 17
-    places = ("c6in.32xlarge", "eu-a, eu-b", "vpc-1, vpc-2", "2" * 12)
-    verdicts = [
-        ({target: fell(stage, words)}, words)
-        for stage in lambda_traffic_mirror.STAGES
-        for words in ("x" * 300, "network-interface/" * 12)
-    ]
-    return found_in(
-        *(
-            entry(outcome, verdict, n, reason=words, name=words, session_id="s" * 40)
-            for outcome in ("unmirrored", "blocked", "failed", "skipped", "exists")
-            for n, (verdict, words) in enumerate(verdicts)
-        ),
-        *(planned(n, target) for n in range(20)),
-        known={target: Sensor(target, "i-1", "x" * 60, *places), short: Sensor(short)},
-    )
-
-
 # Of each page in a frame: how wide it is and how wide its frame, its background, IDs of AWS's
 # length that stand on more than one line, and how far the least of its texts stands out.
 LOOK = r"""
@@ -520,7 +497,10 @@ def test_in_a_browser_nothing_scrolls_sideways_no_id_breaks_and_all_can_be_read(
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     if not (program := next(filter(None, map(shutil.which, names)), None)):
         pytest.skip("There is no Chromium here: apt-get install chromium")
-    pages = [html.escape("".join(shown.page(survey))) for survey in (long_names(), Survey())]
+    pages = [
+        html.escape("".join(shown.page(survey)))
+        for survey in (full_of("x" * 300), full_of("network-interface/" * 12), Survey())
+    ]
     cases = [*product(pages, (360, 768, 1440), ("light", "dark"))]
     frame = '<iframe srcdoc="{}" style="border: 0; width: {}px; color-scheme: {}"></iframe>'
     frames = "".join(frame.format(*case) for case in cases)
