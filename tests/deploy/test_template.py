@@ -119,7 +119,15 @@ def differences(before: Any, after: Any) -> dict[str, Any]:
         changed = {key: new.get(key) for key in {**old, **new} if old.get(key) != new.get(key)}
         if changed:
             found[name] = changed if name in before and name in after else after.get(name)
-    return found
+    return grouped(found)
+
+
+def grouped(rows: dict[str, Any]) -> dict[str, Any]:
+    """Those that are alike in one."""
+    names: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        names.setdefault(json.dumps(row), []).append(name)
+    return {", ".join(alike): json.loads(row) for row, alike in names.items()}
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -133,7 +141,7 @@ def test_what_is_taken_and_made_is_what_the_snapshot_shows(name: str) -> None:
         shown["settings"][setting] = {"given": given, **differ}
         first = first or found
     shown["Mappings"] = template.get("Mappings", {})
-    shown["Parameters"] = brief(template["Parameters"])
+    shown["Parameters"] = grouped(brief(template["Parameters"]))
     text = yaml.dump(shown, sort_keys=False, width=100, Dumper=Compact)
     if os.environ.get("UPDATE_SNAPSHOTS"):
         snapshot(name).write_text(text, encoding="utf-8")
