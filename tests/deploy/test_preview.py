@@ -317,10 +317,13 @@ def test_a_role_that_lets_only_the_function_in_is_told(scene: Scene) -> None:
     assert "sts:AssumeRole is missing and could settle 2 verdicts." in run.words
 
 
-def test_where_aws_cannot_be_asked_there_is_an_error_and_no_picture(scene: Scene) -> None:
+def test_where_aws_cannot_be_asked_there_is_an_error_and_no_picture(
+    scene: Scene, tmp_path: Path
+) -> None:
     scene.fail("sts:GetCallerIdentity", "ExpiredToken", status=403)
-    run = Shown("--targets", "tmt-1")
+    run = Shown("--targets", "tmt-1", "--html", str(tmp_path / "page.html"))
     assert (run.status, run.text, "ExpiredToken" in run.errors) == (Exit.WRONG, "", True)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_credentials_and_region_may_come_from_a_profile(
