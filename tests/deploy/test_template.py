@@ -41,7 +41,7 @@ def is_short(node: Any) -> bool:
     rows = [*node.values()] if isinstance(node, dict) else []
     table = len(rows) > 1 and all(isinstance(one, dict) for one in rows)
     simple = not any(isinstance(one, (dict, list)) for one in rows or node)
-    return simple or (len(json.dumps(node)) < 1000 and not table)
+    return simple or (len(json.dumps(node)) < 1200 and not table)
 
 
 class Compact(yaml.SafeDumper):
@@ -87,12 +87,17 @@ def made(template: dict[str, Any], name: str, given: dict[str, str]) -> Resolved
 
 
 def brief(node: Any) -> Any:
-    """Without texts for people and linters; an alarm's metric as the words that name it."""
+    """Without texts for people and linters; a metric and a widget as what they name."""
     if isinstance(node, list):
         return [brief(one) for one in node]
     if not isinstance(node, dict):
         return node
+    node |= node.pop("Properties", {})
     kept = {key: node[key] for key in node if not re.search("Description$|^Metadata$", key)}
+    if "widgets" in kept:
+        titles = [one["properties"].pop("title") for one in kept["widgets"]]
+        named = [[*leaves(one).values()] for one in kept["widgets"]]
+        kept["widgets"] = dict(zip(titles, named, strict=True))
     if "MetricStat" in kept:
         kept["MetricStat"] = "/".join(map(str, leaves(kept["MetricStat"]).values()))
     return {key: brief(one) for key, one in kept.items()}
@@ -105,7 +110,7 @@ def leaves(node: Any, path: str = "") -> dict[str, Any]:
         named = [[one[key] for key in names if key in one] for one in node]
         node = {name[0] if name else at: node[at] for at, name in enumerate(named)}
     if not isinstance(node, dict):
-        return {path.removeprefix(".Properties").removeprefix("."): node}
+        return {path.removeprefix("."): node}
     return {
         key: leaf for name in node for key, leaf in leaves(node[name], f"{path}.{name}").items()
     }
