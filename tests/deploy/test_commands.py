@@ -472,7 +472,9 @@ def test_other_code_than_was_deployed_has_a_status_of_its_own(account: Account) 
     assert "the function runs code with CodeSha256 c29tZXRoaW5n, and the zip has" in done.err
     denied = failure("GetFunctionConfiguration", "AccessDeniedException")
     account.answers["GetFunctionConfiguration"] = denied
-    assert "the code could not be compared" in run("deploy", *BUCKET, "DryRun=true").err
+    done = run("deploy", *BUCKET, "DryRun=true")
+    assert "the code could not be compared" in done.err
+    assert f"To begin: deploy/deploy.sh --bucket my-bucket {PLACE} DryRun=false" in done.out
 
 
 def test_a_first_sweep_that_fails_is_tried_again_but_not_one_without_an_answer(
