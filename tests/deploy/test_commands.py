@@ -330,9 +330,7 @@ def test_a_stack_is_deployed_upgraded_and_taken_back(account: Account, tmp_path:
     code = base64.b64encode(sha256(ZIP).digest()).decode()
     assert f"CodeSha256 {code}, as the zip." in done.out
     assert "CREATE_COMPLETE      traffic-mirror" in done.out  # the stack's events
-    assert (
-        "First sweep: 1 failed.\n  eni-1 of i-1: Why.\nEvery interface: deploy/preview" in done.out
-    )
+    assert "First sweep: 1 failed.\n  eni-1 of i-1: Why.\nEvery interface: " in done.out
     assert "way back" not in done.out
     # The same again changes nothing, and says so.
     assert "No changes to deploy." in run("deploy", *BUCKET).out

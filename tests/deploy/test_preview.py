@@ -110,16 +110,12 @@ def renumbered(text: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines()]
 
 
-def test_the_picture_on_a_terminal(scene: Scene) -> None:
-    run = Shown(*dark(scene))
-    assert renumbered(run.text) == (Path(__file__).parent / "preview.txt").read_text().splitlines()
-    assert (run.status, run.errors) == (Exit.DARK, "")
-
-
-def test_it_stays_within_the_columns_and_what_to_do_is_on_the_first_screen(
+def test_the_picture_on_a_terminal_and_in_few_columns_what_to_do_on_the_first_screen(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = dark(scene)
+    run = Shown(*(arguments := dark(scene)))
+    assert renumbered(run.text) == (Path(__file__).parent / "preview.txt").read_text().splitlines()
+    assert (run.status, run.errors) == (Exit.DARK, "")
     for width, height in ((60, 28), (80, 22)):
         monkeypatch.setenv("COLUMNS", str(width))
         lines = Shown(*arguments).text.splitlines()

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aws import SimulatedAccount, running_event, scheduled_event
@@ -37,26 +38,6 @@ PROVIDED = (
 )
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "the-secret-key", "AWS_SESSION_TOKEN": "the-session-token"}
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:123456789012:function:traffic-mirror"
-
-
-class Invocation(NamedTuple):
-    """What came of one event."""
-
-    result: dict[str, Any]  # `errorType` and `errorMessage` after an error
-    log: list[dict[str, Any]]  # its records, those of the client included
-    counts: dict[str, int]  # the outcomes that its metrics count, zeros left out
-
-    @property
-    def body(self) -> dict[str, Any]:
-        assert (self.result.keys(), self.result["statusCode"]) == ({"statusCode", "body"}, 200)
-        found: dict[str, Any] = json.loads(self.result["body"])
-        return found
-
-    @property
-    def levels(self) -> list[tuple[str, str | None]]:
-        """Level and outcome of each record of the function."""
-        ours = [one for one in self.log if one.get("logger") == "lambda_traffic_mirror"]
-        return [(one["level"], one.get("outcome")) for one in ours]
 
 
 class RuntimeApi(BaseHTTPRequestHandler):
@@ -123,8 +104,11 @@ class Runtime:
                 stderr=subprocess.STDOUT,
             )
 
-    def invoke(self, event: Any, seconds: float = 0) -> Invocation:
-        """Sends an event and waits for what comes of it; in so many seconds, or the usual."""
+    def invoke(self, event: Any, seconds: float = 0) -> SimpleNamespace:
+        """What comes of an event: `result` (`errorType` and `errorMessage` after an error) and its
+        body; `log`: its records, those of the client included; `levels`: level and outcome of each
+        of the function; `counts`: the outcomes that its metrics count, zeros left out.
+        """
         name, before = f"request-{next(self.numbers)}", self.written.stat().st_size
         headers = {
             "Content-Type": "application/json",
@@ -143,7 +127,11 @@ class Runtime:
         written = [json.loads(line) for line in text.splitlines() if line.strip()]
         metrics = next(one for one in written if "_aws" in one)
         counts = {key: metrics[key] for key in OUTCOMES if metrics[key]}
-        return Invocation(result, [one for one in written if one.get("requestId") == name], counts)
+        log = [one for one in written if one.get("requestId") == name]
+        ours = [one for one in log if one.get("logger") == "lambda_traffic_mirror"]
+        levels = [(one["level"], one.get("outcome")) for one in ours]
+        body = json.loads(result.get("body", "{}"))
+        return SimpleNamespace(result=result, body=body, log=log, levels=levels, counts=counts)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +173,7 @@ def test_an_event_of_the_guide_makes_a_session_a_record_and_a_metric(
     (interface,) = account.interfaces_of(instance)
     text = (DEPLOY / file).read_text(encoding="utf-8")
     invocation = runtime.invoke(json.loads(re.sub(r"\bi-[0-9a-f]{17}\b", instance, text)))
+    assert invocation.result.keys() == {"statusCode", "body"}
     (entry,) = invocation.body["interfaces"]
     (session,) = account.sessions(interface)
     assert entry["session_id"] == session["TrafficMirrorSessionId"]
