@@ -432,7 +432,7 @@ def test_a_stack_that_is_being_changed_or_is_none_of_ours_is_left_alone(account:
 
 
 def test_a_zip_that_cannot_be_built_is_not_deployed(account: Account, tmp_path: Path) -> None:
-    for status, ends in ((6, Exit.NO_PYTHON), (7, 7), (1, 7), (0, Exit.NO_ZIP)):
+    for status, ends in ((6, Exit.NO_PYTHON), (1, Exit.NO_ZIP), (0, Exit.NO_ZIP)):
         build_that(tmp_path, f"exit {status}")
         done = run("deploy", *BUCKET, "--targets", account.targets[0], ends=ends)
         assert "the zip could not be built" in done.err
@@ -641,11 +641,11 @@ def test_what_cannot_be_deleted_keeps_nothing_else_unless_it_is_denied(capsys: A
     assert delete_two("UnauthorizedOperation").call_count == 1
     # What went meanwhile is no failure.
     assert delete_two("InvalidTrafficMirrorSessionId.NotFound").call_count == 2
-    for code in ("RequestLimitExceeded", "TrafficMirrorFilterInUse"):
-        with pytest.raises(Stop, match=r"2 of these could not be deleted. Run it again") as stop:
-            delete_two(code)
-        assert stop.value.status == Exit.LEFT
-        assert re.search(f"tms-1: .*{code}(?s:.*)tms-2: .*{code}", capsys.readouterr().out)
+    with pytest.raises(Stop, match=r"2 of these could not be deleted. Run it again") as stop:
+        delete_two("RequestLimitExceeded")
+    assert stop.value.status == Exit.LEFT
+    said = capsys.readouterr().out
+    assert re.search("tms-1: .*RequestLimitExceeded(?s:.*)tms-2: .*RequestLimitExceeded", said)
 
 
 # --- remove: the sessions to one target
@@ -654,8 +654,7 @@ def test_what_cannot_be_deleted_keeps_nothing_else_unless_it_is_denied(capsys: A
 def test_a_target_is_freed_if_nothing_goes_dark_or_with_force(
     removable: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dark: defaultdict[str, str] = defaultdict(str)
-    asked: list[Any] = []
+    dark, asked = defaultdict[str, str](str), list[Any]()
     monkeypatch.setattr(remove, "judged_dark", lambda _, *given: asked.append(given) or dark)
     target, other = removable.targets
     call = ("remove", "--target", target)
@@ -663,8 +662,7 @@ def test_a_target_is_freed_if_nothing_goes_dark_or_with_force(
     done = run(*call, "--yes", ends=Exit.DARK)
     # Whichever filter they have: that of another stack would keep the sensor as well.
     assert f"Sessions to {target}: 2 of ours to be deleted" in done.out
-    assert "Would go dark: 1 of 2 interfaces" in done.out
-    assert f"{removable.others[0]}: Why it is dark." in done.out
+    assert f"Would go dark: 1 of 2 interfaces\n    {removable.others[0]}: Why it is" in done.out
     assert removable.nothing_was_done()
     variables, rest, without, alongside = asked[0]
     assert (rest, without, alongside) == ({other}, target, False)
