@@ -150,9 +150,8 @@ def entry(
     return Entry(request, outcome, reason, **ids, source=source, choice=choice, **members)
 
 
-def fell(stage: str, text: str = "A finding", **about: object) -> Verdict:
-    """A verdict that rejects."""
-    return Verdict(stage, (rejects(text, **about),))
+def fell(stage: str, text: str = "A finding") -> Verdict:
+    return Verdict(stage, (rejects(text),))
 
 
 def planned(number: int, *targets: str, **members: Any) -> Entry:
