@@ -393,6 +393,18 @@ def test_a_change_set_is_refused_or_fails_or_is_only_looked_at(account: Account)
     assert "--targets is missing" in run("deploy", *BUCKET, ends=Exit.WRONG).err
 
 
+def test_a_stack_that_is_shown_as_before_its_deployment_is_waited_for(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DescribeStacks may lag behind ExecuteChangeSet, so REVIEW_IN_PROGRESS is not the end."""
+    account.answers["ExecuteChangeSet"] = {}
+    ends = ("status", "CREATE_COMPLETE")
+    monkeypatch.setattr("time.sleep", lambda _: setattr(account.backend, *ends))
+    done = run("deploy", *BUCKET, "--targets", account.targets[0])
+    assert "Deployed." in done.out
+    assert "the stack shows no function" in done.err
+
+
 ELSEWHERE = {"ResponseMetadata": {"HTTPHeaders": {"x-amz-bucket-region": "us-east-1"}}}
 EXPIRED = failure("GetCallerIdentity", "ExpiredToken")
 # What is called or answered, how it ends, what is said.
