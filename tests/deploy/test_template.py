@@ -87,7 +87,7 @@ def made(template: dict[str, Any], name: str, given: dict[str, str]) -> Resolved
 
 
 def brief(node: Any) -> Any:
-    """Without texts for people and linters; a metric and a widget as what they name."""
+    """Without texts for people and linters; a metric as the words that name it."""
     if isinstance(node, list):
         return [brief(one) for one in node]
     if not isinstance(node, dict):
@@ -95,9 +95,8 @@ def brief(node: Any) -> Any:
     node |= node.pop("Properties", {})
     kept = {key: node[key] for key in node if not re.search("Description$|^Metadata$", key)}
     if "widgets" in kept:
-        titles = [one["properties"].pop("title") for one in kept["widgets"]]
-        named = [[*leaves(one).values()] for one in kept["widgets"]]
-        kept["widgets"] = dict(zip(titles, named, strict=True))
+        parts = [one | one.pop("properties") for one in kept["widgets"]]
+        kept["widgets"] = {one.pop("title"): leaves(one) for one in parts}
     if "MetricStat" in kept:
         kept["MetricStat"] = "/".join(map(str, leaves(kept["MetricStat"]).values()))
     return {key: brief(one) for key, one in kept.items()}
