@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import random
 import re
 import shlex
@@ -295,20 +294,6 @@ def test_the_sections_of_the_module_are_the_ones_that_are_listed() -> None:
     assert column(BUILT, "| section | what is in it |") == titles
 
 
-def test_the_commands_of_the_page_for_builders_can_be_run() -> None:
-    tests = "".join(path.read_text(encoding="utf-8") for path in PROJECT.glob("tests/test_*.py"))
-    for words in commands(BUILT):
-        while "=" in words[0]:
-            assert f'os.environ.get("{words.pop(0).partition("=")[0]}"' in tests
-        if words[0] == ".venv/bin/python":
-            words.pop(0)
-        else:
-            assert os.access(PROJECT / words[0], os.X_OK), words
-        script = (PROJECT / words[0]).read_text(encoding="utf-8")
-        assert all((PROJECT / word).exists() for word in words if "/" in word), words
-        assert all(word in script for word in words if word.startswith("--")), words
-
-
 def test_the_test_that_is_shown_passes(request: pytest.FixtureRequest) -> None:
     (text,) = (text for mark, text in blocks(BUILT, "python") if mark == "test")
     names: dict[str, Any] = {"__name__": "shown"}
@@ -321,6 +306,7 @@ def test_every_file_and_every_name_that_is_named_exists() -> None:
     prose = re.sub(r"^```.*?^```$", "", BUILT, flags=re.MULTILINE | re.DOTALL)
     named = set(quoted([prose]))
     paths = {name for name in named if "/" in name}
+    paths |= {word for words in commands(BUILT) for word in words if "/" in word}
     assert [path for path in sorted(paths) if not (PROJECT / path).exists()] == []
     files = [*PROJECT.glob("*.py"), *PROJECT.glob("tests/**/*.py")]
     code = "".join(path.read_text(encoding="utf-8") for path in files if path != Path(__file__))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from calls import PROJECT
@@ -32,14 +33,10 @@ def folder(tmp_path: Path) -> Path:
 def set_up(folder: Path, part: str) -> tuple[list[str], str]:
     """What the set-up installs, and what it says, begun from another folder."""
     (folder / "installed").write_text("")
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f"source {folder}/tests/set_up.sh; set_up {part}"],
-        cwd=folder.parent,
-        env={"PATH": "/usr/bin:/bin", "PYTHON": str(folder / "python")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(folder / "python")}
+    call = ["bash", "-euc", f"source {folder}/tests/set_up.sh; set_up {part}"]
+    place: Any = {"cwd": folder.parent, "env": environment}
+    done = subprocess.run(call, check=False, capture_output=True, text=True, **place)
     return (folder / "installed").read_text().split(), done.stderr
 
 

@@ -27,7 +27,7 @@ from moto.cloudformation.parsing import ResourceMap, clean_json, parse_condition
 from moto.cloudformation.utils import yaml_tag_constructor  # noqa: E402
 
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
-TEMPLATE = DEPLOY / "template.yaml"
+CODE = {"CodeBucket": "my-bucket", "CodeKey": "lambda_traffic_mirror/abc.zip"}
 
 
 class ParameterError(ValueError):
@@ -39,37 +39,27 @@ class _Loader(yaml.CSafeLoader):
 
 
 _Loader.add_multi_constructor("", yaml_tag_constructor)
-
-
 _parse = lru_cache(partial(yaml.load, Loader=_Loader))
 
 
-def load(path: Path = TEMPLATE) -> dict[str, Any]:
-    """Returns the template, functions in their long form."""
-    template: dict[str, Any] = copy.deepcopy(_parse(path.read_text(encoding="utf-8")))
+def load(name: str = "template") -> dict[str, Any]:
+    """A template, functions in their long form."""
+    text = (DEPLOY / f"{name}.yaml").read_text(encoding="utf-8")
+    template: dict[str, Any] = copy.deepcopy(_parse(text))
     return template
 
 
-def _fits(value: str, declared: dict[str, Any]) -> bool:
-    """Whether a value keeps to what a parameter declares."""
-    is_number = declared["Type"] == "Number"
-    return bool(
-        re.fullmatch(declared.get("AllowedPattern", r"\d+" if is_number else "(?s:.*)"), value)
-        and value in map(str, declared.get("AllowedValues", [value]))
-        and len(value) <= declared.get("MaxLength", 4096)
-        and (not is_number or int(value) >= declared.get("MinValue", 0))
-        and (not is_number or int(value) <= declared.get("MaxValue", 1e9))
-    )
-
-
 def _checked(declarations: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
-    """The values of all parameters, or a refusal of one."""
+    """The values of all parameters, or a refusal of one. Limits of numbers are in the snapshot."""
     used = {name: str(row["Default"]) for name, row in declarations.items() if "Default" in row}
     used |= given
     if wrong := set(used) ^ set(declarations):
         raise ParameterError(f"missing or unknown: {', '.join(sorted(wrong))}")
     for name, value in used.items():
-        if not _fits(value, declarations[name]):
+        row = declarations[name]
+        fits = re.fullmatch(row.get("AllowedPattern", "(?s:.*)"), value)
+        fits = fits and value in map(str, row.get("AllowedValues", [value]))
+        if not fits or len(value) > row.get("MaxLength", 4096):
             raise ParameterError(f"{name}: {value!r} is not what the template takes")
     return used
 
@@ -117,11 +107,7 @@ def resolve(
     partition: str = "aws",
     stack: str = "traffic-mirror",
 ) -> dict[str, Any]:
-    """Returns `Resources` and `Outputs` as CloudFormation would create them there.
-
-    What a false condition leaves out is not among them. `parameters` are as an operator enters
-    them; if one is missing, unknown or refused, or breaks a rule, it raises ParameterError.
-    """
+    """`Resources` and `Outputs` as CloudFormation would create them there, or a ParameterError."""
     template = load() if template is None else template
     used = _checked(template["Parameters"], parameters or {})
     made = _Stack("", stack, {}, {}, region, account, template, None)
@@ -141,23 +127,22 @@ def resolve(
     return found
 
 
+def stack(**parameters: str) -> dict[str, Any]:
+    """template.yaml with the least that it takes, and these parameters."""
+    return resolve(parameters={**CODE, "Targets": "tmt-1", **parameters})
+
+
 def as_list(value: Any) -> list[Any]:
-    """Returns a policy's value as a list, which IAM lets a single one go without."""
+    """A policy's value, which IAM lets a single one be without a list."""
     return value if isinstance(value, list) else [value]
 
 
 def statements_of(resolved: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns every statement of the policies that the role has."""
+    """Every statement of the policies that the role has."""
     resources = [one["Properties"] for one in resolved["Resources"].values()]
     policies = [policy for one in resources for policy in one.get("Policies", [one])]
     found = [one["PolicyDocument"]["Statement"] for one in policies if "PolicyName" in one]
     return [statement for each in found for statement in each]
-
-
-def _arn_is_like(pattern: str, arn: str) -> bool:
-    """Whether an ARN matches, where a wildcard does not reach over one of the first colons."""
-    parts = zip(arn.split(":", 5), pattern.split(":", 5), strict=True)
-    return all(fnmatchcase(*part) for part in parts)
 
 
 def allows(
@@ -167,15 +152,17 @@ def allows(
     keys: Mapping[str, str] = MappingProxyType({}),
     account: str = "",
 ) -> bool:
-    """Says whether statements that allow something allow an action on one resource.
+    """Whether statements allow a principal of an account an action on one resource.
 
-    `keys` are the condition keys of the request, `account` is whose principal asks, for policies
-    that name principals. moto's own answer takes the unmet condition of an Allow for a Deny.
+    `keys` are the condition keys of the request. moto's own answer takes the unmet condition of an
+    Allow for a Deny.
     """
 
     def met(operator: str, key: str, wanted: Any) -> bool:
-        if operator == "ArnLike":
-            return key in keys and any(_arn_is_like(one, keys[key]) for one in as_list(wanted))
+        if operator == "ArnLike":  # a wildcard does not reach over one of the first colons
+            arn = keys.get(key, ":::::").split(":", 5)
+            patterns = [one.split(":", 5) for one in as_list(wanted)]
+            return any(all(map(fnmatchcase, arn, pattern)) for pattern in patterns)
         assert operator == "StringEquals"
         return keys.get(key) in as_list(wanted)
 

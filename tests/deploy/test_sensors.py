@@ -10,7 +10,7 @@ import shlex
 from typing import Any
 
 import pytest
-from cloudformation import DEPLOY, ParameterError, allows, load, resolve
+from cloudformation import CODE, DEPLOY, ParameterError, allows, load, resolve
 
 SSO = "aws-reserved/sso.amazonaws.com"
 ACCOUNTS = {"TrustedAccounts": "123456789012, 111122223333"}
@@ -24,16 +24,14 @@ AUDIT = f"{SSO}/eu-west-1/AWSReservedSSO_Audit_0123456789abcdef"
 
 
 def stack(**parameters: str) -> dict[str, Any]:
-    return resolve(load(DEPLOY / "sensors.yaml"), parameters, account="210987654321")
+    return resolve(load("sensors"), parameters, account="210987654321")
 
 
 def lets_in(made: dict[str, Any], account: str, name: str, organization: str = "") -> bool:
     """Whether the role trusts a role of an account, named with its path."""
     trust = made["Resources"]["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-    keys = {
-        "aws:PrincipalOrgID": organization,
-        "aws:PrincipalArn": f"arn:aws:iam::{account}:role/{name}",
-    }
+    keys = {"aws:PrincipalOrgID": organization}
+    keys["aws:PrincipalArn"] = f"arn:aws:iam::{account}:role/{name}"
     return allows(trust, "sts:AssumeRole", "", keys, account)
 
 
@@ -94,23 +92,21 @@ def test_what_would_trust_too_many_or_nobody_is_refused(why: str, given: dict[st
 
 def parameters_in(command: str) -> dict[str, str]:
     """The parameters of a command: as NAME=VALUE, or as a stack set takes them."""
-    words = [
-        re.sub("^ParameterKey=(.*),ParameterValue", r"\1", one) for one in shlex.split(command)
-    ]
-    return dict(one.split("=", 1) for one in words if re.match("(?!Enabled)[A-Z][A-Za-z]+=", one))
+    plain = re.sub("ParameterKey=(.*?),ParameterValue", r"\1", command)
+    pairs = [re.match("(?!Enabled)([A-Z][A-Za-z]+)=(.*)", word) for word in shlex.split(plain)]
+    return {pair[1]: pair[2] for pair in pairs if pair}
 
 
 def test_the_templates_take_what_the_page_gives_them() -> None:
     """docs/many-accounts.md: what the watched accounts give is what the sensors' account made."""
     text = (DEPLOY.parent / "docs" / "many-accounts.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    sensors, people, script, stack_set, _ = [line for line in lines if line.strip()]
+    shell = "".join(re.findall(r"(?s)```sh\n(.*?)```", text)).replace("\\\n", " ")
+    sensors, people, script, stack_set, _ = filter(str.strip, shell.splitlines())
     made = stack(**parameters_in(sensors) | parameters_in(people))
     assert set(made["Resources"]) == {"Role", "Share"}
     assert lets_in(made, HERE, AUDIT, OURS)
     role = f"arn:aws:iam::210987654321:role/{made['Resources']['Role']['Properties']['RoleName']}"
-    by_script = parameters_in(script) | {"CodeBucket": "my-bucket", "CodeKey": "key.zip"}
+    by_script = parameters_in(script) | CODE
     by_script["TargetAccounts"] = script.partition("--targets ")[2].split()[0]
     for given in (by_script, parameters_in(stack_set)):
         assert (given["SensorRoleArns"], given["TargetAccounts"]) == (role, "210987654321")

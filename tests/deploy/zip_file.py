@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 ZIP = "lambda_traffic_mirror.zip"
@@ -31,35 +31,26 @@ def script(path: Path, text: str) -> str:
 
 
 def copy_project(folder: Path) -> Path:
-    """Copies what the zip is made from into a new folder."""
+    """What the zip is made from, in a new folder."""
     folder.mkdir()
     for name in ("build_zip.sh", "requirements.txt", "lambda_traffic_mirror.py"):
         shutil.copy2(PROJECT / name, folder)
     return folder
 
 
-def build(
-    copy: Path, environment: Mapping[str, str], umask: int = -1
-) -> subprocess.CompletedProcess[str]:
+def build(copy: Path, umask: int = -1, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs build_zip.sh of a copy of the project, for a user who stands beside it."""
-    return subprocess.run(
-        [str(copy / "build_zip.sh")],
-        cwd=copy.parent,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        umask=umask,
-        check=False,
-    )
+    place: Any = {"cwd": copy.parent, "env": {**os.environ, **variables}, "umask": umask}
+    call = [str(copy / "build_zip.sh")]
+    return subprocess.run(call, check=False, capture_output=True, text=True, **place)
 
 
 @cache
 def built_zip() -> Path:
-    """Returns the zip, made once for the whole test run and gone after it."""
+    """The zip, made once for the whole test run and gone after it."""
     work = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, work, ignore_errors=True)
     folder = copy_project(work / "project")
-    done = build(folder, {"PYTHON": script(work / "python", STAND_IN)})
+    done = build(folder, PYTHON=script(work / "python", STAND_IN))
     assert done.returncode == 0, done.stderr
     return folder / ZIP
