@@ -1360,6 +1360,15 @@ def in_parallel(*calls: Callable[[], Any]) -> list[Any]:
 _memory: dict[tuple[str, str, str, str], tuple[Any, float]] = {}
 
 
+def drop_old(kept: dict[Any, tuple[Any, float]], seconds: float) -> None:
+    """Drop what has been kept for so many seconds, each item with its Unix time. One whose time is
+    yet to come is dropped, too: the clock was set back, and its age is not known."""
+    now = time.time()
+    for key, (_, since) in list(kept.items()):
+        if not 0 <= now - since < seconds:
+            kept.pop(key, None)
+
+
 class Account:
     """The EC2 of one account: every call of the function, each in one place.
 
@@ -1413,10 +1422,10 @@ class Account:
         """As `look_up`, but each value is asked for once in an invocation, and not at all while an
         earlier answer may be used."""
         values = list(values)
-        lacking = [value for value in values if self.known(read, value) is None]
+        lacking = [value for value in values if self._kept(read, value) is None]
         for value, answer in (self.look_up(read, lacking) if lacking else {}).items():
             self._keep(read, value, answer, all(not isinstance(i, Unanswered) for i in answer))
-        return {value: self.known(read, value) or () for value in values}
+        return {value: self.known(read, value) for value in values}
 
     def recall_all(self, read: Read) -> Found:
         """All that a Describe call shows, as `recall` does.
@@ -1424,13 +1433,17 @@ class Account:
         Raises:
             Unanswered: the call failed.
         """
-        if self.known(read, EVERYTHING) is None:
+        if self._kept(read, EVERYTHING) is None:
             self._keep(read, EVERYTHING, self.read(read), True)
-        found: Found = self.known(read, EVERYTHING)
+        found: Found = self._kept(read, EVERYTHING)
         return found
 
-    def known(self, read: Read, value: str) -> Any:
-        """What `recall` has given for a value; None where it was not asked."""
+    def known(self, read: Read, value: str) -> Sequence[Any]:
+        """What `recall` has given for a value; nothing where it was not asked."""
+        return self._kept(read, value) or ()
+
+    def _kept(self, read: Read, value: str) -> Any:
+        """The answer for a value that may still be used; None where there is none."""
         key = self.account_id, read.method, read.filter, value
         if key in self._answers:
             return self._answers[key]
@@ -1835,9 +1848,7 @@ class Region:
         self.deadline = deadline
         self.own_account = own_account
         seconds = 0 if sweep else configuration.cache_seconds
-        for key, (_, asked_at) in list(_memory.items()):
-            if not 0 <= time.time() - asked_at < configuration.cache_seconds:
-                _memory.pop(key, None)
+        drop_old(_memory, configuration.cache_seconds)
         self.home = Account(deadline, remember_seconds=seconds)
         self.accounts = {
             account: Account(deadline, account, role, seconds)
@@ -2030,7 +2041,7 @@ class Region:
         joined = []
         for source in sources:
             vpc_id, subnet_id = source.interface.vpc_id or "", source.interface.subnet_id
-            tables = self.home.known(ROUTE_TABLES, vpc_id) or ()
+            tables = self.home.known(ROUTE_TABLES, vpc_id)
             main = (table for table in tables if isinstance(table, RouteTable) and table.is_main)
             acl = of_subnet(subnet_id, self.home.known(NETWORK_ACLS, vpc_id))
             table = of_subnet(subnet_id, tables) or next(main, None)
@@ -2065,14 +2076,12 @@ def read_around(account: Account, faces: Iterable[Face], vpc_ids: Iterable[str])
 def joined_face(account: Account, face: Face) -> Face:
     """A sensor's interface with what has been read around it."""
     interface = face.interface
-    groups = {key: first(account.known(SECURITY_GROUPS, key) or ()) for key in interface.group_ids}
+    groups = {key: first(account.known(SECURITY_GROUPS, key)) for key in interface.group_ids}
     return face._replace(
-        host_state=first(account.known(HOSTS, interface.host_id or "") or ()),
+        host_state=first(account.known(HOSTS, interface.host_id or "")),
         origins=tuple(chain(*(resolved(account, *item) for item in groups.items()))),
         unseen_groups=tuple(key for key, group in groups.items() if group is None),
-        acl=of_subnet(
-            interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "") or ()
-        ),
+        acl=of_subnet(interface.subnet_id, account.known(NETWORK_ACLS, interface.vpc_id or "")),
     )
 
 
@@ -2086,7 +2095,8 @@ def resolved(
     for origin in group or ():
         if not origin.list_id:
             yield origin
-        for block in account.known(PREFIX_LISTS, origin.list_id or "") or ():
+            continue
+        for block in account.known(PREFIX_LISTS, origin.list_id):
             if isinstance(block, Unanswered):
                 yield origin._replace(error=block)
             elif ":" not in block:  # IPv6
@@ -2277,8 +2287,7 @@ def groups_admit(source: Source, face: Face, configuration: Configuration) -> Fi
             return weak
     # Prefix lists take a permission of their own, without which a rejection is not certain.
     denied = [(o, e) for o, e in unknown if o.list_id and isinstance(e, CallFailed) and e.final]
-    for missing in [error for origin, error in unknown if (origin, error) not in denied]:
-        told(missing)
+    told(first([error for origin, error in unknown if (origin, error) not in denied]))
     hints = [f"; {inactive}" for inactive in others]
     hints += [f"; prefix list {o.list_id} could settle it ({error})" for o, error in denied]
     about = {"hints": "".join(hints), "packet": VXLAN, "address": source.address}
@@ -2836,10 +2845,10 @@ def scope_of(refusal: CallFailed) -> Scope:
     return next(scope for code, scope in REFUSALS if refusal.code.startswith(code))
 
 
-# Interfaces that AWS does not mirror: when AWS refused them (Unix time in seconds), and why. They
+# Interfaces that AWS does not mirror: why, and when AWS refused them (Unix time in seconds). They
 # are remembered for an hour, so that sweeps do not use up EC2's allowance of creates for what is
 # always refused.
-_unsupported: dict[str, tuple[float, str]] = {}
+_unsupported: dict[str, tuple[str, float]] = {}
 
 
 class Refusals:
@@ -2860,7 +2869,7 @@ class Refusals:
 
     def of_source(self, source: Source) -> str | None:
         """Likewise for a session of the interface."""
-        since, reason = _unsupported.get(source.interface.interface_id, (0.0, ""))
+        reason, since = _unsupported.get(source.interface.interface_id, ("", 0.0))
         if 0 <= time.time() - since < UNSUPPORTED_SECONDS:
             return reason
         return self._reasons.get((Scope.UNSUPPORTED, source.instance_type))
@@ -2876,16 +2885,10 @@ class Refusals:
         elif scope is Scope.ACCOUNT:
             self._reasons[scope, ""] = f"AWS creates no session at all: {said}"
         elif scope is Scope.UNSUPPORTED:
-            now, interface_id, kind = (
-                time.time(),
-                source.interface.interface_id,
-                source.instance_type,
-            )
-            for key, (since, _) in list(_unsupported.items()):
-                if now - since >= UNSUPPORTED_SECONDS:
-                    _unsupported.pop(key, None)
+            interface_id, kind = source.interface.interface_id, source.instance_type
+            drop_old(_unsupported, UNSUPPORTED_SECONDS)
             reason = f"AWS does not mirror the interface {interface_id} ({error.code})"
-            _unsupported[interface_id] = now, reason
+            _unsupported[interface_id] = reason, time.time()
             # The interface that an instance was launched with is refused for the instance's type,
             # others may be refused for what they are.
             if kind and source.interface.is_first and not source.managed:
