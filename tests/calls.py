@@ -23,6 +23,7 @@ ACLS = "DescribeNetworkAcls"
 PREFIX_LIST = "GetManagedPrefixListEntries"
 ROUTES = "DescribeRouteTables"
 CREATE = "CreateTrafficMirrorSession"
+ASSUME = "sts:AssumeRole"
 
 # What is read of sensors, in one call each as long as no list is full.
 SENSOR_READS = (TARGETS, INTERFACES, GROUPS, ACLS)
@@ -39,7 +40,7 @@ WARM = [[INSTANCES, SESSIONS], [CREATE]]
 ROUND_TRIPS = [*COLD[:3], [PREFIX_LIST], COLD[3]]
 
 # What deploy/permissions.json allows, and what is asked for only where it decides.
-PERMISSIONS = {f"ec2:{PREFIX_LIST}", "ec2:DescribeRouteTables", "sts:AssumeRole"} | set(
+PERMISSIONS = {f"ec2:{PREFIX_LIST}", f"ec2:{ROUTES}", ASSUME} | set(
     re.findall(r"ec2:\w+", (PROJECT / "deploy" / "permissions.json").read_text(encoding="utf-8"))
 )
 

@@ -25,7 +25,7 @@ MODULE = "lambda_traffic_mirror.py"
 SECONDS = 600  # after which a run counts as hung
 
 # After `?` the test that notices those that follow. Of each its name, what stands in the module
-# exactly once, and what takes its place; ⏎ is the end of a line.
+# exactly once, and what takes its place.
 TABLE = r"""
 ? test_events.py::test_an_event_is_understood_bare_and_in_every_envelope_and_as_a_dry_run
 a dry_run in the event creates
@@ -173,7 +173,7 @@ def mistakes() -> Iterator[Mistake]:
     name = test = ""
     for line in TABLE.strip().splitlines():
         if line.startswith("    "):
-            right, _, wrong = line.strip().replace("⏎", "\n").partition(" →")
+            right, _, wrong = line.strip().partition(" →")
             yield Mistake(name, right, wrong.strip(" "), test)
         elif line.startswith("?"):
             test = f"tests/{line[2:]}"

@@ -19,14 +19,13 @@ from aws import (
     scheduled_event,
 )
 from botocore.credentials import DeferredRefreshableCredentials
-from calls import ACLS, FAULTS, GROUPS, INSTANCES, INTERFACES, SESSIONS, TARGETS, named
+from calls import ACLS, ASSUME, FAULTS, GROUPS, INSTANCES, INTERFACES, SESSIONS, TARGETS, named
 from conftest import Build, Clock, Scene, deliver, error_of, missing, running_event
 
 import lambda_traffic_mirror
 
 pytestmark = pytest.mark.usefixtures("shared_client")
 
-ASSUME = "sts:AssumeRole"
 FAR = "10.9.0.0/16"  # the VPC of sensors in other accounts
 
 

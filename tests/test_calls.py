@@ -26,6 +26,7 @@ from aws import (
 )
 from calls import (
     ACLS,
+    ASSUME,
     COLD,
     CREATE,
     GROUPS,
@@ -206,9 +207,6 @@ def test_one_event_takes_these_calls_in_these_round_trips(
 ) -> None:
     outcomes = set(run_in(scene, expected, build(scene)).answer.outcomes)
     assert (outcomes == {"created"}) == (CREATE in expected[-1])
-
-
-ASSUME = "sts:AssumeRole"
 
 
 @pytest.mark.parametrize(("count", "shown"), [(1, False), (3, True)])

@@ -34,13 +34,13 @@ from aws import (
     scheduled_event,
     sqs_event,
 )
-from calls import CREATE, FAULTS, LOSSES, READS, ROUTES
+from calls import ASSUME, CREATE, FAULTS, LOSSES, READS, ROUTES
 from conftest import Answer, Delivery, Scene
 from moto.moto_api._internal import mock_random
 from worlds import seeds
 
 # What may fail; creates more often than the others.
-FALLIBLE = (*READS, ROUTES, "sts:AssumeRole", CREATE, CREATE, CREATE, "*")
+FALLIBLE = (*READS, ROUTES, ASSUME, CREATE, CREATE, CREATE, "*")
 SMALL_QUOTA = 2
 LONGEST_LAG = 3  # a session that shows later than after three looks is not found
 UNREADABLE = ("", "?", "{}", '{"instance-ids": []}', '{"sweep": 1}')

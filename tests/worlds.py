@@ -24,7 +24,7 @@ import pytest
 from aws import SimulatedAccount, acl_entry, route, rule, running_event, scheduled_event
 from aws.transport import CREDENTIALS, OTHER_ACCOUNT_ID
 from botocore.exceptions import ClientError
-from calls import CREATE
+from calls import ASSUME, CREATE
 from conftest import Scene, deliver, warm
 from model import Creates, ExpectedInterface, Settings, World
 from moto.moto_api._internal import mock_random
@@ -515,7 +515,7 @@ class Builder:
             arns.append("arn:aws:iam::333333333333:role/of-nobody-s-sensors")  # nor needed
         rng.shuffle(arns)
         if arns and self.often(0.05):
-            self.account.deny("sts:AssumeRole")
+            self.account.deny(ASSUME)
             self.roles = dict.fromkeys(self.roles)
         if self.others and self.often(0.1):  # a boto3 that does not know the IDs of zones
             self.account._stack.enter_context(self.account.old_botocore("AvailabilityZoneId"))
